@@ -1,0 +1,1 @@
+"""The pipelines, the run file and the command `graftline`."""

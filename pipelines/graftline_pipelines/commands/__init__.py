@@ -1,0 +1,1 @@
+"""The subcommands of `graftline`, a module for each group."""
