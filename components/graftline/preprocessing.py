@@ -1,0 +1,207 @@
+"""Pixels to network input: the one resize operator, resolved per backbone, kept with the model.
+
+Training, features, evaluation and the exported graph all call :func:`resize_crop_normalise`, or
+its first half :func:`resize_and_crop`. Pillow's resize rounds to whole grey levels and differs
+from a tensor's by up to one; one operator everywhere is what makes their answers equal.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from graftline.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Interpolation = Literal["bilinear", "bicubic"]
+CropMode = Literal["center", "squash", "border"]
+
+# With "center", only a square in the middle is seen. What lies further than this many short
+# sides along the long one is cut before the resize: a 1 x 500 picture would else be enlarged to
+# 256 x 128,000.
+MAX_ASPECT = 8
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the input of one backbone.
+
+    Attributes:
+        input_size: Side of the square that the network sees, in pixels.
+        resize_size: What a side of the image is resized to before the crop, in pixels: the
+            shorter side with ``center``, the longer with ``border``, both with ``squash``.
+        interpolation: Resampling filter, always with antialiasing.
+        crop_mode: ``center`` keeps the aspect and cuts; ``squash`` changes the aspect;
+            ``border`` keeps the aspect and fills up with the mean colour.
+        mean: Per channel, of pixels scaled to 0..1.
+        std: Per channel, of pixels scaled to 0..1.
+    """
+
+    input_size: int
+    resize_size: int
+    interpolation: Interpolation
+    crop_mode: CropMode
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if self.input_size < 1 or self.resize_size < 1:
+            raise ConfigurationError(f"Sizes must be at least 1 pixel, not {self.input_size}.")
+        if self.crop_mode != "border" and self.resize_size < self.input_size:
+            raise ConfigurationError(
+                f"resize_size {self.resize_size} is below input_size {self.input_size}.",
+                fix="Resize to at least what is cropped.",
+            )
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ConfigurationError(f"Interpolation '{self.interpolation}' is not known.")
+        if self.crop_mode not in ("center", "squash", "border"):
+            raise ConfigurationError(f"Crop mode '{self.crop_mode}' is not known.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it; :meth:`from_dict` reads it back."""
+        values = asdict(self)
+        values["mean"], values["std"] = list(self.mean), list(self.std)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Preprocessing":
+        """Read what :meth:`to_dict` gave."""
+        return cls(
+            input_size=int(values["input_size"]),
+            resize_size=int(values["resize_size"]),
+            interpolation=values["interpolation"],
+            crop_mode=values["crop_mode"],
+            mean=_three(values["mean"]),
+            std=_three(values["std"]),
+        )
+
+    def with_input_size(self, size: int) -> "Preprocessing":
+        """The same at another input size; the share that is cropped away stays."""
+        resize = max(size, math.floor(size * self.resize_size / self.input_size))
+        return Preprocessing(size, resize, self.interpolation, self.crop_mode, self.mean, self.std)
+
+    def resize_and_crop(self, image: "np.ndarray | Tensor") -> "Tensor":
+        """Resize and crop one image.
+
+        Args:
+            image: (H, W, 3) uint8, any size.
+
+        Returns:
+            (3, input_size, input_size) float32 in about 0..255, not rounded.
+        """
+        import torch
+
+        pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
+        return resize_and_crop(pixels.unsqueeze(0), self)[0]
+
+    def normalise(self, pixels: "Tensor") -> "Tensor":
+        """Subtract the mean and divide by the deviation.
+
+        Args:
+            pixels: (..., 3, H, W) in 0..255.
+        """
+        import torch
+
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device) * 255.0
+        std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device) * 255.0
+        return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+    def apply(self, image: "np.ndarray | Tensor") -> "Tensor":
+        """(H, W, 3) uint8 to the network's input, (3, input_size, input_size) float32."""
+        return self.normalise(self.resize_and_crop(image))
+
+
+def resize_and_crop(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
+    """Resize and crop a batch of images of one size. Can be traced with any height and width.
+
+    Args:
+        pixels: (N, H, W, 3) uint8 or float.
+        preprocessing: What to do.
+
+    Returns:
+        (N, 3, input_size, input_size) float32 in about 0..255.
+    """
+    import torch
+
+    size, resize = preprocessing.input_size, preprocessing.resize_size
+    height, width = pixels.shape[1], pixels.shape[2]
+    if preprocessing.crop_mode == "squash":
+        return _centre_crop(_resize(pixels, resize, resize, preprocessing), size)
+    if preprocessing.crop_mode == "border":
+        longer = torch.sym_max(height, width)
+        return _crop_or_pad(
+            _resize(
+                pixels,
+                torch.sym_max(1, (2 * height * resize + longer) // (2 * longer)),
+                torch.sym_max(1, (2 * width * resize + longer) // (2 * longer)),
+                preprocessing,
+            ),
+            preprocessing,
+        )
+    seen_height = torch.sym_min(height, MAX_ASPECT * width)
+    seen_width = torch.sym_min(width, MAX_ASPECT * height)
+    top, left = (height - seen_height) // 2, (width - seen_width) // 2
+    pixels = pixels[:, top : top + seen_height, left : left + seen_width]
+    shorter = torch.sym_min(seen_height, seen_width)
+    resized = _resize(
+        pixels, resize * seen_height // shorter, resize * seen_width // shorter, preprocessing
+    )
+    return _centre_crop(resized, size)
+
+
+def resize_crop_normalise(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
+    """The whole way from pixels to network input, traceable.
+
+    Args:
+        pixels: (N, H, W, 3) uint8, all of one size.
+        preprocessing: What to do.
+
+    Returns:
+        (N, 3, input_size, input_size) float32, normalised.
+    """
+    return preprocessing.normalise(resize_and_crop(pixels, preprocessing))
+
+
+def _resize(pixels: "Tensor", height: int, width: int, preprocessing: Preprocessing) -> "Tensor":
+    from torch.nn import functional
+
+    return functional.interpolate(
+        pixels.permute(0, 3, 1, 2).float(),
+        size=(height, width),
+        mode=preprocessing.interpolation,
+        align_corners=False,
+        antialias=True,
+    )
+
+
+def _centre_crop(pixels: "Tensor", size: int) -> "Tensor":
+    """The middle square; an odd rest is rounded half to even, as torchvision's CenterCrop does."""
+    top, left = _half(pixels.shape[2] - size), _half(pixels.shape[3] - size)
+    return pixels[:, :, top : top + size, left : left + size]
+
+
+def _crop_or_pad(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
+    import torch
+    from torch.nn import functional
+
+    size = preprocessing.input_size
+    height, width = pixels.shape[2], pixels.shape[3]
+    high, wide = torch.sym_max(0, size - height), torch.sym_max(0, size - width)
+    top, left = high // 2, wide // 2
+    fill = [float(round(255 * value)) for value in preprocessing.mean]
+    colour = torch.tensor(fill, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
+    padded = functional.pad(pixels - colour, (left, wide - left, top, high - top)) + colour
+    return _centre_crop(padded, size)
+
+
+def _half(rest: int) -> int:
+    """``round(rest / 2)`` with halves to even, in integers that can be traced."""
+    return (rest + rest // 2 % 2) // 2
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
