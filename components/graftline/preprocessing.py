@@ -14,7 +14,7 @@ from graftline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import Tensor
+    from torch import SymInt, Tensor
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
@@ -145,6 +145,8 @@ def resize_and_crop(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     seen_width = torch.sym_min(width, MAX_ASPECT * height)
     top, left = (height - seen_height) // 2, (width - seen_width) // 2
     pixels = pixels[:, top : top + seen_height, left : left + seen_width]
+    torch._check(pixels.shape[1] > 0)  # a traced slice has a size that the exporter cannot see
+    torch._check(pixels.shape[2] > 0)
     shorter = torch.sym_min(seen_height, seen_width)
     resized = _resize(
         pixels, resize * seen_height // shorter, resize * seen_width // shorter, preprocessing
@@ -165,12 +167,17 @@ def resize_crop_normalise(pixels: "Tensor", preprocessing: Preprocessing) -> "Te
     return preprocessing.normalise(resize_and_crop(pixels, preprocessing))
 
 
-def _resize(pixels: "Tensor", height: int, width: int, preprocessing: Preprocessing) -> "Tensor":
+def _resize(
+    pixels: "Tensor",
+    height: "int | SymInt",
+    width: "int | SymInt",
+    preprocessing: Preprocessing,
+) -> "Tensor":
     from torch.nn import functional
 
     return functional.interpolate(
         pixels.permute(0, 3, 1, 2).float(),
-        size=(height, width),
+        size=(height, width),  # type: ignore[arg-type]  # SymInt is an int while tracing
         mode=preprocessing.interpolation,
         align_corners=False,
         antialias=True,
@@ -193,7 +200,8 @@ def _crop_or_pad(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     top, left = high // 2, wide // 2
     fill = [float(round(255 * value)) for value in preprocessing.mean]
     colour = torch.tensor(fill, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
-    padded = functional.pad(pixels - colour, (left, wide - left, top, high - top)) + colour
+    border = (left, wide - left, top, high - top)
+    padded = functional.pad(pixels - colour, border) + colour  # type: ignore[arg-type]
     return _centre_crop(padded, size)
 
 
