@@ -1,0 +1,60 @@
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-containers test-gpu check lint types wheel docs clean
+
+help:  ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+install: $(INSTALLED)  ## .venv with everything (about 3 minutes, 7 GB)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) > /dev/null || { echo "Graftline needs Python 3.11; name one with PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "Installing into $(VENV): about 3 minutes and 7 GB the first time"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: install  ## real images to a promoted ONNX model, on this machine
+	$(BIN)/python examples/write_digits.py .graftline/digits
+	$(BIN)/graftline run examples/digits.yaml
+
+test: install  ## the tests, under 15 minutes on 2 cores
+	$(BIN)/python -m pytest -m "not slow and not gpu and not containers" -n 2 --dist loadfile
+
+test-slow: install  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow tests
+
+test-containers: install  ## builds the images and runs every step in them
+	$(BIN)/python -m pytest -m containers tests/containers
+
+test-gpu: install  ## the tests that need a CUDA device
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
+lint: install  ## format and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install  ## mypy, strict
+	$(BIN)/mypy
+
+wheel: install  ## build the wheel, install it alone, import it
+	rm -rf dist build/wheel-env
+	$(BIN)/python -m build --wheel --outdir dist > /dev/null
+	$(PYTHON) -m venv build/wheel-env
+	build/wheel-env/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd build && wheel-env/bin/python -c "import graftline, graftline_pipelines.training; print('imported', graftline.__version__)"
+	build/wheel-env/bin/graftline --version
+	rm -rf build/wheel-env
+
+check: lint types test wheel  ## what CI runs
+
+docs: install  ## the generated reference of the run file
+	$(BIN)/python -m graftline_pipelines.run_file_reference docs/run-file.md run.schema.json
+
+clean:  ## remove what was built (not .graftline)
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,47 @@
+"""The command ``graftline``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from graftline import __version__
+from graftline.errors import ConfigurationError, GraftlineError
+from graftline_pipelines.commands import cluster, features, model, run
+
+app = typer.Typer(
+    name="graftline",
+    help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(f"graftline {__version__}")
+        raise typer.Exit
+
+
+for group in (run, model, features, cluster):
+    group.register(app)
+
+
+def main() -> None:
+    """Run the command: 0 done, 1 failed, 2 a mistake in the run file or the options."""
+    try:
+        app()
+    except GraftlineError as error:
+        from rich.console import Console
+        from rich.text import Text
+
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(Text("Error: ", "bold red") + Text(str(error)))
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except KeyboardInterrupt:
+        print("\nStopped. What was computed is kept; the same command goes on.", file=sys.stderr)
+        sys.exit(130)
