@@ -10,7 +10,6 @@ from graftline_pipelines.pools import (
     ClusterSettings,
     PoolSettings,
     StepName,
-    assignment_problems,
 )
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -229,7 +228,7 @@ class GateSettings(Section):
 
 
 class ExportSettings(Section):
-    """The ONNX file."""
+    """How the classifier becomes an ONNX file."""
 
     opset: Annotated[int, Field(ge=18, le=24)] = 20
     """ONNX operator set."""
@@ -347,8 +346,6 @@ class RunSettings(Section):
     """The pool of each step; a step that is not named runs in `default`."""
     cluster: ClusterSettings = ClusterSettings()
     """What all steps share on a cluster."""
-    cluster: ClusterSettings = ClusterSettings()
-    """What all steps share on a cluster."""
     schedule: ScheduleSettings = ScheduleSettings()
     """When the cluster starts it."""
     retrain: RetrainSettings = RetrainSettings()
@@ -360,13 +357,6 @@ class RunSettings(Section):
     @classmethod
     def _no_secret(cls, value: str) -> str:
         return without_credentials(value)
-
-    @model_validator(mode="after")
-    def _pools_exist(self) -> Self:
-        problems = assignment_problems(self.pools, self.assign)
-        if problems:
-            raise ValueError("; ".join(problems))
-        return self
 
     @property
     def experiment(self) -> str:

@@ -95,7 +95,9 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
     if onnx is not None:
         image = _short(str(sample)) if sample is not None else "IMAGE"
         console.print("\n[bold]Try it:[/]")
-        console.print(f"  graftline predict {_short(onnx)} {image}", soft_wrap=True, highlight=False)
+        console.print(
+            f"  graftline predict {_short(onnx)} {image}", soft_wrap=True, highlight=False
+        )
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -106,9 +108,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if set_aside:
         reasons = ", ".join(f"{n:,} {escape(reason)}" for reason, n in summary["set_aside"].items())
         rows.append(("Set aside", reasons))
-    rows.append(
-        ("Features", f"{summary['extracted']:,} extracted, {summary['reused']:,} reused")
-    )
+    rows.append(("Features", f"{summary['extracted']:,} extracted, {summary['reused']:,} reused"))
     why = " ".join((summary["decision"] or {}).get("reasons", []))
     rows.append(("Strategy", f"[bold]{summary['strategy']}[/]. {escape(why)}"))
     if test:

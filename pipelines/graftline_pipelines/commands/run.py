@@ -9,7 +9,9 @@ import typer
 RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"),
+    typer.Option(
+        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
 RunsDir = Annotated[Path, typer.Option(help="The folder that each run gets a folder in.")]

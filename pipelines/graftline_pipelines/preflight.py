@@ -1,0 +1,188 @@
+"""Everything about a run file that can be known before anything runs.
+
+``graftline check`` prints all of it. ``graftline run`` asks only whether there is a problem, so
+that a run does not spend an hour on its way to a mistake that was there at the start.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from graftline.errors import ConfigurationError, GraftlineError
+from graftline_pipelines.settings import RunSettings
+
+
+@dataclass
+class Preflight:
+    """What was found: facts for a person to read, and problems that would stop a run."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    problems: list[tuple[str, GraftlineError]] = field(default_factory=list)
+
+    def look(self, key: str, question: Callable[[], str]) -> None:
+        """Ask one question; its answer is a fact, its error a problem."""
+        try:
+            self.facts[key] = question()
+        except GraftlineError as error:
+            self.problems.append((key, error))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "ok": not self.problems,
+            "facts": self.facts,
+            "problems": [
+                {"key": key, "what": error.what, "why": error.why, "fix": error.fix}
+                for key, error in self.problems
+            ],
+        }
+
+
+class PreflightError(ConfigurationError):
+    """All that would stop the run."""
+
+    def __init__(self, problems: list[tuple[str, GraftlineError]]) -> None:
+        self.problems = problems
+        count = f"{len(problems)} problems stop" if len(problems) > 1 else "A problem stops"
+        told = "\n".join(f"{key}: {error}" for key, error in problems)
+        super().__init__(f"{count} this run before it starts:\n{told}")
+
+
+def require(settings: RunSettings) -> None:
+    """Ask what costs no more than seconds, and raise all problems at once.
+
+    Raises:
+        PreflightError: with every problem found.
+    """
+    found = Preflight()
+    found.look("store", lambda: _store(settings))
+    found.look("data.source", lambda: _source_exists(settings))
+    found.look("tracking.uri", lambda: _tracking(settings))
+    found.look("backbone", lambda: _backbone(settings))
+    if found.problems:
+        raise PreflightError(found.problems)
+
+
+def examine(settings: RunSettings) -> Preflight:
+    """Ask everything, including what a listing of the source tells."""
+    found = Preflight()
+    found.look("data.source", lambda: _source(settings))
+    found.look("store", lambda: _store(settings))
+    found.look("backbone", lambda: _backbone(settings))
+    found.look("tracking.uri", lambda: _tracking(settings))
+    found.look("champion", lambda: _champion(settings))
+    found.look("pipeline", lambda: _pipeline(settings))
+    found.facts["a run would"] = _plan(settings)
+    return found
+
+
+def show(found: Preflight, console: Console) -> None:
+    """Print what was found for a person."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, text in found.facts.items():
+        table.add_row(key, escape(text))
+    for key, error in found.problems:
+        table.add_row(f"[red]{escape(key)}[/]", f"[red]{escape(str(error))}[/]")
+    console.print(table)
+    if found.problems:
+        count = len(found.problems)
+        console.print(f"[red]{count} problem{'s' if count > 1 else ''} would stop a run.[/]")
+    else:
+        console.print("[green]Ready to run.[/]")
+
+
+def _store(settings: RunSettings) -> str:
+    from graftline.store import open_store
+
+    open_store(settings.store).check_writable()
+    return f"{settings.store}, writable"
+
+
+def _source_exists(settings: RunSettings) -> str:
+    from graftline.source import open_source
+
+    source = open_source(settings.data.source, **_source_arguments(settings))
+    next(iter(source.entries()), None)
+    return settings.data.source
+
+
+def _source(settings: RunSettings) -> str:
+    from graftline.source import open_source
+
+    source = open_source(settings.data.source, **_source_arguments(settings))
+    labels = Counter(entry.label for entry in source.entries())
+    listed = ", ".join(f"{label} {count:,}" for label, count in sorted(labels.items())[:12])
+    more = f" and {len(labels) - 12} more" if len(labels) > 12 else ""
+    return (
+        f"{settings.data.source}: {labels.total():,} files listed in {len(labels)} classes "
+        f"({listed}{more})"
+    )
+
+
+def _source_arguments(settings: RunSettings) -> dict[str, Any]:
+    data = settings.data
+    return {
+        "format": data.format,
+        "image_column": data.image_column,
+        "label_column": data.label_column,
+        "split_column": data.split_column,
+        "group_column": data.group_column,
+        "attributes": data.attributes,
+    }
+
+
+def _tracking(settings: RunSettings) -> str:
+    from graftline.tracking import connect
+
+    connect(settings.tracking.uri)
+    return (
+        f"{settings.tracking.uri} answers; experiment {settings.experiment!r}, "
+        f"registered model {settings.registered_model!r}"
+    )
+
+
+def _champion(settings: RunSettings) -> str:
+    from graftline.registry import open_registry
+
+    champion = open_registry(settings.tracking.uri).champion(settings.registered_model)
+    if champion is None:
+        return "none yet: the first model has to pass the floors only"
+    return f"version {champion.version}, trained on snapshot {champion.snapshot_id}"
+
+
+def _backbone(settings: RunSettings) -> str:
+    from graftline.backbones import resolve
+
+    spec = resolve(settings.backbone, weights=settings.weights, image_size=settings.image_size)
+    return (
+        f"{spec.name} ({spec.library}), {spec.parameters / 1e6:.1f} M parameters, "
+        f"{spec.feature_dim} features, {spec.preprocessing.input_size} px"
+    )
+
+
+def _pipeline(settings: RunSettings) -> str:
+    import tempfile
+    from pathlib import Path
+
+    from graftline_pipelines.compilation import compile_to
+
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "pipeline.yaml"
+        compile_to(settings, "train", output)
+        return f"compiles, {output.stat().st_size / 1024:.0f} KiB"
+
+
+def _plan(settings: RunSettings) -> str:
+    steps = ["ingest", "extract_features (only images that the store lacks)", "fit_head"]
+    if settings.strategy == "auto":
+        steps.append("fine_tune (only if the measurement asks for it)")
+    elif settings.strategy in ("fine_tune", "scratch"):
+        steps.append("fine_tune")
+    return " -> ".join([*steps, "evaluate", "export_onnx", "promote"])
