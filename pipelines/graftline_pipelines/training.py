@@ -44,10 +44,10 @@ class Graph:
     run_name: str
     on_cluster: bool
 
-    def task(self, function: Callable[..., Any], **inputs: Any) -> Any:
-        """Add one step as a task."""
+    def task(self, function: Callable[..., Any], pool_of_step: str = "", **inputs: Any) -> Any:
+        """Add one step as a task; it runs in its own pool, or in that of ``pool_of_step``."""
         settings = self.settings
-        step = function.__name__
+        step = pool_of_step or function.__name__
         pool = pool_of(step, settings.pools, settings.assign)
         target = "gpu" if pool.accelerator is not None else "cpu"
         component = dsl.component(
@@ -182,6 +182,7 @@ def add_extraction(graph: Graph, snapshot: Any, shared: dict[str, Any], *, fan_o
     with dsl.ParallelFor(items=plan.output, name="extraction") as part:
         done = graph.task(
             extract_part,
+            pool_of_step="extract_features",
             snapshot=snapshot,
             part=part,
             config=graph.config(**config, workers=workers),

@@ -1,0 +1,155 @@
+"""Every pipeline keeps to what KFP's local runner and a cluster both do."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from graftline_pipelines.compilation import compile_to
+from graftline_pipelines.run_file import load
+
+ROOT = Path(__file__).parents[2]
+RUN_FILES = sorted(
+    path
+    for path in (ROOT / "examples").glob("*.yaml")
+    if "\ndata:" in path.read_text(encoding="utf-8")
+)
+COMPONENTS = sorted((ROOT / "components").rglob("component.py"))
+GRAPHS = ("train", "retrain")
+STRATEGIES = ("auto", "probe", "head", "fine_tune", "scratch")
+
+
+def compiled(run_file: Path, graph: str, output: Path, *overrides: str) -> dict[str, Any]:
+    compile_to(load(run_file, overrides), graph, output)
+    document: dict[str, Any] = next(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+    return document
+
+
+def dags(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "root", document["root"]
+    for name, component in document["components"].items():
+        if "dag" in component:
+            yield name, component
+
+
+def violations(document: dict[str, Any]) -> list[str]:
+    found = []
+    for name, component in dags(document):
+        if not re.match(r"root$|comp-(condition|for-loop|exit-handler)", name):
+            found.append(f"{name}: a nested pipeline")
+        for task_name, task in component["dag"]["tasks"].items():
+            condition = task.get("triggerPolicy", {}).get("condition", "")
+            if re.search(r"""['"][^'"]*['"]""", re.sub(r"inputs\.\S+?\['[^']+'\]", "", condition)):
+                found.append(f"{task_name}: a condition on text: {condition}")
+            if "parameterIterator" in task and name.startswith("comp-exit-handler"):
+                found.append(f"{task_name}: a loop inside an exit handler")
+            if "artifactIterator" in task:
+                found.append(f"{task_name}: a loop over artifacts")
+            if task.get("parameterIterator", {}).get("items", {}).get("raw") == "[]":
+                found.append(f"{task_name}: an empty loop")
+            if task.get("cachingOptions", {}).get("enableCache"):
+                found.append(f"{task_name}: KFP's cache is on")
+    for name, component in document["components"].items():
+        for key, value in component.get("inputDefinitions", {}).get("parameters", {}).items():
+            if value.get("isOptional") and value["parameterType"] == "NUMBER_INTEGER":
+                found.append(f"{name}.{key}: an optional int")
+    for name, executor in document["deploymentSpec"]["executors"].items():
+        command = " ".join(executor.get("container", {}).get("command", []))
+        if "kfp.dsl.executor_main" not in command:
+            found.append(f"{name}: not a lightweight Python component")
+        if "pip install" in command:
+            found.append(f"{name}: installs packages when it starts")
+    text = yaml.safe_dump(document)
+    for placeholder in ("pipeline_job_create_time", "pipeline_job_schedule_time", "job_resource"):
+        if placeholder in text:
+            found.append(f"the placeholder {placeholder}")
+    return found
+
+
+def test_there_are_run_files_and_components_to_check() -> None:
+    assert RUN_FILES and len(COMPONENTS) >= 8
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("run_file", RUN_FILES, ids=lambda path: path.stem)
+def test_every_example_compiles_within_the_subset(
+    run_file: Path, graph: str, tmp_path: Path
+) -> None:
+    document = compiled(run_file, graph, tmp_path / "pipeline.yaml")
+    assert document["schemaVersion"] == "2.1.0"
+    assert violations(document) == []
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_compiles_within_the_subset(strategy: str, tmp_path: Path) -> None:
+    run_file = ROOT / "examples/digits.yaml"
+    document = compiled(run_file, "train", tmp_path / "pipeline.yaml", f"strategy={strategy}")
+    assert violations(document) == []
+    executors = document["deploymentSpec"]["executors"]
+    assert ("exec-fine-tune" in executors) == (strategy in ("auto", "fine_tune", "scratch"))
+
+
+def test_fan_out_loops_over_the_plan_in_the_training_graph_only(tmp_path: Path) -> None:
+    run_file = ROOT / "examples/digits.yaml"
+    output = tmp_path / "pipeline.yaml"
+    train = compiled(run_file, "train", output, "extract.workers=4")
+    retrain = compiled(run_file, "retrain", output, "extract.workers=4")
+    assert violations(train) == [] and violations(retrain) == []
+    assert "exec-extract-part" in train["deploymentSpec"]["executors"]
+    assert "exec-extract-part" not in retrain["deploymentSpec"]["executors"]
+
+
+def test_a_violation_is_found(tmp_path: Path) -> None:
+    document = compiled(ROOT / "examples/digits.yaml", "train", tmp_path / "pipeline.yaml")
+    root = document["root"]["dag"]["tasks"]
+    root["ingest"].setdefault("cachingOptions", {})["enableCache"] = True
+    root["ingest"]["triggerPolicy"] = {"condition": "inputs.parameter_values['x'] == 'text'"}
+    assert len(violations(document)) == 2
+
+
+def test_nothing_secret_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, f"very-secret-{name}")
+    output = tmp_path / "pipeline.yaml"
+    for graph in GRAPHS:
+        compile_to(load(ROOT / "examples/digits.yaml"), graph, output)
+        assert "very-secret" not in output.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.parent.name)
+def test_components_are_interfaces_and_not_the_work(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 60
+    assert "from __future__" not in source
+    imported = [
+        node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert {str(name).split(".")[0] for name in imported} <= {"kfp", "typing"}
+
+
+def test_no_step_imports_another_and_no_shared_module_imports_a_step() -> None:
+    package = ROOT / "components/graftline"
+    steps = {path.parent.name for path in COMPONENTS}
+    wrong = []
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                parts = name.split(".")
+                foreign = len(parts) > 1 and parts[0] == "graftline" and parts[1] in steps
+                if foreign and parts[1] != own:
+                    wrong.append(f"{path.relative_to(package)} imports {name}")
+                if parts[0] == "kfp" and path.name != "component.py":
+                    wrong.append(f"{path.relative_to(package)} imports kfp")
+    assert not wrong

@@ -1,0 +1,82 @@
+"""The command: light to start, clear when something is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from graftline_pipelines.cli import app
+
+HEAVY = ("torch", "torchvision", "timm", "mlflow", "onnxruntime", "pyarrow", "openvino", "kfp")
+
+
+def graftline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from graftline_pipelines.cli import main; main()"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, contextlib, io\n"
+        "sys.argv = ['graftline', '--help']\n"
+        "from graftline_pipelines.cli import app\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "    app()\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_command_is_listed_with_its_help() -> None:
+    text = CliRunner().invoke(app, ["--help"]).output
+    for command in ("run", "check", "compile", "predict", "backbones", "verify", "rollback"):
+        assert f" {command} " in text
+
+
+def test_mistake_in_the_run_file_exits_with_2_and_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("name: a\nsed: 1\n")
+    done = graftline("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "`seed`" in done.stderr and "data: is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_everything_missing_is_said_before_anything_runs(tmp_path: Path) -> None:
+    text = (
+        "name: a\ndata: {source: nowhere}\nbackbone: tf_eficientnet_lite0\n"
+        "tracking: {uri: 'http://127.0.0.1:9'}\nstore: store\n"
+    )
+    (tmp_path / "run.yaml").write_text(text)
+    done = graftline("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "tf_efficientnet_lite0" in done.stderr
+    assert "127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / ".graftline" / "runs").exists()
+
+
+def test_check_says_what_a_run_would_do(make_digits_folder, tmp_path: Path) -> None:
+    folder = make_digits_folder(per_class=4, classes=3)
+    text = f"name: a\ndata: {{source: {folder}}}\nstore: {tmp_path}/store\n"
+    (tmp_path / "run.yaml").write_text(text)
+    done = graftline("check", "run.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["ok"]
+    assert "12 files listed in 3 classes" in report["facts"]["data.source"]
+    assert "extract_features" in report["facts"]["a run would"]
+
+
+@pytest.mark.parametrize("option", [("--runner", "cloud")])
+def test_unknown_choice_is_refused(option: tuple[str, str], tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("name: a\ndata: {source: x}\n")
+    done = graftline("run", "run.yaml", *option, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "'cloud'" in done.stderr
