@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graftline.errors import BackboneError, UnknownBackbone
-from graftline.preprocessing import Interpolation, Preprocessing
+from graftline.preprocessing import CropMode, Interpolation, Preprocessing
 
 LIBRARIES = ("timm", "torchvision")
 HEAD_CLASSES = 1000  # of the network with its head, built only to learn the names of its tensors
@@ -146,7 +146,8 @@ def _timm(name: str, tag: str | None) -> Architecture:
         )
     config = timm.get_pretrained_cfg(f"{name}.{tag}" if tag else name)
     if config is None:
-        size, crop_pct, interpolation, crop_mode = 224, 0.875, "bicubic", "center"
+        size, crop_pct, interpolation = 224, 0.875, "bicubic"
+        crop_mode: CropMode = "center"
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     else:
         size = timm_size(config) or min(config.input_size[1:])
@@ -191,7 +192,8 @@ def _torchvision(name: str, tag: str | None) -> Architecture:
 def _create_torchvision(architecture: Architecture, image_size: int) -> nn.Module:
     import torchvision
 
-    name, arguments = architecture.name, {}
+    name = architecture.name
+    arguments: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # Their pretrained weights expect inputs in the older normalisation, made inside.
         arguments = {"aux_logits": False, "init_weights": False, "transform_input": True}
