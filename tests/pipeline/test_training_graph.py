@@ -1,0 +1,137 @@
+"""The training graph, whole, under KFP's local runner: real images, weights, MLflow and ONNX."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+BACKBONE = "mobilenetv3_small_050"  # the smallest there is; random weights unless a test says
+
+
+@pytest.fixture
+def run_graftline(tmp_path: Path, mlflow_sqlite: str) -> Callable[..., Any]:
+    """Write a run file and run the command as a user would."""
+
+    def run(
+        run_file: dict[str, Any], *options: str, code: int = 0, command: str = "run"
+    ) -> tuple[dict[str, Any], str]:
+        path = tmp_path / "run.yaml"
+        defaults = {
+            "name": "digits",
+            "store": str(tmp_path / "store"),
+            "tracking": {"uri": mlflow_sqlite},
+            "evaluation": {"bootstrap": 200, "robustness_images": 0},
+        }
+        path.write_text(yaml.safe_dump({**defaults, **run_file}))
+        code_to_run = "from graftline_pipelines.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code_to_run, command, str(path), *options],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        lines = done.stdout.splitlines()
+        return (json.loads(lines[-1]) if "--json" in options and lines else {}), done.stderr
+
+    return run
+
+
+def test_probe_is_promoted_and_a_second_run_extracts_and_promotes_nothing(
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_file = {"data": {"source": str(make_digits_folder(per_class=20, classes=4))}}
+    first, shown = run_graftline(run_file, "--json")
+    assert sum(first["images"].values()) == 80
+    assert first["classes"] == ["0", "1", "2", "3"]
+    assert first["strategy"] == "probe"
+    assert (first["extracted"], first["reused"]) == (80, 0)
+    assert first["test"]["accuracy"] > 0.9
+    low, high = first["test"]["accuracy_ci"]
+    assert low <= first["test"]["accuracy"] <= high
+    assert first["verdict"]["promote"] and first["verdict"]["reasons"]
+    assert first["parity"]["images"] == first["images"]["test"]
+    assert first["parity"]["label_agreement"] == 1.0
+    assert first["parity"]["max_probability_difference"] <= 1e-3
+    assert first["registered"] == {"name": "digits", "version": "1", "alias": "champion"}
+    assert Path(first["onnx"]).is_file()
+    assert "<html" in Path(first["report"]).read_text(encoding="utf-8").lower()
+    expected = ["ingest", "extract_features", "fit_head", "evaluate", "export_onnx", "promote"]
+    assert [step for step in first["seconds"] if step != "total"] == expected
+    assert "Test accuracy" in shown
+
+    second, _ = run_graftline(run_file, "--json")
+    assert second["snapshot_id"] == first["snapshot_id"]
+    assert (second["extracted"], second["reused"]) == (0, 80)
+    assert not second["verdict"]["promote"]
+    assert second["registered"]["alias"] is None
+    assert any("not better" in reason for reason in second["verdict"]["reasons"])
+
+
+def test_fine_tuning_branch_on_a_table_with_its_own_splits_in_s3(
+    run_graftline: Callable[..., Any],
+    make_digits_folder: Callable[..., Path],
+    s3_bucket: str,
+    tmp_path: Path,
+) -> None:
+    import boto3
+
+    folder = make_digits_folder(per_class=20, classes=2)
+    client = boto3.client("s3")
+    rows = ["image,label,split,writer"]
+    for index, path in enumerate(sorted(folder.rglob("*.png"))):
+        key = f"{path.parent.name}/{path.name}"
+        client.upload_file(str(path), s3_bucket.removeprefix("s3://"), f"images/{key}")
+        split = ("train", "train", "train", "val", "test")[index % 5]
+        rows.append(f"{key},{path.parent.name},{split},w{index % 3}")
+    client.put_object(
+        Bucket=s3_bucket.removeprefix("s3://"), Key="images/t.csv", Body="\n".join(rows).encode()
+    )
+    result, _ = run_graftline(
+        {
+            "data": {"source": f"{s3_bucket}/images/t.csv", "attributes": ["writer"]},
+            "store": f"{s3_bucket}/store",
+            "backbone": BACKBONE,
+            "weights": "random",
+            "image_size": 64,
+            "strategy": "fine_tune",
+            "fine_tune": {"epochs": 2, "batch_size": 8, "frozen_fraction": 0.5},
+        },
+        "--json",
+    )
+    assert result["images"] == {"train": 24, "val": 8, "test": 8}
+    assert "fine_tune" in result["seconds"]
+    assert result["decision"]["outcome"] is not None
+    assert result["parity"]["label_agreement"] == 1.0
+    assert result["registered"]["version"] == "1"
+
+
+def test_fan_out_gives_the_features_of_one_worker(
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=12, classes=3))},
+        "backbone": BACKBONE,
+        "weights": "random",
+        "image_size": 64,
+        "extract": {"workers": 2},
+    }
+    result, _ = run_graftline(run_file, "--json", "--set", "strategy=probe")
+    assert (result["extracted"], result["reused"]) == (36, 0)
+    assert {"plan_extraction", "assemble_features"} <= set(result["seconds"])
+
+
+def test_failing_step_is_shown_with_its_error_name_and_log(
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path]
+) -> None:
+    folder = make_digits_folder(per_class=5, classes=1)
+    _, shown = run_graftline({"data": {"source": str(folder)}}, code=1)
+    assert "Step ingest failed" in shown
+    assert "class" in shown and "What to do" in shown
+    assert "ingest.log" in shown
+    assert "Traceback" not in shown
