@@ -184,7 +184,7 @@ class OnnxClassifier:
         """
         probabilities: list[np.ndarray | None] = []
         embeddings: list[np.ndarray | None] = []
-        for rows, batch in _batches(images):
+        for rows, batch in batches(images):
             missing = rows[-1] + 1 - len(probabilities)
             probabilities.extend([None] * missing)
             embeddings.extend([None] * missing)
@@ -261,8 +261,15 @@ def read_image(path: str | Path) -> np.ndarray:
         raise DataError(f"{path}: {error.what}", why=error.why, fix=error.fix) from error
 
 
-def _batches(images: Iterable[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Group images of one size: the rows of a group, and their stack (N, H, W, 3)."""
+def batches(images: Iterable[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Group images of one size, in bounded memory.
+
+    Args:
+        images: uint8 arrays (H, W, 3), each of any size.
+
+    Yields:
+        The positions of a group's images, ascending, and their stack (N, H, W, 3).
+    """
     waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
     pending = 0
     for row, image in enumerate(images):
