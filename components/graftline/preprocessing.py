@@ -94,7 +94,12 @@ class Preprocessing:
         """
         import torch
 
-        pixels = image if isinstance(image, torch.Tensor) else torch.from_numpy(image)
+        # Pillow's arrays cannot be written to, which a tensor must be able to: those are copied.
+        pixels = (
+            image
+            if isinstance(image, torch.Tensor)
+            else torch.from_numpy(image if image.flags.writeable else image.copy())
+        )
         return resize_and_crop(pixels.unsqueeze(0), self)[0]
 
     def normalise(self, pixels: "Tensor") -> "Tensor":

@@ -1,0 +1,110 @@
+"""What this machine is and may use: processor, cores, and a folder to remember things in."""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
+
+
+def cores() -> int:
+    """Processor cores that this process may use, container limits included."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _container_quota()
+    return max(1, min(usable or 1, quota or usable or 1))
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: ``$XDG_CACHE_HOME/graftline``.
+
+    Falls back to the temporary folder where the home cannot be written to.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    for base in (Path(chosen) if chosen else None, Path("~/.cache").expanduser()):
+        if base is None:
+            continue
+        folder = base / "graftline"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return folder
+    folder = Path(tempfile.gettempdir()) / f"graftline-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@lru_cache
+def processor() -> str:
+    """The processor's name and the instruction sets that matter for speed."""
+    model, flags = platform.machine(), _flags()
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    wide = sorted(
+        flag for flag in flags if flag.startswith(("avx", "amx", "sve")) or flag in BF16_FLAGS
+    )
+    return f"{model}; {' '.join(wide)}"
+
+
+@lru_cache
+def has_bf16() -> bool:
+    """Whether the processor computes in bfloat16 itself."""
+    return bool(BF16_FLAGS & _flags())
+
+
+def remembered(kind: str, key: dict[str, Any]) -> dict[str, Any] | None:
+    """What :func:`remember` kept under this key; None where nothing can be read."""
+    try:
+        content = json.loads(_memory(kind, key).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def remember(kind: str, key: dict[str, Any], content: dict[str, Any]) -> None:
+    """Keep a small fact about this machine; a full or read-only disk only costs the memory."""
+    path = _memory(kind, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        return
+
+
+def _memory(kind: str, key: dict[str, Any]) -> Path:
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    return cache_folder() / kind / f"{digest}.json"
+
+
+def _container_quota() -> int | None:
+    """Cores that a container's limit allows, rounded up; None without a limit."""
+    for line in _lines("/sys/fs/cgroup/cpu.max"):
+        quota, _, period = line.partition(" ")
+        if quota.isdigit() and period.strip().isdigit():
+            return -(-int(quota) // int(period))
+    return None
+
+
+@lru_cache
+def _flags() -> frozenset[str]:
+    for line in _lines("/proc/cpuinfo"):
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
