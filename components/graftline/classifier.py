@@ -10,10 +10,12 @@ A probe is its backbone with one linear layer, standardisation folded in. The ne
 from its architecture's name and filled from the bundle: loading downloads nothing. No pickle.
 """
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,13 +32,11 @@ from graftline.backbones import Backbone, build
 from graftline.errors import (
     DataError,
     IntegrityError,
-    NoSpace,
     SchemaVersionError,
-    StoreError,
     StoreNotFound,
-    StoreReadOnly,
     WeightsError,
 )
+from graftline.file_store import translated, write_whole
 from graftline.preprocessing import Preprocessing
 
 SCHEMA_VERSION = 1
@@ -57,10 +57,13 @@ class HeldOut:
     Attributes:
         rows: Manifest rows, shape (n_val,), in manifest order.
         logits: Uncalibrated logits, shape (n_val, classes), float32.
+        head: State of the head that gave them, where it is not the bundle's own. Fine-tuning
+            starts from it: the refitted one already knows the validation labels.
     """
 
     rows: NDArray[np.int64]
     logits: NDArray[np.float32]
+    head: Mapping[str, Tensor] | None = None
 
 
 class MLPHead(nn.Sequential):
@@ -162,24 +165,26 @@ class Classifier(nn.Module):
             raise DataError(
                 f"temperature {temperature} cannot calibrate: it must be a positive number"
             )
-        return self._like(temperature, self.metadata)
+        return self._like(temperature=temperature)
 
     def with_metadata(self, **fields: Any) -> "Classifier":
         """The same networks (shared, not copied) with some metadata fields set."""
-        return self._like(self.temperature, {**self.metadata, **fields})
+        return self._like(metadata={**self.metadata, **fields})
 
-    def _like(self, temperature: float, metadata: Mapping[str, Any]) -> "Classifier":
-        return Classifier(
-            self.backbone,
-            self.head,
-            self.classes,
-            preprocessing=self.preprocessing,
-            strategy=self.strategy,
-            snapshot_id=self.snapshot_id,
-            temperature=temperature,
-            backbone_fingerprint=self.backbone_fingerprint,
-            metadata=metadata,
-        )
+    def with_head(self, head: nn.Module) -> "Classifier":
+        """The same backbone (shared, not copied) with another head."""
+        return self._like(head=head)
+
+    def _like(self, head: nn.Module | None = None, **changes: Any) -> "Classifier":
+        kept = {
+            "preprocessing": self.preprocessing,
+            "strategy": self.strategy,
+            "snapshot_id": self.snapshot_id,
+            "temperature": self.temperature,
+            "backbone_fingerprint": self.backbone_fingerprint,
+            "metadata": self.metadata,
+        }
+        return Classifier(self.backbone, head or self.head, self.classes, **{**kept, **changes})
 
 
 def save_classifier(
@@ -196,7 +201,7 @@ def save_classifier(
         NoSpace: The disk is full.
         StoreReadOnly: The folder cannot be written to.
     """
-    try:
+    with translated(str(folder), "write"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
         weights_digest = _write_tensors(folder / WEIGHTS_FILE, classifier.state_dict())
@@ -204,17 +209,11 @@ def save_classifier(
         if held_out is None:
             (folder / HELD_OUT_FILE).unlink(missing_ok=True)
         else:
-            _check_held_out(held_out, classifier)
-            tensors = {
-                "rows": torch.from_numpy(np.asarray(held_out.rows, dtype=np.int64).copy()),
-                "logits": torch.from_numpy(np.asarray(held_out.logits, dtype=np.float32).copy()),
-            }
+            tensors = _held_out_tensors(held_out, classifier)
             held_out_digest = _write_tensors(folder / HELD_OUT_FILE, tensors)
         description = _describe(classifier, weights_digest, held_out_digest)
         text = json.dumps(description, indent=1, sort_keys=True) + "\n"
-        _replace(folder / DESCRIPTION_FILE, text.encode())
-    except OSError as error:
-        raise _disk_error(folder, error) from error
+        write_whole(folder / DESCRIPTION_FILE, text.encode())
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -282,7 +281,8 @@ def read_held_out(folder: Path) -> HeldOut | None:
     if digest is None:
         return None
     tensors = _read_tensors(folder / HELD_OUT_FILE, digest)
-    return HeldOut(rows=tensors["rows"].numpy(), logits=tensors["logits"].numpy())
+    head = {name[5:]: tensor for name, tensor in tensors.items() if name.startswith("head.")}
+    return HeldOut(tensors["rows"].numpy(), tensors["logits"].numpy(), head or None)
 
 
 def bundle_digest(folder: Path) -> str:
@@ -347,10 +347,15 @@ def _describe(
     }
 
 
-def _check_held_out(held_out: HeldOut, classifier: Classifier) -> None:
+def _held_out_tensors(held_out: HeldOut, classifier: Classifier) -> dict[str, Tensor]:
     expected = (len(held_out.rows), len(classifier.classes))
     if held_out.logits.shape != expected:
         raise ValueError(f"held-out logits are {held_out.logits.shape}, expected {expected}")
+    return {
+        "rows": torch.from_numpy(np.array(held_out.rows, dtype=np.int64)),
+        "logits": torch.from_numpy(np.array(held_out.logits, dtype=np.float32)),
+        **{f"head.{name}": tensor for name, tensor in (held_out.head or {}).items()},
+    }
 
 
 def _fill(classifier: Classifier, weights: Mapping[str, Tensor], folder: Path) -> None:
@@ -380,11 +385,13 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
         save_file(own, str(temporary))
-        _sync(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         digest = _sha256(temporary)
         temporary.replace(path)
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+    except SafetensorError as error:  # it wraps the system's refusal, "(os error 28)"
+        found = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(found[1]) if found else errno.EIO, str(error), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     return digest
@@ -402,18 +409,6 @@ def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     return tensors
 
 
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    _sync(temporary)
-    temporary.replace(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -425,20 +420,3 @@ def _damaged(path: Path, why: str) -> IntegrityError:
         why=why,
         fix="run the step that writes it again; do not edit or mix the files of a bundle",
     )
-
-
-def _disk_error(folder: Path, error: OSError) -> StoreError:
-    text = str(error)
-    if error.errno == 28 or "No space left" in text:
-        return NoSpace(
-            f"no room on the disk for the classifier in {folder}",
-            why=text,
-            fix="free some space, or give the step a larger disk",
-        )
-    if error.errno in (1, 13, 30):
-        return StoreReadOnly(
-            f"{folder} cannot be written to",
-            why=text,
-            fix="choose a folder that this user may write to",
-        )
-    return StoreError(f"the classifier could not be written to {folder}", why=text)

@@ -1,0 +1,246 @@
+"""Linear classifiers on features: logistic regression and linear SVM, all classes at once.
+
+Both minimise ``|W|^2 / 2 + C * sum(loss)`` with an unpenalised intercept, as scikit-learn's
+LogisticRegression and LinearSVC state it. scipy's L-BFGS does the work; one step costs two
+matrix products for all classes together, so that 100 classes cost little more than two, and a
+fit starts from the solution of the next stronger regularisation.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from torch import Tensor, nn
+
+Family = Literal["logistic", "svm"]
+FAMILIES: tuple[Family, ...] = ("logistic", "svm")
+FLOOR = 0.01  # of the mean deviation: a nearly constant feature must not become loud
+ABSENT_LOGIT = -10.0  # below the other intercepts, for a class without a training image
+
+Matrix = NDArray[np.float32]
+
+
+class Scaling(StrEnum):
+    """How features are brought to a common size before the penalty sees them."""
+
+    EACH = "each"  # every feature by its own deviation
+    SHARED = "shared"  # all by one: what the network made loud stays loud
+
+
+@dataclass(frozen=True)
+class Standardisation:
+    """Mean and scale of each feature, shape (feature_dim,), float64."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def apply(self, features: Matrix) -> Matrix:
+        """Features with mean 0 and deviation about 1, float32."""
+        centred = features - self.mean.astype(np.float32)
+        centred /= self.scale.astype(np.float32)
+        return centred
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A fitted linear classifier on standardised features.
+
+    Attributes:
+        weight: Shape (classes, feature_dim).
+        bias: Shape (classes,).
+        family: Which loss it was fitted with.
+        C: Inverse strength of the regularisation.
+        iterations: Steps that the optimiser took.
+        converged: Whether it met its tolerance within them.
+    """
+
+    weight: NDArray[np.float64]
+    bias: NDArray[np.float64]
+    family: Family
+    C: float
+    iterations: int
+    converged: bool
+
+    def decide(self, standardised: Matrix) -> Matrix:
+        """Scores (N, classes) of standardised features (N, feature_dim)."""
+        scores: Matrix = standardised @ self.weight.T.astype(np.float32)
+        scores += self.bias.astype(np.float32)
+        return scores
+
+
+def standardisation(
+    features: Matrix, how: Scaling = Scaling.EACH, block: int = 16384
+) -> Standardisation:
+    """Mean and deviation of each feature, in float64 and in blocks, so memory stays bounded.
+
+    A feature's own deviation has a floor of 1% of the mean deviation. Without it a feature that
+    is constant but for rounding would be blown up to the size of the others.
+    """
+    count, width = features.shape
+    mean = np.zeros(width)
+    for start in range(0, count, block):
+        mean += features[start : start + block].sum(axis=0, dtype=np.float64)
+    mean /= count
+    variance = np.zeros(width)
+    for start in range(0, count, block):
+        variance += np.square(features[start : start + block] - mean).sum(axis=0)
+    variance /= count
+    if how is Scaling.SHARED:
+        shared = float(np.sqrt(variance.mean()))
+        return Standardisation(mean, np.full(width, shared if shared > 0 else 1.0))
+    deviation = np.sqrt(variance)
+    floor = FLOOR * float(deviation.mean())
+    return Standardisation(mean, np.maximum(deviation, floor) if floor > 0 else np.ones(width))
+
+
+def fit_linear(
+    standardised: Matrix,
+    labels: NDArray[np.int64],
+    classes: int,
+    *,
+    family: Family,
+    C: float,
+    start: LinearFit | None = None,
+    class_weight: NDArray[np.float64] | None = None,
+    max_iterations: int = 300,
+    tolerance: float = 1e-4,
+) -> LinearFit:
+    """Fit one linear classifier.
+
+    Args:
+        standardised: Features, shape (N, feature_dim).
+        labels: Class indices, shape (N,).
+        classes: How many classes there are; one without a label gets a low constant score.
+        family: ``logistic`` (multinomial) or ``svm`` (one against the rest, squared hinge).
+        C: Inverse strength of the regularisation.
+        start: Where to begin, such as the solution for a smaller C.
+        class_weight: Weight of each class's images in the loss, shape (classes,).
+        max_iterations: Most steps of the optimiser.
+        tolerance: It stops when no component of the mean loss's gradient is larger.
+    """
+    present = np.unique(labels)
+    objective = _Objective(standardised, labels, present, family, C, class_weight)
+    width = standardised.shape[1]
+    x0 = np.zeros((len(present), width + 1))
+    if start is not None:
+        x0[:, :width], x0[:, width] = start.weight[present], start.bias[present]
+    else:
+        x0[:, width] = _first_bias(labels, present, family)
+    # The objective is divided by C * N, so that the tolerance means the same for every C and N.
+    options = {"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-10, "maxcor": 10}
+    found = minimize(objective, x0.ravel(), jac=True, method="L-BFGS-B", options=options)
+    solution = found.x.reshape(len(present), width + 1)
+    weight, bias = np.zeros((classes, width)), np.zeros(classes)
+    weight[present], bias[present] = solution[:, :width], solution[:, width]
+    absent = np.setdiff1d(np.arange(classes), present)
+    bias[absent] = (bias[present].min() if len(present) else 0.0) + ABSENT_LOGIT
+    return LinearFit(weight, bias, family, C, int(found.nit), bool(found.success))
+
+
+def fold(fit: LinearFit, scaling: Standardisation) -> nn.Linear:
+    """One layer that takes raw features: ``W/s x + (b - W/s m)``, computed in float64."""
+    weight = fit.weight / scaling.scale
+    bias = fit.bias - weight @ scaling.mean
+    return linear_layer(weight, bias)
+
+
+def fold_scikit_learn(
+    coefficients: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    scaling: Standardisation,
+) -> nn.Linear:
+    """The layer of a fitted scikit-learn estimator; a binary one (1 row) becomes two classes.
+
+    A binary decision value z becomes logits (-z/2, z/2): their softmax is sigmoid(z), and their
+    difference is z.
+    """
+    if coefficients.shape[0] == 1:
+        coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
+        intercept = np.concatenate([-intercept / 2, intercept / 2])
+    weight = coefficients / scaling.scale
+    return linear_layer(weight, intercept - weight @ scaling.mean)
+
+
+def linear_layer(weight: NDArray[np.float64], bias: NDArray[np.float64]) -> nn.Linear:
+    """A float32 layer with these values."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(weight, dtype=np.float32)))
+        layer.bias.copy_(torch.from_numpy(np.ascontiguousarray(bias, dtype=np.float32)))
+    return layer.requires_grad_(True)
+
+
+def balanced_weights(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
+    """``N / (classes present * images of the class)``, as scikit-learn's "balanced"."""
+    counts = np.bincount(labels, minlength=classes).astype(np.float64)
+    present = counts > 0
+    weights = np.ones(classes)
+    weights[present] = len(labels) / (present.sum() * counts[present])
+    return weights
+
+
+class _Objective:
+    """Value and gradient of the regularised mean loss, on the GPU where there is one."""
+
+    def __init__(
+        self,
+        standardised: Matrix,
+        labels: NDArray[np.int64],
+        present: NDArray[np.int64],
+        family: Family,
+        C: float,
+        class_weight: NDArray[np.float64] | None,
+    ) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.features = torch.from_numpy(np.ascontiguousarray(standardised)).to(self.device)
+        self.targets = torch.from_numpy(np.searchsorted(present, labels)).to(self.device)
+        weights = np.ones(len(labels)) if class_weight is None else class_weight[labels]
+        self.weights = torch.from_numpy(weights.astype(np.float32)).to(self.device)[:, None]
+        self.family = family
+        self.penalty = 1.0 / (C * len(labels))
+        self.count = len(labels)
+
+    def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        width = self.features.shape[1]
+        both = flat.reshape(-1, width + 1)
+        weight = torch.from_numpy(both[:, :width].astype(np.float32)).to(self.device)
+        bias = torch.from_numpy(both[:, width].astype(np.float32)).to(self.device)
+        scores = torch.addmm(bias, self.features, weight.T)
+        loss, slope = self._logistic(scores) if self.family == "logistic" else self._svm(scores)
+        slope = slope * (self.weights / self.count)
+        gradient = np.empty_like(both)
+        gradient[:, :width] = (slope.T @ self.features).double().cpu().numpy()
+        gradient[:, :width] += self.penalty * both[:, :width]
+        gradient[:, width] = slope.sum(dim=0, dtype=torch.float64).cpu().numpy()
+        value = float((loss * self.weights[:, 0]).sum(dtype=torch.float64)) / self.count
+        value += 0.5 * self.penalty * float(np.square(both[:, :width]).sum())
+        return value, gradient.ravel()
+
+    def _logistic(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        logs = torch.log_softmax(scores, dim=1)
+        picked = logs.gather(1, self.targets[:, None])
+        slope = logs.exp_()
+        slope.scatter_add_(1, self.targets[:, None], torch.full_like(picked, -1.0))
+        return -picked[:, 0], slope
+
+    def _svm(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        signs = torch.full_like(scores, -1.0)
+        signs.scatter_(1, self.targets[:, None], 1.0)
+        slack = torch.clamp(1.0 - signs * scores, min=0.0)
+        return slack.square().sum(dim=1), -2.0 * signs * slack
+
+
+def _first_bias(
+    labels: NDArray[np.int64], present: NDArray[np.int64], family: Family
+) -> NDArray[np.float64]:
+    """Start the intercepts at the classes' shares: fewer steps where they are uneven."""
+    if family == "svm":
+        return np.full(len(present), -1.0 if len(present) > 1 else 1.0)
+    shares = np.bincount(labels)[present] / len(labels)
+    logs = np.log(shares)
+    centred: NDArray[np.float64] = logs - logs.mean()
+    return centred

@@ -1,0 +1,42 @@
+"""Several small fits at once, one thread each.
+
+A fit's matrix products are narrow (as wide as there are classes), and threads that share one
+spend most of the time waiting for each other: on two busy cores, two threads on one product were
+27 times slower than one. Fits side by side do not wait.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from threadpoolctl import threadpool_limits
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """``[work(item) for item in items]`` with the cores divided between the items."""
+    items = list(items)
+    cores = _cores()
+    workers = max(1, min(len(items), cores))
+    each = max(1, cores // max(1, workers))
+    if torch.cuda.is_available():
+        return [work(item) for item in items]
+    before = torch.get_num_threads()
+    torch.set_num_threads(each)
+    try:
+        with threadpool_limits(each), ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(work, items))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    """Cores that this process may use; OMP_NUM_THREADS, where set, is a wish to use fewer."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    cores = available or os.cpu_count() or 1
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(wished)) if wished.isdigit() and int(wished) > 0 else cores
