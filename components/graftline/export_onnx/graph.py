@@ -5,6 +5,8 @@ out (:mod:`graftline.export_onnx.preprocessing_graph`); both are merged into one
 its weights, its classes and where it comes from.
 """
 
+import dataclasses
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterator
@@ -112,6 +114,15 @@ def save_model(model: onnx.ModelProto, path: Path) -> None:
         model, path, save_as_external_data=external, location=data if external else None
     )
     check_model(path)
+
+
+def content_digest(model: onnx.ModelProto, metadata: ModelMetadata) -> str:
+    """sha256 of all that the file holds but the run's id: two runs of one model are equal here."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.metadata_props[:]
+    helper.set_model_props(copy, dataclasses.replace(metadata, run_id="").to_properties())
+    return hashlib.sha256(copy.SerializeToString(deterministic=True)).hexdigest()
 
 
 def check_model(path: Path) -> None:

@@ -14,7 +14,7 @@ from graftline.classifier import Classifier, load_classifier
 from graftline.dataset import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
 from graftline.export_onnx import parity as proof
-from graftline.export_onnx.graph import compose_graph, export_network, save_model
+from graftline.export_onnx.graph import compose_graph, content_digest, export_network, save_model
 from graftline.export_onnx.smaller import Smaller, write_smaller
 from graftline.pixels import decode
 from graftline.predict import ModelMetadata, OnnxClassifier
@@ -34,6 +34,7 @@ class ExportResult(StepResult):
     Attributes:
         onnx: Path of the file.
         sha256: Its digest.
+        content_sha256: Digest of all but the run's id, equal for equal models of two runs.
         bytes: Its size.
         opset: Operator set.
         parity: How well it agrees with PyTorch over the test split.
@@ -42,6 +43,7 @@ class ExportResult(StepResult):
 
     onnx: str
     sha256: str
+    content_sha256: str
     bytes: int
     opset: int
     parity: dict[str, Any]
@@ -113,7 +115,10 @@ def run(
     network = export_network(classifier, opset)
     metadata = _metadata(classifier, opset, run_id)
     path = onnx_folder / MODEL_FILE
-    save_model(compose_graph(network, metadata, classifier), path)
+    model = compose_graph(network, metadata, classifier)
+    content = content_digest(model, metadata)
+    save_model(model, path)
+    del model
 
     parity, expected = _prove(path, classifier, snapshot, place, max_probability_difference)
     proof.check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
@@ -136,7 +141,7 @@ def run(
             calibration_images=calibration_images,
             seed=seed,
         )
-    return _record(onnx_folder, path, parity, smaller, metadata)
+    return _record(onnx_folder, path, parity, smaller, metadata, content)
 
 
 def _check_classes(classifier: Classifier, snapshot: Snapshot) -> None:
@@ -192,12 +197,14 @@ def _record(
     parity: proof.Parity,
     smaller: dict[str, Smaller],
     metadata: ModelMetadata,
+    content: str,
 ) -> ExportResult:
     figures = dataclasses.asdict(parity)
     figures["differing"] = figures["differing"][: proof.NAMED]
     result = ExportResult(
         onnx=str(path),
         sha256=sha256(path),
+        content_sha256=content,
         bytes=path.stat().st_size,
         opset=metadata.opset,
         parity=figures,
