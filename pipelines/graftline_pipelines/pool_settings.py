@@ -138,6 +138,9 @@ class PoolSettings(_Section):
     spot: bool = False
     """Whether these nodes can vanish at any moment. A vanished pod is tried again only if the
     workflow controller's retry policy says so; `k8s/` sets it."""
+    autoscaled: bool = False
+    """Whether nodes of this kind are made on demand. Then none need exist when a run is
+    submitted; else a cluster that has none is an error, where its nodes can be seen."""
     hourly_price: Annotated[float, Field(ge=0)] | None = None
     """What a node costs in an hour, in your currency; then runs tell what they cost."""
     queue: LabelValue | None = None

@@ -1,0 +1,225 @@
+"""``submit``, ``runs``, ``logs``, ``stop`` and ``trigger``: a run file on a cluster."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from graftline_pipelines.commands import retrain, schedule
+from graftline_pipelines.commands.run import AsJson, Overrides, RunFile, _graph_name
+
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT.", metavar="URL"),
+]
+KubeContext = Annotated[
+    str | None,
+    typer.Option(help="kubeconfig context whose nodes are compared with the pools."),
+]
+AskRegistry = Annotated[
+    bool, typer.Option("--registry/--no-registry", help="Ask whether the images exist.")
+]
+Graph = Annotated[
+    str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
+]
+Namespace = Annotated[
+    str | None, typer.Option(help="Namespace of the runs, where the server has several users.")
+]
+
+
+def submit(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    host: Host = None,
+    follow: Annotated[bool, typer.Option(help="Follow the run until it ends.")] = False,
+    pipeline: Graph = "train",
+    kube_context: KubeContext = None,
+    registry: AskRegistry = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check, upload and start a run file on Kubeflow Pipelines."""
+    from rich.console import Console
+
+    from graftline_pipelines import run_progress, submission
+    from graftline_pipelines.run_file import load
+
+    graph = _graph_name(pipeline)
+    settings = load(run_file, overrides or ())
+    console = Console(stderr=as_json, soft_wrap=True)
+    server = _connect(host, settings.cluster.namespace, console)
+    questions = submission.Questions(registry, kube_context)
+    done = submission.submit(
+        settings, graph, server, parameters={}, questions=questions, console=console
+    )
+    console.print(f"Run {done.run_name}: [bold]{done.run_id}[/]\n{done.link}", highlight=False)
+    state = "PENDING"
+    if follow:
+        ended = run_progress.follow(
+            cluster=server,
+            run_id=done.run_id,
+            console=console,
+            pools=settings.pools,
+            assign=settings.assign,
+        )
+        state = str(ended.state)
+    if as_json:
+        print(json.dumps(_submitted(done, state)))
+
+
+def trigger(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    host: Host = None,
+    reason: Annotated[
+        str, typer.Option(help="What happened; shown on the run's page.")
+    ] = "a data event",
+    pipeline: Graph = "retrain",
+    even_if_running: Annotated[
+        bool, typer.Option("--even-if-running", help="Start another beside a run that is going.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run because something happened, unless one is going already."""
+    from rich.console import Console
+
+    from graftline_pipelines import submission
+    from graftline_pipelines.run_file import load
+
+    graph = _graph_name(pipeline)
+    settings = load(run_file, overrides or ())
+    console = Console(stderr=as_json, soft_wrap=True)
+    server = _connect(host, settings.cluster.namespace, console)
+    going = [] if even_if_running else submission.active_runs(settings, graph, server)
+    if going:
+        console.print(
+            f"{going[0].display_name} is going ({going[0].run_id}); it looks at the data itself. "
+            "Nothing was started.",
+            highlight=False,
+        )
+        result: dict[str, Any] = {"started": False, "run_id": going[0].run_id}
+    else:
+        done = submission.submit(
+            settings,
+            graph,
+            server,
+            parameters={},
+            questions=submission.Questions(registry=False),
+            console=console,
+            description=f"Triggered by: {reason}",
+        )
+        console.print(f"Run {done.run_name}: [bold]{done.run_id}[/]\n{done.link}", highlight=False)
+        result = {"started": True, **_submitted(done, "PENDING")}
+    if as_json:
+        print(json.dumps(result))
+
+
+def runs(
+    host: Host = None,
+    experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
+    namespace: Namespace = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest runs on the cluster."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=as_json)
+    server = _connect(host, namespace, console)
+    found = server.runs(limit=limit, experiment=experiment)
+    table = Table(box=None, padding=(0, 2))
+    for column in ("Run", "State", "Started", "Minutes", "Id"):
+        table.add_column(column, no_wrap=True)
+    for run in found:
+        table.add_row(run.display_name, run.state, _time(run.created_at), _minutes(run), run.run_id)
+    console.print(table if found else "No runs.")
+    if as_json:
+        print(json.dumps([_run(run, server) for run in found]))
+
+
+def logs(
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    step: Annotated[
+        str | None, typer.Argument(help="The step; the failed one where absent.")
+    ] = None,
+    host: Host = None,
+    namespace: Namespace = None,
+) -> None:
+    """Print the log of a step of a run on the cluster."""
+    from rich.console import Console
+
+    from graftline_pipelines import run_progress
+
+    server = _connect(host, namespace, Console(stderr=True))
+    found = server.find_run(run)
+    print(run_progress.log_of(server, found, step), end="")
+
+
+def stop(
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    host: Host = None,
+    namespace: Namespace = None,
+) -> None:
+    """Stop a run on the cluster. What its finished steps computed is kept."""
+    from rich.console import Console
+
+    from graftline_pipelines.run_progress import ENDED
+
+    console = Console()
+    server = _connect(host, namespace, console)
+    found = server.find_run(run)
+    if found.state in ENDED:
+        console.print(f"{found.display_name} has ended already: {found.state}.", highlight=False)
+        return
+    server.stop(found.run_id)
+    console.print(f"{found.display_name} is being stopped.", highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module, and those of schedules and retraining."""
+    for command in (submit, runs, logs, stop, trigger):
+        app.command()(command)
+    schedule.register(app)
+    retrain.register(app)
+
+
+def _connect(host: str | None, namespace: str | None, console: Any) -> Any:
+    from graftline_pipelines import cluster
+
+    server = cluster.connect(host, namespace)
+    for note in server.notes:
+        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
+    return server
+
+
+def _submitted(done: Any, state: str) -> dict[str, Any]:
+    return {
+        "run_id": done.run_id,
+        "run_name": done.run_name,
+        "link": done.link,
+        "pipeline_id": done.version.pipeline_id,
+        "version_id": done.version.version_id,
+        "version": done.version.name,
+        "uploaded": done.version.uploaded,
+        "state": state,
+    }
+
+
+def _run(run: Any, server: Any) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "name": run.display_name,
+        "state": run.state,
+        "created_at": run.created_at.isoformat(),
+        "link": server.link(run.run_id),
+    }
+
+
+def _time(moment: Any) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}" if moment is not None else ""
+
+
+def _minutes(run: Any) -> str:
+    if run.finished_at is None or run.finished_at.year <= 1970:
+        return ""
+    return f"{(run.finished_at - run.created_at).total_seconds() / 60:.1f}"

@@ -1,0 +1,149 @@
+"""What goes wrong between us and a Kubeflow Pipelines server, in words that say what to do."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from graftline.errors import ClusterError
+
+LOGIN_FIX = (
+    "Get a fresh one. A token goes into GRAFTLINE_KFP_TOKEN, a browser's session cookie into "
+    "GRAFTLINE_KFP_COOKIE (as name=value), the path of a service account's token file into "
+    "KF_PIPELINES_SA_TOKEN_PATH."
+)
+
+
+class ClusterUnreachable(ClusterError):  # noqa: N818 -- reads better where it is caught
+    """No answer, or an answer that is not from Kubeflow Pipelines."""
+
+
+class LoginRequired(ClusterError):  # noqa: N818
+    """The server did not accept who we are: nothing was sent, expired, or not allowed."""
+
+
+class NotOnServer(ClusterError):  # noqa: N818
+    """The server has nothing by that id or name."""
+
+
+class AlreadyOnServer(ClusterError):  # noqa: N818
+    """The name is taken."""
+
+
+@contextmanager
+def told(host: str, doing: str) -> Iterator[None]:
+    """Turn whatever the client raises into an error that names the host, the cause and the fix.
+
+    Args:
+        host: The server's address.
+        doing: What was asked of it, for the message.
+    """
+    import kfp_server_api
+    import urllib3
+
+    try:
+        yield
+    except ClusterError:
+        raise
+    except kfp_server_api.ApiException as error:
+        raise translated(host, doing, int(error.status or 0), _text(error)) from None
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise unreachable(host, error) from None
+
+
+def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
+    """The error for an HTTP status and the server's own words."""
+    if status == 0:
+        return unreachable(host, text)
+    if status in (401, 403):
+        return _refused(host, doing, status, text)
+    if status == 404:
+        return NotOnServer(
+            f"{host} does not know what was asked for while {doing}.",
+            why=text or None,
+            fix="List what there is: `graftline runs`, `graftline schedule list`. In a cluster of "
+            "many users, check `cluster.namespace`.",
+        )
+    if status == 409:
+        return AlreadyOnServer(f"{host}: the name is taken ({doing}).", why=text or None)
+    if status in (502, 503, 504):
+        return ClusterUnreachable(
+            f"The gateway before {host} has no server behind it at the moment (status {status}).",
+            why=text or None,
+            fix="Wait for the pod ml-pipeline to be ready: "
+            "kubectl -n kubeflow get pods -l app=ml-pipeline",
+        )
+    fix = "Mend what it names and submit again."
+    if "unknown field" in text:
+        fix = (
+            "The server is older than this client and does not know the field. Upgrade the "
+            "server, or install the version of graftline that was made for it."
+        )
+    elif status >= 500:
+        fix = "See the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
+    return ClusterError(f"{host} refused {doing} (status {status}).", why=text or None, fix=fix)
+
+
+def _refused(host: str, doing: str, status: int, text: str) -> ClusterError:
+    if status == 401:
+        return LoginRequired(
+            f"{host} does not accept the login (status 401).",
+            why=text or "The token or cookie is missing, wrong or has expired.",
+            fix=LOGIN_FIX,
+        )
+    return LoginRequired(
+        f"{host} does not allow {doing} (status 403).",
+        why=text or None,
+        fix="The login is expired, or the account lacks the role: in the namespace it needs "
+        f"kubeflow-pipelines-edit. {LOGIN_FIX}",
+    )
+
+
+def login_page(host: str) -> LoginRequired:
+    """The error for a web page where the API should answer."""
+    return LoginRequired(
+        f"{host} answers with a web page instead of the API.",
+        why="It is the login page: the token or cookie is missing or has expired. Or the address "
+        "is not that of Kubeflow Pipelines.",
+        fix=LOGIN_FIX,
+    )
+
+
+def unreachable(host: str, cause: object) -> ClusterUnreachable:
+    """The error for a host that does not answer."""
+    text = str(cause)
+    reason = re.search(
+        r"(Name or service not known|nodename nor servname|Temporary failure in "
+        r"name resolution|Connection refused|timed out|CERTIFICATE_VERIFY_FAILED|"
+        r"No route to host|Connection reset|Network is unreachable)",
+        text,
+    )
+    fix = (
+        "Check the address and that the server runs. From outside a cluster: "
+        "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, and "
+        "--host http://localhost:8080"
+    )
+    if reason and reason[1] == "CERTIFICATE_VERIFY_FAILED":
+        fix = "Name the file of the certificate authority in GRAFTLINE_KFP_CA."
+    return ClusterUnreachable(
+        f"{host} does not answer.", why=reason[1] if reason else text[:300] or None, fix=fix
+    )
+
+
+def _text(error: Any) -> str:
+    """The server's own sentence out of an exception's body."""
+    body = error.body
+    if isinstance(body, bytes):
+        body = body.decode(errors="replace")
+    if not body:
+        return str(error.reason or "")
+    try:
+        parsed = json.loads(body)
+    except ValueError:
+        return str(body).strip()[:500]
+    if isinstance(parsed, dict):
+        for key in ("message", "error_message", "error"):
+            if parsed.get(key):
+                return str(parsed[key])[:1000]
+    return str(body)[:500]
