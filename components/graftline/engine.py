@@ -59,6 +59,10 @@ class Agreement:
     difference: float
     images: int
 
+    def to_dict(self) -> dict[str, float]:
+        """For JSON and metrics."""
+        return {"cosine": self.cosine, "difference": self.difference, "images": self.images}
+
 
 class Engine:
     """A network ready to run.

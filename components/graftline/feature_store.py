@@ -1,0 +1,509 @@
+"""Stored features: append-only Parquet parts of image id and vector, under a fingerprint.
+
+    features/<fingerprint>/backbone.json                        what made them
+    features/<fingerprint>/parts/<sha256>-<rows>.parquet        written once, never changed
+    features/<fingerprint>/damaged/<sha256>-<rows>.parquet      bytes that are not what they were
+
+Each batch becomes a part as soon as it is computed, so a killed run loses at most the batch in
+flight. Small parts are folded into larger ones: the larger one is written before the small ones
+are removed, so readers find every row at every moment, some of them twice. Several runs may fill
+the same fingerprint; a row that two of them computed is kept once at the next folding.
+"""
+
+import hashlib
+import json
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graftline.errors import IntegrityError, StoreNotFound
+from graftline.runtime import message
+from graftline.store import ObjectInfo, Store
+
+PART_BYTES = 64 << 20  # a folded part; with the readers below it bounds the memory of a reader
+FOLD_BYTES = 16 << 20  # what a writer gathers before it folds its own small parts
+FOLD_PARTS = 64
+SMALL_PARTS = 32  # more parts than this below a quarter of PART_BYTES are folded after a run
+READERS = 4
+READ_TRIES = 5  # listings, when parts vanish under a reader because another run folds them
+WAITING_BATCHES = 8
+
+Ids = npt.NDArray[np.uint8]
+Vectors = npt.NDArray[np.float32]
+Content = tuple[Ids, Vectors]
+
+log = logging.getLogger(__name__)
+
+
+class IdIndex:
+    """Finds rows by binary image id, without a Python object for each.
+
+    Args:
+        ids: (N, 32) SHA-256 digests, all different.
+    """
+
+    def __init__(self, ids: Ids) -> None:
+        keys = _keys(ids)
+        self._order = np.argsort(keys, kind="stable")
+        self._keys = keys[self._order]
+        self._ids = ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def rows(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """The row of each id, -1 for one that is not here."""
+        if not len(self._keys):
+            return np.full(len(ids), -1, np.int64)
+        keys = _keys(ids)
+        at = np.searchsorted(self._keys, keys)
+        found = np.full(len(ids), -1, np.int64)
+        open_ = np.arange(len(ids))
+        while len(open_):  # once, unless two ids share their first eight bytes
+            at_open = at[open_]
+            inside = at_open < len(self._keys)
+            open_, at_open = open_[inside], at_open[inside]
+            same = self._keys[at_open] == keys[open_]
+            open_, at_open = open_[same], at_open[same]
+            rows = self._order[at_open]
+            equal = (self._ids[rows] == ids[open_]).all(axis=1)
+            found[open_[equal]] = rows[equal]
+            open_ = open_[~equal]
+            at[open_] += 1
+        return found
+
+
+def binary_ids(image_ids: pa.ChunkedArray | Sequence[str]) -> Ids:
+    """Hexadecimal image ids to (N, 32) bytes."""
+    column = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.chunked_array([image_ids])
+    joined = b"".join(
+        np.frombuffer(chunk.buffers()[2], np.uint8)[_span(chunk)].tobytes()
+        for chunk in column.cast(pa.large_string()).chunks
+        if len(chunk)
+    )
+    return np.frombuffer(bytes.fromhex(joined.decode("ascii")), np.uint8).reshape(-1, 32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part by name.
+
+    Attributes:
+        key: Relative to the fingerprint's folder.
+        rows: How many vectors it holds.
+        size: In bytes.
+    """
+
+    key: str
+    rows: int
+    size: int
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that its bytes must have."""
+        return self.key.rpartition("/")[2].partition("-")[0]
+
+
+class FeatureStore:
+    """The stored features of one fingerprint.
+
+    Attributes:
+        fingerprint: Of the backbone, its weights, preprocessing and precision.
+        store: The part of the store below it.
+    """
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.store = store.child(f"features/{fingerprint}")
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Say what made these features, once."""
+        if not self.store.exists("backbone.json"):
+            text = json.dumps(dict(description), indent=1)
+            self.store.write_if_absent("backbone.json", text.encode())
+
+    def description(self) -> dict[str, Any]:
+        """What made these features; empty where a run was killed before saying so."""
+        try:
+            content = json.loads(self.store.read("backbone.json"))
+        except (StoreNotFound, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def parts(self) -> list[Part]:
+        """All parts, by name."""
+        return [part for info in self.store.list("parts/") if (part := _part(info)) is not None]
+
+    def ids(self) -> Ids:
+        """(N, 32) ids that are stored, each once. Reads the id columns only."""
+        found = [ids for ids, _ in self._each(self.parts(), vectors=False)]
+        return _unique(np.concatenate(found)) if found else np.zeros((0, 32), np.uint8)
+
+    def load(self, index: IdIndex, matrix: Vectors, filled: npt.NDArray[np.bool_]) -> None:
+        """Copy the stored vectors of wanted images into their rows.
+
+        Args:
+            index: The wanted images.
+            matrix: (N, D), written in place.
+            filled: (N,), set where a row was written.
+
+        A damaged part is named, put under ``damaged/`` and left out. Memory is bounded by the
+        size of a part.
+        """
+        for ids, vectors in self._each(self.parts(), vectors=True):
+            rows = index.rows(ids)
+            wanted = rows >= 0
+            wanted[wanted] = ~filled[rows[wanted]]
+            if vectors.shape[1] != matrix.shape[1]:
+                raise IntegrityError(
+                    f"Stored features of {self.fingerprint} are {vectors.shape[1]} wide, "
+                    f"not {matrix.shape[1]}.",
+                    fix=f"Remove features/{self.fingerprint} from the store and run again.",
+                )
+            matrix[rows[wanted]] = vectors[wanted]
+            filled[rows[wanted]] = True
+
+    def writer(self, dim: int, about: Mapping[str, str]) -> "PartWriter":
+        """Append features batch by batch; a context manager."""
+        return PartWriter(self, dim, about)
+
+    def write_part(self, ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> str:
+        """Write one part; its key comes back. The same content gives the same part."""
+        data = encode_part(ids, vectors, about)
+        key = f"parts/{hashlib.sha256(data).hexdigest()}-{len(ids)}.parquet"
+        self.store.write_if_absent(key, data)
+        return key
+
+    def compact(self) -> int:
+        """Fold small parts into large ones where there are many; how many were folded."""
+        small = [part for part in self.parts() if part.size < PART_BYTES // 4]
+        if len(small) <= SMALL_PARTS:
+            return 0
+        folded = 0
+        for group in _groups(small):
+            folded += self._fold(group)
+        return folded
+
+    def rewrite_without(self, unwanted: IdIndex) -> int:
+        """Remove the vectors of some images; how many were removed."""
+        removed = 0
+        for part in self.parts():
+            for ids, vectors in self._each([part], vectors=True):
+                drop = unwanted.rows(ids) >= 0
+                if not drop.any():
+                    continue
+                if not drop.all():
+                    self.write_part(ids[~drop], vectors[~drop], {})
+                self.store.delete(part.key)
+                removed += int(drop.sum())
+        return removed
+
+    def set_aside(self, part: Part, reason: str) -> None:
+        """Move a damaged part out of the way and say so."""
+        message(
+            "Stored features: part %s of %s is damaged (%s). It was moved to damaged/; "
+            "its images are computed again.",
+            part.key,
+            self.fingerprint,
+            reason,
+        )
+        try:
+            self.store.write(f"damaged/{part.key.rpartition('/')[2]}", self.store.read(part.key))
+        except StoreNotFound:
+            return  # another run was faster
+        self.store.delete(part.key)
+
+    def _fold(self, parts: Sequence[Part]) -> int:
+        read = list(self._each(parts, vectors=True, again=False))
+        if len(read) < len(parts):
+            return 0  # another run is folding the same ones, or one is damaged: next time
+        ids, vectors = _sorted_once(
+            np.concatenate([ids for ids, _ in read]),
+            np.concatenate([vectors for _, vectors in read]),
+        )
+        kept = self.write_part(ids, vectors, {"folded": str(len(parts))})
+        for part in parts:
+            if part.key != kept:
+                self.store.delete(part.key)
+        return len(parts)
+
+    def _each(
+        self, parts: Sequence[Part], *, vectors: bool, again: bool = True
+    ) -> Iterator[Content]:
+        """The content of parts, read ahead; those that were folded meanwhile are looked for."""
+        seen: set[str] = set()
+        for _ in range(READ_TRIES):
+            vanished = False
+            todo = [part for part in parts if part.key not in seen]
+            for part, content in self._read_ahead(todo, vectors):
+                seen.add(part.key)
+                if isinstance(content, tuple):
+                    yield content
+                vanished |= content is Lost.VANISHED
+            if not vanished or not again:
+                return
+            parts = self.parts()
+
+    def _read_ahead(
+        self, parts: Sequence[Part], vectors: bool
+    ) -> Iterator[tuple[Part, "Content | Lost"]]:
+        with ThreadPoolExecutor(READERS, "features") as pool:
+            for first in range(0, len(parts), READERS):
+                group = parts[first : first + READERS]
+                read = pool.map(lambda part: self._read(part, vectors), group)
+                yield from zip(group, read, strict=True)
+
+    def _read(self, part: Part, vectors: bool) -> "Content | Lost":
+        try:
+            if not vectors:
+                ids = read_ids(self.store, part)
+                return ids, np.zeros((len(ids), 0), np.float32)
+            data = self.store.read(part.key)
+            if hashlib.sha256(data).hexdigest() == part.digest:
+                return decode_part(data)
+            reason = "its SHA-256 is not the one in its name"
+        except StoreNotFound:
+            return Lost.VANISHED
+        except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
+            reason = str(error)
+        self.set_aside(part, reason)
+        return Lost.DAMAGED
+
+
+class Lost(Enum):
+    """Why a part has no content."""
+
+    VANISHED = "folded by another run"
+    DAMAGED = "damaged and set aside"
+
+
+class PartWriter:
+    """Writes batches as they come, beside the computation, and folds them as they gather.
+
+    Leaving the ``with`` block waits until everything is stored. A failed write raises at the next
+    call.
+    """
+
+    def __init__(self, features: FeatureStore, dim: int, about: Mapping[str, str]) -> None:
+        self._features, self._about = features, {**about, "dim": str(dim)}
+        self._waiting: queue.Queue[tuple[Ids, Vectors] | None] = queue.Queue(WAITING_BATCHES)
+        self._error: BaseException | None = None
+        self._mine: list[tuple[str, Ids, Vectors]] = []
+        self._thread = threading.Thread(target=self._work, name="features", daemon=True)
+
+    def __enter__(self) -> "PartWriter":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._waiting.put(None)
+        self._thread.join()
+        if kind is None:
+            self._raise()
+
+    def add(self, ids: Ids, vectors: Vectors) -> None:
+        """Hand over one batch; it is written at once, beside the caller."""
+        self._raise()
+        self._waiting.put((ids, vectors))
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            batches = [self._waiting.get()]
+            while not self._waiting.empty():  # a slow store gets larger parts
+                batches.append(self._waiting.get())
+            last = batches[-1] is None
+            full = [batch for batch in batches if batch is not None]
+            if self._error is not None:
+                continue  # keep taking, so that the caller never waits for ever
+            try:
+                if full:
+                    self._write(full)
+                if last or self._is_much():
+                    self._fold()
+            except BaseException as error:
+                self._error = error
+
+    def _write(self, batches: Sequence[tuple[Ids, Vectors]]) -> None:
+        ids = np.concatenate([ids for ids, _ in batches])
+        vectors = np.concatenate([vectors for _, vectors in batches])
+        key = self._features.write_part(ids, vectors, self._about)
+        self._mine.append((key, ids, vectors))
+
+    def _is_much(self) -> bool:
+        size = sum(vectors.nbytes for _, _, vectors in self._mine)
+        return len(self._mine) >= FOLD_PARTS or size >= FOLD_BYTES
+
+    def _fold(self) -> None:
+        """One part in place of this writer's own small ones."""
+        if len(self._mine) > 1:
+            ids, vectors = _sorted_once(
+                np.concatenate([ids for _, ids, _ in self._mine]),
+                np.concatenate([vectors for _, _, vectors in self._mine]),
+            )
+            kept = self._features.write_part(ids, vectors, self._about)
+            for key, _, _ in self._mine:
+                if key != kept:
+                    self._features.store.delete(key)
+        self._mine = []
+
+
+def encode_part(ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> bytes:
+    """A part's bytes; vectors are little-endian float32, side by side.
+
+    Args:
+        ids: (N, 32).
+        vectors: (N, D).
+        about: What the file's own metadata says.
+    """
+    width = vectors.shape[1]
+    plain = np.ascontiguousarray(vectors, dtype="<f4")
+    columns = [
+        pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(size), len(ids), [None, pa.py_buffer(content.reshape(-1).view(np.uint8))]
+        )
+        for size, content in ((32, np.ascontiguousarray(ids)), (4 * width, plain))
+    ]
+    schema = pa.schema(
+        [("image_id", pa.binary(32)), ("vector", pa.binary(4 * width))],
+        metadata={**about, "schema_version": "1", "dtype": "float32", "dim": str(width)},
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.Table.from_arrays(columns, schema=schema),
+        sink,
+        compression="none",  # float32 features hardly shrink
+        use_dictionary=False,
+        write_statistics=False,
+        write_page_checksum=True,
+        row_group_size=max(1, len(ids)),
+    )
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def decode_part(data: bytes) -> "Content":
+    """Ids and vectors of a part."""
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    return _fixed(table["image_id"], np.uint8), _fixed(table["vector"], np.dtype("<f4"))
+
+
+def read_ids(store: Store, part: Part) -> Ids:
+    """The ids of a part without its vectors, compared with the pages' checksums."""
+    file = pq.ParquetFile(
+        pa.PythonFile(_Ranges(store, part), mode="r"), page_checksum_verification=True
+    )
+    return _fixed(file.read(columns=["image_id"])["image_id"], np.uint8)
+
+
+class _Ranges:
+    """An object of a store as a file that can be read in pieces."""
+
+    def __init__(self, store: Store, part: Part) -> None:
+        self._store, self._part, self._position = store, part, 0
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._part.size - self._position
+        length = left if size < 0 else min(size, left)
+        if length <= 0:
+            return b""
+        data = self._store.read_range(self._part.key, self._position, length)
+        self._position += length
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        base = (0, self._position, self._part.size)[whence]
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def seekable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _fixed(column: pa.ChunkedArray, dtype: Any) -> npt.NDArray[Any]:
+    """A fixed-size binary column as rows of an array, not copied where it is one chunk."""
+    chunks = []
+    for chunk in column.chunks:
+        width = chunk.type.byte_width
+        content = np.frombuffer(chunk.buffers()[1], np.uint8)
+        content = content[chunk.offset * width : (chunk.offset + len(chunk)) * width]
+        chunks.append(content.view(dtype).reshape(len(chunk), -1))
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+
+
+def _part(info: ObjectInfo) -> Part | None:
+    digest, _, rows = info.key.rpartition("/")[2].removesuffix(".parquet").partition("-")
+    if len(digest) != 64 or not rows.isdigit() or not info.key.endswith(".parquet"):
+        return None
+    return Part(info.key, int(rows), info.size)
+
+
+def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Parts that together make one of about ``PART_BYTES``; never a single one."""
+    group: list[Part] = []
+    for part in parts:
+        if group and sum(each.size for each in group) + part.size > PART_BYTES:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(part)
+    if len(group) > 1:
+        yield group
+
+
+def _sorted_once(ids: Ids, vectors: Vectors) -> "Content":
+    """Sorted by id, each id once: the same rows give the same part whoever folds them."""
+    order = np.lexsort(tuple(_words(ids)[:, column] for column in (3, 2, 1, 0)))
+    ids = ids[order]
+    first = np.ones(len(ids), bool)
+    first[1:] = (ids[1:] != ids[:-1]).any(axis=1)
+    return ids[first], vectors[order[first]]
+
+
+def _unique(ids: Ids) -> Ids:
+    return _sorted_once(ids, np.zeros((len(ids), 0), np.float32))[0]
+
+
+def _words(ids: Ids) -> npt.NDArray[np.uint64]:
+    return np.ascontiguousarray(ids).view(">u8").astype(np.uint64)
+
+
+def _keys(ids: Ids) -> npt.NDArray[np.uint64]:
+    """The first eight bytes of each id, in byte order."""
+    return _words(ids)[:, 0].copy()
+
+
+def _span(chunk: pa.Array) -> slice:
+    """The bytes of a large string array's values."""
+    offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset :]
+    return slice(int(offsets[0]), int(offsets[len(chunk)]))
