@@ -1,5 +1,6 @@
 """Real parts for the tests: digit images, an S3 protocol server, an MLflow server."""
 
+import hashlib
 import os
 import shutil
 import socket
@@ -148,3 +149,165 @@ def mlflow_uri(_mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory)
         yield url
     finally:
         _stop(process)
+
+
+@pytest.fixture(scope="session")
+def make_snapshot() -> Callable[..., object]:
+    """Write images into a store and a snapshot of them: `make(folder, images, splits)`."""
+
+    def make(folder: Path, images: list[tuple[str, str, bytes]], store: str | None = None):
+        """Each image is its label, its split and its file's bytes."""
+        import hashlib
+
+        import pyarrow as pa
+
+        from graftline import dataset, pixels
+        from graftline.shards import ShardWriter
+        from graftline.store import open_store
+
+        place = open_store(store or str(folder / "store"))
+        rows = []
+        with ShardWriter(place) as writer:
+            for number, (label, split, data) in enumerate(images):
+                image_id = hashlib.sha256(data).hexdigest()
+                decoded = pixels.decode_image(data)
+                writer.add(image_id, data, decoded.format, label)
+                row = {"image_id": image_id, "source": f"{label}/{number:04}.{decoded.format}"}
+                row |= {"source_version": "1", "label": label, "split": split, "group": image_id}
+                row |= {"height": decoded.pixels.shape[0], "width": decoded.pixels.shape[1]}
+                rows.append(row | {"format": decoded.format, "bytes": len(data), "dhash": 0})
+        for row in rows:
+            found = writer.places[row["image_id"]]
+            row |= {"shard": found.shard, "offset": found.offset, "length": found.length}
+        manifest = pa.Table.from_pylist(rows, schema=dataset.MANIFEST)
+        set_aside = pa.Table.from_pylist([], schema=dataset.SET_ASIDE)
+        return dataset.write_snapshot(
+            folder / "snapshot", manifest, set_aside, store=place.uri, source="file:///images"
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_classifier() -> Callable[..., object]:
+    """A classifier with random weights that tells its inputs apart: `make(backbone, classes)`."""
+
+    def make(name: str, classes: list[str], *, snapshot_id: str = "", strategy: str = "probe"):
+        import torch
+
+        from graftline.backbones import build
+        from graftline.classifier import Classifier
+
+        torch.manual_seed(0)
+        backbone = build(name, weights="random", pretrained=False)
+        head = torch.nn.Linear(backbone.spec.feature_dim, len(classes))
+        torch.nn.init.normal_(head.weight, std=1.0)
+        return Classifier(
+            backbone,
+            head,
+            classes,
+            preprocessing=backbone.spec.preprocessing,
+            strategy=strategy,
+            snapshot_id=snapshot_id,
+            temperature=1.7,
+        ).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_snapshot(tmp_path: Path, digits: tuple) -> Callable[..., tuple[Path, str]]:
+    """Pack real digits into a store and write their snapshot; its folder, and the store's URI."""
+
+    def make(
+        per_class: int = 20, classes: int = 3, name: str = "data", counts: dict | None = None
+    ) -> tuple[Path, str]:
+        import io
+
+        import pyarrow as pa
+
+        from graftline.dataset import MANIFEST, SET_ASIDE, write_snapshot
+        from graftline.shards import ShardWriter
+        from graftline.store import open_store
+
+        store = open_store(str(tmp_path / name / "store"))
+        images, labels = digits
+        rows = []
+        with ShardWriter(store) as writer:
+            for label in range(classes):
+                count = (counts or {}).get(label, per_class)
+                chosen = [i for i in range(len(labels)) if labels[i] == label][:count]
+                for place, i in enumerate(chosen):
+                    buffer = io.BytesIO()
+                    pixels = (images[i] * 255 / 16).astype("uint8")
+                    Image.fromarray(pixels).save(buffer, "PNG")
+                    data = buffer.getvalue()
+                    image_id = hashlib.sha256(data).hexdigest()
+                    writer.add(image_id, data, "png", str(label))
+                    split = ("train", "train", "val", "train", "test")[place % 5]
+                    rows.append((image_id, f"{label}/{i}.png", str(label), split, len(data)))
+        places = writer.places
+        table = {
+            "image_id": [row[0] for row in rows],
+            "source": [row[1] for row in rows],
+            "source_version": ["1"] * len(rows),
+            "label": [row[2] for row in rows],
+            "split": [row[3] for row in rows],
+            "group": [row[0] for row in rows],
+            "width": [8] * len(rows),
+            "height": [8] * len(rows),
+            "format": ["png"] * len(rows),
+            "bytes": [row[4] for row in rows],
+            "shard": [places[row[0]].shard for row in rows],
+            "offset": [places[row[0]].offset for row in rows],
+            "length": [places[row[0]].length for row in rows],
+            "dhash": [0] * len(rows),
+        }
+        folder = tmp_path / name / "snapshot"
+        write_snapshot(
+            folder,
+            pa.table(table, schema=MANIFEST),
+            pa.table({field.name: [] for field in SET_ASIDE}, schema=SET_ASIDE),
+            store=store.uri,
+            source="digits",
+        )
+        return folder, store.uri
+
+    return make
+
+
+@pytest.fixture
+def make_features(tmp_path: Path) -> Callable[..., Path]:
+    """Features of a snapshot by the eager network; the artifact's folder."""
+
+    def make(snapshot_folder: Path, backbone: object, name: str = "features") -> Path:
+        import numpy as np
+        import torch
+
+        from graftline import pixels
+        from graftline.dataset import read_images, read_snapshot
+        from graftline.features import Features, write_features
+
+        snapshot = read_snapshot(snapshot_folder)
+        tensors = [
+            backbone.spec.preprocessing.apply(pixels.decode(data))
+            for _, data in read_images(snapshot, snapshot.rows())
+        ]
+        with torch.inference_mode():
+            matrix = torch.cat([backbone(part) for part in torch.stack(tensors).split(64)])
+        features = Features(
+            matrix=matrix.numpy().astype(np.float32),
+            fingerprint=backbone.fingerprint(),
+            snapshot_id=snapshot.id,
+            backbone=backbone.spec.name,
+            engine="torch",
+            precision="fp32",
+            extracted=len(matrix),
+            reused=0,
+            agreement={},
+        )
+        folder = tmp_path / name
+        write_features(folder, features, np.ones(len(matrix), bool))
+        return folder
+
+    return make

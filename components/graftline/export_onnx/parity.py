@@ -99,7 +99,8 @@ def reference(classifier: Classifier, batch: np.ndarray) -> tuple[np.ndarray, np
     """
     device = next(classifier.parameters()).device
     with torch.inference_mode():
-        pixels = resize_crop_normalise(torch.from_numpy(batch), classifier.preprocessing)
+        writable = batch if batch.flags.writeable else batch.copy()  # PyTorch knows no other
+        pixels = resize_crop_normalise(torch.from_numpy(writable), classifier.preprocessing)
         pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
         embedding = classifier.embed(pixels)
         probabilities = torch.softmax(classifier.head(embedding) / classifier.temperature, dim=1)

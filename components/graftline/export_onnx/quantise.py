@@ -24,12 +24,17 @@ CALIBRATION_BATCH = 16
 def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
     """Weights and arithmetic in half precision; inputs and outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
 
     copy = onnx.ModelProto()
     copy.CopyFrom(network)
     blocked = _after_embedding(copy)
     with _quiet():
-        return convert_float_to_float16(copy, keep_io_types=True, node_block_list=blocked)
+        half = OnnxModel(
+            convert_float_to_float16(copy, keep_io_types=True, node_block_list=blocked)
+        )
+    half.topological_sort()  # the converter puts its casts last
+    return half.model
 
 
 def to_int8(

@@ -1,0 +1,261 @@
+"""The exported graph against PyTorch: networks, sizes, modes, colours, metadata, refusals."""
+
+import io
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+from graftline.errors import ConfigurationError, ParityError
+from graftline.export_onnx import parity as proof
+from graftline.export_onnx.graph import compose_graph, content_digest, export_network, save_model
+from graftline.export_onnx.preprocessing_graph import preprocessing_graph
+from graftline.predict import ModelMetadata, OnnxClassifier
+from graftline.preprocessing import Preprocessing, resize_crop_normalise
+
+CLASSES = ["cat", "dog", "eel"]
+SIZES = [(1, 1), (2, 500), (1, 7), (700, 1), (8, 8), (33, 31), (255, 257), (160, 160), (613, 421)]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def metadata_of(classifier, opset: int = 20) -> ModelMetadata:
+    return ModelMetadata(
+        classes=classifier.classes,
+        preprocessing=classifier.preprocessing.to_dict(),
+        temperature=classifier.temperature,
+        thresholds={"distance": 3.5},
+        snapshot_id="snap",
+        run_id="run",
+        opset=opset,
+        graftline_version="0",
+    )
+
+
+@pytest.fixture(scope="session")
+def networks(make_classifier) -> dict:
+    """Each exported once: the classifier, its network as ONNX."""
+    made = {}
+    for name in ("timm/test_resnet", "timm/test_vit"):
+        classifier = make_classifier(name, CLASSES)
+        made[name] = classifier, export_network(classifier, 20)
+    return made
+
+
+@pytest.fixture
+def exported(networks, tmp_path) -> tuple:
+    classifier, network = networks["timm/test_resnet"]
+    path = tmp_path / "model.onnx"
+    save_model(compose_graph(network, metadata_of(classifier), classifier), path)
+    return classifier, path
+
+
+def images(sizes=SIZES, seed: int = 0) -> list[np.ndarray]:
+    random = np.random.default_rng(seed)
+    return [random.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+
+
+def run_preprocessing(preprocessing: Preprocessing, batch: np.ndarray, opset: int = 20, edit=None):
+    model = preprocessing_graph(preprocessing, source="images", opset=opset, ir_version=10)
+    if edit is not None:
+        edit(model)
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return session.run(None, {"images": batch})[0]
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "crop_mode"),
+    list(itertools.product(["bilinear", "bicubic"], ["center", "squash", "border"])),
+)
+def test_preprocessing_equals_its_pytorch_twin_on_every_size(interpolation, crop_mode):
+    resize = 96 if crop_mode == "border" else 107
+    preprocessing = Preprocessing(96, resize, interpolation, crop_mode, MEAN, STD)
+    for (height, width), opset in zip(SIZES, itertools.cycle((18, 20, 21))):
+        batch = np.stack(images([(height, width)] * 2))
+        expected = resize_crop_normalise(torch.from_numpy(batch), preprocessing).numpy()
+        found = run_preprocessing(preprocessing, batch, opset)
+        assert found.shape == expected.shape == (2, 3, 96, 96)
+        greys = np.abs(found - expected).max() * 255 * max(STD)
+        assert greys < 0.05, (height, width, greys)
+
+
+def resize_of(model: onnx.ModelProto) -> onnx.NodeProto:
+    return next(node for node in model.graph.node if node.op_type == "Resize")
+
+
+def set_attribute(name: str, value):
+    def edit(model: onnx.ModelProto) -> None:
+        node = resize_of(model)
+        kept = [a for a in node.attribute if a.name != name]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute(name, value)])
+
+    return edit
+
+
+# pytorch issue 177138: antialiased bicubic exported with the coefficient of the plain one;
+# pytorch issue 183546: weights beyond the edge counted in.
+FAULTS = {"coefficient": ("cubic_coeff_a", -0.75), "edges": ("exclude_outside", 0)}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_known_exporter_faults_are_absent_and_would_be_seen(fault):
+    preprocessing = Preprocessing(96, 96, "bicubic", "squash", MEAN, STD)  # keeps the edges
+    batch = np.stack(images([(301, 250)]))
+    expected = resize_crop_normalise(torch.from_numpy(batch), preprocessing).numpy()
+    assert np.abs(run_preprocessing(preprocessing, batch) - expected).max() < 1e-3
+    wrong = run_preprocessing(preprocessing, batch, edit=set_attribute(*FAULTS[fault]))
+    assert np.abs(wrong - expected).max() > 0.05
+
+
+@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
+def test_file_answers_as_pytorch_on_odd_sizes(networks, tmp_path, name):
+    classifier, network = networks[name]
+    path = tmp_path / "model.onnx"
+    save_model(compose_graph(network, metadata_of(classifier), classifier), path)
+    pixels = images() * 2
+    parity, expected, found = proof.compare(
+        OnnxClassifier(path), classifier, pixels, [str(i) for i in range(len(pixels))]
+    )
+    assert parity.images == len(pixels)
+    assert parity.label_agreement == 1.0
+    assert parity.max_probability_difference < 1e-3
+    assert parity.max_embedding_difference < 1e-3
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert len(np.unique(expected.round(4), axis=0)) > len(SIZES) // 2  # it does tell them apart
+
+
+def encoded(image: Image.Image, form: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def test_grey_cmyk_rotated_and_transparent_files_answer_as_pytorch(exported, tmp_path):
+    classifier, path = exported
+    colour = Image.fromarray(images([(90, 140)])[0])
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    files = {
+        "grey.png": encoded(colour.convert("L"), "PNG"),
+        "cmyk.jpg": encoded(colour.convert("CMYK"), "JPEG"),
+        "rotated.jpg": encoded(colour, "JPEG", exif=rotated.tobytes()),
+        "alpha.png": encoded(colour.convert("RGBA"), "PNG"),
+        "palette.gif": encoded(colour.convert("P"), "GIF"),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    model = OnnxClassifier(path)
+    answers = model.predict([tmp_path / name for name in files], top=3)
+    from graftline.pixels import decode
+
+    assert decode(files["rotated.jpg"]).shape == (140, 90, 3)
+    for answer, data in zip(answers, files.values(), strict=True):
+        expected, _ = proof.reference(classifier, decode(data)[None])
+        assert answer.label == CLASSES[int(expected[0].argmax())]
+        assert abs(answer.probability - float(expected[0].max())) < 1e-3
+
+
+def test_file_states_what_it_is(exported):
+    _, path = exported
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
+    shapes = {
+        v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes == {
+        "images": ["N", "H", "W", 3],
+        "probabilities": ["N", 3],
+        "embedding": ["N", 256] if shapes["embedding"][1] == 256 else shapes["embedding"],
+    }
+    stated = OnnxClassifier(path).metadata
+    assert stated.classes == ("cat", "dog", "eel")
+    assert stated.temperature == 1.7
+    assert stated.thresholds == {"distance": 3.5}
+    assert (stated.snapshot_id, stated.run_id, stated.opset) == ("snap", "run", 20)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert b"/graftline" not in path.read_bytes()  # no source paths of the machine that exported
+
+
+def test_two_exports_are_equal_but_for_the_run(make_classifier):
+    digests, other = [], None
+    for run_id in ("a", "b"):
+        classifier = make_classifier("timm/test_resnet", CLASSES)
+        metadata = ModelMetadata(
+            classes=classifier.classes,
+            preprocessing=classifier.preprocessing.to_dict(),
+            run_id=run_id,
+            opset=18,
+        )
+        model = compose_graph(export_network(classifier, 18), metadata, classifier)
+        digests.append(content_digest(model, metadata))
+        other = model
+    assert digests[0] == digests[1]
+    assert other is not None
+    other.graph.initializer[0].raw_data = b"\1" * len(other.graph.initializer[0].raw_data)
+    assert content_digest(other, metadata) != digests[0]
+
+
+def test_planted_fault_is_caught_and_named(exported, tmp_path):
+    classifier, path = exported
+    model = onnx.load(path)
+    node = next(n for n in model.graph.node if n.op_type == "Div" and n.output[0] == "pixels")
+    scale = next(t for t in model.graph.initializer if t.name == node.input[1])
+    values = onnx.numpy_helper.to_array(scale) * 1.05
+    scale.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), scale.name))
+    wrong = tmp_path / "wrong.onnx"
+    onnx.save_model(model, wrong)
+    names = [f"image-{i}.png" for i in range(len(SIZES))]
+    parity, _, _ = proof.compare(OnnxClassifier(wrong), classifier, images(), names)
+    with pytest.raises(ParityError, match=r"image-\d\.png") as caught:
+        proof.check(parity)
+    assert "export.label_tolerance" in str(caught.value)
+
+
+def test_wrong_opset_is_refused(make_classifier):
+    with pytest.raises(ConfigurationError, match=r"export\.opset: 17"):
+        export_network(make_classifier("timm/test_resnet", CLASSES), 17)
+
+
+def test_metadata_survives_its_own_reader():
+    metadata = ModelMetadata(
+        classes=('say "hi"', "Ünïcode", "a,b"), preprocessing={"input_size": 8}, temperature=0.5
+    )
+    properties = metadata.to_properties()
+    assert all(isinstance(value, str) for value in properties.values())
+    assert ModelMetadata.from_properties(properties, "x") == metadata
+    assert json.loads(properties["graftline.classes"]) == list(metadata.classes)
+
+
+def test_fp16_and_int8_files_answer_alike(networks, tmp_path):
+    from graftline.export_onnx.quantise import to_fp16, to_int8
+
+    classifier, network = networks["timm/test_resnet"]
+    pixels = images([(64, 64)] * 24, seed=3)
+    ready = np.stack([classifier.preprocessing.apply(p).numpy() for p in pixels])
+    expected, _ = proof.reference(classifier, np.stack(pixels))
+    for name, converted in {
+        "fp16": to_fp16(network),
+        "int8": to_int8(network, ready, spare_ends=False),
+    }.items():
+        path = tmp_path / f"{name}.onnx"
+        save_model(compose_graph(converted, metadata_of(classifier), classifier), path)
+        found = OnnxClassifier(path).probabilities(pixels)
+        assert np.abs(found - expected).mean() < (0.01 if name == "fp16" else 0.1)
+        assert path.stat().st_size < 0.6 * network.ByteSize()
+
+
+def test_a_missing_or_foreign_file_is_told(tmp_path: Path):
+    with pytest.raises(ConfigurationError, match="There is no file"):
+        OnnxClassifier(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        OnnxClassifier(tmp_path / "text.onnx")
