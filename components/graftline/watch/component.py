@@ -1,0 +1,42 @@
+"""KFP signature of the step ``watch``."""
+
+from typing import NamedTuple
+
+from kfp.dsl import HTML, Output
+
+
+def watch(
+    source: str,
+    store: str,
+    config: str,
+    tracking: str,
+    page: Output[HTML],
+) -> NamedTuple("Outputs", [("start", bool), ("reasons", str)]):  # type: ignore[valid-type]
+    """Compare the source with the champion's data; decide whether training starts."""
+    import json
+    from pathlib import Path
+
+    from graftline.news import write_news
+    from graftline.runtime import step
+    from graftline.tracking import log_result, open_tracking, start_run
+    from graftline.watch.step import run
+
+    with step("watch") as recorder:
+        mlflow = json.loads(tracking)
+        result = run(
+            source=source,
+            store=store,
+            tracking_uri=mlflow["uri"],
+            registered_model=mlflow["registered_model"],
+            page_file=Path(page.path),
+            **json.loads(config),
+        )
+        recorder.record(result)
+        write_news(store, mlflow["registered_model"], result.start, result.reasons)
+        tags = {"graftline.kind": "watch", "graftline.start": str(result.start).lower()}
+        name = f"{mlflow['run_name']}-watch"
+        looked = start_run(mlflow["uri"], f"{mlflow['experiment']}-watch", name, tags)
+        log_result(mlflow["uri"], looked, "watch", result)
+        open_tracking(mlflow["uri"], looked, best_effort=True).finish()
+    Outputs = NamedTuple("Outputs", [("start", bool), ("reasons", str)])
+    return Outputs(start=result.start, reasons=" ".join(result.reasons))

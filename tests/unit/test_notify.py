@@ -1,0 +1,156 @@
+"""The notification: what it says, and that it ends cleanly whatever the webhook does."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from graftline.news import read_news, write_news
+from graftline.notify.step import URL_VARIABLE, NotifyResult, compose, run
+
+
+class Webhook:
+    """A real HTTP server that answers with given statuses and keeps what it was sent."""
+
+    def __init__(self) -> None:
+        self.statuses = [200]
+        self.bodies: list[dict] = []
+        webhook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                webhook.bodies.append(json.loads(body))
+                statuses = webhook.statuses
+                status = statuses.pop(0) if len(statuses) > 1 else statuses[0]
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/services/SECRET"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    hook = Webhook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+@pytest.fixture
+def tell(tmp_path: Path, mlflow_sqlite: str) -> Callable[..., NotifyResult]:
+    def call(url: str = "", state: str = "SUCCEEDED", error: str = "", **rest: object):
+        return run(
+            name="digits-7",
+            state=state,
+            error=error,
+            store=str(tmp_path / "store"),
+            tracking_uri=mlflow_sqlite,
+            registered_model="digits",
+            environment={URL_VARIABLE: url} if url else {},
+            sleep=lambda seconds: None,
+            **rest,
+        )
+
+    return call
+
+
+def test_tells_what_the_look_found(webhook: Webhook, tell, tmp_path: Path) -> None:
+    write_news(str(tmp_path / "store"), "digits", False, ["Nothing changed."])
+    assert tell(webhook.url).sent
+    assert webhook.bodies == [
+        {
+            "text": "digits-7: nothing to train",
+            "attachments": [{"color": "#57606a", "text": "• Nothing changed."}],
+        }
+    ]
+
+
+def test_tells_who_is_champion_after_a_training(webhook: Webhook, tell, tmp_path: Path) -> None:
+    write_news(str(tmp_path / "store"), "digits", True, ["9 new images."])
+    assert tell(webhook.url).sent
+    text = webhook.bodies[0]["attachments"][0]["text"]
+    assert webhook.bodies[0]["text"] == "digits-7: trained"
+    assert text.splitlines() == [
+        "• digits has no champion: the new model was not good enough.",
+        "• 9 new images.",
+    ]
+
+
+def test_tells_of_a_failure_in_the_words_of_kfp(webhook: Webhook, tell) -> None:
+    assert tell(webhook.url, "FAILED", "Step <fit> broke & ended").sent
+    assert webhook.bodies[0]["text"] == "digits-7: failed"
+    assert "Step &lt;fit&gt; broke &amp; ended" in webhook.bodies[0]["attachments"][0]["text"]
+
+
+@pytest.mark.parametrize("statuses", [[503, 200], [429, 500, 200]])
+def test_tries_again_where_it_may_help(webhook: Webhook, tell, statuses: list[int]) -> None:
+    webhook.statuses = statuses
+    assert tell(webhook.url).sent
+    assert len(webhook.bodies) == len(statuses) or webhook.statuses == [200]
+
+
+def test_does_not_insist_where_the_webhook_refuses(webhook: Webhook, tell) -> None:
+    webhook.statuses = [404]
+    result = tell(webhook.url)
+    assert not result.sent
+    assert result.why_not == "the webhook answers with status 404"
+    assert len(webhook.bodies) == 1
+
+
+def test_ends_cleanly_when_the_webhook_is_down(webhook: Webhook, tell) -> None:
+    webhook.server.shutdown()
+    webhook.server.server_close()
+    result = tell(webhook.url)
+    assert not result.sent
+    assert "does not answer" in result.why_not
+    assert "SECRET" not in result.why_not + result.text
+
+
+def test_ends_cleanly_when_store_and_mlflow_are_gone(webhook: Webhook) -> None:
+    result = run(
+        name="digits-7",
+        state="SUCCEEDED",
+        error="",
+        store="/proc/nothing/here",
+        tracking_uri="http://127.0.0.1:9",
+        registered_model="digits",
+        environment={URL_VARIABLE: webhook.url},
+    )
+    assert result.sent
+    assert webhook.bodies[0]["text"] == "digits-7: trained"
+
+
+def test_without_an_address_nobody_is_told(tell) -> None:
+    assert tell().why_not == "GRAFTLINE_WEBHOOK_URL is not set"
+    assert tell("ftp://x").why_not == "GRAFTLINE_WEBHOOK_URL is not an http address"
+
+
+def test_quiet_says_nothing_of_nothing(webhook: Webhook, tell, tmp_path: Path) -> None:
+    write_news(str(tmp_path / "store"), "digits", False, ["Nothing changed."])
+    assert not tell(webhook.url, quiet=True).sent
+    assert tell(webhook.url, "FAILED", quiet=True).sent
+
+
+def test_a_message_stays_short() -> None:
+    news = {"start": True, "reasons": ["x" * 5000] * 50}
+    body = compose("r", "SUCCEEDED", "", news, None)
+    assert len(json.dumps(body)) < 6000
+
+
+def test_news_of_another_schema_are_not_read(tmp_path: Path) -> None:
+    from graftline.store import open_store
+
+    place = str(tmp_path / "store")
+    assert read_news(place, "digits") is None
+    open_store(place).write("news/digits.json", b'{"schema_version": 99}')
+    assert read_news(place, "digits") is None
