@@ -1,9 +1,12 @@
 """The run file: every key that a user may write, with its meaning, its default and its limits."""
 
 from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from graftline.errors import ConfigurationError
+from graftline_pipelines.cron import parse as parse_cron
 from graftline_pipelines.pools import (
     DEFAULT_ASSIGNMENT,
     DEFAULT_POOLS,
@@ -266,12 +269,37 @@ class ScheduleSettings(Section):
     """When the cluster starts the pipeline by itself."""
 
     cron: str | None = None
-    """Six fields: second, minute, hour, day of month, month, day of week, in UTC, as KFP reads
-    them. No schedule where absent."""
+    """Six fields: second, minute, hour, day of month, month, day of week; `0 30 2 * * *` is every
+    night at half past two. No schedule where absent."""
+    time_zone: str = "UTC"
+    """The time zone that the cluster's scheduler reads `cron` in: UTC, unless its variable
+    `CRON_SCHEDULE_TIMEZONE` says otherwise. This does not set it."""
     pipeline: Literal["retrain", "train"] = "retrain"
     """`retrain` looks for changes first; `train` trains each time."""
     enabled: bool = True
     """Whether the schedule fires."""
+
+    @field_validator("cron")
+    @classmethod
+    def _as_kubeflow_reads_it(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                parse_cron(value)
+            except ConfigurationError as error:
+                what = error.what.removeprefix("schedule.cron: ")
+                raise ValueError(
+                    " ".join(filter(None, (what + ".", error.why, error.fix)))
+                ) from None
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError):
+            raise ValueError(f"{value!r} is not a time zone such as UTC or Europe/Berlin") from None
+        return value
 
 
 class RetrainWhen(Section):
@@ -297,7 +325,10 @@ class RetrainSettings(Section):
     when: RetrainWhen = RetrainWhen()
     """What starts training."""
     webhook_secret: str | None = None
-    """Name of the Kubernetes secret whose key `url` is told the outcome (Slack-compatible)."""
+    """Name of the Kubernetes secret whose key `url` is the address of a Slack-compatible webhook
+    that is told the outcome. On this machine, the variable `GRAFTLINE_WEBHOOK_URL` holds it."""
+    quiet: bool = False
+    """Tell the webhook nothing where nothing was trained."""
 
 
 class RunSettings(Section):
