@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 import graftline
+from graftline.agreement import MAX_DIFFERENCE, NAMED, Parity, check
 from graftline.classifier import Classifier, load_classifier
 from graftline.dataset import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
-from graftline.export_onnx import parity as proof
 from graftline.export_onnx.graph import compose_graph, content_digest, export_network, save_model
+from graftline.export_onnx.parity import compare, odd_sizes_difference
 from graftline.export_onnx.smaller import Smaller, write_smaller
 from graftline.pixels import decode
 from graftline.predict import ModelMetadata, OnnxClassifier
@@ -79,7 +80,7 @@ def run(
     onnx_folder: Path,
     opset: int = 20,
     label_tolerance: int = 0,
-    max_probability_difference: float = proof.MAX_DIFFERENCE,
+    max_probability_difference: float = MAX_DIFFERENCE,
     int8: bool = False,
     fp16: bool = False,
     max_drop: float = 0.01,
@@ -121,7 +122,7 @@ def run(
     del model
 
     parity, expected = _prove(path, classifier, snapshot, place, max_probability_difference)
-    proof.check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
+    check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
     rows = snapshot.rows("test")
     ids = [snapshot.image_ids()[row] for row in rows]
     write_reference(onnx_folder, sha256(path), ids, expected)
@@ -172,7 +173,7 @@ def _metadata(classifier: Classifier, opset: int, run_id: str) -> ModelMetadata:
 
 def _prove(
     path: Path, classifier: Classifier, snapshot: Snapshot, store: Store, limit: float
-) -> tuple[proof.Parity, np.ndarray]:
+) -> tuple[Parity, np.ndarray]:
     """Compare file and PyTorch over the whole test split, from the original bytes."""
     rows = snapshot.rows("test")
     order = snapshot.storage_order(rows)
@@ -185,8 +186,8 @@ def _prove(
             yield decode(data)
 
     names = [str(sources[row]) for row in order]
-    parity, expected, _ = proof.compare(model, classifier, images(), names, limit=limit)
-    odd = proof.odd_sizes_difference(model, classifier)
+    parity, expected, _ = compare(model, classifier, images(), names, limit=limit)
+    odd = odd_sizes_difference(model, classifier)
     in_manifest_order = np.argsort(order, kind="stable")
     return dataclasses.replace(parity, odd_sizes_difference=odd), expected[in_manifest_order]
 
@@ -194,13 +195,13 @@ def _prove(
 def _record(
     folder: Path,
     path: Path,
-    parity: proof.Parity,
+    parity: Parity,
     smaller: dict[str, Smaller],
     metadata: ModelMetadata,
     content: str,
 ) -> ExportResult:
     figures = dataclasses.asdict(parity)
-    figures["differing"] = figures["differing"][: proof.NAMED]
+    figures["differing"] = figures["differing"][:NAMED]
     result = ExportResult(
         onnx=str(path),
         sha256=sha256(path),
