@@ -85,6 +85,7 @@ def html_page(
     lead: Text = "",
     banner: Markup | None = None,
     footer: str = "",
+    styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
     data: Sequence[Data] = (),
 ) -> str:
@@ -97,10 +98,11 @@ def html_page(
         lead: The paragraph below the heading.
         banner: What must be seen first, see :func:`banner`.
         footer: The last line.
+        styles: Style sheets of this page; only ours.
         scripts: JavaScript of this page; only code of ours, never a user's text.
         data: Values that the scripts read.
     """
-    style = Markup(asset("page.css"))  # noqa: S704 -- a file of this package
+    style = Markup("\n".join([asset("page.css"), *styles]))  # noqa: S704 -- our own files
     code = [Markup(script) for script in (asset("page.js"), *scripts)]  # noqa: S704 -- ours
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
     return _environment().get_template("page.html").render(

@@ -1,0 +1,222 @@
+"""Intervals: a paired, stratified bootstrap over groups, and exact ones for single shares.
+
+What is resampled is the group, where images have one (one patient, one video, near-duplicates),
+since images of one group are right or wrong together; else the image. Groups are drawn within
+their class, so that no replicate loses a rare class.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, sparse, stats
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_CHUNK = 2_000_000  # weights held at once: 16 MB
+_DRAWS = 400_000_000  # draws of a whole bootstrap; beyond it there are fewer replicates
+_FEWEST = 200
+
+
+class Bootstrap:
+    """One set of resamples, the same for each statistic: differences are therefore paired.
+
+    Args:
+        classes: Class of each image, shape (n,); the strata.
+        groups: Group number of each image, shape (n,), or None where images stand alone.
+        replicates: How many resamples.
+        seed: Equal seeds give equal resamples.
+    """
+
+    def __init__(
+        self, classes: Ints, groups: Ints | None = None, *, replicates: int = 2000, seed: int = 0
+    ) -> None:
+        n = len(classes)
+        self.images = n
+        if groups is None:
+            unit_of, first = np.arange(n), np.arange(n)
+        else:
+            _, first, unit_of = np.unique(groups, return_index=True, return_inverse=True)
+        self.units = len(first)
+        self.replicates = max(_FEWEST, min(replicates, _DRAWS // max(1, self.units)))
+        self._seed = seed
+        # A group's class is that of its first image; groups of mixed classes are rare.
+        strata = np.asarray(classes)[first]
+        order = np.argsort(strata, kind="stable")
+        self._sizes = np.unique(strata, return_counts=True)[1]
+        # Row u of this matrix adds up the images of unit u, units sorted by stratum.
+        place = np.empty(self.units, dtype=np.int64)
+        place[order] = np.arange(self.units)
+        ones = np.ones(n)
+        self._totals = sparse.csr_array((ones, (place[unit_of], np.arange(n))), (self.units, n))
+
+    def sums(self, values: Any) -> Floats:
+        """Sums over each resample.
+
+        Args:
+            values: Shape (n, m), dense or sparse: m quantities of each image.
+
+        Returns:
+            Shape (replicates, m).
+        """
+        columns = values if sparse.issparse(values) else np.asarray(values, dtype=np.float64)
+        totals = self._totals @ columns
+        rows = [np.asarray(weights @ totals) for weights in self._weights()]
+        return np.concatenate(rows)
+
+    def _weights(self) -> Iterator[Floats]:
+        """How often each unit is drawn, shape (some replicates, units), in pieces."""
+        rng = np.random.default_rng(self._seed)
+        step = max(1, _CHUNK // max(1, self.units))
+        for start in range(0, self.replicates, step):
+            count = min(step, self.replicates - start)
+            pieces = []
+            for size in self._sizes:
+                drawn = rng.integers(0, size, (count, size))
+                drawn += size * np.arange(count)[:, None]
+                pieces.append(np.bincount(drawn.ravel(), minlength=count * size))
+                pieces[-1] = pieces[-1].reshape(count, size)
+            yield np.concatenate(pieces, axis=1).astype(np.float64)
+
+
+def percentile_interval(replicates: Floats, confidence: float) -> tuple[float, float]:
+    """The two-sided percentile interval of bootstrap replicates, NaN replicates left out."""
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(replicates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def share_interval(hits: float, n: float, confidence: float) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval of a share; (0, 1) without observations."""
+    if n <= 0:
+        return 0.0, 1.0
+    tail = (1 - confidence) / 2
+    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
+    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    return low, high
+
+
+def resampled_differences(
+    differences: Ints,
+    classes: Ints,
+    groups: Ints | None,
+    *,
+    replicates: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """Bootstrap of the mean of paired differences, each -1, 0 or 1.
+
+    The same distribution as :class:`Bootstrap` gives, far faster: units that contribute equally
+    are interchangeable, so drawing units is drawing how many of each kind (multinomial).
+
+    Returns:
+        Shape (replicates,).
+    """
+    if groups is None:
+        total, size, strata = differences, np.ones(len(differences), dtype=np.int64), classes
+    else:
+        _, first, unit_of = np.unique(groups, return_index=True, return_inverse=True)
+        total = np.bincount(unit_of, weights=differences).astype(np.int64)
+        size = np.bincount(unit_of)
+        strata = classes[first]
+    span = int(size.max()) + 1
+    kind = (strata.astype(np.int64) * span + size) * (2 * span) + (total + span)
+    kinds, counts = np.unique(kind, return_counts=True)
+    kind_total = kinds % (2 * span) - span
+    kind_size = kinds // (2 * span) % span
+    kind_stratum = kinds // (2 * span * span)
+    sums = np.zeros(replicates)
+    images = np.zeros(replicates)
+    for stratum in np.unique(kind_stratum):
+        within = kind_stratum == stratum
+        units = int(counts[within].sum())
+        if within.sum() == 1:
+            drawn = np.full((replicates, 1), units)
+        else:
+            drawn = rng.multinomial(units, counts[within] / units, size=replicates)
+        sums += drawn @ kind_total[within]
+        images += drawn @ kind_size[within]
+    return sums / images
+
+
+def score_statistic(gained: Any, lost: Any, n: Any, difference: Any) -> Any:
+    """Tango's score statistic for paired shares; standard normal if ``difference`` is the truth.
+
+    At 0 it is McNemar's statistic. It holds its level for small n and where the two models hardly
+    ever differ, where a bootstrap sees no variation at all.
+
+    Tango, T. (1998): Equivalence test and confidence interval for the difference in proportions
+    for the paired-sample design. Statistics in Medicine 17, 891-908.
+
+    Args:
+        gained: Images that only the first model gets right; arrays broadcast.
+        lost: Images that only the second model gets right.
+        n: Images, right and wrong.
+        difference: Assumed difference of the two accuracies, between -1 and 1.
+    """
+    gained, lost, n, delta = np.broadcast_arrays(*map(np.float64, (gained, lost, n, difference)))
+    a = 2 * n
+    b = -gained - lost + (2 * n - gained + lost) * delta
+    c = -lost * delta * (1 - delta)
+    # The share of `lost` that makes the observed counts most likely under the difference.
+    share = (np.sqrt(np.maximum(b * b - 4 * a * c, 0)) - b) / (2 * a)
+    variance = n * (2 * share + delta * (1 - delta))
+    numerator = gained - lost - n * delta
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = numerator / np.sqrt(np.maximum(variance, 0))
+    return np.where(np.isclose(numerator, 0, atol=1e-12), 0.0, statistic)
+
+
+def score_bound(gained: float, lost: float, n: float, confidence: float, side: str) -> float:
+    """One-sided bound of the difference of two paired accuracies, by the score statistic.
+
+    Args:
+        gained: Images that only the first model gets right.
+        lost: Images that only the second model gets right.
+        n: Images; may be an effective number, then the counts are scaled alike.
+        confidence: One-sided, such as 0.95.
+        side: ``lower`` or ``upper``.
+    """
+    if n <= 0:
+        return -1.0 if side == "lower" else 1.0
+    if side == "upper":
+        return -score_bound(lost, gained, n, confidence, "lower")
+    z = float(stats.norm.ppf(confidence))
+
+    def excess(delta: float) -> float:
+        return float(score_statistic(gained, lost, n, delta)) - z
+
+    low, high = -1 + 1e-9, (gained - lost) / n
+    if excess(low) <= 0:
+        return -1.0
+    return float(optimize.brentq(excess, low, max(high, low), xtol=1e-9))
+
+
+def effective_images(differences: Ints, groups: Ints | None) -> float:
+    """How many independent images the grouped ones are worth.
+
+    n divided by the design effect: the variance of the mean difference over groups, divided by
+    what it would be if images were independent. Without any difference to measure it by, each
+    group counts as one (Korn and Graubard, 1998, treat exact intervals of surveys in this way).
+    """
+    n = len(differences)
+    if groups is None or n == 0:
+        return float(n)
+    _, unit_of = np.unique(groups, return_inverse=True)
+    units = int(unit_of.max()) + 1
+    centred = differences - differences.mean()
+    independent = float((centred**2).sum())
+    if units < 2 or independent == 0:
+        return float(units)
+    totals = np.bincount(unit_of, weights=centred)
+    clustered = float((totals**2).sum()) * units / (units - 1)
+    return n / max(1.0, clustered / independent)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Two-sided p-value of the exact McNemar test: are both models equally often right?"""
+    if gained + lost == 0:
+        return 1.0
+    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)

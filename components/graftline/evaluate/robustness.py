@@ -1,0 +1,193 @@
+"""Robustness: the same test images, corrupted as cameras and pipelines corrupt them.
+
+Corruptions after Hendrycks and Dietterich (2019), made by torchvision, at three strengths. Each
+image is first brought to the size that the network sees, so that a strength means the same for
+every data set; strengths are about the benchmark's levels 1, 3 and 5.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from graftline.evaluate.inference import Inference
+from graftline.evaluate.intervals import share_interval
+from graftline.pixels import decode
+from graftline.preprocessing import Preprocessing
+
+Ints = NDArray[np.int64]
+Pixels = NDArray[np.uint8]
+
+STRENGTHS = ("weak", "medium", "strong")
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One kind of corruption.
+
+    Attributes:
+        name: For people.
+        levels: What each strength is, in the unit that ``told`` names.
+        told: What the levels are.
+        apply: uint8 (3, H, W) and a level in, the same shape out.
+    """
+
+    name: str
+    levels: tuple[float, float, float]
+    told: str
+    apply: Callable[[Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """Accuracy on corrupted images.
+
+    Attributes:
+        images: Test images that were corrupted.
+        clean: Accuracy on them as they are.
+        rows: Name, what the levels are, accuracy by strength, and its intervals.
+    """
+
+    images: int
+    clean: float
+    rows: list[tuple[str, str, list[float], list[tuple[float, float]]]]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over corruptions and strengths."""
+        return float(np.mean([row[2] for row in self.rows]))
+
+
+def measure(
+    inference: Inference, rows: Ints, labels: Ints, *, images: int, confidence: float, seed: int
+) -> Robustness | None:
+    """Accuracy under each corruption, on a sample of the test images that keeps their classes.
+
+    Args:
+        inference: The classifier with its images.
+        rows: Test rows.
+        labels: Class index of each, shape (n,).
+        images: How many to corrupt at most; none for 0.
+        confidence: Of the intervals.
+        seed: For the sample and the noise.
+    """
+    if images == 0 or len(rows) == 0:
+        return None
+    chosen = sample(labels, images, seed)
+    order = inference.snapshot.storage_order(rows[chosen])
+    label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+    truth = np.array([label_of[int(row)] for row in order])
+    kinds = corruptions()
+    versions = 1 + len(kinds) * len(STRENGTHS)
+
+    def encoded() -> Iterator[bytes]:
+        for row, data in inference.encoded(order):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
+            pixels = _at_network_size(decode(data), inference.classifier.preprocessing)
+            yield _png(pixels)
+            for kind in kinds:
+                for level in kind.levels:
+                    yield _png(_noisy(kind, pixels, level, generator))
+
+    embedding = inference.embed_images(encoded(), versions * len(order), "corrupted test images")
+    answers = inference.classifier.logits_of_features(embedding).argmax(axis=1)
+    right = answers.reshape(len(order), versions) == truth[:, None]
+    result = []
+    for index, kind in enumerate(kinds):
+        start = 1 + index * len(STRENGTHS)
+        hits = right[:, start : start + len(STRENGTHS)].sum(axis=0)
+        result.append(
+            (
+                kind.name,
+                f"{kind.told} {', '.join(f'{level:g}' for level in kind.levels)}",
+                [float(hit) / len(order) for hit in hits],
+                [share_interval(float(hit), len(order), confidence) for hit in hits],
+            )
+        )
+    return Robustness(len(order), float(right[:, 0].mean()), result)
+
+
+def corruptions() -> list[Corruption]:
+    """All of them."""
+    return [
+        Corruption("noise", (0.08, 0.18, 0.38), "standard deviation", _unchanged),
+        Corruption("blur", (1.0, 3.0, 6.0), "sigma in pixels", _blur),
+        Corruption("low resolution", (2, 4, 8), "times smaller", _shrink),
+        Corruption("JPEG", (25, 12, 6), "quality", lambda x, level: F.jpeg(x, int(level))),
+        Corruption("dark", (0.7, 0.45, 0.25), "brightness times", F.adjust_brightness),
+        Corruption("low contrast", (0.5, 0.3, 0.15), "contrast times", F.adjust_contrast),
+        Corruption("tilt", (5, 12, 25), "degrees", _tilt),
+    ]
+
+
+def _noisy(kind: Corruption, pixels: Tensor, level: float, generator: torch.Generator) -> Tensor:
+    if kind.name != "noise":
+        return kind.apply(pixels, level)
+    noise = torch.randn(pixels.shape, generator=generator) * (255 * level)
+    return (pixels + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def _unchanged(pixels: Tensor, level: float) -> Tensor:
+    return pixels
+
+
+def _blur(pixels: Tensor, sigma: float) -> Tensor:
+    # The kernel reaches three sigma, or as far as reflection at the edge allows.
+    sizes = [min(2 * int(3 * sigma) + 1, 2 * (side - 1) + 1) for side in pixels.shape[:0:-1]]
+    blurred: Tensor = F.gaussian_blur(pixels, kernel_size=sizes, sigma=[sigma, sigma])
+    return blurred
+
+
+def _shrink(pixels: Tensor, factor: float) -> Tensor:
+    height, width = pixels.shape[1:]
+    small = [max(1, int(height / factor)), max(1, int(width / factor))]
+    shrunk = F.resize(pixels, small, antialias=True)
+    restored: Tensor = F.resize(shrunk, [height, width], antialias=True)
+    return restored
+
+
+def _tilt(pixels: Tensor, degrees: float) -> Tensor:
+    border = pixels.float().mean(dim=(1, 2)).tolist()
+    tilted: Tensor = F.rotate(
+        pixels, degrees, interpolation=F.InterpolationMode.BILINEAR, fill=border
+    )
+    return tilted
+
+
+def _at_network_size(image: Pixels, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (3, H, W), its shorter side as the network's resize makes it."""
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    height, width = pixels.shape[1:]
+    scale = preprocessing.resize_size / min(height, width)
+    # An extreme panorama is not blown up beyond eight times the input.
+    most = 8 * preprocessing.resize_size
+    size = [max(1, min(most, round(side * scale))) for side in (height, width)]
+    resized: Tensor = F.resize(pixels, size, antialias=True)
+    return resized
+
+
+def _png(pixels: Tensor) -> bytes:
+    stream = io.BytesIO()
+    array = pixels.permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(array).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def sample(labels: Ints, images: int, seed: int) -> Ints:
+    """Positions of up to ``images`` images, classes in turn, so that rare ones are in it."""
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(labels))
+    turn = np.zeros(len(labels), dtype=np.int64)
+    seen: dict[int, int] = {}
+    for position in shuffled:
+        label = int(labels[position])
+        turn[position] = seen.get(label, 0)
+        seen[label] = seen.get(label, 0) + 1
+    order = shuffled[np.argsort(turn[shuffled], kind="stable")]
+    return np.sort(order[:images])
