@@ -24,7 +24,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         return read_result(run.run_dir, step) or {}
 
     ingested, fitted, trained = result("ingest"), result("fit_head"), result("fine_tune")
-    extracted = _extraction(run.run_dir)
+    extracted = result("extract_features")
     evaluated, exported, promoted = result("evaluate"), result("export_onnx"), result("promote")
     test = evaluated.get("test", {})
     return {
@@ -37,8 +37,8 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "backbone": settings.backbone,
         "strategy": (trained or fitted).get("strategy"),
         "decision": (trained or fitted).get("decision"),
-        "extracted": extracted["extracted"],
-        "reused": extracted["reused"],
+        "extracted": extracted.get("extracted"),
+        "reused": extracted.get("reused"),
         "test": test,
         "verdict": evaluated.get("verdict"),
         "onnx": _placed(exported.get("onnx"), run.run_dir / "model.onnx"),
@@ -48,21 +48,6 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "tracking_run": promoted.get("run_id"),
         "seconds": {**run.seconds, "total": round(run.total_seconds, 2)},
     }
-
-
-def _extraction(run_dir: Path) -> dict[str, int]:
-    """Images computed and found, over all tasks that took part in the extraction."""
-    whole = read_result(run_dir, "extract_features")
-    if whole is not None:
-        return {"extracted": int(whole["extracted"]), "reused": int(whole["reused"])}
-    parts = [
-        read_result(run_dir, path.stem) or {}
-        for path in (run_dir / "steps").glob("extract_features-*.json")
-    ]
-    extracted = sum(int(part.get("extracted", 0)) for part in parts)
-    assembled = read_result(run_dir, "assemble_features") or {}
-    images = int(assembled.get("reused", 0)) + int(assembled.get("extracted", 0))
-    return {"extracted": extracted, "reused": max(images - extracted, 0)}
 
 
 def _placed(source: str | None, target: Path) -> str | None:

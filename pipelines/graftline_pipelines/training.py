@@ -16,12 +16,10 @@ from kfp import dsl
 
 from graftline.evaluate.component import evaluate
 from graftline.export_onnx.component import export_onnx
-from graftline.extract_features.component import (
-    assemble_features,
-    extract_features,
-    extract_part,
-    plan_extraction,
-)
+from graftline.extract_features.assemble_component import assemble_features
+from graftline.extract_features.component import extract_features
+from graftline.extract_features.plan_component import plan_extraction
+from graftline.extract_features.share_component import extract_share
 from graftline.fine_tune.component import fine_tune
 from graftline.fit_head.component import fit_head
 from graftline.ingest.component import ingest
@@ -166,30 +164,23 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
 def add_extraction(graph: Graph, snapshot: Any, shared: dict[str, Any], *, fan_out: bool) -> Any:
     """Add the extraction: one task, or a plan, a loop and an assembly. Returns the features."""
     settings = graph.settings
-    config = {**_backbone(settings), **arguments(settings.extract)}
-    workers = config.pop("workers")
+    values = {**_backbone(settings), **arguments(settings.extract)}
+    workers = values.pop("workers")
+    config = graph.config(**values)
     if workers == 1 or not fan_out:
-        task = graph.task(
-            extract_features, snapshot=snapshot, config=graph.config(**config), **shared
-        )
+        task = graph.task(extract_features, snapshot=snapshot, config=config, **shared)
         return task.outputs["features"]
-    plan = graph.task(
-        plan_extraction,
+    alike = {"snapshot": snapshot, "store": settings.store, "config": config}
+    plan = graph.task(plan_extraction, workers=workers, **alike)
+    with dsl.ParallelFor(items=plan.output, name="extraction") as share:
+        done = graph.task(extract_share, pool_of_step="extract_features", share=share, **alike)
+    task = graph.task(
+        assemble_features,
         snapshot=snapshot,
-        config=graph.config(**config, workers=workers),
+        config=config,
+        extracted=dsl.Collected(done.output),
         **shared,
     )
-    with dsl.ParallelFor(items=plan.output, name="extraction") as part:
-        done = graph.task(
-            extract_part,
-            pool_of_step="extract_features",
-            snapshot=snapshot,
-            part=part,
-            config=graph.config(**config, workers=workers),
-            **shared,
-        )
-    task = graph.task(assemble_features, snapshot=snapshot, config=graph.config(**config), **shared)
-    task.after(done)
     return task.outputs["features"]
 
 

@@ -123,7 +123,7 @@ def test_fan_out_gives_the_features_of_one_worker(
     }
     result, _ = run_graftline(run_file, "--json", "--set", "strategy=probe")
     assert (result["extracted"], result["reused"]) == (36, 0)
-    assert {"plan_extraction", "assemble_features"} <= set(result["seconds"])
+    assert {"plan_extraction", "extract_share_0", "extract_share_1"} <= set(result["seconds"])
 
 
 def test_failing_step_is_shown_with_its_error_name_and_log(
