@@ -14,7 +14,7 @@ from graftline.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import SymInt, Tensor
+    from torch import Tensor
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
@@ -94,13 +94,21 @@ class Preprocessing:
         """
         import torch
 
+        from graftline.resampling import resample
+
         # Pillow's arrays cannot be written to, which a tensor must be able to: those are copied.
         pixels = (
             image
             if isinstance(image, torch.Tensor)
             else torch.from_numpy(image if image.flags.writeable else image.copy())
         )
-        return resize_and_crop(pixels.unsqueeze(0), self)[0]
+        if self.crop_mode == "border" or pixels.device.type != "cpu":
+            return resize_and_crop(pixels.unsqueeze(0), self)[0]
+        height, width = pixels.shape[:2]
+        (top, left, bottom, right), resized = _geometry(height, width, self)
+        side = self.input_size
+        crop = (_half(resized[0] - side), _half(resized[1] - side), side)
+        return resample(pixels[top:bottom, left:right], resized, crop, self.interpolation)
 
     def normalise(self, pixels: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the deviation.
@@ -133,30 +141,19 @@ def resize_and_crop(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
 
     size, resize = preprocessing.input_size, preprocessing.resize_size
     height, width = pixels.shape[1], pixels.shape[2]
-    if preprocessing.crop_mode == "squash":
-        return _centre_crop(_resize(pixels, resize, resize, preprocessing), size)
     if preprocessing.crop_mode == "border":
         longer = torch.sym_max(height, width)
-        return _crop_or_pad(
-            _resize(
-                pixels,
-                torch.sym_max(1, (2 * height * resize + longer) // (2 * longer)),
-                torch.sym_max(1, (2 * width * resize + longer) // (2 * longer)),
-                preprocessing,
-            ),
-            preprocessing,
+        resized = (
+            torch.sym_max(1, (2 * height * resize + longer) // (2 * longer)),
+            torch.sym_max(1, (2 * width * resize + longer) // (2 * longer)),
         )
-    seen_height = torch.sym_min(height, MAX_ASPECT * width)
-    seen_width = torch.sym_min(width, MAX_ASPECT * height)
-    top, left = (height - seen_height) // 2, (width - seen_width) // 2
-    pixels = pixels[:, top : top + seen_height, left : left + seen_width]
-    torch._check(pixels.shape[1] > 0)  # a traced slice has a size that the exporter cannot see
-    torch._check(pixels.shape[2] > 0)
-    shorter = torch.sym_min(seen_height, seen_width)
-    resized = _resize(
-        pixels, resize * seen_height // shorter, resize * seen_width // shorter, preprocessing
-    )
-    return _centre_crop(resized, size)
+        return _crop_or_pad(_resize(pixels, resized, preprocessing), preprocessing)
+    (top, left, bottom, right), resized = _geometry(height, width, preprocessing)
+    if preprocessing.crop_mode == "center":
+        pixels = pixels[:, top:bottom, left:right]
+        torch._check(pixels.shape[1] > 0)  # a traced slice has a size that is not seen
+        torch._check(pixels.shape[2] > 0)
+    return _centre_crop(_resize(pixels, resized, preprocessing), size)
 
 
 def resize_crop_normalise(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
@@ -172,17 +169,31 @@ def resize_crop_normalise(pixels: "Tensor", preprocessing: Preprocessing) -> "Te
     return preprocessing.normalise(resize_and_crop(pixels, preprocessing))
 
 
-def _resize(
-    pixels: "Tensor",
-    height: "int | SymInt",
-    width: "int | SymInt",
-    preprocessing: Preprocessing,
-) -> "Tensor":
+def _geometry(height: Any, width: Any, preprocessing: Preprocessing) -> Any:
+    """What is seen and what it is resized to, with ``center`` and ``squash``; can be traced.
+
+    Returns:
+        (top, left, bottom, right) of the part that is seen, and the (height, width) it gets.
+    """
+    import torch
+
+    resize = preprocessing.resize_size
+    if preprocessing.crop_mode == "squash":
+        return (0, 0, height, width), (resize, resize)
+    seen_height = torch.sym_min(height, MAX_ASPECT * width)
+    seen_width = torch.sym_min(width, MAX_ASPECT * height)
+    top, left = (height - seen_height) // 2, (width - seen_width) // 2
+    shorter = torch.sym_min(seen_height, seen_width)
+    resized = (resize * seen_height // shorter, resize * seen_width // shorter)
+    return (top, left, top + seen_height, left + seen_width), resized
+
+
+def _resize(pixels: "Tensor", size: Any, preprocessing: Preprocessing) -> "Tensor":
     from torch.nn import functional
 
     return functional.interpolate(
         pixels.permute(0, 3, 1, 2).float(),
-        size=(height, width),  # type: ignore[arg-type]  # SymInt is an int while tracing
+        size=size,
         mode=preprocessing.interpolation,
         align_corners=False,
         antialias=True,
