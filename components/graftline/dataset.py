@@ -48,6 +48,7 @@ MANIFEST = pa.schema(
 SET_ASIDE = pa.schema(
     [
         ("source", pa.string()),
+        ("source_version", pa.string()),
         ("label", pa.string()),
         ("reason", pa.string()),
         ("detail", pa.string()),
