@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from graftline import weights as weights_module
 from graftline.architectures import LIBRARIES, Architecture, create, find, names, probe_features
-from graftline.errors import BackboneError
+from graftline.errors import BackboneError, UnknownBackbone
 from graftline.preprocessing import Preprocessing
 from graftline.stages import blocks_of
 from graftline.store import Store
@@ -175,6 +175,15 @@ def matching(pattern: str | None = None) -> list[str]:
     expression = re.compile(re.escape(pattern or "").replace(r"\*", ".*"), re.IGNORECASE)
     every = [f"{library}/{name}" for library in LIBRARIES for name in names(library)]
     return [name for name in every if expression.search(name)]
+
+
+def is_name(text: str) -> bool:
+    """Whether this is one backbone's name, rather than a part of several."""
+    try:
+        find(text)
+    except UnknownBackbone:
+        return False
+    return True
 
 
 def with_weights_from(spec: BackboneSpec, origin: str) -> BackboneSpec:

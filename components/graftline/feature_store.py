@@ -17,7 +17,6 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Any
@@ -25,11 +24,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from graftline.errors import IntegrityError, StoreNotFound
+from graftline.feature_parts import (
+    Content,
+    IdIndex,
+    Ids,
+    Part,
+    Vectors,
+    decode_part,
+    encode_part,
+    part_of,
+    read_ids,
+    sorted_once,
+    unique_ids,
+)
 from graftline.runtime import message
-from graftline.store import ObjectInfo, Store
+from graftline.store import Store
 
 PART_BYTES = 64 << 20  # a folded part; with the readers below it bounds the memory of a reader
 FOLD_BYTES = 16 << 20  # what a writer gathers before it folds its own small parts
@@ -39,80 +50,7 @@ READERS = 4
 READ_TRIES = 5  # listings, when parts vanish under a reader because another run folds them
 WAITING_BATCHES = 8
 
-Ids = npt.NDArray[np.uint8]
-Vectors = npt.NDArray[np.float32]
-Content = tuple[Ids, Vectors]
-
 log = logging.getLogger(__name__)
-
-
-class IdIndex:
-    """Finds rows by binary image id, without a Python object for each.
-
-    Args:
-        ids: (N, 32) SHA-256 digests, all different.
-    """
-
-    def __init__(self, ids: Ids) -> None:
-        keys = _keys(ids)
-        self._order = np.argsort(keys, kind="stable")
-        self._keys = keys[self._order]
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def rows(self, ids: Ids) -> npt.NDArray[np.int64]:
-        """The row of each id, -1 for one that is not here."""
-        if not len(self._keys):
-            return np.full(len(ids), -1, np.int64)
-        keys = _keys(ids)
-        at = np.searchsorted(self._keys, keys)
-        found = np.full(len(ids), -1, np.int64)
-        open_ = np.arange(len(ids))
-        while len(open_):  # once, unless two ids share their first eight bytes
-            at_open = at[open_]
-            inside = at_open < len(self._keys)
-            open_, at_open = open_[inside], at_open[inside]
-            same = self._keys[at_open] == keys[open_]
-            open_, at_open = open_[same], at_open[same]
-            rows = self._order[at_open]
-            equal = (self._ids[rows] == ids[open_]).all(axis=1)
-            found[open_[equal]] = rows[equal]
-            open_ = open_[~equal]
-            at[open_] += 1
-        return found
-
-
-def binary_ids(image_ids: pa.ChunkedArray | Sequence[str]) -> Ids:
-    """Hexadecimal image ids to (N, 32) bytes."""
-    column = image_ids if isinstance(image_ids, pa.ChunkedArray) else pa.chunked_array([image_ids])
-    joined = b"".join(
-        np.frombuffer(chunk.buffers()[2], np.uint8)[_span(chunk)].tobytes()
-        for chunk in column.cast(pa.large_string()).chunks
-        if len(chunk)
-    )
-    return np.frombuffer(bytes.fromhex(joined.decode("ascii")), np.uint8).reshape(-1, 32)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part by name.
-
-    Attributes:
-        key: Relative to the fingerprint's folder.
-        rows: How many vectors it holds.
-        size: In bytes.
-    """
-
-    key: str
-    rows: int
-    size: int
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 that its bytes must have."""
-        return self.key.rpartition("/")[2].partition("-")[0]
 
 
 class FeatureStore:
@@ -143,12 +81,12 @@ class FeatureStore:
 
     def parts(self) -> list[Part]:
         """All parts, by name."""
-        return [part for info in self.store.list("parts/") if (part := _part(info)) is not None]
+        return [part for info in self.store.list("parts/") if (part := part_of(info)) is not None]
 
     def ids(self) -> Ids:
         """(N, 32) ids that are stored, each once. Reads the id columns only."""
         found = [ids for ids, _ in self._each(self.parts(), vectors=False)]
-        return _unique(np.concatenate(found)) if found else np.zeros((0, 32), np.uint8)
+        return unique_ids(np.concatenate(found)) if found else np.zeros((0, 32), np.uint8)
 
     def load(self, index: IdIndex, matrix: Vectors, filled: npt.NDArray[np.bool_]) -> None:
         """Copy the stored vectors of wanted images into their rows.
@@ -195,19 +133,22 @@ class FeatureStore:
             folded += self._fold(group)
         return folded
 
-    def rewrite_without(self, unwanted: IdIndex) -> int:
-        """Remove the vectors of some images; how many were removed."""
-        removed = 0
-        for part in self.parts():
-            for ids, vectors in self._each([part], vectors=True):
-                drop = unwanted.rows(ids) >= 0
-                if not drop.any():
-                    continue
-                if not drop.all():
-                    self.write_part(ids[~drop], vectors[~drop], {})
+    def drop_from(self, part: Part, used: IdIndex, *, remove: bool) -> tuple[int, int]:
+        """Count, and remove, what of a part no one uses.
+
+        Returns:
+            Vectors in the part, and those of them whose images are not in ``used``.
+        """
+        total = unwanted = 0
+        for ids, vectors in self._each([part], vectors=remove, again=False):
+            wanted = used.rows(ids) >= 0
+            total += len(ids)
+            unwanted += int((~wanted).sum())
+            if remove and not wanted.all():
+                if wanted.any():
+                    self.write_part(ids[wanted], vectors[wanted], {})
                 self.store.delete(part.key)
-                removed += int(drop.sum())
-        return removed
+        return total, unwanted
 
     def set_aside(self, part: Part, reason: str) -> None:
         """Move a damaged part out of the way and say so."""
@@ -228,7 +169,7 @@ class FeatureStore:
         read = list(self._each(parts, vectors=True, again=False))
         if len(read) < len(parts):
             return 0  # another run is folding the same ones, or one is damaged: next time
-        ids, vectors = _sorted_once(
+        ids, vectors = sorted_once(
             np.concatenate([ids for ids, _ in read]),
             np.concatenate([vectors for _, vectors in read]),
         )
@@ -357,7 +298,7 @@ class PartWriter:
     def _fold(self) -> None:
         """One part in place of this writer's own small ones."""
         if len(self._mine) > 1:
-            ids, vectors = _sorted_once(
+            ids, vectors = sorted_once(
                 np.concatenate([ids for _, ids, _ in self._mine]),
                 np.concatenate([vectors for _, _, vectors in self._mine]),
             )
@@ -366,106 +307,6 @@ class PartWriter:
                 if key != kept:
                     self._features.store.delete(key)
         self._mine = []
-
-
-def encode_part(ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> bytes:
-    """A part's bytes; vectors are little-endian float32, side by side.
-
-    Args:
-        ids: (N, 32).
-        vectors: (N, D).
-        about: What the file's own metadata says.
-    """
-    width = vectors.shape[1]
-    plain = np.ascontiguousarray(vectors, dtype="<f4")
-    columns = [
-        pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(size), len(ids), [None, pa.py_buffer(content.reshape(-1).view(np.uint8))]
-        )
-        for size, content in ((32, np.ascontiguousarray(ids)), (4 * width, plain))
-    ]
-    schema = pa.schema(
-        [("image_id", pa.binary(32)), ("vector", pa.binary(4 * width))],
-        metadata={**about, "schema_version": "1", "dtype": "float32", "dim": str(width)},
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_arrays(columns, schema=schema),
-        sink,
-        compression="none",  # float32 features hardly shrink
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-        row_group_size=max(1, len(ids)),
-    )
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def decode_part(data: bytes) -> "Content":
-    """Ids and vectors of a part."""
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
-    return _fixed(table["image_id"], np.uint8), _fixed(table["vector"], np.dtype("<f4"))
-
-
-def read_ids(store: Store, part: Part) -> Ids:
-    """The ids of a part without its vectors, compared with the pages' checksums."""
-    file = pq.ParquetFile(
-        pa.PythonFile(_Ranges(store, part), mode="r"), page_checksum_verification=True
-    )
-    return _fixed(file.read(columns=["image_id"])["image_id"], np.uint8)
-
-
-class _Ranges:
-    """An object of a store as a file that can be read in pieces."""
-
-    def __init__(self, store: Store, part: Part) -> None:
-        self._store, self._part, self._position = store, part, 0
-        self.closed = False
-
-    def read(self, size: int = -1) -> bytes:
-        left = self._part.size - self._position
-        length = left if size < 0 else min(size, left)
-        if length <= 0:
-            return b""
-        data = self._store.read_range(self._part.key, self._position, length)
-        self._position += length
-        return data
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._position, self._part.size)[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def _fixed(column: pa.ChunkedArray, dtype: Any) -> npt.NDArray[Any]:
-    """A fixed-size binary column as rows of an array, not copied where it is one chunk."""
-    chunks = []
-    for chunk in column.chunks:
-        width = chunk.type.byte_width
-        content = np.frombuffer(chunk.buffers()[1], np.uint8)
-        content = content[chunk.offset * width : (chunk.offset + len(chunk)) * width]
-        chunks.append(content.view(dtype).reshape(len(chunk), -1))
-    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
-
-
-def _part(info: ObjectInfo) -> Part | None:
-    digest, _, rows = info.key.rpartition("/")[2].removesuffix(".parquet").partition("-")
-    if len(digest) != 64 or not rows.isdigit() or not info.key.endswith(".parquet"):
-        return None
-    return Part(info.key, int(rows), info.size)
 
 
 def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
@@ -479,31 +320,3 @@ def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
         group.append(part)
     if len(group) > 1:
         yield group
-
-
-def _sorted_once(ids: Ids, vectors: Vectors) -> "Content":
-    """Sorted by id, each id once: the same rows give the same part whoever folds them."""
-    order = np.lexsort(tuple(_words(ids)[:, column] for column in (3, 2, 1, 0)))
-    ids = ids[order]
-    first = np.ones(len(ids), bool)
-    first[1:] = (ids[1:] != ids[:-1]).any(axis=1)
-    return ids[first], vectors[order[first]]
-
-
-def _unique(ids: Ids) -> Ids:
-    return _sorted_once(ids, np.zeros((len(ids), 0), np.float32))[0]
-
-
-def _words(ids: Ids) -> npt.NDArray[np.uint64]:
-    return np.ascontiguousarray(ids).view(">u8").astype(np.uint64)
-
-
-def _keys(ids: Ids) -> npt.NDArray[np.uint64]:
-    """The first eight bytes of each id, in byte order."""
-    return _words(ids)[:, 0].copy()
-
-
-def _span(chunk: pa.Array) -> slice:
-    """The bytes of a large string array's values."""
-    offsets = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset :]
-    return slice(int(offsets[0]), int(offsets[len(chunk)]))

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from graftline.dataset import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
 from graftline.extract_features.request import Answer, Request, keep_answer, known_answer
-from graftline.feature_store import FeatureStore, IdIndex, Ids, binary_ids
+from graftline.feature_parts import IdIndex, Ids, binary_ids
+from graftline.feature_store import FeatureStore
 from graftline.features import Features, create_matrix, write_features
 from graftline.runtime import Progress, StepResult, message
 from graftline.store import Store, open_store
