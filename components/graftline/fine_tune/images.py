@@ -123,7 +123,7 @@ def network_input(
     size = preprocessing.input_size
     batch = torch.empty((len(images), 3, size, size), device=device)
     for number, image in enumerate(images):
-        pixel = torch.from_numpy(image).to(device)
+        pixel = torch.from_numpy(image if image.flags.writeable else image.copy()).to(device)
         if cropped:
             batch[number] = F.interpolate(
                 pixel.permute(2, 0, 1)[None].float(),

@@ -36,7 +36,13 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to train; the run file's section ``fine_tune`` or ``scratch``."""
+    """How to train; the run file's section ``fine_tune`` or ``scratch``.
+
+    ``adapt_batch_norm`` lets BatchNorm use and gather statistics of the new data in the trained
+    blocks. From random weights there is no other way. From a probe it destroys the start: the
+    head was fitted on features under the pretrained statistics (EfficientNet-Lite0 on digits,
+    4 epochs: 43% with, 95% without, probe 94%).
+    """
 
     epochs: int = 10
     batch_size: int = 64
@@ -50,7 +56,7 @@ class Settings:
     class_weight: str = "none"
     layer_decay: float = 0.75
     frozen_fraction: float = 0.5
-    adapt_batch_norm: bool = True
+    adapt_batch_norm: bool = False
     seed: int = 0
 
 

@@ -30,7 +30,7 @@ from graftline.runtime import StepResult, message
 from graftline.store import open_store
 
 TRAINING_VERSION = 1  # counts changes to the loop that change its result
-NOTHING_FROZEN = {"frozen_fraction": 0.0, "layer_decay": 1.0}
+NOTHING_FROZEN = {"frozen_fraction": 0.0, "layer_decay": 1.0, "adapt_batch_norm": True}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ class Candidate:
         """For the decision record."""
         return {
             "family": self.family,
-            "scaling": self.scaling,
+            "scaling": self.scaling.value,
             "C": self.C,
             "accuracy": round(self.accuracy, 6),
             "interval": [round(value, 6) for value in self.interval],
