@@ -5,12 +5,13 @@ from typing import NamedTuple
 from kfp.dsl import Dataset, Output
 
 
-def ingest(store: str, config: str, tracking: str, snapshot: Output[Dataset]) -> NamedTuple(
-    "Outputs", [("snapshot_id", str), ("tracking_run", str)]
-):  # type: ignore[valid-type]
+def ingest(
+    source: str, store: str, config: str, tracking: str, snapshot: Output[Dataset]
+) -> NamedTuple("Outputs", [("snapshot_id", str), ("tracking_run", str)]):  # type: ignore[valid-type]
     """Take a snapshot of the source and start the tracking run that all steps join.
 
     Args:
+        source: Where the images are; a pipeline parameter.
         store: URI of the store.
         config: JSON of the arguments of `graftline.ingest.step.run`.
         tracking: JSON with uri, experiment and run_name.
@@ -31,7 +32,12 @@ def ingest(store: str, config: str, tracking: str, snapshot: Output[Dataset]) ->
         tracking_run = start_run(
             options["uri"], options["experiment"], options["run_name"], options.get("tags", {})
         )
-        result = run(store=store, snapshot_folder=Path(snapshot.path), **json.loads(config))
+        result = run(
+            source=source,
+            store=store,
+            snapshot_folder=Path(snapshot.path),
+            **json.loads(config),
+        )
         recorder.record(result)
         log_result(options["uri"], tracking_run, "ingest", result)
         snapshot.metadata["snapshot_id"] = result.snapshot_id
