@@ -1,0 +1,259 @@
+"""One hardened container a step, under KFP's local runner; and a failing one fails the run.
+
+KFP 2.17 lets the engine remove a container as soon as it ends, and takes a container that is gone
+for one that ended well (kubeflow/pipelines issue 13332). Here a container is waited for, its exit
+code read, and only then removed.
+"""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import Mount
+from kfp.local import DockerRunner, docker_task_handler
+from kfp.local.status import Status
+
+from graftline.errors import ConfigurationError
+from graftline.runtime import RUN_DIR_VARIABLE
+from graftline_pipelines.pool_settings import IMAGE_USER
+from graftline_pipelines.settings import RunSettings
+
+PASSED_ON = re.compile(
+    r"(AWS|MLFLOW|GRAFTLINE|OMP|HF)_[A-Z0-9_]+|TQDM_DISABLE|SSL_CERT_FILE|(HTTPS?|NO)_PROXY"
+)
+LOCAL_HOSTS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])[:/]?")
+SHARED_MEMORY = "1g"  # images pass between the processes of a step there
+PROCESSES = 4096
+REAL_MEMORY_SHARE = 0.9  # of the machine's, for one step
+
+
+class WaitingTaskHandler(docker_task_handler.DockerTaskHandler):  # type: ignore[misc]
+    """KFP's handler of a task in a container, but it asks for the exit code before removing."""
+
+    def run(self) -> Status:
+        """Run the container to its end.
+
+        Returns:
+            SUCCESS for exit code 0 only.
+        """
+        client = docker.from_env()
+        try:
+            code = run_to_the_end(
+                client,
+                self.image,
+                self.full_command,
+                volumes=self.get_volumes_to_mount(client),
+                environment=self.env_vars,
+                **self.runner.container_run_args,
+            )
+        finally:
+            client.close()
+        return Status.SUCCESS if code == 0 else Status.FAILURE
+
+
+def run_to_the_end(client: Any, image: str, command: list[str], **arguments: Any) -> int:
+    """Run a container, print what it prints, and remove it in any case.
+
+    Returns:
+        Its exit code; 137 where the system killed it.
+    """
+    container = client.containers.run(image, command, detach=True, **arguments)
+    try:
+        for chunk in container.logs(stream=True):
+            print(chunk.decode(errors="replace"), end="", flush=True)
+        code = int(container.wait()["StatusCode"])
+        if code != 0:
+            container.reload()
+            killed = container.attrs.get("State", {}).get("OOMKilled")
+            print(f"The container ended with code {code}{', out of memory' if killed else ''}")
+        return code
+    finally:
+        with contextlib.suppress(NotFound):
+            container.remove(force=True)
+
+
+def hardened_runner(run_dir: Path, settings: RunSettings) -> DockerRunner:
+    """The runner of a local run in containers, and the corrected handler put in KFP's place.
+
+    Args:
+        run_dir: The run's folder; the steps keep their records in it.
+        settings: The run file, with local paths made absolute.
+
+    Raises:
+        ConfigurationError: No engine answers, or the image is not there.
+    """
+    client = _engine()
+    try:
+        _find_image(client, settings.images.reference("cpu"))
+        owner = _user(client)
+    finally:
+        client.close()
+    written = [run_dir, *_written(settings)]
+    _hand_over(written, owner["user"])
+    # KFP picks the handler by the runner's exact class, so that a class of our own is refused.
+    docker_task_handler.DockerTaskHandler = WaitingTaskHandler
+    return DockerRunner(
+        **owner,
+        environment=_environment(run_dir, settings),
+        mounts=_mounts(written, _read(settings)),
+        network_mode=_network(settings),
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        tmpfs={"/tmp": "rw,nosuid,nodev,size=8g,mode=1777"},  # noqa: S108 -- in the container
+        shm_size=SHARED_MEMORY,
+        pids_limit=PROCESSES,
+        mem_limit=int(_machine_memory() * REAL_MEMORY_SHARE),
+    )
+
+
+def _engine() -> Any:
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException as error:
+        raise ConfigurationError(
+            "--runner docker: no container engine answers",
+            why=str(error),
+            fix="Start Docker; or `podman system service --time=0 unix:///tmp/podman.sock &` and "
+            "set DOCKER_HOST=unix:///tmp/podman.sock; or leave `--runner docker` out.",
+        ) from None
+    return client
+
+
+def _find_image(client: Any, image: str) -> None:
+    try:
+        client.images.get(image)
+    except ImageNotFound:
+        pass
+    else:
+        return
+    try:
+        client.images.pull(image)
+    except APIError as error:
+        raise ConfigurationError(
+            f"images: {image} is neither on this machine nor to be had",
+            why=str(error.explanation or error),
+            fix="Build it with `make images`, or set `images.registry` and `images.tag` to one "
+            "that exists.",
+        ) from None
+
+
+def _user(client: Any) -> dict[str, Any]:
+    """Who the steps run as: whoever started the run, but never root."""
+    rootless = "name=rootless" in (client.info().get("SecurityOptions") or [])
+    if rootless and "Podman" not in str(client.version().get("Components")):
+        raise ConfigurationError(
+            "--runner docker: rootless Docker cannot give the run's folder to the step's user",
+            fix="Use rootless podman, or Docker with its ordinary daemon.",
+        )
+    if os.getuid() == 0:
+        return {"user": f"{IMAGE_USER}:{IMAGE_USER}"}
+    user: dict[str, Any] = {"user": f"{os.getuid()}:{os.getgid()}"}
+    return {**user, "userns_mode": "keep-id"} if rootless else user
+
+
+def _hand_over(folders: Iterable[Path], user: str) -> None:
+    """Root's folders go to the image's user, who could not write them otherwise."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.getuid() != 0:
+        return
+    uid, gid = (int(part) for part in user.split(":"))
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            if not path.is_symlink() and path.stat().st_uid != uid:
+                os.chown(path, uid, gid)
+
+
+def _written(settings: RunSettings) -> list[Path]:
+    """Local folders that steps write: the store's and the tracking database's."""
+    folders = [path for path in [_local(settings.store)] if path is not None]
+    if settings.tracking.uri.startswith("sqlite:///"):
+        folders.append(Path(settings.tracking.uri.removeprefix("sqlite:///")).parent)
+    return folders
+
+
+def _read(settings: RunSettings) -> list[Path]:
+    """Local files and folders that steps read: the images (beside their table) and weights."""
+    found = []
+    source = _local(settings.data.source)
+    if source is not None:
+        found.append(source.parent if source.is_file() else source)
+    weights = settings.weights
+    if weights not in (None, "random") and (path := _local(str(weights))) is not None:
+        found.append(path)
+    return [path for path in found if path.exists()]
+
+
+def _local(uri: str) -> Path | None:
+    if uri.startswith("file://"):
+        return Path(uri.removeprefix("file://"))
+    return None if "://" in uri else Path(uri)
+
+
+def _mounts(written: Iterable[Path], read: Iterable[Path]) -> list[Mount]:
+    """Each folder at its own path; one that lies in a written one is there already."""
+    writable: list[Path] = []
+    for folder in sorted(set(written)):
+        if not any(folder.is_relative_to(other) for other in writable):
+            writable.append(folder)
+    mounts = [Mount(str(folder), str(folder), type="bind") for folder in writable]
+    for path in sorted(set(read)):
+        if not any(path.is_relative_to(folder) for folder in writable):
+            mounts.append(Mount(str(path), str(path), type="bind", read_only=True))
+    return mounts
+
+
+def _addresses(settings: RunSettings) -> list[str]:
+    return [settings.store, settings.data.source, settings.tracking.uri, str(settings.weights)]
+
+
+def _network(settings: RunSettings) -> str:
+    """No network where all is on this machine's disk; this machine's where a server is on it."""
+    addresses = _addresses(settings)
+    remote = [uri for uri in addresses if "://" in uri and not uri.startswith(("sqlite", "file"))]
+    table = Path(settings.data.source).suffix in (".csv", ".parquet")  # may name images anywhere
+    endpoints = [value for key, value in os.environ.items() if key.startswith("AWS_ENDPOINT_URL")]
+    if any(LOCAL_HOSTS.match(uri) for uri in remote):
+        return "host"
+    webhook = "GRAFTLINE_WEBHOOK_URL" in os.environ
+    if remote or table or webhook:
+        return "host" if any(LOCAL_HOSTS.match(uri) for uri in endpoints) else "bridge"
+    return "none"
+
+
+def _environment(run_dir: Path, settings: RunSettings) -> dict[str, str]:
+    passed = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
+    if any(uri.startswith("s3://") for uri in _addresses(settings)):
+        passed = {**_aws_credentials(passed), **passed}
+    return {**passed, RUN_DIR_VARIABLE: str(run_dir), "USER": "graftline"}
+
+
+def _aws_credentials(given: Mapping[str, str]) -> dict[str, str]:
+    """Keys of a profile or a login, which the container has no files for."""
+    if "AWS_ACCESS_KEY_ID" in given:
+        return {}
+    import boto3
+
+    session = boto3.Session()
+    credentials = session.get_credentials()
+    if credentials is None:
+        return {}
+    frozen = credentials.get_frozen_credentials()
+    found = {
+        "AWS_ACCESS_KEY_ID": frozen.access_key,
+        "AWS_SECRET_ACCESS_KEY": frozen.secret_key,
+        "AWS_SESSION_TOKEN": frozen.token,
+        "AWS_DEFAULT_REGION": session.region_name,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
