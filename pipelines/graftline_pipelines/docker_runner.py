@@ -26,7 +26,8 @@ from graftline_pipelines.settings import RunSettings
 PASSED_ON = re.compile(
     r"(AWS|MLFLOW|GRAFTLINE|OMP|HF)_[A-Z0-9_]+|TQDM_DISABLE|SSL_CERT_FILE|(HTTPS?|NO)_PROXY"
 )
-LOCAL_HOSTS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])[:/]?")
+LOCAL_HOSTS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])([:/]|$)")
+AWS_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")  # not in there
 SHARED_MEMORY = "1g"  # images pass between the processes of a step there
 PROCESSES = 4096
 REAL_MEMORY_SHARE = 0.9  # of the machine's, for one step
@@ -42,6 +43,8 @@ class WaitingTaskHandler(docker_task_handler.DockerTaskHandler):  # type: ignore
             SUCCESS for exit code 0 only.
         """
         client = docker.from_env()
+        arguments = self.runner.container_run_args
+        _hand_over([Path(self.pipeline_root)], arguments.get("user", "0:0"))
         try:
             code = run_to_the_end(
                 client,
@@ -49,7 +52,7 @@ class WaitingTaskHandler(docker_task_handler.DockerTaskHandler):  # type: ignore
                 self.full_command,
                 volumes=self.get_volumes_to_mount(client),
                 environment=self.env_vars,
-                **self.runner.container_run_args,
+                **arguments,
             )
         finally:
             client.close()
@@ -232,6 +235,8 @@ def _environment(run_dir: Path, settings: RunSettings) -> dict[str, str]:
     passed = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
     if any(uri.startswith("s3://") for uri in _addresses(settings)):
         passed = {**_aws_credentials(passed), **passed}
+    for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", *AWS_FILES):
+        passed.pop(name, None)
     return {**passed, RUN_DIR_VARIABLE: str(run_dir), "USER": "graftline"}
 
 

@@ -1,0 +1,255 @@
+"""The training graph with one hardened container a step, and what happens when one fails."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def graftline(
+    cpu_image: str, docker_host: str, podman_environment: dict[str, str], tmp_path: Path
+) -> Run:
+    """Writes a run file and runs the command on it, with Docker's API at hand."""
+
+    def run(
+        run_file: dict[str, Any], *options: str, home: str, command: str = "run"
+    ) -> "subprocess.CompletedProcess[str]":
+        folder = tmp_path / home
+        folder.mkdir(exist_ok=True)
+        defaults = {
+            "name": "digits",
+            "store": str(folder / "store"),
+            "tracking": {"uri": f"sqlite:///{folder}/mlflow/mlflow.db"},
+            "images": {"tag": "test"},
+            "extract": {"engine": "onnxruntime"},
+            "evaluation": {"bootstrap": 100, "robustness_images": 0},
+        }
+        (folder / "run.yaml").write_text(yaml.safe_dump({**defaults, **run_file}))
+        code = "from graftline_pipelines.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", code, command, str(folder / "run.yaml"), *options],
+            cwd=folder,
+            env={**podman_environment, "DOCKER_HOST": docker_host, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+
+    return run
+
+
+def _result(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _artifact(result: dict[str, Any], name: str) -> Path:
+    (found,) = Path(result["run_dir"], "artifacts").glob(f"*/{name}")
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest_of_weights(model: Path) -> str:
+    """Of an ONNX file's nodes and weights; the metadata holds the run's id."""
+    import onnx
+
+    loaded = onnx.load(model)
+    del loaded.metadata_props[:]
+    return hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
+
+
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "probe": {"strategy": "probe"},
+    "fine_tune": {
+        "strategy": "fine_tune",
+        "backbone": "mobilenetv3_small_050",
+        "weights": "random",
+        "image_size": 64,
+        "fine_tune": {"epochs": 2, "batch_size": 8},
+    },
+}
+
+
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_containers_compute_what_processes_compute(
+    graftline: Run, make_digits_folder: Callable[..., Path], strategy: str
+) -> None:
+    source = make_digits_folder(per_class=30, classes=3)
+    run_file = {"data": {"source": str(source)}, **STRATEGIES[strategy]}
+    here = _result(graftline(run_file, "--json", home="here"))
+    there = _result(graftline(run_file, "--json", "--runner", "docker", home="there"))
+
+    for key in ("snapshot_id", "images", "classes", "decision", "test", "registered"):
+        assert there[key] == here[key], key
+    for key in ("promote", "reasons"):
+        assert there["verdict"][key] == here["verdict"][key]
+    for name in (
+        "extract-features/features/features.npy",
+        "fit-head/classifier/weights.safetensors",
+        "evaluate/calibrated/weights.safetensors",
+        "ingest/snapshot/manifest.parquet",
+    ):
+        assert _digest(_artifact(there, name)) == _digest(_artifact(here, name)), name
+    assert _digest_of_weights(Path(there["onnx"])) == _digest_of_weights(Path(here["onnx"]))
+    if strategy == "fine_tune":
+        assert "fine_tune" in there["seconds"]
+    features = np.load(_artifact(there, "extract-features/features/features.npy"))
+    assert np.isfinite(features).all()
+
+
+def test_steps_in_containers_reach_an_s3_server_on_this_machine(
+    graftline: Run, make_digits_folder: Callable[..., Path], s3_bucket: str
+) -> None:
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=15, classes=2))},
+        "store": f"{s3_bucket}/store",
+        **STRATEGIES["fine_tune"],
+        "strategy": "probe",
+    }
+    environment = {k: v for k, v in os.environ.items() if k.startswith("AWS_")}
+    assert environment["AWS_ACCESS_KEY_ID"] == "test-key"
+    result = _result(graftline(run_file, "--json", "--runner", "docker", home="s3"))
+    assert result["extracted"] == 30
+    assert "test-secret" not in Path(result["run_dir"], "logs", "kfp.log").read_text()
+
+
+def test_a_failing_step_fails_the_run(
+    graftline: Run, make_digits_folder: Callable[..., Path]
+) -> None:
+    run_file = {"data": {"source": str(make_digits_folder(per_class=6, classes=3))}}
+    done = graftline(
+        {**run_file, "weights": "random", "backbone": "mobilenetv3_small_050", "image_size": 4},
+        "--runner", "docker", home="failing",
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "failed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_image_that_is_not_there_is_named_before_anything_runs(
+    graftline: Run, make_digits_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = str(make_digits_folder(per_class=6, classes=2))
+    run_file = {"data": {"source": source}, "images": {"registry": "localhost:1", "tag": "9.9.9"}}
+    done = graftline(run_file, "--runner", "docker", home="absent")
+    assert done.returncode in (1, 2)
+    assert "localhost:1/graftline-cpu:9.9.9" in done.stderr
+    assert "make images" in done.stderr
+    assert not list((tmp_path / "absent").rglob("*.events.jsonl"))
+
+
+@pytest.fixture
+def engine(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the Docker API."""
+    import docker
+
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["python3", "-c", "print('done')"], 0),
+        (["python3", "-c", "raise SystemExit(3)"], 3),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["python3", "-c", "x = bytearray(2_000_000_000)"], 137),
+    ],
+)
+def test_the_exit_code_is_read_before_the_container_goes(
+    engine: Any, cpu_image: str, command: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from graftline_pipelines.docker_runner import run_to_the_end
+
+    before = len(engine.containers.list(all=True))
+    assert run_to_the_end(engine, cpu_image, command, mem_limit="256m", network_mode="none") == code
+    assert len(engine.containers.list(all=True)) == before
+    shown = capsys.readouterr().out
+    assert ("done" in shown) == (code == 0)
+    assert ("ended with code" in shown) == (code != 0)
+
+
+def test_a_container_that_is_silent_for_over_a_minute_is_waited_for(
+    engine: Any, cpu_image: str
+) -> None:
+    from graftline_pipelines.docker_runner import run_to_the_end
+
+    assert run_to_the_end(engine, cpu_image, ["sh", "-c", "sleep 75; exit 4"]) == 4
+
+
+PIPELINE = """
+import os, sys
+from pathlib import Path
+from kfp import dsl, local
+
+def hardened(code: int) -> str:
+    import os, re, socket, sys
+    status = open("/proc/self/status").read()
+    assert os.getuid() == 10001
+    assert re.search(r"^CapEff:\\\\s+0+$", status, re.M), status
+    assert re.search(r"^NoNewPrivs:\\\\s+1$", status, re.M)
+    for folder in ("/", "/opt/graftline", "/etc"):
+        try:
+            open(folder + "/x", "w")
+        except OSError:
+            continue
+        raise SystemExit(folder + " can be written")
+    assert [name for _, name in socket.if_nameindex()] == ["lo"], "there is a network"
+    sys.exit(code) if code else None
+    return "ran"
+
+from graftline_pipelines.docker_runner import hardened_runner
+from graftline_pipelines.settings import RunSettings
+folder = Path(sys.argv[1])
+settings = RunSettings.model_validate({
+    "name": "x", "data": {"source": str(folder)}, "store": str(folder / "store"),
+    "tracking": {"uri": f"sqlite:///{folder}/m.db"}, "images": {"tag": "test"}})
+local.init(hardened_runner(folder / "run", settings), pipeline_root=str(folder / "run/artifacts"))
+step = dsl.component(func=hardened, base_image="graftline-cpu:test", install_kfp_package=False)
+
+@dsl.pipeline(name="one-step")
+def pipeline(code: int):
+    step(code=code)
+
+pipeline(code=int(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_step_has_no_rights_no_network_and_cannot_hide_a_failure(
+    cpu_image: str,
+    docker_host: str,
+    podman_environment: dict[str, str],
+    tmp_path: Path,
+    code: int,
+) -> None:
+    script = tmp_path / "one_step.py"
+    script.write_text(PIPELINE.replace("\\\\", "\\"))
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), str(code)],
+        env={**podman_environment, "DOCKER_HOST": docker_host},
+        capture_output=True,
+        text=True,
+    )
+    shown = done.stdout + done.stderr
+    assert (done.returncode == 0) == (code == 0), shown
+    assert ("SUCCESS" in shown) == (code == 0)
+    assert ("The container ended with code 5" in shown) == (code == 5)

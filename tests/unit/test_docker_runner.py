@@ -1,0 +1,141 @@
+"""What a step's container sees: folders, network and variables. tests/containers runs it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftline.errors import ConfigurationError
+from graftline_pipelines import docker_runner
+from graftline_pipelines.settings import RunSettings
+
+
+@pytest.fixture(autouse=True)
+def _no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "GRAFTLINE_WEBHOOK_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Any:
+    """A run file with all on this machine's disk, changed by keywords."""
+    (tmp_path / "images").mkdir()
+
+    def make(**changes: Any) -> RunSettings:
+        values = {
+            "name": "x",
+            "data": {"source": str(tmp_path / "images")},
+            "store": str(tmp_path / "store"),
+            "tracking": {"uri": f"sqlite:///{tmp_path}/tracking/mlflow.db"},
+        }
+        return RunSettings.model_validate({**values, **changes})
+
+    return make
+
+
+def _mounts(settings: RunSettings, run_dir: Path) -> dict[str, bool]:
+    """Where something is mounted, and whether it is read-only."""
+    written = [run_dir, *docker_runner._written(settings)]
+    found = docker_runner._mounts(written, docker_runner._read(settings))
+    assert all(mount["Target"] == mount["Source"] for mount in found)
+    return {mount["Target"]: bool(mount["ReadOnly"]) for mount in found}
+
+
+def test_images_are_mounted_read_only_and_the_rest_to_write(settings: Any, tmp_path: Path) -> None:
+    assert _mounts(settings(), tmp_path / "run") == {
+        str(tmp_path / "run"): False,
+        str(tmp_path / "store"): False,
+        str(tmp_path / "tracking"): False,
+        str(tmp_path / "images"): True,
+    }
+
+
+def test_a_table_is_mounted_with_the_images_beside_it(settings: Any, tmp_path: Path) -> None:
+    table = tmp_path / "images" / "table.csv"
+    table.write_text("image,label\n")
+    mounts = _mounts(settings(data={"source": str(table)}), tmp_path / "run")
+    assert mounts[str(tmp_path / "images")] is True
+
+
+def test_a_folder_in_a_mounted_one_is_not_mounted_again(settings: Any, tmp_path: Path) -> None:
+    store = tmp_path / "images" / "store"
+    changed = settings(store=str(tmp_path), weights=str(store))
+    assert _mounts(changed, tmp_path / "run") == {str(tmp_path): False}
+
+
+def test_remote_places_are_not_mounted(settings: Any, tmp_path: Path) -> None:
+    changed = settings(
+        data={"source": "s3://b/images"},
+        store="s3://b/store",
+        tracking={"uri": "http://mlflow:5000"},
+    )
+    assert _mounts(changed, tmp_path / "run") == {str(tmp_path / "run"): False}
+
+
+@pytest.mark.parametrize(
+    ("changes", "variables", "network"),
+    [
+        ({}, {}, "none"),
+        ({}, {"AWS_ENDPOINT_URL_S3": "http://localhost:9000"}, "none"),
+        ({}, {"GRAFTLINE_WEBHOOK_URL": "https://hooks.example.com/x"}, "bridge"),
+        ({"store": "s3://b/p"}, {}, "bridge"),
+        ({"store": "s3://b/p"}, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9000"}, "host"),
+        ({"store": "s3://b/p"}, {"AWS_ENDPOINT_URL_S3": "https://s3.example.com"}, "bridge"),
+        ({"tracking": {"uri": "http://localhost:5000"}}, {}, "host"),
+        ({"tracking": {"uri": "http://localhost.example.com:5000"}}, {}, "bridge"),
+        ({"data": {"source": "table.csv"}}, {}, "bridge"),
+    ],
+)
+def test_a_network_only_where_one_is_needed(
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    variables: dict[str, str],
+    network: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert docker_runner._network(settings(**changes)) == network
+
+
+def test_variables_that_steps_need_are_passed_on_and_no_others(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_TOKEN"):
+        monkeypatch.setenv(name, f"value of {name}")
+    monkeypatch.setenv("GITHUB_TOKEN", "not theirs")
+    passed = docker_runner._environment(tmp_path, settings(store="s3://b/p"))
+    assert passed["AWS_SECRET_ACCESS_KEY"] == "value of AWS_SECRET_ACCESS_KEY"
+    assert passed["MLFLOW_TRACKING_TOKEN"] == "value of MLFLOW_TRACKING_TOKEN"
+    assert passed["GRAFTLINE_RUN_DIR"] == str(tmp_path)
+    assert not {"GITHUB_TOKEN", "PATH", "HOME", "PYTHONPATH"} & set(passed)
+
+
+def test_the_keys_of_a_profile_reach_the_container(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "credentials").write_text(
+        "[team]\naws_access_key_id = AKIATEAM\naws_secret_access_key = hush\n"
+    )
+    (tmp_path / "config").write_text("[profile team]\nregion = eu-west-1\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "team")
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    passed = docker_runner._environment(tmp_path, settings(store="s3://b/p"))
+    assert passed["AWS_ACCESS_KEY_ID"] == "AKIATEAM"
+    assert passed["AWS_DEFAULT_REGION"] == "eu-west-1"
+    assert not {"AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} & set(passed)
+    assert "AWS_ACCESS_KEY_ID" not in docker_runner._environment(tmp_path, settings())
+
+
+def test_without_an_engine_the_remedy_is_named(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    with pytest.raises(ConfigurationError) as caught:
+        docker_runner.hardened_runner(tmp_path / "run", settings())
+    assert "podman system service" in str(caught.value)
+    assert not (tmp_path / "run").exists()
