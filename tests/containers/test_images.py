@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
 REPOSITORY = Path(__file__).parents[2]
 HARDENED = (
-    "--rm", "--read-only", "--cap-drop", "ALL", "--user", "10001:10001", "--network", "none",
+    "--rm", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL", "--user", "10001:10001", "--network", "none",
     "--security-opt", "no-new-privileges", "--tmpfs", "/tmp:rw,nosuid,nodev,mode=1777",
     "--memory", "4g",
 )  # fmt: skip
@@ -59,7 +59,7 @@ def test_no_build_tools_no_history_no_caches(inside: Callable[..., str], image: 
         "-c",
         "find / -xdev \\( -name '*_history' -o -path '*/.cache/*' -o -path '/var/lib/apt/lists/*'"
         " -o -path '/var/cache/apt/*' -o -name '*.whl' -o -name '.git' -o -name '.netrc'"
-        " -o -name 'pip.conf' -o -path '*-packages/pip' \\) 2>/dev/null || true",
+        " -o -name 'pip.conf' -size +0 -o -path '*-packages/pip' \\) 2>/dev/null || true",
     )
     assert left.split() == []
 
