@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound, NotFound
@@ -21,6 +21,7 @@ from kfp.local.status import Status
 from graftline.errors import ConfigurationError
 from graftline.runtime import RUN_DIR_VARIABLE
 from graftline_pipelines.pool_settings import IMAGE_USER
+from graftline_pipelines.pools import StepName, pool_of
 from graftline_pipelines.settings import RunSettings
 
 PASSED_ON = re.compile(
@@ -92,7 +93,8 @@ def hardened_runner(run_dir: Path, settings: RunSettings) -> DockerRunner:
     """
     client = _engine()
     try:
-        _find_image(client, settings.images.reference("cpu"))
+        for target in _targets(settings):
+            _find_image(client, settings.images.reference(target))
         owner = _user(client)
     finally:
         client.close()
@@ -113,6 +115,14 @@ def hardened_runner(run_dir: Path, settings: RunSettings) -> DockerRunner:
         pids_limit=PROCESSES,
         mem_limit=int(_machine_memory() * REAL_MEMORY_SHARE),
     )
+
+
+def _targets(settings: RunSettings) -> list[Literal["cpu", "gpu"]]:
+    """Which images the graph's tasks name: the gpu one where a step's pool has accelerators."""
+    steps = get_args(StepName)
+    pools = [pool_of(step, settings.pools, settings.assign) for step in steps]
+    gpu = any(pool.accelerator is not None for pool in pools)
+    return ["cpu", "gpu"] if gpu else ["cpu"]
 
 
 def _engine() -> Any:

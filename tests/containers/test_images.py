@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
 REPOSITORY = Path(__file__).parents[2]
 HARDENED = (
-    "--rm", "--read-only", "--read-only-tmpfs=false", "--cap-drop", "ALL", "--user", "10001:10001", "--network", "none",
-    "--security-opt", "no-new-privileges", "--tmpfs", "/tmp:rw,nosuid,nodev,mode=1777",
-    "--memory", "4g",
+    "--rm", "--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:rw,nosuid,nodev,mode=1777",
+    "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "10001:10001",
+    "--network", "none", "--memory", "4g",
 )  # fmt: skip
 Podman = Callable[..., "subprocess.CompletedProcess[str]"]
 
