@@ -43,7 +43,7 @@ class WaitingTaskHandler(docker_task_handler.DockerTaskHandler):  # type: ignore
         Returns:
             SUCCESS for exit code 0 only.
         """
-        client = docker.from_env()
+        client = patient_client()
         arguments = self.runner.container_run_args
         _hand_over([Path(self.pipeline_root)], arguments.get("user", "0:0"))
         try:
@@ -58,6 +58,11 @@ class WaitingTaskHandler(docker_task_handler.DockerTaskHandler):  # type: ignore
         finally:
             client.close()
         return Status.SUCCESS if code == 0 else Status.FAILURE
+
+
+def patient_client() -> Any:
+    """A client that waits for a step that is silent; the SDK's own gives up after 60 s."""
+    return docker.from_env(timeout=None)
 
 
 def run_to_the_end(client: Any, image: str, command: list[str], **arguments: Any) -> int:

@@ -42,11 +42,12 @@ def graftline(
         return subprocess.run(
             [sys.executable, "-c", code, command, str(folder / "run.yaml"), *options],
             cwd=folder,
-            env={**podman_environment, "DOCKER_HOST": docker_host, "OMP_NUM_THREADS": "1"},
+            env={**podman_environment, **os.environ, **variables},
             capture_output=True,
             text=True,
         )
 
+    variables = {"DOCKER_HOST": docker_host, "OMP_NUM_THREADS": "1"}
     return run
 
 
@@ -57,7 +58,7 @@ def _result(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
 
 
 def _artifact(result: dict[str, Any], name: str) -> Path:
-    (found,) = Path(result["run_dir"], "artifacts").glob(f"*/{name}")
+    (found,) = Path(result["run_dir"], "artifacts").glob(f"*/*/{name}")
     return found
 
 
@@ -83,6 +84,13 @@ STRATEGIES: dict[str, dict[str, Any]] = {
         "image_size": 64,
         "fine_tune": {"epochs": 2, "batch_size": 8},
     },
+    "fan_out": {
+        "strategy": "probe",
+        "backbone": "mobilenetv3_small_050",
+        "weights": "random",
+        "image_size": 64,
+        "extract": {"engine": "onnxruntime", "workers": 2},
+    },
 }
 
 
@@ -100,17 +108,58 @@ def test_containers_compute_what_processes_compute(
     for key in ("promote", "reasons"):
         assert there["verdict"][key] == here["verdict"][key]
     for name in (
-        "extract-features/features/features.npy",
-        "fit-head/classifier/weights.safetensors",
-        "evaluate/calibrated/weights.safetensors",
-        "ingest/snapshot/manifest.parquet",
+        "features/features.npy",
+        "calibrated/held_out.safetensors",
+        "calibrated/weights.safetensors",
+        "snapshot/manifest.parquet",
     ):
         assert _digest(_artifact(there, name)) == _digest(_artifact(here, name)), name
     assert _digest_of_weights(Path(there["onnx"])) == _digest_of_weights(Path(here["onnx"]))
     if strategy == "fine_tune":
         assert "fine_tune" in there["seconds"]
-    features = np.load(_artifact(there, "extract-features/features/features.npy"))
+    features = np.load(_artifact(there, "features/features.npy"))
     assert np.isfinite(features).all()
+
+
+RETRAIN = """
+import json, sys
+from pathlib import Path
+from rich.console import Console
+from graftline_pipelines import local
+from graftline_pipelines.retraining import retraining_pipeline
+from graftline_pipelines.run_file import load
+
+def build(settings, run_id):
+    return retraining_pipeline(settings, run_id, on_cluster=False)
+
+done = local.run(load(Path(sys.argv[1]), ()), build, runs_dir=Path("runs"),
+                 console=Console(stderr=True), runner="docker")
+print(json.dumps(list(done.seconds)))
+"""
+
+
+def test_retraining_runs_in_containers_and_starts_nothing_when_nothing_changed(
+    graftline: Run,
+    make_digits_folder: Callable[..., Path],
+    docker_host: str,
+    podman_environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=30, classes=3))},
+        **STRATEGIES["probe"],
+    }
+    result = _result(graftline(run_file, "--json", "--runner", "docker", home="retrain"))
+    assert result["registered"]["alias"] == "champion"
+    done = subprocess.run(
+        [sys.executable, "-c", RETRAIN, str(tmp_path / "retrain" / "run.yaml")],
+        cwd=tmp_path / "retrain",
+        env={**podman_environment, "DOCKER_HOST": docker_host},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(json.loads(done.stdout.splitlines()[-1])) == {"watch", "notify"}
 
 
 def test_steps_in_containers_reach_an_s3_server_on_this_machine(
@@ -132,13 +181,12 @@ def test_steps_in_containers_reach_an_s3_server_on_this_machine(
 def test_a_failing_step_fails_the_run(
     graftline: Run, make_digits_folder: Callable[..., Path]
 ) -> None:
-    run_file = {"data": {"source": str(make_digits_folder(per_class=6, classes=3))}}
-    done = graftline(
-        {**run_file, "weights": "random", "backbone": "mobilenetv3_small_050", "image_size": 4},
-        "--runner", "docker", home="failing",
-    )  # fmt: skip
+    source = make_digits_folder(per_class=6, classes=3)
+    for path in source.rglob("*.png"):
+        path.write_bytes(b"not an image")
+    done = graftline({"data": {"source": str(source)}}, "--runner", "docker", home="failing")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "failed" in done.stderr
+    assert "Step ingest failed" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -157,10 +205,10 @@ def test_an_image_that_is_not_there_is_named_before_anything_runs(
 @pytest.fixture
 def engine(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the Docker API."""
-    import docker
+    from graftline_pipelines.docker_runner import patient_client
 
     monkeypatch.setenv("DOCKER_HOST", docker_host)
-    client = docker.from_env()
+    client = patient_client()
     yield client
     client.close()
 
@@ -170,7 +218,7 @@ def engine(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     [
         (["python3", "-c", "print('done')"], 0),
         (["python3", "-c", "raise SystemExit(3)"], 3),
-        (["sh", "-c", "kill -9 $$"], 137),
+        (["sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137),
         (["python3", "-c", "x = bytearray(2_000_000_000)"], 137),
     ],
 )
