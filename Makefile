@@ -3,9 +3,10 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+CHECKOV := build/checkov/bin/checkov
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-containers test-gpu check lint types wheel docs clean
+.PHONY: help install demo test test-slow test-containers test-gpu check lint types wheel images sbom docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -26,7 +27,7 @@ demo: install  ## real images to a promoted ONNX model, on this machine
 test: install  ## the tests, under 15 minutes on 2 cores
 	$(BIN)/python -m pytest -m "not slow and not gpu and not containers" -n 2 --dist loadfile
 
-test-slow: install  ## the tests that take minutes each
+test-slow: install $(CHECKOV)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests
 
 test-containers: install  ## builds the images and runs every step in them
@@ -52,6 +53,16 @@ wheel: install  ## build the wheel, install it alone, import it
 	rm -rf build/wheel-env
 
 check: lint types test wheel  ## what CI runs
+
+images:  ## the container images, by docker, podman or buildah (docker/build.sh says how to set more)
+	docker/build.sh
+
+sbom: install  ## sbom.json: what .venv holds, or with IMAGE=... what an image holds (CycloneDX)
+	docker/sbom.sh $(or $(IMAGE),--here)
+
+$(CHECKOV):  # the policy scanner of the manifests, apart: its requirements conflict with ours
+	$(PYTHON) -m venv build/checkov
+	build/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
 
 docs: install  ## the generated reference of the run file
 	$(BIN)/python -m graftline_pipelines.run_file_reference docs/run-file.md run.schema.json
