@@ -152,8 +152,8 @@ def mlflow_uri(_mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def make_snapshot() -> Callable[..., object]:
-    """Write images into a store and a snapshot of them: `make(folder, images, splits)`."""
+def snapshot_of_files() -> Callable[..., object]:
+    """Write image files into a store and a snapshot of them: `make(folder, images)`."""
 
     def make(folder: Path, images: list[tuple[str, str, bytes]], store: str | None = None):
         """Each image is its label, its split and its file's bytes."""
@@ -311,3 +311,34 @@ def make_features(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def exported_model(tmp_path_factory, snapshot_of_files, make_classifier) -> tuple:
+    """A folder with `store`, `snapshot`, `classifier` and `onnx`, the snapshot, the result."""
+    import io
+
+    import numpy as np
+
+    from graftline.classifier import save_classifier
+    from graftline.export_onnx.step import run
+
+    folder = tmp_path_factory.mktemp("exported")
+    classes, images = ["cat", "dog", "eel"], []
+    for number in range(24):
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 30, 3), dtype="uint8")
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, "PNG")
+        split = ("train", "val", "test", "test")[number % 4]
+        images.append((classes[number % 3], split, stream.getvalue()))
+    snapshot = snapshot_of_files(folder, images)
+    classifier = make_classifier("timm/test_resnet", classes, snapshot_id=snapshot.id)
+    save_classifier(folder / "classifier", classifier)
+    result = run(
+        classifier_folder=folder / "classifier",
+        snapshot_folder=folder / "snapshot",
+        store=str(folder / "store"),
+        onnx_folder=folder / "onnx",
+        run_id="made-by-run",
+    )
+    return folder, snapshot, result

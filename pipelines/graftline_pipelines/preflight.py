@@ -106,18 +106,12 @@ def _store(settings: RunSettings) -> str:
 
 
 def _source_exists(settings: RunSettings) -> str:
-    from graftline.source import open_source
-
-    source = open_source(settings.data.source, **_source_arguments(settings))
-    next(iter(source.entries()), None)
+    next(iter(_open(settings).entries()), None)
     return settings.data.source
 
 
 def _source(settings: RunSettings) -> str:
-    from graftline.source import open_source
-
-    source = open_source(settings.data.source, **_source_arguments(settings))
-    labels = Counter(entry.label for entry in source.entries())
+    labels = Counter(entry.label for entry in _open(settings).entries())
     listed = ", ".join(f"{label} {count:,}" for label, count in sorted(labels.items())[:12])
     more = f" and {len(labels) - 12} more" if len(labels) > 12 else ""
     return (
@@ -126,16 +120,18 @@ def _source(settings: RunSettings) -> str:
     )
 
 
-def _source_arguments(settings: RunSettings) -> dict[str, Any]:
+def _open(settings: RunSettings) -> Any:
+    from graftline.source import Columns, open_source
+
     data = settings.data
-    return {
-        "format": data.format,
-        "image_column": data.image_column,
-        "label_column": data.label_column,
-        "split_column": data.split_column,
-        "group_column": data.group_column,
-        "attributes": data.attributes,
-    }
+    columns = Columns(
+        data.image_column,
+        data.label_column,
+        data.split_column,
+        data.group_column,
+        data.attributes,
+    )
+    return open_source(data.source, data.format, columns)
 
 
 def _tracking(settings: RunSettings) -> str:

@@ -1,5 +1,6 @@
 """The rendered MLflow and Postgres pods, run by `podman kube play` with their own hardening."""
 
+import base64
 import contextlib
 import json
 import shutil
@@ -88,26 +89,33 @@ def _named(manifests: list[dict[str, Any]], kind: str, name: str) -> dict[str, A
 def _pod(owner: dict[str, Any], image: str) -> dict[str, Any]:
     """The pod that a controller makes; on this machine's network, where services have no names."""
     template = owner["spec"]["template"]
-    spec = {
-        **template["spec"],
-        "hostNetwork": True,
-        "hostAliases": [{"ip": "127.0.0.1", "hostnames": ["postgres", "s3"]}],
-    }
+    spec = {**template["spec"], "hostNetwork": True}
     for claim in owner["spec"].get("volumeClaimTemplates", []):
         name = claim["metadata"]["name"]
         volume = {"name": name, "persistentVolumeClaim": {"claimName": f"graftline-test-{name}"}}
         spec["volumes"] = [*spec["volumes"], volume]
     for container in spec["containers"]:
         container["image"] = image
+        # The kubelet's: podman maps ports on no host network, and probes by a curl in the image.
+        for key in ("ports", "startupProbe", "readinessProbe", "livenessProbe"):
+            container.pop(key, None)
         for entry in container["env"]:
             if entry["name"] == "AWS_ENDPOINT_URL_S3":
-                entry["value"] = "http://s3:{s3_port}"
+                entry["value"] = "http://127.0.0.1:{s3_port}"
     metadata = {"name": f"graftline-test-{owner['metadata']['name']}", **template["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _secret(name: str, **values: str) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+def _make_secret(podman: Podman, folder: Path, name: str, **values: str) -> list[dict[str, Any]]:
+    """A secret as `podman kube play` finds it: a document, or podman's own before version 4.4."""
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
+    version = podman("version", "--format", "{{.Client.Version}}").stdout.split(".")
+    if (int(version[0]), int(version[1])) >= (4, 4):
+        return [{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}]
+    (folder / name).write_text(json.dumps(data))
+    podman("secret", "rm", name, check=False)
+    podman("secret", "create", name, str(folder / name))
+    return []
 
 
 def _answers(url: str, seconds: float) -> bool:
@@ -134,16 +142,18 @@ def played(
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 pytest.skip(f"port {port} of this machine is taken: the pods were not run")
+    _clean(podman)
     settings = _named(manifests, "ConfigMap", "graftline-settings")
     settings["data"]["artifacts-destination"] = f"{s3_bucket}/artifacts"
+    database = {"host": "127.0.0.1", "port": "5432", "database": "mlflow", "user": "mlflow"}
+    keys = {"access-key": "test-key", "secret-key": "test-secret"}
     documents = [
-        _secret("mlflow-database", host="postgres", port="5432", database="mlflow", user="mlflow",
-                password="a word of its own"),
-        _secret("graftline-s3", **{"access-key": "test-key", "secret-key": "test-secret"}),
+        *_make_secret(podman, tmp_path, "mlflow-database", **database, password="a word of it"),
+        *_make_secret(podman, tmp_path, "graftline-s3", **keys),
         settings,
         _pod(_named(manifests, "StatefulSet", "postgres"), postgres_image),
         _pod(_named(manifests, "Deployment", "mlflow"), mlflow_image),
-    ]  # fmt: skip
+    ]
     text = yaml.safe_dump_all(documents).replace("{s3_port}", s3_server.rpartition(":")[2])
     file = tmp_path / "pods.yaml"
     file.write_text(text)
@@ -151,10 +161,18 @@ def played(
         podman("kube", "play", "--network", "host", str(file))
         yield
     finally:
-        podman("kube", "down", str(file), check=False)
-        podman("volume", "rm", "--force", "graftline-test-data", check=False)
-        for secret in ("mlflow-database", "graftline-s3"):
-            podman("secret", "rm", secret, check=False)
+        _clean(podman)
+
+
+def _clean(podman: Podman) -> None:
+    for name in ("mlflow", "postgres"):
+        podman("pod", "rm", "--force", "--time", "5", f"graftline-test-{name}", check=False)
+    for secret in ("mlflow-database", "graftline-s3"):
+        podman("secret", "rm", secret, check=False)
+    listed = podman("volume", "ls", "--quiet", "--filter", "dangling=true").stdout.split()
+    ours = {"graftline-test-data", "tmp", "run", "graftline-settings"}
+    for volume in ours & set(listed):
+        podman("volume", "rm", "--force", volume, check=False)
 
 
 def _state(podman: Podman, name: str) -> dict[str, Any]:

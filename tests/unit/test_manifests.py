@@ -442,7 +442,7 @@ def test_mlflow_runs_no_jobs_and_hands_out_no_keys(manifests: list[Document]) ->
     values = {entry["name"]: entry.get("value") for entry in container["env"]}
     assert values["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     assert "--serve-artifacts" in container["args"]
-    assert "--artifacts-destination=$(ARTIFACTS_DESTINATION)" in container["args"]
+    assert "MLFLOW_ARTIFACTS_DESTINATION" in values
     settings = _one(manifests, "ConfigMap", "graftline-settings")["data"]
     assert settings["artifacts-destination"].startswith("s3://")
 

@@ -1,17 +1,14 @@
 """Registering and promoting on MLflow with sqlite: evidence, idempotence, conflicts, rollback."""
 
 import dataclasses
-import io
 import json
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from graftline.champions import ChampionLog, Entry
-from graftline.classifier import save_classifier
 from graftline.errors import ConfigurationError, IntegrityError, PromotionConflict, TrackingError
 from graftline.export_onnx import step as export_step
 from graftline.predict import OnnxClassifier
@@ -22,33 +19,11 @@ from graftline.tracking import connect, start_run
 from graftline.verdict import GateTest, Verdict, write_verdict
 
 NAME = "animals"
-CLASSES = ["cat", "dog", "eel"]
 
 
-def png(seed: int) -> bytes:
-    random = np.random.default_rng(seed)
-    stream = io.BytesIO()
-    size = (20 + seed, 30, 3)
-    Image.fromarray(random.integers(0, 256, size, dtype=np.uint8)).save(stream, "PNG")
-    return stream.getvalue()
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory, make_snapshot, make_classifier):
-    """A snapshot, a classifier and its exported file, made once."""
-    folder = tmp_path_factory.mktemp("exported")
-    images = [(CLASSES[i % 3], ("train", "val", "test", "test")[i % 4], png(i)) for i in range(24)]
-    snapshot = make_snapshot(folder, images)
-    classifier = make_classifier("timm/test_resnet", CLASSES, snapshot_id=snapshot.id)
-    save_classifier(folder / "classifier", classifier)
-    result = export_step.run(
-        classifier_folder=folder / "classifier",
-        snapshot_folder=folder / "snapshot",
-        store=str(folder / "store"),
-        onnx_folder=folder / "onnx",
-        run_id="made-by-run",
-    )
-    return folder, snapshot, result
+@pytest.fixture
+def exported(exported_model):
+    return exported_model
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ class Setting:
             ],
             schema=MANIFEST,
         )
-        aside = SET_ASIDE.append(pa.field("source_version", pa.string())).empty_table()
+        aside = SET_ASIDE.empty_table()
         snapshot = write_snapshot(
             self.folder / f"snapshot-{len(rows)}", table, aside, store=store.uri, source=source.uri
         )

@@ -120,4 +120,4 @@ class Findings:
     @property
     def predicted(self) -> Ints:
         """The label given to each test image."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)

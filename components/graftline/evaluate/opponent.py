@@ -55,7 +55,7 @@ class Opponent:
     @property
     def predicted(self) -> Ints:
         """Class index of its answers; those past the challenger's classes are its own."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
 
 def find_opponent(

@@ -71,7 +71,7 @@ def _pairs(names: tuple[str, ...], counts: Any) -> Markup:
     if not errors.any():
         return report.paragraph("Every test image was recognised.", "note")
     order = np.argsort(-errors, axis=None, kind="stable")[:PAIRS]
-    rows = []
+    rows: list[list[Cell | report.Text]] = []
     for truth, given in zip(*np.unravel_index(order, errors.shape), strict=True):
         count = int(errors[truth, given])
         if not count:

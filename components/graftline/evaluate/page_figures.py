@@ -219,8 +219,8 @@ def slices(findings: Findings) -> Section | None:
     if not rows:
         return None
     beside = findings.opponent is not None
-    heads = ["cut by", "part", Column("images", number=True), Column("accuracy", number=True),
-             Column("interval", number=True)]  # fmt: skip
+    heads: list[Column | str] = ["cut by", "part"]
+    heads += [Column(name, number=True) for name in ("images", "accuracy", "interval")]
     if beside:
         heads.append(Column("champion", number=True))
     accuracy = findings.measured.figures["accuracy"]
@@ -228,8 +228,9 @@ def slices(findings: Findings) -> Section | None:
     for row in rows:
         low = row.interval[1] < accuracy
         shown = report.chip(percent(row.accuracy), "warn") if low else percent(row.accuracy)
-        cells = [row.column, row.value, Cell(f"{row.images:,}", row.images),
-                 Cell(shown, row.accuracy), interval(row.interval)]  # fmt: skip
+        cells: list[Cell | report.Text] = [row.column, row.value]
+        cells += [Cell(f"{row.images:,}", row.images), Cell(shown, row.accuracy)]
+        cells.append(interval(row.interval))
         if beside:
             cells.append(Cell(percent(row.champion), row.champion))
         body.append(cells)

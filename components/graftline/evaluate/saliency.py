@@ -57,7 +57,7 @@ def overlay(image: Pixels, strength: Maps) -> Pixels:
     low, high = np.array([200.0, 40.0, 30.0]), np.array([255.0, 225.0, 60.0])
     colour = low + (high - low) * weight
     mixed = grey * (1 - 0.75 * weight) + colour * 0.75 * weight
-    return mixed.clip(0, 255).astype(np.uint8)
+    return np.asarray(mixed.clip(0, 255), dtype=np.uint8)
 
 
 class _Spatial:

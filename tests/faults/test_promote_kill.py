@@ -1,0 +1,120 @@
+"""SIGKILL before and after every write of a promotion: nothing, or all; a second call finishes."""
+
+import multiprocessing
+import os
+import signal
+import uuid
+from pathlib import Path
+
+import pytest
+
+from graftline.champions import ChampionLog
+from graftline.promote import step as promote_step
+from graftline.registry import ALIAS, open_registry
+from graftline.store import open_store
+from graftline.tracking import connect, start_run
+from graftline.verdict import GateTest, Verdict, write_verdict
+
+FORK = multiprocessing.get_context("fork")
+WRITES = (
+    ("mlflow.tracking.client.MlflowClient", "log_artifacts"),
+    ("mlflow.tracking.client.MlflowClient", "create_registered_model"),
+    ("mlflow.tracking.client.MlflowClient", "create_model_version"),
+    ("graftline.champions.ChampionLog", "append"),
+    ("mlflow.tracking.client.MlflowClient", "set_registered_model_alias"),
+    ("graftline.champions.ChampionLog", "settle"),
+    ("mlflow.tracking.client.MlflowClient", "set_model_version_tag"),
+)
+
+
+def owner(path: str):
+    import importlib
+
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def kill_at(moment: int) -> None:
+    """Die at the moment-th edge of a write; each write has two, before and after."""
+    passed = 0
+
+    def edge() -> None:
+        nonlocal passed
+        passed += 1
+        if passed == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched(function):
+        def call(*args, **kwargs):
+            edge()
+            result = function(*args, **kwargs)
+            edge()
+            return result
+
+        return call
+
+    for path, name in WRITES:
+        setattr(owner(path), name, watched(getattr(owner(path), name)))
+
+
+@pytest.fixture
+def call(exported_model, mlflow_uri, tmp_path, monkeypatch):
+    monkeypatch.setattr("graftline.registry.PATIENCE_SECONDS", 0.1)
+    folder, snapshot, _ = exported_model
+    passed = [GateTest(name="floor", passed=True, reason="It is high enough.")]
+    verdict = Verdict(promote=True, reasons=["Good."], tests=passed, snapshot_id=snapshot.id)
+    write_verdict(tmp_path / "verdict.json", verdict)
+
+    def run(name: str, run_id: str, store: Path):
+        return promote_step.run(
+            onnx_folder=folder / "onnx",
+            verdict_file=tmp_path / "verdict.json",
+            report_file=None,
+            classifier_folder=folder / "classifier",
+            snapshot_folder=folder / "snapshot",
+            store=str(store),
+            tracking_uri=mlflow_uri,
+            tracking_run_id=run_id,
+            registered_model=name,
+        )
+
+    return run
+
+
+def test_killed_anywhere_it_is_nothing_or_all_and_a_second_call_finishes(
+    call, mlflow_uri, tmp_path
+):
+    import mlflow.onnx  # noqa: F401 -- once, before the children are forked
+
+    killed = 0
+    for moment in range(1, 40):
+        name = f"kill-{moment}-{uuid.uuid4().hex[:6]}"
+        run_id = start_run(mlflow_uri, "kills", name)
+        store = tmp_path / f"store-{moment}"
+
+        def child(moment=moment, name=name, run_id=run_id, store=store) -> None:
+            kill_at(moment)
+            call(name, run_id, store)
+
+        process = FORK.Process(target=child)
+        process.start()
+        process.join(timeout=120)
+        if process.exitcode == 0:
+            break
+        assert process.exitcode == -signal.SIGKILL
+        killed += 1
+        registry = open_registry(mlflow_uri)
+        champion = registry.champion(name)
+        decided = ChampionLog(open_store(str(store)), name).last() is not None
+        assert (champion is not None) == decided
+        if champion is not None:  # what is champion is whole
+            assert champion.download_onnx(tmp_path / f"down-{moment}").stat().st_size > 0
+
+        result = call(name, run_id, store)
+        assert (result.version, result.alias) == ("1", ALIAS)
+        aliases = connect(mlflow_uri).get_registered_model(name).aliases
+        assert str(aliases[ALIAS]) == "1"
+        assert len(registry.history(name)) == 1
+        assert len(connect(mlflow_uri).search_model_versions(f"name='{name}'")) == 1
+        assert registry.champion(name).tags["graftline.promoted"] == "true"
+    assert killed >= 2 * len(WRITES)
