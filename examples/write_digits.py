@@ -1,6 +1,6 @@
 """Writes scikit-learn's 1,797 handwritten digits as PNG files into class folders.
 
-    python examples/write_digits.py FOLDER
+python examples/write_digits.py FOLDER
 """
 
 import sys
