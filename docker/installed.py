@@ -2,8 +2,8 @@
 
     installed.py ENVIRONMENT CYCLONEDX TARGET [--needs-cuda]
 
-Writes under TARGET `share/graftline/sbom.cdx.json` (CycloneDX) and `share/graftline/build.json` (Python, torch,
-CUDA and NCCL as installed: whether torch brings CUDA is never left to guessing).
+Writes under TARGET `share/graftline/sbom.cdx.json` (CycloneDX) and `share/graftline/build.json`
+(Python, torch, CUDA and NCCL as installed: whether torch brings CUDA is never left to guessing).
 """
 
 import json
