@@ -64,7 +64,7 @@ class CudaRunner:
 
     def _capture(self) -> tuple[Any, Tensor]:
         """The network as a graph; None where it does something that a graph cannot hold."""
-        side = torch.cuda.Stream(self.device)
+        side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
@@ -84,12 +84,12 @@ class CudaRunner:
 
 def run(runner: CudaRunner, workers: DecodingWorkers, images: Iterable[bytes]) -> Iterator[Array]:
     """Features of encoded images, batch by batch in order, with two batches on their way."""
-    copying = torch.cuda.Stream(runner.device)
+    copying = torch.cuda.Stream(runner.device)  # type: ignore[no-untyped-call]
     computing = torch.cuda.current_stream(runner.device)
     pinned = _pin(workers.ring)
     ring = torch.from_numpy(workers.ring)
     staging = [torch.empty(ring.shape[1:], device=runner.device) for _ in range(2)]
-    used = [torch.cuda.Event() for _ in staging]
+    used = [torch.cuda.Event() for _ in staging]  # type: ignore[no-untyped-call]
     waiting: deque[tuple[Tensor, int, torch.cuda.Event]] = deque()
     try:
         for number, (slot, count) in enumerate(workers.batches(images)):
@@ -97,14 +97,14 @@ def run(runner: CudaRunner, workers: DecodingWorkers, images: Iterable[bytes]) -
             with torch.cuda.stream(copying):
                 copying.wait_event(free)
                 buffer.copy_(ring[slot], non_blocking=pinned)
-                arrived = torch.cuda.Event()
+                arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 arrived.record(copying)
             computing.wait_event(arrived)
             features = runner.compute(buffer)
             free.record(computing)
             host = torch.empty(features.shape, pin_memory=True)
             host.copy_(features, non_blocking=True)
-            done = torch.cuda.Event()
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(computing)
             waiting.append((host, count, done))
             arrived.synchronize()
@@ -116,7 +116,7 @@ def run(runner: CudaRunner, workers: DecodingWorkers, images: Iterable[bytes]) -
     finally:
         torch.cuda.synchronize(runner.device)
         if pinned:
-            torch.cuda.cudart().cudaHostUnregister(ring.data_ptr())
+            torch.cuda.cudart().cudaHostUnregister(ring.data_ptr())  # type: ignore[no-untyped-call]
 
 
 def _result(host: Tensor, count: int, done: "torch.cuda.Event") -> Array:
@@ -128,4 +128,4 @@ def _result(host: Tensor, count: int, done: "torch.cuda.Event") -> Array:
 def _pin(ring: Array) -> bool:
     """Page-lock the shared memory, so that transfers overlap; False where that is refused."""
     address = torch.from_numpy(ring).data_ptr()
-    return int(torch.cuda.cudart().cudaHostRegister(address, ring.nbytes, 0)) == 0
+    return int(torch.cuda.cudart().cudaHostRegister(address, ring.nbytes, 0)) == 0  # type: ignore[no-untyped-call]

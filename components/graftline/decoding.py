@@ -121,8 +121,7 @@ class DecodingWorkers:
         for pipe in self._pipes * OUTSTANDING:
             open_ += self._send(pipe, slot, next(waiting, None))
         while open_:
-            for pipe in wait(self._pipes):
-                assert isinstance(pipe, Connection)
+            for pipe in self._answering():
                 try:
                     answer = pipe.recv_bytes()
                 except (EOFError, OSError) as error:
@@ -138,6 +137,10 @@ class DecodingWorkers:
                         fix="Run ingest again; it sets such images aside.",
                     )
                 open_ += self._send(pipe, slot, next(waiting, None)) - 1
+
+    def _answering(self) -> list[Connection]:
+        """Pipes with an answer in them; waits for one."""
+        return [pipe for pipe in wait(self._pipes) if isinstance(pipe, Connection)]
 
     def _send(self, pipe: Connection, slot: int, item: tuple[int, bytes] | None) -> int:
         if item is None:
