@@ -9,6 +9,7 @@ runner, which sets ``GRAFTLINE_RUN_DIR``, it also keeps a record that the comman
 """
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -18,12 +19,13 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from graftline.errors import GraftlineError
 
 RUN_DIR_VARIABLE = "GRAFTLINE_RUN_DIR"
 PROGRESS_SECONDS = 0.25  # between two records of the same bar; a log line comes 20 times as seldom
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 T = TypeVar("T")
 log = logging.getLogger("graftline")
@@ -104,12 +106,11 @@ def step(name: str) -> Iterator[Recorder]:
     try:
         yield recorder
     except GraftlineError as error:
-        recorder.event(
-            "failed", error=type(error).__name__, what=error.what, why=error.why, fix=error.fix
-        )
-        print(f"ERROR in step {name}: {error}", flush=True)
-        sys.exit(1)
+        _refuse(recorder, error)
     except Exception as error:
+        refused = disk_error(error) if isinstance(error, OSError) else None
+        if refused is not None:
+            _refuse(recorder, refused)
         recorder.event(
             "failed",
             error=type(error).__name__,
@@ -122,6 +123,23 @@ def step(name: str) -> Iterator[Recorder]:
         recorder.event("finished", seconds=recorder.seconds)
     finally:
         _recorder = None
+
+
+def disk_error(error: OSError) -> GraftlineError | None:
+    """A full or read-only disk and missing rights are the user's to mend; None for all else."""
+    if error.errno not in DISK_ERRORS:
+        return None
+    from graftline.file_store import os_error
+
+    return os_error(error, str(error.filename or "a file"), "write")
+
+
+def _refuse(recorder: Recorder, error: GraftlineError) -> NoReturn:
+    recorder.event(
+        "failed", error=type(error).__name__, what=error.what, why=error.why, fix=error.fix
+    )
+    print(f"ERROR in step {recorder.name}: {error}", flush=True)
+    sys.exit(1)
 
 
 def _send_output_to(path: Path) -> None:

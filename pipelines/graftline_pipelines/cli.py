@@ -36,12 +36,24 @@ def main() -> None:
     try:
         app()
     except GraftlineError as error:
-        from rich.console import Console
-        from rich.text import Text
-
-        console = Console(stderr=True, soft_wrap=True)
-        console.print(Text("Error: ", "bold red") + Text(str(error)))
+        _show(error)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except OSError as error:
+        from graftline.runtime import disk_error
+
+        refused = disk_error(error)
+        if refused is None:
+            raise
+        _show(refused)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("\nStopped. What was computed is kept; the same command goes on.", file=sys.stderr)
         sys.exit(130)
+
+
+def _show(error: GraftlineError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("Error: ", "bold red") + Text(str(error)))

@@ -10,11 +10,12 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from rich.console import Console
 
-from graftline.errors import GraftlineError
+from graftline.errors import ConfigurationError, GraftlineError
 from graftline.runtime import RUN_DIR_VARIABLE
 from graftline_pipelines.follow import StepFollower, failure_of, seconds_by_step, unfinished_step
 from graftline_pipelines.settings import RunSettings
@@ -92,12 +93,17 @@ def run(
     """
     run_id = new_run_id(settings.name)
     run_dir = (runs_dir / run_id).absolute()
-    (run_dir / "steps").mkdir(parents=True)
-    (run_dir / "logs").mkdir()
+    _make_folders(run_dir)
     started = time.monotonic()
     settings = with_absolute_paths(settings)
     pipeline = build(settings, run_id)
-    with StepFollower(run_dir, console), _quiet_kfp(run_dir), _environment(run_dir):
+    with (
+        # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
+        TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
+        StepFollower(run_dir, console),
+        _quiet_kfp(run_dir),
+        _environment(run_dir, scratch),
+    ):
         _initialise(runner, run_dir, settings)
         try:
             pipeline()
@@ -108,6 +114,18 @@ def run(
     if failed is not None:
         raise _step_error(run_dir, failed)
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
+
+
+def _make_folders(run_dir: Path) -> None:
+    try:
+        (run_dir / "steps").mkdir(parents=True)
+        (run_dir / "logs").mkdir()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The run's folder {run_dir} cannot be made.",
+            why=f"{error.strerror}.",
+            fix="Name another place with --runs-dir, or work in a folder that you may write to.",
+        ) from error
 
 
 def _initialise(runner: Runner, run_dir: Path, settings: RunSettings) -> None:
@@ -139,9 +157,10 @@ def _quiet_kfp(run_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _environment(run_dir: Path) -> Iterator[None]:
+def _environment(run_dir: Path, scratch: str) -> Iterator[None]:
     before = dict(os.environ)
     os.environ[RUN_DIR_VARIABLE] = str(run_dir)
+    os.environ["TMPDIR"] = scratch
     # A library that writes its own progress bars would fill the step's log with them.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("PYTHONUNBUFFERED", "1")

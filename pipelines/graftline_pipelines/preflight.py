@@ -75,7 +75,8 @@ def examine(settings: RunSettings) -> Preflight:
     found.look("store", lambda: _store(settings))
     found.look("backbone", lambda: _backbone(settings))
     found.look("tracking.uri", lambda: _tracking(settings))
-    found.look("champion", lambda: _champion(settings))
+    if not any(key == "tracking.uri" for key, _ in found.problems):
+        found.look("champion", lambda: _champion(settings))
     found.look("pipeline", lambda: _pipeline(settings))
     found.facts["a run would"] = _plan(settings)
     return found

@@ -10,6 +10,7 @@ import pytest
 from kfp import dsl
 from rich.console import Console
 
+from graftline.errors import ConfigurationError
 from graftline.runtime import RUN_DIR_VARIABLE, read_result
 from graftline_pipelines import local
 from graftline_pipelines.settings import RunSettings
@@ -48,6 +49,15 @@ def faulty(count: int) -> int:
 
     with step("faulty"):
         return count // 0
+
+
+def full(count: int) -> int:
+    import errno
+
+    from graftline.runtime import step
+
+    with step("full"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/images/1.png")
 
 
 def killed(count: int) -> int:
@@ -113,6 +123,32 @@ def test_fault_keeps_its_traceback_in_the_log(tmp_path: Path) -> None:
     with pytest.raises(local.StepFailed, match="ZeroDivisionError") as caught:
         run(tmp_path, faulty)
     assert "Traceback" in (tmp_path / os.fspath(caught.value.log)).read_text()
+
+
+def test_full_disk_is_said_without_a_traceback(tmp_path: Path) -> None:
+    with pytest.raises(local.StepFailed) as caught:
+        run(tmp_path, full)
+    failure = caught.value
+    assert "/images/1.png" in failure.what and failure.why == "No space left on device"
+    assert failure.fix is not None and "Free room" in failure.fix
+    assert "Traceback" not in failure.log.read_text()
+
+
+def test_runs_folder_that_cannot_be_made_is_a_mistake_of_the_options(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="--runs-dir"):
+        run(tmp_path / "file", good)
+
+
+def test_nothing_is_left_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    run(tmp_path / "runs", good)
+    assert list(scratch.iterdir()) == []
 
 
 def test_killed_step_is_named(tmp_path: Path) -> None:
