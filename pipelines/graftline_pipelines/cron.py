@@ -97,11 +97,13 @@ def parse(text: str) -> Cron:
             fix="Write second, minute, hour, day of month, month and day of week: "
             "'0 30 2 * * *' is every day at 02:30:00.",
         )
-    values = [_field(text, field, *bounds) for field, bounds in zip(fields, _FIELDS, strict=True)]
+    second, minute, hour, day, month, weekday = (
+        _field(text, field, *bounds) for field, bounds in zip(fields, _FIELDS, strict=True)
+    )
     any_day, any_weekday = (
         any(part[0] in "*?" for part in fields[index].split(",")) for index in (3, 5)
     )
-    cron = Cron(text, *values, any_day=any_day, any_weekday=any_weekday)
+    cron = Cron(text, second, minute, hour, day, month, weekday, any_day, any_weekday)
     _check_rate(cron)
     return cron
 

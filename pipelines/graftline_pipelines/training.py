@@ -10,7 +10,7 @@ the digest of what it was computed from, and is found again from any graph.
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kfp import dsl
 
@@ -47,7 +47,7 @@ class Graph:
         settings = self.settings
         step = pool_of_step or function.__name__
         pool = pool_of(step, settings.pools, settings.assign)
-        target = "gpu" if pool.accelerator is not None else "cpu"
+        target: Literal["cpu", "gpu"] = "gpu" if pool.accelerator is not None else "cpu"
         component = dsl.component(
             func=function,
             base_image=settings.images.reference(target),
