@@ -44,7 +44,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "onnx": _placed(exported.get("onnx"), run.run_dir / "model.onnx"),
         "parity": exported.get("parity"),
         "registered": {key: promoted.get(key) for key in ("name", "version", "alias")},
-        "report": _placed(evaluated.get("report"), run.run_dir / "report.html"),
+        "report": _placed(evaluated.get("report_file"), run.run_dir / "report.html"),
         "tracking_run": promoted.get("run_id"),
         "seconds": {**run.seconds, "total": round(run.total_seconds, 2)},
     }
