@@ -97,6 +97,7 @@ def run(
     started = time.monotonic()
     settings = with_absolute_paths(settings)
     pipeline = build(settings, run_id)
+    console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,

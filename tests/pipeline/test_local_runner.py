@@ -109,6 +109,15 @@ def test_results_progress_and_logs_are_in_the_runs_folder(
     assert dict(os.environ) == before and RUN_DIR_VARIABLE not in os.environ
 
 
+def test_steps_are_told_on_standard_output_while_kfp_is_quiet(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    local.run(SETTINGS, pipeline_of(good), runs_dir=tmp_path, console=Console())
+    shown = capfd.readouterr().out
+    assert "counted 3" in shown and "done in" in shown
+    assert "a line of a library" not in shown
+
+
 def test_error_of_a_step_is_its_own_with_name_and_log(tmp_path: Path) -> None:
     with pytest.raises(local.StepFailed) as caught:
         run(tmp_path, good, wrong)
