@@ -132,11 +132,9 @@ class FileStore(Store):
         target = self._path(key)
         if if_absent and target.exists():
             return False
-        with (
-            self._translated(key, "write"),
-            path.open("rb") as source,
-            self._temporary(source) as temporary,
-        ):
+        with translated(str(path), "read"):
+            source = path.open("rb")
+        with source, self._translated(key, "write"), self._temporary(source) as temporary:
             if if_absent:
                 return self._publish_if_absent(temporary, target)
             self._publish(temporary, target)

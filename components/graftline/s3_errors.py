@@ -5,7 +5,6 @@ import os
 from botocore import exceptions as boto
 
 from graftline.errors import (
-    IntegrityError,
     NoSpace,
     PreconditionFailed,
     StoreAccessDenied,
@@ -36,7 +35,6 @@ CONNECTION = (
     boto.FlexibleChecksumError,
     ConnectionError,
     TimeoutError,
-    IntegrityError,
 )
 
 
@@ -66,6 +64,11 @@ def code_of(error: BaseException | None) -> str:
     if not isinstance(error, boto.ClientError):
         return ""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def no_connection(error: Exception) -> bool:
+    """Whether nobody answered at all: no such host, a closed port."""
+    return isinstance(error, boto.EndpointConnectionError | boto.ConnectTimeoutError)
 
 
 def worth_retrying(error: Exception) -> bool:

@@ -9,8 +9,10 @@ retries count tries rather than time and do not cover the reading of a body, so 
 import base64
 import contextlib
 import hashlib
+import math
 import os
 import random
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from graftline.errors import (
+    ConfigurationError,
     IntegrityError,
     PreconditionFailed,
     StoreAccessDenied,
@@ -33,6 +36,7 @@ from graftline.s3_errors import (
     Truncated,
     code_of,
     no_bucket,
+    no_connection,
     translated,
     worth_retrying,
 )
@@ -40,15 +44,31 @@ from graftline.store import ObjectInfo, Store, checked_key
 
 PATIENCE_VARIABLE = "GRAFTLINE_S3_PATIENCE"  # seconds
 PATIENCE = 120.0
-SHA256 = "sha256"  # the user-metadata key
+FIRST_CONTACT = 15.0  # seconds: an endpoint that never answered is more likely misspelt than busy
+SHA256 = "graftline-sha256"  # keys of user metadata
+WRITER = "graftline-writer"
 CONNECTIONS = 32
 
 T = TypeVar("T")
 
 
 def patience() -> float:
-    """Seconds that one request, with its repetitions, may take."""
-    return float(os.environ.get(PATIENCE_VARIABLE, PATIENCE))
+    """Seconds that one request, with its repetitions, may take.
+
+    Raises:
+        ConfigurationError: The variable holds something else than a number of seconds.
+    """
+    text = os.environ.get(PATIENCE_VARIABLE, str(PATIENCE))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise ConfigurationError(
+            f"{PATIENCE_VARIABLE}={text!r} is not a number of seconds",
+            fix=f"Remove it (then {PATIENCE:g} s is taken), or set it to a number above 0.",
+        )
+    return seconds
 
 
 def _new_client() -> Any:
@@ -69,25 +89,46 @@ def _new_client() -> Any:
     )
 
 
-class S3Store(Store):
-    """A bucket, or a prefix in it."""
+class Connection:
+    """A boto client for each process, since connections do not survive a fork.
 
-    def __init__(self, bucket: str, prefix: str = "", client: Any = None) -> None:
-        self.bucket = bucket
-        self.prefix = prefix.strip("/")
-        self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
-        self._clients: dict[int, Any] = {} if client is None else {os.getpid(): client}
+    Attributes:
+        answered: Whether the endpoint has ever answered.
+    """
+
+    def __init__(self) -> None:
+        self.answered = False
+        self._clients: dict[int, Any] = {}
+        self._lock = threading.Lock()
 
     @property
     def client(self) -> Any:
-        """The boto client of this process (connections do not survive a fork)."""
+        """This process's client."""
         pid = os.getpid()
-        if pid not in self._clients:
-            try:
+        with self._lock:
+            if pid not in self._clients:
                 self._clients = {pid: _new_client()}
-            except Exception as error:
-                raise translated(error, self.uri, "open", "the configured endpoint") from error
-        return self._clients[pid]
+            return self._clients[pid]
+
+
+class S3Store(Store):
+    """A bucket, or a prefix in it."""
+
+    def __init__(
+        self, bucket: str, prefix: str = "", connection: "Connection | None" = None
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
+        self._connection = connection or Connection()
+
+    @property
+    def client(self) -> Any:
+        """The boto client of this process."""
+        try:
+            return self._connection.client
+        except OURS as error:
+            raise translated(error, self.uri, "open", "the configured endpoint") from error
 
     def name(self, key: str) -> str:
         """The full name of a key within the bucket."""
@@ -100,14 +141,18 @@ class S3Store(Store):
             StoreError: Of the kind that says what to do.
         """
         client = self.client
-        deadline = time.monotonic() + patience()
+        started, allowed = time.monotonic(), patience()
         pause = 0.1
         while True:
             try:
-                return work()
+                done = work()
+                self._connection.answered = True
+                return done
             except OURS as error:
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 -- spreads retries, no secret
-                if not worth_retrying(error) or time.monotonic() + wait > deadline:
+                if no_connection(error) and not self._connection.answered:
+                    allowed = min(allowed, FIRST_CONTACT)
+                if not worth_retrying(error) or time.monotonic() + wait > started + allowed:
                     uri = f"{self.uri}/{key}".rstrip("/")
                     raise translated(error, uri, action, client.meta.endpoint_url) from error
             time.sleep(wait)
@@ -122,15 +167,20 @@ class S3Store(Store):
         return self._read(key)
 
     def _read(self, key: str) -> tuple[bytes, str]:
+        doubtful: list[str] = []
+
         def work() -> tuple[bytes, str]:
             answer = self.client.get_object(Bucket=self.bucket, Key=self.name(key))
             data = _body(answer)
-            stored = answer["Metadata"].get(SHA256)
-            if stored is not None and hashlib.sha256(data).hexdigest() != stored:
-                raise IntegrityError(
-                    f"{self.uri}/{key} does not have the sha256 it was written with",
-                    fix="The object is damaged in the store: remove it, then run again.",
-                )
+            digest, stored = hashlib.sha256(data).hexdigest(), answer["Metadata"].get(SHA256)
+            right = digest == stored if stored else _is_md5_of(data, answer)
+            if not right and digest not in doubtful:
+                doubtful.append(digest)
+                raise Truncated("the bytes do not have the digest of the object")
+            # What comes twice alike is what the object holds: damage where we wrote it; what
+            # others wrote may have an ETag that only looks like an MD5.
+            if not right and stored:
+                raise damaged(f"{self.uri}/{key}")
             return data, str(answer["ETag"])
 
         return self.attempt(work, "read", key)
@@ -196,7 +246,7 @@ class S3Store(Store):
                     Key=self.name(key),
                     Body=data,
                     ContentMD5=md5(data),
-                    Metadata={SHA256: digest, "writer": writer},
+                    Metadata={SHA256: digest, WRITER: writer},
                     **condition,
                 )
             except Exception as error:
@@ -217,7 +267,7 @@ class S3Store(Store):
             if code_of(error) in ABSENT:
                 return None
             raise
-        return str(answer["ETag"]) if answer["Metadata"].get("writer") == writer else None
+        return str(answer["ETag"]) if answer["Metadata"].get(WRITER) == writer else None
 
     @override
     def exists(self, key: str) -> bool:
@@ -311,12 +361,29 @@ class S3Store(Store):
     @override
     def child(self, prefix: str) -> "S3Store":
         below = checked_key(prefix.strip("/"))
-        return S3Store(self.bucket, f"{self.prefix}/{below}".strip("/"), self.client)
+        return S3Store(self.bucket, f"{self.prefix}/{below}".strip("/"), self._connection)
 
 
 def md5(data: bytes) -> str:
     """The Content-MD5 header, which makes the server refuse a body that was changed underway."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def damaged(uri: str) -> IntegrityError:
+    """The error for an object whose bytes are not those that were written."""
+    return IntegrityError(
+        f"{uri} does not have the sha256 it was written with",
+        fix="The object is damaged in the store: remove it, then run again.",
+    )
+
+
+def _is_md5_of(data: bytes, answer: dict[str, Any]) -> bool:
+    """Whether the ETag is the MD5 of these bytes, or cannot be (parts, encryption)."""
+    tag = str(answer["ETag"]).strip('"')
+    encrypted = "aws:kms" in str(answer.get("ServerSideEncryption"))
+    if len(tag) != 32 or encrypted or answer.get("SSECustomerAlgorithm"):
+        return True
+    return hashlib.md5(data, usedforsecurity=False).hexdigest() == tag
 
 
 def _body(answer: dict[str, Any]) -> bytes:

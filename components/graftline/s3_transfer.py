@@ -5,17 +5,19 @@ import hashlib
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from graftline.errors import IntegrityError, PreconditionFailed, StoreError
+from graftline.errors import PreconditionFailed, StoreError
 from graftline.file_store import translated as os_errors
 from graftline.s3_errors import Truncated, code_of
-from graftline.s3_store import SHA256, S3Store, md5
+from graftline.s3_store import SHA256, WRITER, S3Store, damaged, md5
 
 PART = 16 * 2**20  # with 4 at once: 64 MiB of memory, files up to 160 GB
 PARTS_AT_ONCE = 4
+RANGE = 64 * 2**20  # what one request may fetch: patience counts anew for each
 CHUNK = 2**20
 
 
@@ -42,7 +44,7 @@ def upload(store: S3Store, path: Path, key: str, *, if_absent: bool) -> bool:
 def _upload_parts(store: S3Store, path: Path, key: str, *, if_absent: bool) -> bool:
     place = {"Bucket": store.bucket, "Key": store.name(key)}
     digest, writer = _sha256(path), uuid.uuid4().hex
-    metadata = {SHA256: digest, "writer": writer}
+    metadata = {SHA256: digest, WRITER: writer}
     started = store.attempt(
         lambda: store.client.create_multipart_upload(**place, Metadata=metadata), "write", key
     )
@@ -111,10 +113,7 @@ def download(store: S3Store, key: str, path: Path) -> None:
             if expected is None or _sha256(temporary) == expected:
                 break
             if last:
-                raise IntegrityError(
-                    f"{store.uri}/{key} does not have the sha256 it was written with",
-                    fix="The object is damaged in the store: remove it, then run again.",
-                )
+                raise damaged(f"{store.uri}/{key}")
         with os_errors(str(path), "write"):
             temporary.replace(path)
     finally:
@@ -128,18 +127,20 @@ def _download_once(store: S3Store, key: str, path: Path) -> str | None:
     size = int(head["ContentLength"])
     with os_errors(str(path), "write"), path.open("wb") as stream:
 
-        def work() -> None:
+        def work(stop: int) -> None:
             start = stream.tell()
-            if start == size:
+            if start == stop:
                 return
-            answer = store.client.get_object(**place, Range=f"bytes={start}-", IfMatch=head["ETag"])
+            wanted = f"bytes={start}-{stop - 1}"
+            answer = store.client.get_object(**place, Range=wanted, IfMatch=head["ETag"])
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)
-            if stream.tell() != size:
+            if stream.tell() != stop:
                 raise Truncated(f"{stream.tell()} of {size} bytes came")
 
         try:
-            store.attempt(work, "read", key)
+            for stop in [*range(RANGE, size, RANGE), size]:
+                store.attempt(partial(work, stop), "read", key)
         except PreconditionFailed as error:
             raise StoreError(
                 f"{store.uri}/{key} was replaced while it was read", fix="Run again."

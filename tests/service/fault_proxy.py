@@ -1,0 +1,126 @@
+"""A TCP proxy before a real S3 server that spoils what passes through it, as a network does.
+
+One request a connection. Each fault is a name and the requests it strikes::
+
+    with FaultProxy(server_port) as proxy:
+        proxy.faults = [("503", 2), ("flip", 1)]     # the next two, then one more
+
+Faults: ``503``, ``403``, ``reset`` (before the server sees anything), ``lost`` (the server did
+it, its answer is lost), ``truncate``, ``flip`` (one bit of the answer's body), ``stall``.
+"""
+
+import re
+import socket
+import struct
+import threading
+from collections import Counter
+
+XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>by the proxy</Message></Error>"
+ANSWERS = {"503": ("503 Slow Down", "SlowDown"), "403": ("403 Forbidden", "AccessDenied")}
+
+
+class FaultProxy:
+    def __init__(self, server: str, stall_seconds: float = 60) -> None:
+        self.server = ("127.0.0.1", int(server.rpartition(":")[2]))
+        self.faults: list[tuple[str, int]] = []
+        self.only: str | None = None  # strike requests of this method alone
+        self.requests: Counter[str] = Counter()
+        self.released = threading.Event()
+        self.stall_seconds = stall_seconds
+        self.lock = threading.Lock()
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def __enter__(self) -> "FaultProxy":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _fault(self, method: str) -> str | None:
+        with self.lock:
+            self.requests[method] += 1
+            if not self.faults or self.only not in (None, method):
+                return None
+            name, left = self.faults[0]
+            self.faults = ([(name, left - 1)] if left > 1 else []) + self.faults[1:]
+            return name
+
+    def _serve(self, client: socket.socket) -> None:
+        with client:
+            try:
+                head, body = read_message(client)
+                if not head:
+                    return
+                fault = self._fault(head.split(b" ", 1)[0].decode())
+                if fault in ANSWERS:
+                    status, code = ANSWERS[fault]
+                    text = XML.format(code).encode()
+                    client.sendall(
+                        f"HTTP/1.1 {status}\r\nContent-Type: application/xml\r\nConnection: close"
+                        f"\r\nContent-Length: {len(text)}\r\n\r\n".encode()
+                        + text
+                    )
+                elif fault == "reset":
+                    reset(client)
+                elif fault == "stall":
+                    self.released.wait(self.stall_seconds)
+                else:
+                    self._pass_on(client, head, body, fault)
+            except OSError:
+                return
+
+    def _pass_on(self, client: socket.socket, head: bytes, body: bytes, fault: str | None) -> None:
+        bare = re.sub(rb"\r\n(Connection|Expect): [^\r]*", b"", head, flags=re.I)
+        with socket.create_connection(self.server) as upstream:
+            upstream.sendall(bare[:-2] + b"Connection: close\r\n\r\n" + body)
+            answer = b"".join(iter(lambda: upstream.recv(2**16), b""))
+        start = answer.index(b"\r\n\r\n") + 4
+        if fault == "lost" or (fault == "truncate" and start == len(answer)):
+            reset(client)
+            return
+        spoilt = bytearray(answer)
+        if fault == "flip" and len(answer) > start:
+            spoilt[start + (len(answer) - start) // 2] ^= 1
+        if fault == "truncate":
+            spoilt = spoilt[: start + (len(answer) - start) // 2]
+        client.sendall(spoilt)
+
+
+def read_message(stream: socket.socket) -> tuple[bytes, bytes]:
+    """Head and body of one request."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = stream.recv(2**16)
+        if not piece:
+            return b"", b""
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    if b"100-continue" in head.lower():
+        stream.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+    found = re.search(rb"content-length: *(\d+)", head, flags=re.I)
+    length = int(found.group(1)) if found else 0
+    pieces, have = [body], len(body)
+    while have < length:
+        piece = stream.recv(2**20)
+        if not piece:
+            return b"", b""
+        pieces.append(piece)
+        have += len(piece)
+    return head + b"\r\n\r\n", b"".join(pieces)
+
+
+def reset(stream: socket.socket) -> None:
+    """Close with RST rather than FIN."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.close()
