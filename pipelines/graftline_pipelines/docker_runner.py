@@ -8,7 +8,7 @@ code read, and only then removed.
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -29,6 +29,7 @@ PASSED_ON = re.compile(
 )
 LOCAL_HOSTS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])([:/]|$)")
 AWS_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")  # not in there
+DOCKER_SOCKET = "/var/run/docker.sock"
 SHARED_MEMORY = "1g"  # images pass between the processes of a step there
 PROCESSES = 4096
 REAL_MEMORY_SHARE = 0.9  # of the machine's, for one step
@@ -62,7 +63,7 @@ class WaitingTaskHandler(docker_task_handler.DockerTaskHandler):  # type: ignore
 
 def patient_client() -> Any:
     """A client that waits for a step that is silent; the SDK's own gives up after 60 s."""
-    return docker.from_env(timeout=None)
+    return docker.from_env(timeout=None, environment=_engine_variables())
 
 
 def run_to_the_end(client: Any, image: str, command: list[str], **arguments: Any) -> int:
@@ -86,6 +87,21 @@ def run_to_the_end(client: Any, image: str, command: list[str], **arguments: Any
             container.remove(force=True)
 
 
+def require_engine(settings: RunSettings, say: Callable[[str], None]) -> None:
+    """See that an engine answers and has, or can get, each image that the run names.
+
+    Args:
+        settings: The run file.
+        say: Told what takes long.
+
+    Raises:
+        ConfigurationError: No engine answers, or an image is not to be had.
+    """
+    with contextlib.closing(_engine()) as client:
+        for target in _targets(settings):
+            _find_image(client, settings.images.reference(target), say)
+
+
 def hardened_runner(run_dir: Path, settings: RunSettings) -> DockerRunner:
     """The runner of a local run in containers, and the corrected handler put in KFP's place.
 
@@ -94,15 +110,10 @@ def hardened_runner(run_dir: Path, settings: RunSettings) -> DockerRunner:
         settings: The run file, with local paths made absolute.
 
     Raises:
-        ConfigurationError: No engine answers, or the image is not there.
+        ConfigurationError: No engine answers.
     """
-    client = _engine()
-    try:
-        for target in _targets(settings):
-            _find_image(client, settings.images.reference(target))
+    with contextlib.closing(_engine()) as client:
         owner = _user(client)
-    finally:
-        client.close()
     written = [run_dir, *_written(settings)]
     _hand_over(written, owner["user"])
     # KFP picks the handler by the runner's exact class, so that a class of our own is refused.
@@ -131,26 +142,51 @@ def _targets(settings: RunSettings) -> list[Literal["cpu", "gpu"]]:
 
 
 def _engine() -> Any:
+    variables = _engine_variables()
     try:
-        client = docker.from_env()
+        client = docker.from_env(environment=variables)
         client.ping()
     except DockerException as error:
         raise ConfigurationError(
             "--runner docker: no container engine answers",
-            why=str(error),
-            fix="Start Docker; or `podman system service --time=0 unix:///tmp/podman.sock &` and "
-            "set DOCKER_HOST=unix:///tmp/podman.sock; or leave `--runner docker` out.",
+            why=f"{variables.get('DOCKER_HOST') or f'unix://{DOCKER_SOCKET}'}: {_reason(error)}.",
+            fix="Start Docker, or podman's service: `podman system service --time=0 "
+            "unix:///tmp/podman.sock &` and `export DOCKER_HOST=unix:///tmp/podman.sock`. Or leave "
+            "`--runner docker` out: the steps then run as processes.",
         ) from None
     return client
 
 
-def _find_image(client: Any, image: str) -> None:
+def _engine_variables() -> dict[str, str]:
+    """The environment that names the engine; without ``DOCKER_HOST``, the first socket found."""
+    variables = dict(os.environ)
+    runtime = variables.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    rootless = [f"{runtime}/docker.sock", f"{runtime}/podman/podman.sock"]
+    if not variables.get("DOCKER_HOST"):
+        for path in (DOCKER_SOCKET, *rootless, "/run/podman/podman.sock"):
+            if os.access(path, os.W_OK):
+                return {**variables, "DOCKER_HOST": f"unix://{path}"}
+    return variables
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, from below the layers of the HTTP client."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return str(error)
+
+
+def _find_image(client: Any, image: str, say: Callable[[str], None]) -> None:
     try:
         client.images.get(image)
     except ImageNotFound:
         pass
     else:
         return
+    say(f"Pulling {image}: it is not on this machine, and some gigabytes")
     try:
         client.images.pull(image)
     except APIError as error:
@@ -158,8 +194,13 @@ def _find_image(client: Any, image: str) -> None:
             f"images: {image} is neither on this machine nor to be had",
             why=str(error.explanation or error),
             fix="Build it with `make images`, or set `images.registry` and `images.tag` to one "
-            "that exists.",
+            f"that exists. On this machine: {_images_here(client) or 'none'}.",
         ) from None
+
+
+def _images_here(client: Any) -> str:
+    names = sorted(name for image in client.images.list() for name in image.tags)
+    return ", ".join(name for name in names if "graftline-" in name)
 
 
 def _user(client: Any) -> dict[str, Any]:

@@ -91,6 +91,10 @@ def run(
     Raises:
         StepFailed: with the step's own error.
     """
+    if runner == "docker":  # before the run has a folder
+        from graftline_pipelines.docker_runner import require_engine
+
+        require_engine(settings, console.print)
     run_id = new_run_id(settings.name)
     run_dir = (runs_dir / run_id).absolute()
     _make_folders(run_dir)

@@ -255,14 +255,27 @@ class ImageSettings(Section):
     tag: str = "0.1.0"
     """Tag, or digest as `sha256:...`, of `graftline-cpu` and `graftline-gpu`. `latest` is refused
     at submission."""
+    gpu_tag: str | None = None
+    """The same for `graftline-gpu` alone: needed with digests, since each image has its own."""
     require_digest: bool = False
     """Refuse at submission an image that is named by a tag: a tag can be moved, a digest cannot."""
 
     def reference(self, target: Literal["cpu", "gpu"]) -> str:
-        """The full reference of one of the two images."""
+        """The full reference of one of the two images.
+
+        Raises:
+            ConfigurationError: The gpu image is wanted, and the only digest is the cpu image's.
+        """
+        tag = (self.gpu_tag or self.tag) if target == "gpu" else self.tag
+        pinned = tag.startswith("sha256:")
+        if target == "gpu" and pinned and not self.gpu_tag:
+            raise ConfigurationError(
+                f"images.tag: {tag} names one image, and a pool with accelerators needs another",
+                why="A digest is that of graftline-cpu or of graftline-gpu, never of both.",
+                fix="Set `images.gpu_tag` to the digest of graftline-gpu.",
+            )
         prefix = f"{self.registry.rstrip('/')}/" if self.registry else ""
-        separator = "@" if self.tag.startswith("sha256:") else ":"
-        return f"{prefix}graftline-{target}{separator}{self.tag}"
+        return f"{prefix}graftline-{target}{'@' if pinned else ':'}{tag}"
 
 
 class ScheduleSettings(Section):

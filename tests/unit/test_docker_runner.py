@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines import docker_runner
+from graftline_pipelines import docker_runner, local
 from graftline_pipelines.settings import RunSettings
 
 
@@ -131,11 +132,46 @@ def test_the_keys_of_a_profile_reach_the_container(
     assert "AWS_ACCESS_KEY_ID" not in docker_runner._environment(tmp_path, settings())
 
 
-def test_without_an_engine_the_remedy_is_named(
+def test_without_an_engine_the_remedy_is_named_before_a_folder_is_made(
     settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     with pytest.raises(ConfigurationError) as caught:
-        docker_runner.hardened_runner(tmp_path / "run", settings())
+        local.run(
+            settings(),
+            lambda _settings, _run_id: pytest.fail("the graph was built"),
+            runs_dir=tmp_path / "runs",
+            console=Console(),
+            runner="docker",
+        )
+    assert f"unix://{tmp_path}/no.sock: No such file or directory." in str(caught.value)
     assert "podman system service" in str(caught.value)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "runs").exists()
+    with pytest.raises(ConfigurationError, match="no container engine answers"):
+        docker_runner.hardened_runner(tmp_path / "run", settings())
+
+
+def test_podman_s_socket_is_found_where_docker_has_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.setattr(docker_runner, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "podman").mkdir()
+    podman = tmp_path / "podman" / "podman.sock"
+    podman.touch()
+    assert docker_runner._engine_variables()["DOCKER_HOST"] == f"unix://{podman}"
+    (tmp_path / "docker.sock").touch()
+    assert docker_runner._engine_variables()["DOCKER_HOST"] == f"unix://{tmp_path}/docker.sock"
+    monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
+    assert docker_runner._engine_variables()["DOCKER_HOST"] == "tcp://elsewhere:2375"
+
+
+def test_each_image_has_a_digest_of_its_own(settings: Any) -> None:
+    cpu, gpu = f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+    pinned = settings(images={"registry": "r.example.com/ml/", "tag": cpu, "gpu_tag": gpu}).images
+    assert pinned.reference("cpu") == f"r.example.com/ml/graftline-cpu@{cpu}"
+    assert pinned.reference("gpu") == f"r.example.com/ml/graftline-gpu@{gpu}"
+    assert settings(images={"tag": "7"}).images.reference("gpu") == "graftline-gpu:7"
+    with pytest.raises(ConfigurationError, match="gpu_tag"):
+        settings(images={"tag": cpu}).images.reference("gpu")
