@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,20 @@ def test_packages_come_from_the_constraints_and_leave_no_cache() -> None:
                 assert "-c /constraints.txt" in installed or "--no-deps" in installed, installed
                 environment = " ".join(_all(name, "ENV"))
                 assert "PIP_NO_CACHE_DIR=1" in environment
+
+
+def test_every_requirement_has_an_exact_version() -> None:
+    def name(requirement: str) -> str:
+        return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=~!; ]", requirement)[0]).lower()
+
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^=\s;]+", pin) for pin in pins)
+    names = [name(pin) for pin in pins]
+    assert len(names) == len(set(names))
+    asked = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {name(requirement) for requirement in asked} <= set(names)
 
 
 def test_the_steps_cannot_install_anything() -> None:
