@@ -13,12 +13,21 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
 POLL_SECONDS = 0.2
+
+
+class _Count(MofNCompleteColumn):
+    """How many of how many are done; nothing where no one knows how many there will be."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) if task.total is not None else Text()
 
 
 class StepFollower:
@@ -39,7 +48,7 @@ class StepFollower:
             TextColumn("[bold]{task.fields[step]:<18}"),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            _Count(),
             TimeElapsedColumn(),
             console=console,
             transient=True,
