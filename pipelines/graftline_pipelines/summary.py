@@ -17,7 +17,7 @@ from graftline_pipelines.settings import RunSettings
 def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     """The result of a run, from what its steps recorded.
 
-    The report and the ONNX file are also put into the run's folder under short names.
+    The report and the exported files are also put into the run's folder under short names.
     """
 
     def result(step: str) -> Mapping[str, Any]:
@@ -27,6 +27,9 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     extracted = result("extract_features")
     evaluated, exported, promoted = result("evaluate"), result("export_onnx"), result("promote")
     test = evaluated.get("test", {})
+    onnx = exported.get("onnx")
+    for file in Path(onnx).parent.iterdir() if onnx else ():
+        _placed(str(file), run.run_dir / file.name)
     return {
         "run_id": run.run_id,
         "run_dir": str(run.run_dir),
@@ -41,7 +44,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "reused": extracted.get("reused"),
         "test": test,
         "verdict": evaluated.get("verdict"),
-        "onnx": _placed(exported.get("onnx"), run.run_dir / "model.onnx"),
+        "onnx": str(run.run_dir / Path(onnx).name) if onnx else None,
         "parity": exported.get("parity"),
         "registered": {key: promoted.get(key) for key in ("name", "version", "alias")},
         "report": _placed(evaluated.get("report_file"), run.run_dir / "report.html"),
@@ -56,6 +59,8 @@ def _placed(source: str | None, target: Path) -> str | None:
         return None
     try:
         target.hardlink_to(source)
+    except FileExistsError:
+        return str(target)
     except OSError:
         shutil.copyfile(source, target)
     return str(target)
