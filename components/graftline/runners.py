@@ -12,10 +12,14 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from graftline import machine
 from graftline.onnx_graph import INPUT
 
 Array = npt.NDArray[np.float32]
 CPU_ENGINES = ("onnxruntime", "openvino", "torch")
+
+# How libraries that have no exception of their own for it say that memory ran out.
+_OUT_OF_MEMORY = ("can't allocate memory", "failed to allocate", "bad_alloc", "out of memory")
 
 
 class Runner(Protocol):
@@ -62,10 +66,12 @@ class OpenVinoRunner:
 
     kind = "openvino"
 
-    def __init__(self, graph: bytes, *, precision: str, lanes: int) -> None:
+    def __init__(self, graph: bytes, *, precision: str, lanes: int, keep: bool = False) -> None:
         import openvino
 
         core = openvino.Core()
+        if keep:  # compiling takes seconds
+            core.set_property({"CACHE_DIR": str(machine.cache_folder() / "openvino")})
         self.precision = precision
         self._model = core.compile_model(
             core.read_model(graph),
@@ -106,3 +112,13 @@ class TorchRunner:
         with torch.inference_mode(), torch.autocast("cpu", enabled=self.precision == "bf16"):
             features: Array = self._module(images).float().flatten(1).numpy()
         return features
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library failed for want of memory."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(
+        sign in text for sign in _OUT_OF_MEMORY
+    )

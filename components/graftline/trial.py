@@ -1,0 +1,245 @@
+"""Which library runs a network fastest on this machine, and whether it computes the same.
+
+Both answers are remembered on the machine: a later run opens its engine without measuring again.
+"""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from graftline import machine, onnx_graph
+from graftline.backbones import Backbone
+from graftline.errors import ConfigurationError
+from graftline.runners import (
+    Array,
+    OnnxRuntimeRunner,
+    OpenVinoRunner,
+    Runner,
+    TorchRunner,
+    is_out_of_memory,
+)
+from graftline.runtime import message
+
+SMALLEST_AGREEMENT = 0.9999  # cosine with PyTorch in fp32, below which an fp32 engine is not used
+TRIAL_BATCHES = 3
+SAMPLE_IMAGES = 16  # that agreement is measured on
+LIBRARIES = ("onnxruntime", "openvino", "timm", "torch")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close an engine is to PyTorch in fp32 on a sample.
+
+    Attributes:
+        cosine: The smallest over the sample.
+        difference: The largest absolute one, relative to the largest feature.
+        images: Size of the sample; 0 where the engine is PyTorch in fp32 itself.
+    """
+
+    cosine: float
+    difference: float
+    images: int
+
+    def to_dict(self) -> dict[str, float]:
+        """For JSON and metrics."""
+        return asdict(self)
+
+
+ITSELF = Agreement(1.0, 0.0, 0)
+
+
+class Candidates:
+    """Runners of one network, made once each, and compared with PyTorch.
+
+    Args:
+        module: In eval mode.
+        size: Side of the input in pixels.
+        precision: ``fp32`` or ``bf16``.
+        lanes: Cores that run batches of their own.
+        device: A CUDA device, or None for the CPU.
+    """
+
+    def __init__(
+        self, module: nn.Module, size: int, precision: str, lanes: int, device: str | None = None
+    ) -> None:
+        self.module, self.size, self.precision = module, size, precision
+        self.lanes, self.device = lanes, device
+        self.fingerprint = module.fingerprint("graph") if isinstance(module, Backbone) else None
+        self._runners: dict[tuple[str, int], Runner] = {}
+
+    def kinds(self) -> list[str]:
+        """What can run this precision here, the likely fastest first."""
+        if self.device is not None:
+            return ["cuda"]
+        if self.precision == "bf16":
+            return ["openvino", "torch"]
+        return ["onnxruntime", "openvino"]
+
+    def get(self, kind: str, batch: int) -> Runner:
+        """A runner for this batch size."""
+        if (kind, batch) not in self._runners:
+            self._runners[kind, batch] = self._build(kind, batch)
+        return self._runners[kind, batch]
+
+    def drop(self) -> None:
+        """Let go of all runners and their memory."""
+        self._runners.clear()
+        if self.device is not None:
+            torch.cuda.empty_cache()
+
+    def fastest(self, batch: int) -> str:
+        """The kind that ran a few batches fastest on this machine."""
+        kinds = self.kinds()
+        if len(kinds) == 1:
+            return kinds[0]
+        memory = machine.remembered("trials", self._key(batch)) if self.fingerprint else None
+        if memory is not None and memory.get("engine") in kinds:
+            return str(memory["engine"])
+        rates: dict[str, float] = {}
+        for kind in kinds:
+            try:
+                rates[kind] = self._rate(self.get(kind, batch), batch)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                log.info("%s cannot run this network: %s", kind, error)
+        if not rates:
+            return "torch"
+        best = max(rates, key=lambda kind: rates[kind])
+        told = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates.items())
+        message("Engine %s, by trial (images a second: %s).", best, told)
+        if self.fingerprint:
+            found = {"engine": best, "images_per_second": rates}
+            machine.remember("trials", self._key(batch), found)
+        return best
+
+    def checked(self, kind: str, batch: int) -> tuple[Runner, Agreement]:
+        """A runner that agrees with PyTorch; PyTorch itself where this kind does not."""
+        if kind == "torch" and self.precision == "fp32":
+            return self.get(kind, batch), ITSELF
+        try:
+            runner = self.get(kind, batch)
+            agreement = self._agreement(kind, runner, batch)
+        except Exception as error:
+            if is_out_of_memory(error) or isinstance(error, ConfigurationError):
+                raise
+            log.warning("%s cannot run this network, PyTorch does: %s", kind, error)
+            return self._plain(batch)
+        if self.precision == "fp32" and not agreement.cosine >= SMALLEST_AGREEMENT:
+            log.warning(
+                "%s differs from PyTorch on this network (cosine %.6f); PyTorch runs it.",
+                kind,
+                agreement.cosine,
+            )
+            return self._plain(batch)
+        return runner, agreement
+
+    def _plain(self, batch: int) -> tuple[Runner, Agreement]:
+        runner = self.get("torch", batch)
+        if self.precision == "fp32":
+            return runner, ITSELF
+        return runner, self._agreement("torch", runner, batch)
+
+    def _agreement(self, kind: str, runner: Runner, batch: int) -> Agreement:
+        """On a sample of smooth pictures with noise, always the same."""
+        key = self._key(batch) | {"kind": kind}
+        if self.fingerprint and (memory := machine.remembered("agreements", key)) is not None:
+            try:
+                return Agreement(**memory)
+            except TypeError:
+                log.debug("What was remembered of %s cannot be read.", kind)
+        images = min(batch, SAMPLE_IMAGES)
+        sample = np.zeros((batch, 3, self.size, self.size), np.float32)
+        sample[:images] = sample_batch(images, self.size)
+        agreement = compare(self.module, sample[:images], runner(sample)[:images])
+        if self.fingerprint:
+            machine.remember("agreements", key, agreement.to_dict())
+        return agreement
+
+    def _rate(self, runner: Runner, batch: int) -> float:
+        """Images a second with every core on batches of its own."""
+        sample = sample_batch(batch, self.size)
+        runner(sample)
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(
+            self.lanes, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+            started = time.perf_counter()
+            list(pool.map(lambda _: runner(sample), range(TRIAL_BATCHES * self.lanes)))
+            seconds = time.perf_counter() - started
+        torch.set_num_threads(threads)
+        return TRIAL_BATCHES * self.lanes * batch / seconds
+
+    def _build(self, kind: str, batch: int) -> Runner:
+        if kind == "cuda":
+            from graftline.cuda import CudaRunner
+
+            shape = (batch, 3, self.size, self.size)
+            return CudaRunner(
+                self.module, shape, precision=self.precision, device=self.device or "cuda"
+            )
+        if kind == "torch":
+            return TorchRunner(self.module, precision=self.precision)
+        if kind == "onnxruntime" and self.precision != "fp32":
+            raise ConfigurationError(
+                "ONNX Runtime computes in fp32 only on a CPU.",
+                fix="Use `engine: auto` or `openvino` with bf16.",
+            )
+        graph = onnx_graph.cached(self.module, batch, self.size, self.fingerprint)
+        if kind == "onnxruntime":
+            return OnnxRuntimeRunner(graph)
+        return OpenVinoRunner(
+            graph, precision=self.precision, lanes=self.lanes, keep=self.fingerprint is not None
+        )
+
+    def _key(self, batch: int) -> dict[str, Any]:
+        """What a measurement depends on."""
+        return {
+            "network": self.fingerprint,
+            "size": self.size,
+            "batch": batch,
+            "precision": self.precision,
+            "processor": machine.processor() if self.device is None else _device_name(self.device),
+            "cores": self.lanes,
+            "versions": " ".join(version(name) for name in LIBRARIES),
+        }
+
+
+def compare(module: nn.Module, images: Array, found: Array) -> Agreement:
+    """Features of a few images against the module's own in fp32.
+
+    Args:
+        module: In eval mode.
+        images: (N, 3, S, S), N at least 1.
+        found: (N, D).
+    """
+    with torch.inference_mode():
+        wanted = module(torch.from_numpy(images)).float().flatten(1).numpy()
+    norms = np.linalg.norm(wanted, axis=1) * np.linalg.norm(found, axis=1)
+    cosine = (wanted * found).sum(1) / np.maximum(norms, 1e-12)
+    largest = max(float(np.abs(wanted).max()), 1e-12)
+    difference = float(np.abs(wanted - found).max()) / largest
+    return Agreement(float(cosine.min()), difference, len(images))
+
+
+def sample_batch(batch: int, size: int) -> npt.NDArray[np.float32]:
+    """(batch, 3, size, size) smooth normalised pictures with some noise, always the same."""
+    generator = np.random.default_rng(0)
+    coarse = torch.from_numpy(generator.normal(size=(batch, 3, 8, 8)).astype(np.float32))
+    smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").numpy()
+    noise = generator.normal(scale=0.1, size=smooth.shape).astype(np.float32)
+    return np.ascontiguousarray(smooth + noise, dtype=np.float32)
+
+
+def _device_name(device: str) -> str:
+    return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"

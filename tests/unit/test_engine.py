@@ -1,0 +1,392 @@
+"""Engines against PyTorch in fp32, and byte against byte."""
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from graftline import engine as engine_module
+from graftline import machine
+from graftline.backbones import Backbone, build
+from graftline.decoding import DecodingWorkers, network_input
+from graftline.engine import Engine, forward_images, open_engine
+from graftline.errors import ConfigurationError, DataError
+from graftline.pixels import decode
+from graftline.preprocessing import Preprocessing
+from graftline.runners import is_out_of_memory
+from graftline.trial import sample_batch
+
+FP32_ENGINES = ("onnxruntime", "openvino", "torch")
+NETWORKS = ("timm/test_resnet", "timm/test_vit")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of this machine is neither read nor changed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[bytes]:
+    """37 JPEG files of several sizes: crops of scikit-learn's two photographs."""
+    from sklearn.datasets import load_sample_images
+
+    generator = np.random.default_rng(0)
+    files = []
+    for number in range(37):
+        photo = load_sample_images().images[number % 2]
+        top, left = generator.integers(0, 200, 2)
+        height, width = generator.integers(90, 220, 2)
+        stream = io.BytesIO()
+        part = photo[top : top + height, left : left + width]
+        Image.fromarray(part).save(stream, "JPEG", quality=90)
+        files.append(stream.getvalue())
+    return files
+
+
+@pytest.fixture(scope="module")
+def network() -> Callable[[str], Backbone]:
+    made: dict[str, Backbone] = {}
+
+    def get(name: str) -> Backbone:
+        if name not in made:
+            made[name] = build(name, weights="random", image_size=96).eval()
+        return made[name]
+
+    return get
+
+
+def eager(backbone: Backbone, images: list[bytes]) -> np.ndarray:
+    """The reference: one image after the other, PyTorch, fp32."""
+    prepare = backbone.spec.preprocessing
+    with torch.inference_mode():
+        rows = [backbone(prepare.apply(decode(data))[None])[0] for data in images]
+    return torch.stack(rows).numpy()
+
+
+def features(engine: Engine, images: list[bytes]) -> np.ndarray:
+    return np.concatenate(list(engine.run(images)))
+
+
+def opened(backbone: nn.Module, prepare: Preprocessing | None = None, **options: object) -> Engine:
+    if prepare is None:
+        assert isinstance(backbone, Backbone)
+        prepare = backbone.spec.preprocessing
+    return open_engine(backbone, prepare, **{"engine": "torch", **options})  # type: ignore[arg-type]
+
+
+def cosines(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+    return (found * wanted).sum(1) / lengths
+
+
+@pytest.mark.parametrize("kind", FP32_ENGINES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_features_and_labels_are_those_of_eager_fp32(
+    name: str, kind: str, network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    backbone = network(name)
+    engine = opened(backbone, engine=kind)
+    found, wanted = features(engine, photos), eager(backbone, photos)
+    assert engine.kind == kind and found.dtype == np.float32
+    assert cosines(found, wanted).min() > 0.999999
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+    head = np.random.default_rng(1).normal(size=(wanted.shape[1], 10))
+    assert ((found @ head).argmax(1) == (wanted @ head).argmax(1)).all()
+    assert engine.agreement.cosine > 0.999999
+
+
+@pytest.mark.parametrize("kind", FP32_ENGINES)
+def test_equal_bytes_on_one_engine_whatever_the_cores_and_runs(
+    kind: str,
+    network: Callable[[str], Backbone],
+    photos: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backbone = network("timm/test_resnet")
+    first = features(opened(backbone, engine=kind), photos)
+    monkeypatch.setattr(machine, "cores", lambda: 5)
+    other = opened(backbone, engine=kind)
+    assert features(other, photos).tobytes() == first.tobytes()
+    assert features(other, photos).tobytes() == first.tobytes()
+    # After a restart an image stands at another place of another batch, the last one padded.
+    rest = features(other, photos[19:])
+    assert rest.tobytes() == first[19:].tobytes()
+    # Another batch size is another computation: equal to float tolerance.
+    smaller = features(opened(backbone, engine=kind, batch_size=5), photos)
+    np.testing.assert_allclose(smaller, first, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_is_close_and_says_how_close_on_the_images_themselves(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    backbone = network("timm/test_resnet")
+    for kind in ("openvino", "torch"):
+        engine = opened(backbone, engine=kind, precision="bf16")
+        opening = engine.agreement
+        found, wanted = features(engine, photos), eager(backbone, photos)
+        assert engine.precision == "bf16"
+        assert cosines(found, wanted).min() > 0.99
+        assert engine.agreement != opening and engine.agreement.images == 16
+        assert engine.agreement.cosine == pytest.approx(
+            cosines(found[:16], wanted[:16]).min(), abs=1e-6
+        )
+    assert not np.array_equal(found, wanted), "bf16 was not used"
+
+
+def test_bf16_is_refused_by_name_on_onnxruntime(network: Callable[[str], Backbone]) -> None:
+    with pytest.raises(ConfigurationError, match="fp32 only"):
+        opened(network("timm/test_resnet"), engine="onnxruntime", precision="bf16")
+
+
+@pytest.mark.parametrize(("key", "value"), [("engine", "tensorrt"), ("precision", "int8")])
+def test_unknown_choices_are_refused_with_the_known_ones(
+    key: str, value: str, network: Callable[[str], Backbone]
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        opened(network("timm/test_resnet"), **{key: value})
+    assert f"{key}: {value}" in refused.value.what and "auto" in (refused.value.fix or "")
+
+
+def test_auto_tries_once_and_remembers_on_this_machine(
+    network: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch, tmp_path: object
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backbone = network("timm/test_resnet")
+    rates = {"OnnxRuntimeRunner": 1.0, "OpenVinoRunner": 2.0}
+    tried: list[str] = []
+
+    def rate(self: object, runner: object, batch: int) -> float:
+        tried.append(type(runner).__name__)
+        return rates[tried[-1]]
+
+    monkeypatch.setattr("graftline.trial.Candidates._rate", rate)
+    assert opened(backbone, engine="auto").kind == "openvino"
+    assert sorted(tried) == sorted(rates)
+    assert opened(backbone, engine="auto").kind == "openvino"
+    assert len(tried) == 2
+    # Another batch size is another question.
+    assert opened(backbone, engine="auto", batch_size=4).kind == "openvino"
+    assert len(tried) == 4
+
+
+def test_an_engine_that_computes_something_else_is_not_used(
+    network: Callable[[str], Backbone], photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = network("timm/test_resnet")
+    monkeypatch.setattr(
+        "graftline.runners.OnnxRuntimeRunner.__call__",
+        lambda self, batch: np.ones((len(batch), backbone.spec.feature_dim), np.float32),
+    )
+    monkeypatch.setattr("graftline.machine.remembered", lambda *_: None)
+    engine = opened(backbone, engine="onnxruntime")
+    assert engine.kind == "torch"
+    assert cosines(features(engine, photos[:4]), eager(backbone, photos[:4])).min() > 0.999999
+
+
+def test_a_network_that_cannot_be_exported_runs_in_pytorch(photos: list[bytes]) -> None:
+    class Refuses(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if torch.onnx.is_in_onnx_export() or torch.compiler.is_compiling():
+                raise NotImplementedError
+            return images.mean((2, 3)) * 2
+
+    prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    engine = opened(Refuses(), prepare, engine="auto")
+    assert engine.kind == "torch"
+    wanted = np.stack([network_input(data, prepare).mean((1, 2)) * 2 for data in photos])
+    np.testing.assert_allclose(features(engine, photos), wanted, atol=1e-6)
+
+
+class Hungry(nn.Module):
+    """Asks the allocator for more than any machine has where a batch is above its limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self.limit = limit
+        self.batches: list[int] = []
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.batches.append(len(images))
+        if len(images) > self.limit:
+            torch.empty(2**50)
+        return images.mean((2, 3))
+
+
+def test_out_of_memory_halves_the_batch_and_goes_on(photos: list[bytes]) -> None:
+    prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    hungry = Hungry(limit=4)
+    engine = opened(hungry, prepare, batch_size=16)
+    found = features(engine, photos)
+    assert engine.batch_size == 4
+    wanted = np.stack([network_input(data, prepare).mean((1, 2)) for data in photos])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    hungry.batches.clear()
+    features(engine, photos)
+    assert set(hungry.batches) == {4}, "the smaller batch is kept"
+
+
+def test_out_of_memory_in_the_middle_loses_and_repeats_nothing(photos: list[bytes]) -> None:
+    prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    hungry = Hungry(limit=8)
+    engine = opened(hungry, prepare, batch_size=8)
+    read = 0
+
+    def reading():
+        nonlocal read
+        for data in photos:
+            read += 1
+            yield data
+
+    parts = []
+    for part in engine.run(reading()):
+        parts.append(part)
+        hungry.limit = 2  # from now on, as if another process had taken the memory
+    found = np.concatenate(parts)
+    wanted = np.stack([network_input(data, prepare).mean((1, 2)) for data in photos])
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert read == len(photos) and engine.batch_size == 2
+
+
+def test_no_memory_for_one_image_says_what_to_do(photos: list[bytes]) -> None:
+    prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    engine = opened(Hungry(limit=0), prepare, batch_size=4)
+    with pytest.raises(ConfigurationError, match="single image") as refused:
+        features(engine, photos)
+    assert "memory" in (refused.value.fix or "")
+
+
+def test_memory_errors_of_each_library_are_known() -> None:
+    with pytest.raises(RuntimeError) as of_torch:
+        torch.empty(2**50)
+    with pytest.raises(MemoryError) as of_numpy:
+        np.zeros(2**50)
+    assert is_out_of_memory(of_torch.value) and is_out_of_memory(of_numpy.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
+    assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+    assert not is_out_of_memory(DataError("the file says: out of memory"))
+
+
+def test_a_broken_image_is_named_by_its_position(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    engine = opened(network("timm/test_resnet"))
+    with pytest.raises(DataError, match="Image 21 cannot be decoded: the file is cut short"):
+        features(engine, [*photos[:21], photos[21][:500], *photos[22:]])
+
+
+def test_images_are_taken_as_they_are_needed(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    engine = opened(network("timm/test_resnet"), batch_size=2)
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield photos[read % len(photos)]
+
+    run = engine.run(endless())
+    for _ in range(5):
+        next(run)
+    assert read <= 2 * (5 + 2 * machine.cores() + 1)
+    run.close()  # type: ignore[attr-defined]
+
+
+def test_nothing_to_run_gives_nothing(network: Callable[[str], Backbone]) -> None:
+    backbone = network("timm/test_resnet")
+    assert list(opened(backbone).run([])) == []
+    nothing = forward_images(backbone, backbone.spec.preprocessing, [], total=0, description="none")
+    assert nothing.shape == (0, 0)
+
+
+def test_threads_of_the_caller_are_given_back(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    before = torch.get_num_threads()
+    features(opened(network("timm/test_resnet")), photos)
+    assert torch.get_num_threads() == before
+
+
+def test_a_large_photograph_is_read_at_a_fraction_within_tolerance(
+    network: Callable[[str], Backbone],
+) -> None:
+    from sklearn.datasets import load_sample_image
+
+    files = []
+    for name in ("china.jpg", "flower.jpg"):
+        photo = Image.fromarray(load_sample_image(name)).resize(
+            (1920, 1281), Image.Resampling.LANCZOS
+        )
+        stream = io.BytesIO()
+        photo.save(stream, "JPEG", quality=90)
+        files.append(stream.getvalue())
+    backbone = network("timm/test_resnet")
+    found = features(opened(backbone), files)
+    wanted = eager(backbone, files)
+    assert not np.array_equal(found, wanted), "it was decoded in full"
+    assert cosines(found, wanted).min() > 0.9995
+
+
+def test_the_sample_is_always_the_same() -> None:
+    assert sample_batch(2, 32).tobytes() == sample_batch(2, 32).tobytes()
+    assert engine_module.CPU_BATCH >= 1
+
+
+def test_decoding_workers_give_the_inputs_in_order(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    prepare = network("timm/test_resnet").spec.preprocessing
+    wanted = np.stack([prepare.apply(decode(data)).numpy() for data in photos])
+    found = []
+    with DecodingWorkers(prepare, batch_size=8, workers=2) as workers:
+        for slot, count in workers.batches(photos):
+            assert not workers.ring[slot, count:].any(), "the last batch is filled with zeros"
+            found.append(workers.ring[slot, :count].copy())
+            workers.release(slot)
+    assert [len(part) for part in found] == [8, 8, 8, 8, 5]
+    assert np.concatenate(found).tobytes() == wanted.tobytes()
+    assert not any(process.is_alive() for process in workers._processes)
+
+
+def test_decoding_workers_name_a_broken_image_and_end(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    prepare = network("timm/test_resnet").spec.preprocessing
+    images = [*photos[:11], b"no image", *photos[12:]]
+    with (
+        pytest.raises(DataError, match="Image 111 cannot be decoded: not an image"),
+        DecodingWorkers(prepare, batch_size=4, workers=1) as workers,
+    ):
+        for slot, _ in workers.batches(images, first=100):
+            workers.release(slot)
+
+
+def test_decoding_workers_can_be_left_in_the_middle(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    prepare = network("timm/test_resnet").spec.preprocessing
+    source = iter(photos * 3)
+    with DecodingWorkers(prepare, batch_size=4, workers=1) as workers:
+        next(workers.batches(source))
+    rest = list(source)  # nobody else reads on
+    assert 0 < len(rest) < 3 * len(photos)
+
+
+def test_a_decoding_worker_that_is_killed_is_an_error_not_a_wait(
+    network: Callable[[str], Backbone], photos: list[bytes]
+) -> None:
+    prepare = network("timm/test_resnet").spec.preprocessing
+    with (
+        pytest.raises(DataError, match="worker ended unexpectedly"),
+        DecodingWorkers(prepare, batch_size=4, workers=1) as workers,
+    ):
+        for slot, _ in workers.batches(photos):
+            workers._processes[0].kill()
+            workers.release(slot)
