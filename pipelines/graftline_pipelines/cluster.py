@@ -29,6 +29,7 @@ from graftline_pipelines.login import (
 )
 
 PAGE = 100
+ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
 def connect(host: str | None, namespace: str | None = None) -> "Cluster":
@@ -257,27 +258,55 @@ class Cluster:
         )
         return list(page.runs or [])
 
+    def going(self, schedule_id: str) -> list[Any]:
+        """The runs that a schedule started and that have not ended."""
+        page = self.call(
+            "listing the schedule's runs",
+            self.client.list_runs,
+            page_size=PAGE,
+            sort_by="created_at desc",
+            namespace=self.namespace,
+            filter=equals("recurring_run_id", schedule_id),
+        )
+        return [run for run in page.runs or [] if run.state not in ENDED]
+
     def stop(self, run_id: str) -> None:
         """Ask the server to end a run."""
         self.call(f"stopping the run {run_id}", self.client.terminate_run, run_id=run_id)
 
     def log(self, run_id: str, pod: str) -> str | None:
         """The log of a pod, or None where the server no longer has it."""
+        answer = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
+        # The server sends 200 before it knows, and then an error object where the log should be.
+        missing = answer.text.startswith('{"error_message"')
+        return None if missing or not answer.ok else answer.text
+
+    def workflow(self, run_id: str) -> Mapping[str, Any] | None:
+        """A run's Argo workflow, or None where the server does not hand it out.
+
+        Only the v1beta1 API does, for runs of the v2 API as well; the client has no call for it.
+        """
+        answer = self._get(f"/apis/v1beta1/runs/{run_id}")
+        if not answer.ok:
+            return None
+        try:
+            found = json.loads(answer.json()["pipeline_runtime"]["workflow_manifest"])
+        except (ValueError, KeyError, TypeError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _get(self, path: str) -> Any:
         import requests  # type: ignore[import-untyped]  # ships no types
 
-        url = f"{self.host}/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log"
         try:
-            answer = requests.get(
-                url,
+            return requests.get(
+                f"{self.host}{path}",
                 headers=self.login.headers(),
                 timeout=(CONNECT_SECONDS, READ_SECONDS),
                 verify=os.environ.get(CA_VARIABLE) or True,
             )
         except requests.RequestException as error:
             raise unreachable(self.host, error) from None
-        # The server sends 200 before it knows, and then an error object where the log should be.
-        missing = answer.text.startswith('{"error_message"')
-        return None if missing or not answer.ok else answer.text
 
 
 def equals(key: str, value: str) -> str:

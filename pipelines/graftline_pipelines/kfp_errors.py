@@ -75,6 +75,13 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
             "kubectl -n kubeflow get pods -l app=ml-pipeline",
         )
     fix = "Mend what it names and submit again."
+    if text.startswith("Failed to create a pipeline") and ":" not in text:
+        fix = (
+            "The server does not say why. Most often the account may not write pipelines in the "
+            "namespace (it needs kubeflow-pipelines-edit there). Its log has the reason: "
+            "kubectl -n kubeflow logs deploy/ml-pipeline"
+        )
+        return ClusterError(f"{host} refused {doing} (status {status}).", why=text, fix=fix)
     if "unknown field" in text:
         fix = (
             "The server is older than this client and does not know the field. Upgrade the "
@@ -143,6 +150,10 @@ def _text(error: Any) -> str:
     except ValueError:
         return str(body).strip()[:500]
     if isinstance(parsed, dict):
+        details = parsed.get("details") or [{}]
+        public = details[0].get("message") if isinstance(details[0], dict) else None
+        if public and public != "Internal Server Error":
+            return str(public)[:1000]  # the sentence without its chain of wrappings
         for key in ("message", "error_message", "error"):
             if parsed.get(key):
                 return str(parsed[key])[:1000]

@@ -67,7 +67,7 @@ DEFAULT_ASSIGNMENT: dict[StepName, str] = {
 
 def pool_name(step: str, assign: Mapping[StepName, str]) -> str:
     """The name of the pool that a step runs in."""
-    step = "extract_features" if step == "extract_part" else step  # a share of the same work
+    step = "extract_features" if step == "extract_share" else step  # a share of the same work
     for named in (assign, DEFAULT_ASSIGNMENT):
         for key, name in named.items():
             if key == step:

@@ -3,24 +3,24 @@
 import re
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from graftline.errors import ClusterError
-from graftline_pipelines.cluster import Cluster
+from graftline_pipelines.cluster import ENDED, Cluster
 from graftline_pipelines.kfp_errors import ClusterUnreachable
 from graftline_pipelines.pools import PoolSettings, StepName, pool_of
+from graftline_pipelines.workflow import BROKEN, Pod, pods_of, step_of
 
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300  # of a server that has gone away, before following ends
-PENDING_SECONDS = 120  # after which a waiting step is explained
-ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+WAITING_SECONDS = 60  # after which a step whose pod waits is explained
+LOOK_SECONDS = 20  # between two looks at the pods of running steps
 LOG_LINES = 40
-STEPS = {*get_args(StepName), "extract_part"}
 
 # What the controller says of a pod that failed, and what it means.
 CAUSES = (
@@ -41,7 +41,7 @@ CAUSES = (
         "a default retry strategy; see docs/cluster.md.",
     ),
     (
-        r"DeadlineExceeded|exceeded its deadline|active deadline",
+        r"DeadlineExceeded|exceeded its deadline|active deadline|specified deadline",
         "The step took longer than its pool allows.",
         "Raise `timeout` of its pool. Finished work is kept.",
     ),
@@ -49,6 +49,11 @@ CAUSES = (
         r"Unschedulable|[Ii]nsufficient|didn't match.*(selector|affinity)|untolerated taint",
         "No node fits the step's pool.",
         "Compare the pool with `kubectl describe nodes`, or submit with --kube-context.",
+    ),
+    (
+        r"SchedulingGated",
+        "It waits in its Kueue queue.",
+        "kubectl get workloads.kueue.x-k8s.io -n NAMESPACE shows what it waits for.",
     ),
     (
         r"CreateContainerConfigError|secret .* not found|configmap .* not found",
@@ -71,8 +76,6 @@ class Task:
     state: str
     started: datetime | None
     ended: datetime | None
-    message: str
-    nodes: tuple[str, ...]
 
     @property
     def seconds(self) -> float:
@@ -90,23 +93,15 @@ def tasks_of(run: Any) -> list[Task]:
 
 
 def _task(detail: Any) -> Task | None:
-    # A step that stands in two branches is called evaluate-2 in the second one.
-    step = re.sub(r"-\d+$", "", detail.display_name or "").replace("-", "_")
-    if step not in STEPS:
+    step = step_of(detail.display_name or "")
+    if step is None:
         return None
-    history = [status.error.message for status in detail.state_history or () if status.error]
-    message = detail.error.message if detail.error else (history[-1] if history else "")
-    nodes = tuple(child.pod_name for child in detail.child_tasks or () if child.pod_name)
-    if detail.pod_name:
-        nodes = (detail.pod_name, *nodes)
     return Task(
         detail.task_id or step,
         step,
         str(detail.state or "PENDING"),
         _moment(detail.start_time),
         _moment(detail.end_time),
-        message or "",
-        nodes,
     )
 
 
@@ -140,13 +135,13 @@ def follow(
         RunFailed: It failed, with the failing step's error and the end of its log.
     """
     shown: dict[str, str] = {}
-    waiting: dict[str, float] = {}
+    waiting = Waiting(cluster, console)
     for run in _looks(cluster, run_id, console, poll_seconds):
         for task in tasks_of(run):
-            _explain_waiting(task, waiting, console)
             if shown.get(task.task_id) != task.state:
                 shown[task.task_id] = task.state
                 _show(task, console)
+        waiting.look(run)
     total = cost(tasks_of(run), pools or {}, assign or {})
     if total is not None:
         console.print(f"The nodes cost about {total:.2f}.", highlight=False)
@@ -179,7 +174,7 @@ def _looks(cluster: Cluster, run_id: str, console: Console, poll_seconds: float)
 
 def _show(task: Task, console: Console) -> None:
     words = {
-        "PENDING": "waits for a node",
+        "PENDING": "waits",
         "RUNNING": "started",
         "SUCCEEDED": f"[green]done in {task.seconds:.0f} s[/]",
         "FAILED": f"[red]failed after {task.seconds:.0f} s[/]",
@@ -191,16 +186,41 @@ def _show(task: Task, console: Console) -> None:
         console.print(f"[bold]{task.step:<18}[/] {said}", highlight=False)
 
 
-def _explain_waiting(task: Task, waiting: dict[str, float], console: Console) -> None:
-    if task.state != "PENDING":
-        return
-    now = time.monotonic()
-    since = waiting.setdefault(task.task_id, now)
-    if since >= 0 and now - since > PENDING_SECONDS:
-        waiting[task.task_id] = float("-inf")
-        cause = explain(task.message)
+@dataclass
+class Waiting:
+    """Tells, once, of a step whose pod has waited for a while, and why it waits."""
+
+    cluster: Cluster
+    console: Console
+    waiting_seconds: float = WAITING_SECONDS
+    look_seconds: float = LOOK_SECONDS
+    _since: dict[str, float] = field(default_factory=dict)
+    _told: set[str] = field(default_factory=set)
+    _looked: float = 0.0
+
+    def look(self, run: Any) -> None:
+        """Look at the pods of the steps that run, not too often: the answer is large."""
+        now = time.monotonic()
+        running = any(task.state in ("RUNNING", "PENDING") for task in tasks_of(run))
+        if not running or now - self._looked < self.look_seconds:
+            return
+        self._looked = now
+        for pod in pods_of(self.cluster.workflow(run.run_id) or {}):
+            if pod.phase != "Pending" or pod.driver:
+                self._since.pop(pod.name, None)
+            elif now - self._since.setdefault(pod.name, now) >= self.waiting_seconds:
+                self._tell(pod)
+
+    def _tell(self, pod: Pod) -> None:
+        if pod.name in self._told:
+            return
+        self._told.add(pod.name)
+        cause = explain(pod.message)
         why = f"{cause[0]} {cause[1]}" if cause else "Its node may still be starting."
-        console.print(f"[yellow]{task.step} has waited for {PENDING_SECONDS} s.[/] {escape(why)}")
+        said = f" ({pod.message})" if pod.message else ""
+        self.console.print(
+            f"[yellow]{pod.step} waits for its pod.[/] {escape(why + said)}", highlight=False
+        )
 
 
 def explain(text: str) -> tuple[str, str] | None:
@@ -227,24 +247,43 @@ def cost(
 def failure(cluster: Cluster, run: Any) -> RunFailed:
     """The error of a failed run: the step's own words, else what the controller said."""
     failed = [task for task in tasks_of(run) if task.state == "FAILED"]
+    pods = pods_of(cluster.workflow(run.run_id) or {})
+    broken = [pod for pod in pods if pod.phase in BROKEN]
     link = cluster.link(run.run_id)
     if not failed:
-        said = run.error.message if run.error else None
-        cause = explain(said or "")
-        return RunFailed(
-            f"The run {run.display_name} failed before any of its steps did.",
-            why=cause[0] if cause else said,
-            fix=f"{cause[1] if cause else 'See its page.'} {link}",
-        )
+        return _failed_before(cluster, run, broken)
     task = min(failed, key=lambda task: task.ended or datetime.max.replace(tzinfo=UTC))
-    text = step_log(cluster, run.run_id, task)
+    pod = next((pod for pod in reversed(broken) if pod.step == task.step), None)
+    text = cluster.log(run.run_id, pod.name) if pod else None
+    message = pod.message if pod else ""
     own = own_error(text or "")
-    cause = explain(f"{task.message} {text or ''}"[-5000:]) if own is None else None
+    cause = explain(f"{message} {text or ''}"[-5000:]) if own is None else None
+    said = f"{cause[0]} ({message})" if cause and message else cause[0] if cause else message
     return RunFailed(
-        f"Step {task.step} failed: {own or (cause[0] if cause else task.message or 'no reason')}",
+        f"Step {task.step} failed: {own or said or 'no reason is known'}",
         why=_tail(text) if own is None and text else None,
         fix=f"{cause[1] if cause else ''} Log: graftline logs {run.run_id} {task.step}\n"
         f"Page: {link}".strip(),
+    )
+
+
+def _failed_before(cluster: Cluster, run: Any, broken: list[Pod]) -> RunFailed:
+    """The error of a run of which no step failed: Kubeflow's own pods did, or the workflow."""
+    link = cluster.link(run.run_id)
+    if not broken:
+        said = run.error.message if run.error else None
+        return RunFailed(
+            f"The run {run.display_name} failed, and none of its steps did.",
+            why=said,
+            fix=f"See its page: {link}",
+        )
+    pod = broken[-1]
+    text = cluster.log(run.run_id, pod.name)
+    cause = explain(f"{pod.message} {text or ''}"[-5000:])
+    return RunFailed(
+        f"Kubeflow could not prepare the step {pod.step}: {cause[0] if cause else pod.message}",
+        why=_tail(text) or pod.message or None,
+        fix=f"{cause[1] if cause else ''} Page: {link}".strip(),
     )
 
 
@@ -255,25 +294,47 @@ def log_of(cluster: Cluster, run: Any, step: str | None) -> str:
         ClusterError: The run has no such step, or its log is gone.
     """
     tasks = tasks_of(run)
-    names = list(dict.fromkeys(task.step for task in tasks))
+    workflow = cluster.workflow(run.run_id)
+    pods = [pod for pod in pods_of(workflow or {}) if not pod.driver]
     if not tasks:
         raise ClusterError(f"The run {run.display_name} has not started a step yet.")
-    if step is None:
-        chosen = [task for task in tasks if task.state == "FAILED"] or tasks
-    else:
-        chosen = [task for task in tasks if task.step == step.replace("-", "_")]
-    if not chosen:
+    name = step.replace("-", "_") if step is not None else _most_telling(tasks)
+    if name not in {task.step for task in tasks}:
+        names = ", ".join(dict.fromkeys(task.step for task in tasks))
         raise ClusterError(
-            f"The run {run.display_name} has no step {step!r}.", fix=f"It has {', '.join(names)}."
+            f"The run {run.display_name} has no step {step!r}.", fix=f"It has {names}."
         )
-    text = step_log(cluster, run.run_id, chosen[-1])
-    if text is None:
+    if workflow is None:
         raise ClusterError(
-            f"The log of {chosen[-1].step} is gone.",
+            f"{cluster.host} does not tell which pod ran the step {name}.",
+            fix=f"See the step's log on the run's page: {cluster.link(run.run_id)}",
+        )
+    mine = [pod for pod in pods if pod.step == name and pod.phase not in ("Omitted", "Skipped")]
+    if not mine:
+        raise ClusterError(
+            f"The step {name} of the run {run.display_name} has no pod: it has not run."
+        )
+    texts = [cluster.log(run.run_id, pod.name) for pod in mine]
+    if all(text is None for text in texts):
+        raise ClusterError(
+            f"The log of {name} is gone.",
             why="A pod's log goes with the pod, and the server keeps no copy.",
             fix="Set up log archiving in the workflow controller, or the cluster's log collection.",
         )
-    return text if text.endswith("\n") else text + "\n"
+    return "".join(_headed(pod, text, len(mine)) for pod, text in zip(mine, texts, strict=True))
+
+
+def _most_telling(tasks: list[Task]) -> str:
+    failed = [task for task in tasks if task.state == "FAILED"]
+    ran = [task for task in tasks if task.state not in ("SKIPPED", "RUNTIME_STATE_UNSPECIFIED")]
+    return (failed or ran or tasks)[-1].step
+
+
+def _headed(pod: Pod, text: str | None, count: int) -> str:
+    """A pod's log; with its name above where a step had several: tries, or shares of the work."""
+    text = text if text is not None else "(this pod is gone, and its log with it)"
+    head = f"==> {pod.name} ({pod.phase}) <==\n" if count > 1 else ""
+    return f"{head}{text.rstrip()}\n"
 
 
 def own_error(log: str) -> str | None:
@@ -285,19 +346,3 @@ def own_error(log: str) -> str | None:
 def _tail(log: str | None) -> str | None:
     lines = (log or "").rstrip().splitlines()[-LOG_LINES:]
     return "the end of its log:\n" + "\n".join(f"  {line}" for line in lines) if lines else None
-
-
-def step_log(cluster: Cluster, run_id: str, task: Task) -> str | None:
-    """The log of a step's container, or None where it is gone.
-
-    The server wants the pod's name and reports the node's id: the workflow's name and a number.
-    Between the two a pod's name has its template's.
-    """
-    for node in reversed(task.nodes):
-        workflow, _, number = node.rpartition("-")
-        templates = ("system-container-impl", "retry-system-container-impl")
-        for pod in (*(f"{workflow}-{template}-{number}" for template in templates), node):
-            text = cluster.log(run_id, pod)
-            if text is not None:
-                return text
-    return None

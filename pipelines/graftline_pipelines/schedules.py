@@ -9,6 +9,9 @@ exists and at most one fires, wherever it is interrupted:
     3. the new one is switched on         between 2 and 3, neither fires: no time to fire falls
     4. the old one is deleted             there, since step 2 waits for the next one to pass
 
+A run that the old one has started goes on: the old one is deleted without its runs, which
+Kubernetes would otherwise delete with it.
+
 What each schedule was made from, and whether it should fire in the end, stands in its description.
 The next ``apply`` reads it and finishes what was interrupted.
 """
@@ -30,7 +33,7 @@ from graftline_pipelines.settings import RunSettings
 
 MARK = "graftline: "
 GUARD = timedelta(seconds=30)  # no switching this shortly before a schedule fires
-SETTLE_SECONDS = 15  # KFP's controller looks every ten seconds
+SETTLE_SECONDS = 15  # nor this shortly after: KFP's controller looks every ten seconds
 
 Action = Literal["create", "replace", "leave", "finish"]
 
@@ -194,7 +197,7 @@ def plan(
             for one in there
             if one.digest == wish.digest
             and one.version_id == version_id
-            and not (len(there) > 1 and fires and _would_fire_at_once(one, moment))
+            and not (len(there) > 1 and fires and _would_fire_at_once(one, moment, wish))
         ]
         keep = usable[-1] if usable else None
     rest = tuple(one for one in there if one is not keep)
@@ -212,11 +215,11 @@ def _fires(there: list[Existing]) -> bool:
     return any(one.enabled for one in there) or there[-1].fires_finally
 
 
-def _would_fire_at_once(one: Existing, now: datetime) -> bool:
+def _would_fire_at_once(one: Existing, now: datetime, wish: Wanted) -> bool:
     """Whether KFP, when this one is switched on, would make up for a time that has passed."""
     if one.enabled or not one.cron:
         return False
-    following = next(parse(one.cron).after(one.created), None)
+    following = next(parse(one.cron).after(one.created, ZoneInfo(wish.time_zone)), None)
     return following is not None and following <= now
 
 
@@ -238,6 +241,7 @@ class Reconciler:
         cluster: The server.
         say: Told of each step.
         sleep: Waits some seconds; replaced in tests.
+        clock: Tells the time; replaced in tests.
     """
 
     def __init__(
@@ -245,11 +249,13 @@ class Reconciler:
         cluster: Cluster,
         say: Callable[[str], None],
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.cluster = cluster
         self._api = cluster.client._recurring_run_api
         self._say = say
         self._sleep = sleep
+        self._clock = clock
 
     def apply(self, todo: Plan, wish: Wanted, version: Version) -> str:
         """Carry a plan out; may be interrupted anywhere and called again. Returns the id."""
@@ -294,18 +300,19 @@ class Reconciler:
 
     def _wait_for_quiet(self, crons: list[str], zone: str) -> None:
         for _ in range(5):
-            now = datetime.now(UTC)
-            soon = [
+            now = self._clock()
+            settling = timedelta(seconds=SETTLE_SECONDS)
+            close = [
                 moment
                 for cron in crons
                 if cron
-                for moment in next_times(parse(cron), 1, ZoneInfo(zone), now)
+                for moment in next_times(parse(cron), 2, ZoneInfo(zone), now - settling)
                 if moment - now < GUARD
             ]
-            if not soon:
+            if not close:
                 return
-            wait = (max(soon) - now).total_seconds() + SETTLE_SECONDS
-            self._say(f"Waiting {wait:.0f} s: the schedule is about to fire.")
+            wait = (max(close) - now + settling).total_seconds()
+            self._say(f"Waiting {wait:.0f} s: this is a time at which the schedule fires.")
             self._sleep(wait)
 
     def _create(self, wish: Wanted, version: Version, *, on: bool, fires: bool) -> str:
@@ -367,7 +374,7 @@ class Reconciler:
         schedule is made again before the old one is deleted.
         """
         missed = next(parse(one.cron).after(one.created, ZoneInfo(zone)), None)
-        if missed is None or missed > datetime.now(UTC):
+        if missed is None or missed > self._clock():
             self._switch(one.schedule_id, on=True)
             return
         self._make(
@@ -383,12 +390,15 @@ class Reconciler:
         self.remove(one)
 
     def remove(self, one: Existing) -> None:
-        """Delete a schedule; one that is gone already is fine."""
+        """Delete a schedule; one that is gone already is fine. A run that is going goes on."""
+        for run in self.cluster.going(one.schedule_id):
+            self._say(f"{run.display_name} ({run.run_id}), which it started, goes on.")
         try:
             self.cluster.call(
                 "deleting a schedule",
-                self.cluster.client.delete_recurring_run,
+                self._api.recurring_run_service_delete_recurring_run,
                 recurring_run_id=one.schedule_id,
+                propagation_policy="ORPHAN",  # else a run that is going is deleted with it
             )
         except NotOnServer:
             self._say(f"The schedule {one.schedule_id} was gone already.")

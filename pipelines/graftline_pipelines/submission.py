@@ -10,12 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from graftline.errors import ClusterError
-from graftline_pipelines.cluster import Cluster, Version
+from graftline_pipelines.cluster import ENDED, Cluster, Version
 from graftline_pipelines.compilation import GraphName
 from graftline_pipelines.local import new_run_id
 from graftline_pipelines.package import Package, SubmissionError, build, check, pipeline_name
 from graftline_pipelines.pools import pool_of
-from graftline_pipelines.run_progress import ENDED
 from graftline_pipelines.settings import RunSettings
 
 

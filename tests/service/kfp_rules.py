@@ -1,38 +1,38 @@
-"""What the Kubeflow Pipelines API server checks, for the test server beside this file."""
+"""What the Kubeflow Pipelines API server checks, for the test server beside this file.
+
+After the API server of KFP 2.17.0: ``backend/src/apiserver`` (server, template, list, filter,
+model, validation) and its published models, kfp-server-api.
+"""
 
 import base64
 import json
 import operator
 import re
 import urllib.parse
+from datetime import datetime
 
+import kfp_server_api
 import yaml
 
 CODES = {3: 400, 5: 404, 6: 409, 7: 403, 9: 400, 10: 409, 13: 500, 14: 503, 16: 401}
 INVALID, NOT_FOUND, EXISTS, FORBIDDEN, ABORTED, INTERNAL, UNAUTHENTICATED = 3, 5, 6, 7, 10, 13, 16
-MAX_FILE = 32 << 20
-PIPELINE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,127}$")
-SORTABLE = {
-    "experiments": {"experiment_id", "display_name", "name", "created_at", "last_run_created_at"},
-    "pipelines": {"pipeline_id", "display_name", "name", "created_at"},
-    "versions": {"pipeline_version_id", "display_name", "name", "created_at"},
-    "runs": {
-        "run_id",
-        "display_name",
-        "name",
-        "created_at",
-        "scheduled_at",
-        "state",
-        "finished_at",
-    },
-    "recurringruns": {"recurring_run_id", "display_name", "name", "created_at", "updated_at"},
+PREFIXES = {
+    INVALID: "Invalid input error: ",
+    NOT_FOUND: "ResourceNotFoundError: ",
+    EXISTS: "Already exist error: ",
+    INTERNAL: "InternalServerError: ",
 }
+MAX_FILE = 32 << 20
+PIPELINE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]*$")
+COMMON = {"display_name", "name", "id", "created_at", "description"}
 FILTERABLE = {
-    "experiments": SORTABLE["experiments"] | {"storage_state", "namespace"},
-    "pipelines": SORTABLE["pipelines"] | {"description", "namespace"},
-    "versions": SORTABLE["versions"] | {"description", "pipeline_spec"},
-    "runs": SORTABLE["runs"] | {"storage_state", "description", "experiment_id"},
-    "recurringruns": SORTABLE["recurringruns"] | {"description", "status"},
+    "experiments": COMMON | {"experiment_id", "last_run_created_at", "namespace", "storage_state"},
+    "pipelines": COMMON | {"pipeline_id", "namespace"},
+    "versions": COMMON | {"pipeline_version_id", "status", "pipeline_spec"},
+    "runs": COMMON
+    | {"run_id", "finished_at", "scheduled_at", "storage_state", "status", "namespace"}
+    | {"experiment_id", "state", "state_history", "runtime_details", "recurring_run_id"},
+    "recurringruns": COMMON | {"recurring_run_id", "updated_at"},
 }
 ID_OF = {
     "experiments": "experiment_id",
@@ -44,9 +44,81 @@ ID_OF = {
 
 
 class ApiError(Exception):
+    """A refusal: what the server logs and sends as the message, and its shorter public form."""
+
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
-        self.code, self.message = code, message
+        self.code = code
+        self.message = PREFIXES.get(code, "") + message
+        self.public = "Internal Server Error" if code == INTERNAL else message
+
+    def body(self, doing: str) -> dict:
+        """As grpc-gateway writes it."""
+        status = {"code": self.code, "message": self.public}
+        return {
+            "code": self.code,
+            "message": f"{doing}: {self.message}" if doing else self.message,
+            "details": [{"@type": "type.googleapis.com/google.rpc.Status", **status}],
+        }
+
+
+class BadBody(ApiError):
+    """What protojson refuses: it has no details and no chain of messages."""
+
+    def body(self, doing: str) -> dict:
+        return {"code": INVALID, "message": f"proto: {self.public}", "details": []}
+
+
+def check_body(body: object, kind: str) -> None:
+    """As protojson does: no unknown fields, every value of its field's type."""
+    if not isinstance(body, dict):
+        raise BadBody(INVALID, f"syntax error (line 1:1): unexpected token {body!r}")
+    types = getattr(kfp_server_api, kind).openapi_types
+    for name, value in body.items():
+        field = re.sub(r"([A-Z])", lambda m: "_" + m[1].lower(), name)
+        if field not in types:
+            raise BadBody(INVALID, f'(line 1:2): unknown field "{name}"')
+        if value is not None:
+            check_value(name, value, types[field])
+
+
+def check_value(name: str, value: object, kind: str) -> None:
+    listed = re.fullmatch(r"list\[(\w+)\]", kind)
+    mapped = re.fullmatch(r"dict\(str, (\w+)\)", kind)
+    model = getattr(kfp_server_api, kind, None)
+    right = True
+    if listed and isinstance(value, list):
+        for item in value:
+            check_value(name, item, listed[1])
+    elif mapped and isinstance(value, dict):
+        for key, item in value.items():
+            check_value(f"{name}.{key}", item, mapped[1])
+    elif hasattr(model, "allowable_values") or isinstance(getattr(model, "ENABLE", None), str):
+        right = value in model.allowable_values
+    elif model is not None:
+        check_body(value, kind)
+    elif name == "max_concurrency":  # an int64: a number, or one in a string
+        right = not isinstance(value, bool) and bool(re.fullmatch(r"-?\d+", str(value)))
+    elif kind == "datetime":
+        try:
+            datetime.fromisoformat(str(value))
+        except ValueError:
+            right = False
+    else:
+        plain = {"str": str, "bool": bool, "int": int, "object": object}
+        right = isinstance(value, plain.get(kind, dict if mapped else list))
+    if not right:
+        raise BadBody(INVALID, f"(line 1:2): invalid value for {kind} field {name}: {value!r}")
+
+
+def number(query: dict[str, str], key: str) -> int:
+    try:
+        return int(query.get(key) or 0)
+    except ValueError:
+        raise BadBody(
+            INVALID,
+            f'type mismatch, parameter: {key}, error: strconv.ParseInt: parsing "{query[key]}"',
+        ) from None
 
 
 def parse_package(text: bytes) -> list[dict]:
@@ -69,14 +141,17 @@ def parse_package(text: bytes) -> list[dict]:
             INVALID,
             f"KFP only supports schema version 2.1.0, but the pipeline spec has version {version}",
         )
-    if not PIPELINE_NAME.match(spec["pipelineInfo"].get("name", "")):
+    if not spec.get("root"):
+        raise ApiError(INVALID, "invalid v2 pipeline spec: root component is empty")
+    name = spec["pipelineInfo"].get("name", "")
+    if len(name) > 128:
+        raise ApiError(INVALID, "pipeline's name must contain no more than 128 characters")
+    if not PIPELINE_NAME.match(name):
         raise ApiError(
             INVALID,
             "pipeline's name must contain only lowercase alphanumeric characters or '-' and must "
             "start with alphanumeric characters",
         )
-    if not spec.get("root"):
-        raise ApiError(INVALID, "invalid v2 pipeline spec: root component is empty")
     return [spec, *[d for d in documents if isinstance(d, dict) and "platforms" in d]]
 
 
@@ -84,7 +159,7 @@ def check_parameters(spec: dict, given: dict) -> None:
     known = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
     kinds = {
         "NUMBER_DOUBLE": (int, float),
-        "NUMBER_INTEGER": (int, float),
+        "NUMBER_INTEGER": (int, float),  # protobuf has one kind of number
         "STRING": str,
         "BOOLEAN": bool,
         "LIST": list,
@@ -102,32 +177,19 @@ def check_parameters(spec: dict, given: dict) -> None:
         kind, value = parameter["parameterType"], given[name]
         wrong = not isinstance(value, kinds[kind])
         if wrong or (kind.startswith("NUMBER") and isinstance(value, bool)):
+            what = {"NUMBER": "double or integer", "BOOLEAN": "bool"}.get(
+                kind.partition("_")[0], kind.lower()
+            )
             raise ApiError(
                 INVALID,
-                f"input parameter {name} requires type {kind.lower()}, but the input parameter is "
-                f"not of {kind.lower()} value type",
+                f"input parameter {name} requires type {what}, but the input parameter is not of "
+                f"{what.replace('double or integer', 'number')} value type",
             )
     extra = sorted(set(given) - set(known))
     if extra:
         raise ApiError(
             INVALID, f"parameter(s) provided are not required by pipeline: {', '.join(extra)}"
         )
-
-
-def text_field(body: dict, key: str) -> str:
-    value = body.get(key)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ApiError(INVALID, f"proto: invalid value for string field {key}: {value!r}")
-    return value
-
-
-def int_field(body: dict, key: str) -> int:
-    value = body.get(key, 0)
-    if isinstance(value, bool) or not re.fullmatch(r"-?\d+", str(value)):
-        raise ApiError(INVALID, f"proto: invalid value for int64 field {key}: {value!r}")
-    return int(value)
 
 
 def check_cron(text: str) -> None:
@@ -159,6 +221,15 @@ def check_cron(text: str) -> None:
             "Schedule cron is not a supported format(https://godoc.org/github.com/robfig/cron). "
             f"Error: {problem}",
         )
+
+
+def column(kind: str, key: str) -> str:
+    """The field of an item that an API name means."""
+    if key == "id":
+        return ID_OF[kind]
+    if key == "name" and kind not in ("pipelines", "versions"):
+        return "display_name"
+    return key
 
 
 def matches(item: dict, filters: str, kind: str) -> bool:
@@ -193,50 +264,73 @@ def matches(item: dict, filters: str, kind: str) -> bool:
         if value is None:
             raise ApiError(INVALID, "predicate has no value")
         value = value.get("values", value) if isinstance(value, dict) else value
-        actual = item.get("display_name" if key == "name" else key) or ""
         if operation not in checks:
             raise ApiError(INVALID, f"invalid predicate operation: {operation}")
+        if (operation == "IN") != isinstance(value, list):
+            raise ApiError(INVALID, f"cannot use operator {operation} with {value!r}")
+        if operation == "IS_SUBSTRING" and not isinstance(value, str):
+            raise ApiError(INVALID, "cannot use non string value type with operator IS_SUBSTRING")
+        actual = item.get(column(kind, key)) or ""
         if not checks[operation](actual, value):
             return False
     return True
 
 
-def listing(kind: str, items: list[dict], query: dict[str, str]) -> dict:
-    size = int(query.get("page_size") or 20)
-    if size < 0:
-        raise ApiError(INVALID, f"The page size should be greater than 0. Got {size}")
-    size = min(size or 20, 200)
+def options(kind: str, query: dict[str, str]) -> dict:
+    """How to sort and filter: as asked, or as the page token says that was asked before."""
     words = (query.get("sort_by") or "created_at").lower().split()
     if len(words) > 2 or (len(words) == 2 and words[1] not in ("asc", "desc")):
         raise ApiError(INVALID, f'Received invalid sort by format "{query.get("sort_by")}"')
-    if words[0] not in SORTABLE[kind]:
+    if words[0] not in FILTERABLE[kind]:
         raise ApiError(INVALID, f'Invalid sorting field: "{words[0]}" on listable type {kind}')
-    asked = {"sort": words, "filter": query.get("filter", "")}
+    asked = {
+        "key": column(kind, words[0]),
+        "descending": words[-1] == "desc",
+        "filter": query.get("filter", ""),
+    }
+    if not query.get("page_token"):
+        return asked
+    try:
+        token = json.loads(base64.b64decode(query["page_token"], validate=True))
+        before = {name: token[name] for name in (*asked, "from")}
+    except (ValueError, KeyError, TypeError):
+        raise ApiError(INVALID, "Invalid page token") from None
+    if (query.get("sort_by") or query.get("filter")) and before != {
+        **asked,
+        "from": before["from"],
+    }:
+        raise ApiError(
+            INVALID,
+            "page token does not match the supplied sort by and/or filtering criteria. Either "
+            "specify the same criteria or leave the latter empty if page token is specified",
+        )
+    return before
+
+
+def listing(kind: str, items: list[dict], query: dict[str, str]) -> dict:
+    size = number(query, "page_size")
+    if size < 0:
+        raise ApiError(INVALID, f"The page size should be greater than 0. Got {size}")
+    size = min(size or 20, 200)
+    asked = options(kind, query)
+    following = asked.pop("from", None)
     chosen = [item for item in items if matches(item, asked["filter"], kind)]
-    key = {"name": "display_name"}.get(words[0], words[0])
-    chosen.sort(
-        key=lambda item: (str(item.get(key)), item[ID_OF[kind]]), reverse=words[-1] == "desc"
-    )
-    start = 0
-    if query.get("page_token"):
-        try:
-            token = json.loads(base64.b64decode(query["page_token"], validate=True))
-            before = token["asked"]
-        except (ValueError, KeyError, TypeError):
-            raise ApiError(INVALID, "Invalid page token") from None
-        if (query.get("sort_by") or query.get("filter")) and before != asked:
-            raise ApiError(
-                INVALID,
-                "page token does not match the supplied sort by and/or filtering criteria",
-            )
-        ids = [item[ID_OF[kind]] for item in chosen]
-        start = ids.index(token["id"]) if token["id"] in ids else len(ids)
-    page = chosen[start : start + size]
+
+    def place(item: dict) -> list[str]:
+        return [str(item.get(asked["key"])), item[ID_OF[kind]]]
+
+    chosen.sort(key=place, reverse=asked["descending"])
+    rest = [
+        item
+        for item in chosen
+        if following is None
+        or (place(item) <= following if asked["descending"] else place(item) >= following)
+    ]
     name = {"versions": "pipeline_versions", "recurringruns": "recurringRuns"}.get(kind, kind)
     answer: dict = {"total_size": len(chosen)}
-    if page:
-        answer[name] = page
-    if start + size < len(chosen):
-        following = {"asked": asked, "id": chosen[start + size][ID_OF[kind]]}
-        answer["next_page_token"] = base64.b64encode(json.dumps(following).encode()).decode()
+    if rest:
+        answer[name] = rest[:size]
+    if len(rest) > size:
+        token = json.dumps({**asked, "from": place(rest[size])})
+        answer["next_page_token"] = base64.b64encode(token.encode()).decode()
     return answer

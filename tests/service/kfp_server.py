@@ -1,54 +1,55 @@
 """A server that keeps the rules of the Kubeflow Pipelines API, v2beta1, for the tests.
 
-Written from the published API (the routes and models of kfp-server-api) and from the behaviour of
-the API server: which fields are required, which types and limits are checked, how filters, sorting
-and page tokens work, which HTTP code and which body an error has. It runs no pipeline. A test
-moves runs and time on through ``/control/...``:
+Written after the API server of KFP 2.17.0: which fields are required, which types and limits are
+checked, how filters, sorting and page tokens work, which HTTP code and which body an error has.
+It runs no pipeline. A test moves runs and time on through ``/control/...``:
 
-    POST /control/settings   token, cookie, login_page, version, multi_user, fail (see `Faults`)
-    POST /control/run        run_id, state, tasks: as the API would report them
-    POST /control/script     a list of (state, tasks) that each look at the newest run moves on by
-    POST /control/log        run_id, node, text
-    POST /control/fire       now (ISO time): lets the enabled schedules fire, returns the runs
+    POST /control/settings   token, cookie, login_page, version, multi_user, forbidden, fail
+    POST /control/run        run_id, state, steps: see `kfp_controller.nodes_of`
+    POST /control/script     a list of (state, steps) that each look at the newest run moves on by
+    POST /control/log        run_id, step, text: the log of the step's last pod (or pod: its name)
+    POST /control/fire       now (ISO time): what the schedules' controller does then
     POST /control/delete     kind, id: as a colleague would in the UI
-    GET  /control/requests   every API request so far, as "METHOD path"
+    GET  /control/requests   every API request so far, as "METHOD path?query"
+    GET  /control/tables     everything that it holds
+    GET  /control/killed     runs whose workflow went with their schedule
 
-Run as ``python kfp_server.py PORT``.
+Run as ``python kfp_server.py PORT``; it prints its address, and takes a free port for 0.
 """
 
-import datetime
 import json
 import re
 import sys
 import threading
 import urllib.parse
 import uuid
+from datetime import datetime
 from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import kfp_controller
 from kfp_rules import (
     CODES,
     EXISTS,
+    FORBIDDEN,
     ID_OF,
     INTERNAL,
     INVALID,
     NOT_FOUND,
     UNAUTHENTICATED,
     ApiError,
+    BadBody,
+    check_body,
     check_cron,
     check_parameters,
-    int_field,
     listing,
     parse_package,
-    text_field,
 )
 
 ACTIVE = ("PENDING", "RUNNING", "PAUSED", "RUNTIME_STATE_UNSPECIFIED")
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+HIDDEN = ("last_triggered", "index", "workflow", "nodes")  # not part of the API
+now = kfp_controller.stamp
 
 
 class State:
@@ -59,15 +60,17 @@ class State:
         self.logs: dict[tuple[str, str], str] = {}
         self.script: list[dict] = []
         self.requests: list[str] = []
+        self.killed: list[str] = []
         self.settings = {
             "token": None,
             "cookie": None,
             "login_page": False,
+            "forbidden": [],  # "METHOD path-prefix" that the account may not do
             "version": "2.17.0",
             "multi_user": False,
-            "fail": {},  # "METHOD path-prefix" -> status, or "drop": answer nothing, do the work
+            "time_zone": "UTC",  # of the schedules' controller
+            "fail": {},  # "METHOD path-prefix" -> status; "drop": do it and answer nothing
         }
-        self.last_fired: dict[str, str] = {}
 
     def get(self, kind: str, key: str, what: str) -> dict:
         try:
@@ -83,23 +86,27 @@ STATE = State()
 
 
 def create_experiment(body: dict) -> dict:
-    name, namespace = text_field(body, "display_name"), text_field(body, "namespace")
+    check_body(body, "V2beta1Experiment")
+    name, namespace = body.get("display_name") or "", body.get("namespace") or ""
     if not name:
-        raise ApiError(INTERNAL, "Internal Server Error")
+        raise ApiError(INTERNAL, "Experiment must have a non-empty name")
     if len(name) > 128:
-        raise ApiError(INVALID, "Experiment.Name length cannot exceed 128")
+        raise ApiError(INTERNAL, "Experiment.Name length cannot exceed 128")
     if STATE.settings["multi_user"] and not namespace:
-        raise ApiError(INVALID, "Experiment's namespace cannot be empty in multi-user mode")
+        raise ApiError(INVALID, "Namespace cannot be empty")
     for other in STATE.tables["experiments"].values():
         if (other["display_name"], other.get("namespace", "")) == (name, namespace):
             raise ApiError(
-                EXISTS, f"Failed to create a new experiment. The name {name} already exists."
+                EXISTS,
+                f"Failed to create a new experiment. The name {name} already exists. Please "
+                "specify a new name",
             )
     made = {
         "experiment_id": str(uuid.uuid4()),
         "display_name": name,
         "namespace": namespace,
         "created_at": now(),
+        "last_run_created_at": "1970-01-01T00:00:00Z",
         "storage_state": "AVAILABLE",
     }
     STATE.tables["experiments"][made["experiment_id"]] = made
@@ -118,8 +125,9 @@ def upload(query: dict[str, str], file_name: str, content: bytes, *, version: bo
         raise ApiError(INVALID, f"{kind}.Name length cannot exceed {127 if version else 128}")
     if version:
         pipeline_id = query.get("pipelineid", "")
-        if pipeline_id not in STATE.tables["pipelines"]:
-            raise ApiError(INVALID, "Failed to create a pipeline version")
+        pipeline = STATE.tables["pipelines"].get(pipeline_id)
+        if pipeline is None or f"upload {pipeline['namespace']}" in STATE.settings["forbidden"]:
+            raise ApiError(INVALID, "Failed to create a pipeline version")  # says no more
         for other in STATE.tables["versions"].values():
             if (other["pipeline_id"], other["name"]) == (pipeline_id, name):
                 raise ApiError(EXISTS, "Failed to create a pipeline version")
@@ -144,20 +152,27 @@ def upload(query: dict[str, str], file_name: str, content: bytes, *, version: bo
 
 
 def create_pipeline(body: dict) -> dict:
-    name = text_field(body, "name") or text_field(body, "display_name")
-    namespace = text_field(body, "namespace")
+    check_body(body, "V2beta1Pipeline")
+    name = body.get("name") or body.get("display_name") or ""
+    namespace = body.get("namespace") or ""
+    if len(name) > 128:
+        raise ApiError(INTERNAL, "Pipeline.Name length cannot exceed 128")
+    if STATE.settings["multi_user"] and not namespace:
+        raise ApiError(INVALID, "Namespace cannot be empty in multi-user mode")
     if not name:
         raise ApiError(INVALID, "name is required")
     for other in STATE.tables["pipelines"].values():
         if (other["name"], other.get("namespace", "")) == (name, namespace):
             raise ApiError(
-                EXISTS, f"Failed to create a new pipeline. The name {name} already exists."
+                EXISTS,
+                f"Failed to create a new pipeline. The name {name} already exist. Please specify "
+                "a new name",
             )
     made = {
         "pipeline_id": str(uuid.uuid4()),
         "name": name,
-        "display_name": text_field(body, "display_name") or name,
-        "description": text_field(body, "description"),
+        "display_name": body.get("display_name") or name,
+        "description": body.get("description") or "",
         "namespace": namespace,
         "created_at": now(),
     }
@@ -182,24 +197,21 @@ def add_version(pipeline_id: str, name: str, description: str, documents: list[d
     return made
 
 
-def source_of(body: dict) -> tuple[dict, dict]:
+def source_of(body: dict, what: str) -> tuple[dict, dict]:
     """The reference and the spec that a run or schedule names, its parameters checked."""
     reference = body.get("pipeline_version_reference") or {}
-    if body.get("pipeline_spec"):
-        spec = body["pipeline_spec"]
-        spec = spec.get("pipeline_spec", spec)
-        documents = parse_package(json.dumps(spec).encode())
-        reference = {}
-    elif reference.get("pipeline_version_id"):
-        version = STATE.tables["versions"].get(reference["pipeline_version_id"])
+    version_id = reference.get("pipeline_version_id")
+    if version_id:
+        version = STATE.tables["versions"].get(version_id)
         if version is None:
-            # As the real server: a missing version surfaces wrapped, and as an internal error.
+            # A missing version surfaces wrapped, and as an internal error.
             raise ApiError(
                 INTERNAL,
-                "Failed to create due to error fetching manifest: ResourceNotFoundError: "
-                f"PipelineVersion {reference['pipeline_version_id']} not found",
+                f"Failed to create a {what}: Failed to fetch a template due to error retrieving "
+                f"pipeline version: ResourceNotFoundError: PipelineVersion {version_id} not found",
             )
-        documents = STATE.specs[reference["pipeline_version_id"]]
+        documents = STATE.specs[version_id]
+        reference = {"pipeline_id": version["pipeline_id"], "pipeline_version_id": version_id}
     elif reference.get("pipeline_id"):
         versions = [
             v
@@ -207,45 +219,48 @@ def source_of(body: dict) -> tuple[dict, dict]:
             if v["pipeline_id"] == reference["pipeline_id"]
         ]
         if not versions:
-            raise ApiError(
-                NOT_FOUND, f"PipelineVersion of pipeline {reference['pipeline_id']} not found"
-            )
+            raise ApiError(NOT_FOUND, f"PipelineVersion {reference['pipeline_id']} not found")
         newest = max(versions, key=lambda v: v["created_at"])
         documents = STATE.specs[newest["pipeline_version_id"]]
+    elif body.get("pipeline_spec"):
+        spec = body["pipeline_spec"]
+        documents = parse_package(json.dumps(spec.get("pipeline_spec", spec)).encode())
     else:
-        raise ApiError(
-            INVALID, "Failed to parse the pipeline source: Pipeline spec source is missing"
-        )
+        raise ApiError(INTERNAL, "Failed to fetch a template with an empty pipeline spec manifest")
     parameters = (body.get("runtime_config") or {}).get("parameters") or {}
     check_parameters(documents[0], parameters)
     return reference, documents[0]
 
 
-def experiment_of(body: dict) -> str:
-    experiment = text_field(body, "experiment_id")
+def experiment_of(body: dict) -> dict:
+    experiment = body.get("experiment_id") or ""
     if not experiment:
         if STATE.settings["multi_user"]:
             raise ApiError(INVALID, "Experiment id can not be empty in multi-user mode")
         for item in STATE.tables["experiments"].values():
             if item["display_name"] == "Default":
-                return item["experiment_id"]
-        return create_experiment({"display_name": "Default"})["experiment_id"]
-    STATE.get("experiments", experiment, "Experiment")
-    return experiment
+                return item
+        return create_experiment({"display_name": "Default"})
+    return STATE.get("experiments", experiment, "Experiment")
 
 
-def create_run(body: dict, recurring_run_id: str = "") -> dict:
-    if not text_field(body, "display_name"):
-        raise ApiError(INVALID, "The run name is empty. Please specify a valid name")
+def create_run(body: dict) -> dict:
+    check_body(body, "V2beta1Run")
+    if not body.get("display_name"):
+        raise ApiError(INTERNAL, "Run name cannot be empty")
     experiment = experiment_of(body)
-    reference, _ = source_of(body)
+    reference, spec = source_of(body, "run due to error fetching manifest")
+    return add_run(body, experiment["experiment_id"], reference, spec["pipelineInfo"]["name"])
+
+
+def add_run(body: dict, experiment: str, reference: dict, name: str, recurring: str = "") -> dict:
     made = {
         "run_id": str(uuid.uuid4()),
         "experiment_id": experiment,
-        "recurring_run_id": recurring_run_id,
+        "recurring_run_id": recurring,
         "display_name": body["display_name"],
-        "description": text_field(body, "description"),
-        "service_account": text_field(body, "service_account") or "pipeline-runner",
+        "description": body.get("description") or "",
+        "service_account": body.get("service_account") or "pipeline-runner",
         "runtime_config": body.get("runtime_config") or {},
         "pipeline_version_reference": reference,
         "storage_state": "AVAILABLE",
@@ -254,17 +269,18 @@ def create_run(body: dict, recurring_run_id: str = "") -> dict:
         "scheduled_at": now(),
         "finished_at": "1970-01-01T00:00:00Z",
     }
+    made["workflow"] = body["display_name"] if recurring else f"{name}-{made['run_id'][:5]}"
+    made["nodes"] = {}
     STATE.tables["runs"][made["run_id"]] = made
     return made
 
 
 def create_recurring_run(body: dict) -> dict:
-    if not text_field(body, "display_name"):
-        raise ApiError(INTERNAL, "Internal Server Error")
-    mode = body.get("mode", "MODE_UNSPECIFIED")
-    if mode not in ("ENABLE", "DISABLE", "MODE_UNSPECIFIED"):
-        raise ApiError(INVALID, f"proto: invalid value for enum field mode: {mode!r}")
-    concurrency = int_field(body, "max_concurrency")
+    check_body(body, "V2beta1RecurringRun")
+    name = body.get("display_name") or ""
+    if not name:
+        raise ApiError(INTERNAL, "Recurring run's name cannot be empty")
+    concurrency = int(body.get("max_concurrency") or 0)
     if not 1 <= concurrency <= 10:
         raise ApiError(
             INVALID,
@@ -272,26 +288,32 @@ def create_recurring_run(body: dict) -> dict:
             f"Received {concurrency}",
         )
     trigger = body.get("trigger") or {}
-    if trigger.get("cron_schedule"):
-        check_cron(text_field(trigger["cron_schedule"], "cron"))
+    if trigger.get("cron_schedule") is not None:
+        check_cron(trigger["cron_schedule"].get("cron") or "")
+    periodic = trigger.get("periodic_schedule") or {}
+    if periodic and int(periodic.get("interval_second") or 0) < 1:
+        raise ApiError(INVALID, "Found invalid period schedule interval 0. Set at interval to 1")
     experiment = experiment_of(body)
-    reference, _ = source_of(body)
+    reference, _ = source_of(body, "recurring run with an invalid pipeline spec manifest")
+    on = body.get("mode") == "ENABLE"
     made = {
         "recurring_run_id": str(uuid.uuid4()),
-        "experiment_id": experiment,
-        "namespace": STATE.tables["experiments"][experiment].get("namespace", ""),
-        "display_name": body["display_name"],
-        "description": text_field(body, "description"),
-        "service_account": text_field(body, "service_account"),
+        "experiment_id": experiment["experiment_id"],
+        "namespace": experiment["namespace"] or "kubeflow",
+        "display_name": name,
+        "description": body.get("description") or "",
+        "service_account": body.get("service_account") or "pipeline-runner",
         "runtime_config": body.get("runtime_config") or {},
         "pipeline_version_reference": reference,
         "max_concurrency": str(concurrency),
         "no_catchup": bool(body.get("no_catchup", False)),
         "trigger": trigger,
-        "mode": "ENABLE" if mode == "ENABLE" else "DISABLE",
-        "status": "ENABLED" if mode == "ENABLE" else "DISABLED",
+        "mode": "ENABLE" if on else "DISABLE",
+        "status": "ENABLED" if on else "DISABLED",
         "created_at": now(),
         "updated_at": now(),
+        "last_triggered": None,
+        "index": 0,
     }
     STATE.tables["recurringruns"][made["recurring_run_id"]] = made
     return made
@@ -334,41 +356,48 @@ def of_namespace(kind: str, query: dict[str, str]) -> list[dict]:
 def look_at(run: dict) -> dict:
     """A run as it is reported; a script moves it on at each look."""
     if STATE.script:
-        entry = STATE.script.pop(0)
-        change(run, entry["state"], entry.get("tasks"))
+        change(run, **STATE.script.pop(0))
     return run
 
 
-def change(run: dict, state: str | None, tasks: list[dict] | None) -> None:
+def change(run: dict, state: str | None = None, steps: list[dict] | None = None) -> dict:
     if state:
         run["state"] = state
         if state in ("SUCCEEDED", "FAILED", "CANCELED"):
             run["finished_at"] = now()
-    if tasks is not None:
-        for task in tasks:
-            task.setdefault("run_id", run["run_id"])
-            task.setdefault("task_id", str(uuid.uuid5(uuid.NAMESPACE_OID, task["display_name"])))
-        run["run_details"] = {"task_details": tasks}
+    if steps is not None:
+        run["nodes"] = kfp_controller.nodes_of(run["workflow"], steps)
+        details = kfp_controller.task_details(run["run_id"], run["nodes"])
+        run["run_details"] = {"task_details": details}
+    return run
+
+
+def with_manifest(run: dict) -> dict:
+    """The run's detail of the v1beta1 API."""
+    manifest = kfp_controller.manifest(run["workflow"], run["nodes"])
+    return {"run": {"id": run["run_id"]}, "pipeline_runtime": {"workflow_manifest": manifest}}
 
 
 def fire(moment: str) -> list[dict]:
-    """Let every enabled schedule that started by then make a run, as its controller would."""
+    """What the controller of schedules does at a moment; it starts pinned versions as it has them
+    in its own object, whether or not the API server still knows the version.
+    """
     made = []
     for schedule in STATE.tables["recurringruns"].values():
-        start = (schedule["trigger"].get("cron_schedule") or {}).get("start_time")
-        if schedule["mode"] != "ENABLE" or (start and start > moment):
-            continue
-        runs = STATE.tables["runs"].values()
-        active = [
-            r
-            for r in runs
-            if r["recurring_run_id"] == schedule["recurring_run_id"] and r["state"] in ACTIVE
-        ]
-        if len(active) >= int(schedule["max_concurrency"]):
-            continue
-        body = {key: schedule[key] for key in ("experiment_id", "runtime_config", "display_name")}
-        body["pipeline_version_reference"] = schedule["pipeline_version_reference"]
-        made.append(create_run(body, schedule["recurring_run_id"]))
+        while True:
+            own = schedule["recurring_run_id"]
+            runs = [r for r in STATE.tables["runs"].values() if r["recurring_run_id"] == own]
+            active = sum(r["state"] in ACTIVE for r in runs)
+            at = datetime.fromisoformat(moment)
+            chosen = kfp_controller.due(schedule, at, STATE.settings["time_zone"], active)
+            if chosen is None:
+                break
+            schedule["last_triggered"] = now(chosen)
+            schedule["index"] += 1
+            name = f"{schedule['display_name'][:25]}{own[:5]}-{schedule['index']}"
+            body = {**schedule, "display_name": f"{name}-{kfp_controller.fnv(name)}"}
+            reference = schedule["pipeline_version_reference"]
+            made.append(add_run(body, schedule["experiment_id"], reference, name, recurring=own))
     return made
 
 
@@ -399,11 +428,6 @@ ROUTES = [
         r"/pipelines/([^/:]+)/versions/([^/:]+)",
         lambda m, q, b: STATE.get("versions", m[2], "PipelineVersion"),
     ),
-    (
-        "DELETE",
-        r"/pipelines/([^/:]+)/versions/([^/:]+)",
-        lambda m, q, b: delete("versions", m[2]),
-    ),
     ("POST", r"/runs", lambda m, q, b: create_run(b)),
     ("GET", r"/runs", lambda m, q, b: listing("runs", of_namespace("runs", q), q)),
     ("GET", r"/runs/([^/:]+)", lambda m, q, b: look_at(STATE.get("runs", m[1], "Run"))),
@@ -419,7 +443,7 @@ ROUTES = [
         lambda m, q, b: listing("recurringruns", of_namespace("recurringruns", q), q),
     ),
     ("GET", r"/recurringruns/([^/:]+)", lambda m, q, b: STATE.get("recurringruns", m[1], "Job")),
-    ("DELETE", r"/recurringruns/([^/:]+)", lambda m, q, b: delete("recurringruns", m[1])),
+    ("DELETE", r"/recurringruns/([^/:]+)", lambda m, q, b: delete_recurring_run(m[1], q)),
     (
         "POST",
         r"/recurringruns/([^/:]+):(enable|disable)",
@@ -428,40 +452,85 @@ ROUTES = [
 ]
 
 
+DOING = {
+    ("POST", "runs"): "Failed to create a new run",
+    ("POST", "recurringruns"): "Failed to create a recurring run",
+    ("POST", "experiments"): "Failed to create an experiment",
+    ("POST", "pipelines"): "Failed to create a pipeline due to server error",
+    ("DELETE", "recurringruns"): "Failed to delete a recurring run",
+}
+
+
 def delete(kind: str, key: str) -> dict:
     STATE.get(kind, key, {"recurringruns": "Job"}.get(kind, kind))
     del STATE.tables[kind][key]
+    if kind == "pipelines":
+        versions = STATE.tables["versions"]
+        for version in [k for k, v in versions.items() if v["pipeline_id"] == key]:
+            del versions[version]
     return {}
 
 
+def delete_recurring_run(key: str, query: dict[str, str]) -> dict:
+    """Without the policy ORPHAN, Kubernetes deletes the workflows that the schedule started."""
+    answer = delete("recurringruns", key)
+    if query.get("propagation_policy") != "ORPHAN":
+        runs = STATE.tables["runs"].values()
+        mine = [r for r in runs if r["recurring_run_id"] == key and r["state"] in ACTIVE]
+        STATE.killed += [run["run_id"] for run in mine]
+    return answer
+
+
+def set_log(body: dict) -> dict:
+    run = STATE.get("runs", body["run_id"], "Run")
+    pod = body.get("pod")
+    if pod is None:
+        shown = body["step"].replace("_", "-")
+        wanted = body.get("driver") and f"{shown}-driver"
+        nodes = [
+            node
+            for node in run["nodes"].values()
+            if node["type"] == "Pod"
+            and (
+                node["displayName"] == wanted
+                if wanted
+                else node["name"].startswith(f"{run['workflow']}.root.{shown}.executor")
+            )
+        ]
+        last = max(nodes, key=lambda node: node["name"])
+        pod = kfp_controller.pod_name(run["workflow"], last)
+    STATE.logs[body["run_id"], pod] = body["text"]
+    return {"pod": pod}
+
+
 def control(path: str, body: dict) -> object:
-    if path == "settings":
-        STATE.settings.update(body)
-        return STATE.settings
-    if path == "run":
-        run = STATE.get("runs", body["run_id"], "Run")
-        change(run, body.get("state"), body.get("tasks"))
-        return run
-    if path == "script":
-        STATE.script = body["looks"]
-        return {}
-    if path == "log":
-        STATE.logs[body["run_id"], body["node"]] = body["text"]
-        return {}
-    if path == "fire":
-        return fire(body["now"])
-    if path == "delete":
-        return delete(body["kind"], body["id"])
-    if path == "requests":
-        return STATE.requests
-    if path == "tables":
-        return {kind: list(table.values()) for kind, table in STATE.tables.items()}
+    actions = {
+        "settings": lambda: STATE.settings.update(body) or STATE.settings,
+        "run": lambda: change(
+            STATE.get("runs", body["run_id"], "Run"), body.get("state"), body.get("steps")
+        ),
+        "script": lambda: setattr(STATE, "script", body["looks"]),
+        "log": lambda: set_log(body),
+        "fire": lambda: fire(body["now"]),
+        "delete": lambda: delete(body["kind"], body["id"]),
+        "requests": lambda: STATE.requests,
+        "killed": lambda: STATE.killed,
+        "tables": lambda: {kind: list(table.values()) for kind, table in STATE.tables.items()},
+    }
     if path == "reset":
         fresh = State()
-        for name in ("tables", "specs", "logs", "script", "requests", "settings", "last_fired"):
+        for name in ("tables", "specs", "logs", "script", "requests", "killed", "settings"):
             setattr(STATE, name, getattr(fresh, name))
         return {}
-    raise ApiError(NOT_FOUND, path)
+    answer = actions[path]()
+    return {} if answer is None else answer
+
+
+def public(answer: object) -> object:
+    """Without what only this server keeps."""
+    if isinstance(answer, dict):
+        return {k: public(v) for k, v in answer.items() if k not in HIDDEN}
+    return [public(item) for item in answer] if isinstance(answer, list) else answer
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -473,31 +542,40 @@ class Handler(BaseHTTPRequestHandler):
     def handle_any(self) -> None:
         url = urllib.parse.urlsplit(self.path)
         query = dict(urllib.parse.parse_qsl(url.query))
-        length = int(self.headers.get("Content-Length") or 0)
-        content = self.rfile.read(length)
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if url.path.startswith("/control/"):
             with STATE.lock:
                 answer = control(url.path.removeprefix("/control/"), json.loads(content or b"{}"))
             self.send(200, answer)
             return
         with STATE.lock:
-            STATE.requests.append(f"{self.command} {url.path}")
+            STATE.requests.append(f"{self.command} {self.path}")
             fault = self.fault(url.path)
             if isinstance(fault, int):
                 self.send(fault, {"code": 14, "message": "planned failure", "details": []})
                 return
-            if not self.allowed():
+            if not self.allowed(url.path):
                 return
-            try:
-                status, answer = 200, self.dispatch(url.path, query, content)
-            except ApiError as error:
-                status = CODES[error.code]
-                answer = self.error_body(url.path, error)
+            status, answer = self.answer(url.path, query, content)
         if fault == "drop":  # the work is done, the answer is lost
             self.close_connection = True
             self.connection.close()
             return
         self.send(status, answer)
+
+    def answer(self, path: str, query: dict[str, str], content: bytes) -> tuple[int, object]:
+        try:
+            return 200, self.dispatch(path, query, content)
+        except ApiError as error:
+            status, shown = CODES[error.code], error
+        if path.endswith("/log"):  # 200 was sent before the log was looked for
+            return 200, json.dumps({"error_message": shown.message, "error_details": "..."})
+        if "/pipelines/upload" in path:
+            if "length cannot exceed" in shown.message:
+                return status, shown.message  # as plain text
+            return status, {"error_message": shown.public, "error_details": shown.public}
+        resource = path.removeprefix("/apis/v2beta1/").partition("/")[0]
+        return status, shown.body(DOING.get((self.command, resource), ""))
 
     do_GET = do_POST = do_DELETE = handle_any
 
@@ -506,19 +584,25 @@ class Handler(BaseHTTPRequestHandler):
         key = next((k for k in faults if f"{self.command} {path}".startswith(k)), None)
         return faults.pop(key) if key else None
 
-    def allowed(self) -> bool:
+    def allowed(self, path: str) -> bool:
         settings = STATE.settings
         token, cookie = settings["token"], settings["cookie"]
         if settings["login_page"]:
             self.send(200, "<!doctype html><title>Log in to Your Account</title>", "text/html")
             return False
         if token and self.headers.get("Authorization") != f"Bearer {token}":
-            self.send(
-                401, {"code": UNAUTHENTICATED, "message": "Request header error", "details": []}
+            error = ApiError(
+                UNAUTHENTICATED,
+                "Failed to authorize the request: Request header error: there is no user identity "
+                "header",
             )
+            self.send(401, error.body(""))
             return False
         if cookie and cookie not in (self.headers.get("Cookie") or ""):
             self.send(403, "RBAC: access denied", "text/plain")
+            return False
+        if any(f"{self.command} {path}".startswith(what) for what in settings["forbidden"]):
+            self.send(403, ApiError(FORBIDDEN, "User 'me' is not authorized").body(""))
             return False
         return True
 
@@ -527,8 +611,11 @@ class Handler(BaseHTTPRequestHandler):
         if log:
             STATE.get("runs", log[1], "Run")
             if (log[1], log[2]) not in STATE.logs:
-                raise ApiError(INTERNAL, f'pods "{log[2]}" not found')
+                raise ApiError(INTERNAL, f'Failed to read logs: pods "{log[2]}" not found')
             return STATE.logs[log[1], log[2]]
+        detail = re.fullmatch(r"/apis/v1beta1/runs/([^/:]+)", path)
+        if detail:
+            return with_manifest(STATE.get("runs", detail[1], "Run"))
         if not path.startswith("/apis/v2beta1"):
             raise ApiError(NOT_FOUND, "Not Found")
         path = path.removeprefix("/apis/v2beta1")
@@ -538,6 +625,7 @@ class Handler(BaseHTTPRequestHandler):
                 "commit_sha": "unknown",
                 "tag_name": settings["version"],
                 "multi_user": settings["multi_user"],
+                "pipeline_store": "database",
             }
         if path in ("/pipelines/upload", "/pipelines/upload_version"):
             name, file = self.form_file(content)
@@ -545,7 +633,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             body = json.loads(content or b"{}")
         except ValueError as error:
-            raise ApiError(INVALID, f"proto: syntax error: {error}") from None
+            raise BadBody(INVALID, f"syntax error: {error}") from None
         for method, pattern, action in ROUTES:
             match = re.fullmatch(pattern, path)
             if match and method == self.command:
@@ -559,24 +647,8 @@ class Handler(BaseHTTPRequestHandler):
                 return part.get_filename() or "", part.get_payload(decode=True)
         raise ApiError(INVALID, "Failed to read pipeline from file")
 
-    def error_body(self, path: str, error: ApiError) -> object:
-        if "/pipelines/upload" in path or path.endswith("/log"):
-            return {"error_message": error.message, "error_details": error.message}
-        return {
-            "error": error.message,
-            "code": error.code,
-            "message": error.message,
-            "details": [
-                {
-                    "@type": "type.googleapis.com/google.rpc.Status",
-                    "code": error.code,
-                    "message": error.message,
-                }
-            ],
-        }
-
     def send(self, status: int, answer: object, kind: str = "application/json") -> None:
-        data = answer.encode() if isinstance(answer, str) else json.dumps(answer).encode()
+        data = answer.encode() if isinstance(answer, str) else json.dumps(public(answer)).encode()
         if isinstance(answer, str) and kind == "application/json":
             kind = "text/plain"
         self.send_response(status)
@@ -587,4 +659,6 @@ class Handler(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    server.serve_forever()

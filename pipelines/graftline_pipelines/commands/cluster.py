@@ -163,7 +163,7 @@ def stop(
     """Stop a run on the cluster. What its finished steps computed is kept."""
     from rich.console import Console
 
-    from graftline_pipelines.run_progress import ENDED
+    from graftline_pipelines.cluster import ENDED
 
     console = Console()
     server = _connect(host, namespace, console)
