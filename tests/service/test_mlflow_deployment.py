@@ -212,11 +212,11 @@ def _answers(port: int, seconds: float = 0) -> bool:
             time.sleep(0.3)
 
 
-def _ask(port: int, host: str) -> int:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1",
-        headers={"Host": host},
-    )
+SEARCH = "/api/2.0/mlflow/experiments/search?max_results=1"
+
+
+def _ask(port: int, host: str, path: str = SEARCH) -> int:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
     try:
         with urllib.request.urlopen(request, timeout=20) as answer:
             return int(answer.status)
@@ -248,6 +248,9 @@ def test_the_server_serves_its_names_only_and_keeps_artifacts_in_s3(
         assert _ask(port, f"{name}:{port}") == 200
     for name in ("evil.example.com", f"evil.example.com:{port}", "10.1.2.3", "mlflow.graftline:80"):
         assert _ask(port, name) == 403, name
+    assert _ask(port, f"10.1.2.3:{port}", "/health") == 200, (
+        "the kubelet's probe names the pod's IP"
+    )
 
     lines = _processes_of(server.pid)
     assert len(lines) >= 3, "the server and its two workers"
