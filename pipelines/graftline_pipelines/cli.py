@@ -9,6 +9,8 @@ from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
 from graftline_pipelines.commands import cluster, features, model, run
 
+STOPPED = 130
+
 app = typer.Typer(
     name="graftline",
     help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.",
@@ -32,7 +34,7 @@ for group in (run, model, features, cluster):
 
 
 def main() -> None:
-    """Run the command: 0 done, 1 failed, 2 a mistake in the run file or the options."""
+    """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
     try:
         app()
     except GraftlineError as error:
@@ -46,9 +48,12 @@ def main() -> None:
             raise
         _show(refused)
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nStopped. What was computed is kept; the same command goes on.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == STOPPED:  # typer's word for Ctrl-C
+            print(
+                "\nStopped. What was computed is kept; the same command goes on.", file=sys.stderr
+            )
+        raise
 
 
 def _show(error: GraftlineError) -> None:
