@@ -1,5 +1,7 @@
 """Tar shards as WebDataset writes them: ``name.jpg`` with ``name.cls`` or ``name.json``.
 
+An image with neither takes the folder it stands in for its label.
+
 Archives are read member by member and never unpacked to disk. Only regular files are looked at,
 so neither links nor device files nor paths that climb out mean anything, and sizes are limited
 before a byte is read.
@@ -11,6 +13,7 @@ import json
 import posixpath
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, cast
@@ -72,7 +75,7 @@ class ArchiveSource(Source):
             try:
                 with _opened(path) as stream:
                     yield from self._samples(entry, stream, max_bytes)
-            except (tarfile.TarError, EOFError, gzip.BadGzipFile, ValueError, OSError) as error:
+            except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise
                 yield _broken(entry, f"damaged archive: {error}"), b""
@@ -85,16 +88,16 @@ class ArchiveSource(Source):
         problems: dict[str, str] = {}
         current = None
         for name, data, problem in _members(stream, max_bytes):
-            folder, base = posixpath.split(name)
+            folder, base = posixpath.split(posixpath.normpath(name))
             stem, dot, suffix = base.partition(".")
-            key = f"{folder}/{stem}".lstrip("/")
-            if key != current and current is not None:
+            key, suffix = f"{folder}/{stem}".lstrip("/"), dot + suffix.lower()
+            if current is not None and (key != current or suffix in sample):
                 yield from self._images(entry, current, sample, problems)
                 sample, problems = {}, {}
             current = key
-            sample[dot + suffix.lower()] = data
+            sample[suffix] = data
             if problem:
-                problems[dot + suffix.lower()] = problem
+                problems[suffix] = problem
         if current is not None:
             yield from self._images(entry, current, sample, problems)
 
@@ -107,6 +110,10 @@ class ArchiveSource(Source):
             if label is None and suffix in sample:
                 label = sample[suffix].decode("utf-8", "replace").strip() or None
         split = _text(note.get(self.columns.split))
+        *above, parent = ["", *key.split("/")[:-1]]
+        if label is None and parent:  # class folders that were packed as they stood
+            label = parent
+            split = split or next((name for name in above if name.lower() in SPLIT_NAMES), None)
         for suffix, data in sample.items():
             if "." + suffix.rpartition(".")[2] not in SUFFIXES:
                 continue
@@ -167,6 +174,8 @@ def _members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes, st
             if count % FORGET_EVERY == 0:
                 archive.members = []  # type: ignore[attr-defined]
             if not member.isreg() or member.issparse():
+                if not member.isdir():
+                    yield member.name, b"", "not a regular file"
                 continue
             allowed = NOTE_BYTES if _is_note(member.name) else max_bytes
             if member.size > allowed:

@@ -233,10 +233,17 @@ def snapshot_key(snapshot_id: str, name: str) -> str:
     return f"snapshots/{snapshot_id}/{name}"
 
 
-def keep_snapshot(store: Store, snapshot: Snapshot) -> None:
-    """Put the snapshot's files in the store, where later runs find them by its id."""
+def keep_snapshot(store: Store, snapshot: Snapshot, *, replace: bool = False) -> None:
+    """Put the snapshot's files in the store, where later runs find them by its id.
+
+    Args:
+        store: The store.
+        snapshot: The snapshot.
+        replace: Whether one that is kept already is replaced, since its images were packed anew.
+    """
     for name in FILES:
-        store.upload(snapshot.folder / name, snapshot_key(snapshot.id, name), if_absent=True)
+        key = snapshot_key(snapshot.id, name)
+        store.upload(snapshot.folder / name, key, if_absent=not replace)
 
 
 def fetch_snapshot(store: Store, snapshot_id: str, folder: Path) -> Snapshot:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from graftline.errors import ConfigurationError, DataError, StoreNotFound
+from graftline.errors import ConfigurationError, DataError, StoreError, StoreNotFound
 from graftline.pixels import SUFFIXES
-from graftline.store import ObjectInfo, Store, open_store
+from graftline.store import ObjectInfo, Store, checked_key, open_store
 
 if TYPE_CHECKING:
     from graftline.dataset import Snapshot
@@ -132,6 +132,11 @@ class FolderSource(Source):
         return [self._entry(info, by_split) for info in found]
 
     def _entry(self, info: ObjectInfo, by_split: bool) -> Entry:
+        try:
+            checked_key(info.key).encode()
+        except (StoreError, UnicodeEncodeError):  # S3 allows "a//b", Linux any bytes
+            shown = info.key.encode("utf-8", "backslashreplace").decode()
+            return Entry(shown, info.version, info.size, problem="name cannot be used")
         *folders, name = info.key.split("/")
         split = SPLIT_NAMES[folders[0].lower()] if by_split and len(folders) > 0 else None
         if by_split:
@@ -193,11 +198,14 @@ def open_source(uri: str, format: str = "auto", columns: Columns | None = None) 
         return ArchiveSource(store, columns)
     if format == "auto" and any(name.lower().endswith(ARCHIVES) for name in roots):
         return ArchiveSource(store, columns)
+    folders = FolderSource(store)
     if format == "auto" and len(tables) == 1:
         table = TableSource(store, tables[0], columns)
-        if table.has_columns():
+        why_not = table.why_not()
+        if why_not is None:
             return table
-    return FolderSource(store)
+        folders.notes.append(f"Read as class folders. {why_not}")
+    return folders
 
 
 def listing(store: Store) -> Iterator[ObjectInfo]:

@@ -1,10 +1,12 @@
 """A CSV table of images: a path and a label a row, and what else the user knows of each."""
 
+import codecs
 import csv
 import dataclasses
 import io
 import posixpath
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 from typing_extensions import override
@@ -15,6 +17,16 @@ from graftline.source import SPLIT_NAMES, Columns, Entry, Source
 from graftline.store import ObjectInfo, Store, open_store
 
 SHOWN = 5
+HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One row: the line it ends on, its cells by column, and how many cells there are too many."""
+
+    line: int
+    cells: dict[str, str]
+    surplus: int
 
 
 class TableSource(Source):
@@ -31,30 +43,53 @@ class TableSource(Source):
         self.base = str(store.root) if isinstance(store, FileStore) else store.uri
         self._stores: dict[str, Store] = {}
 
-    def has_columns(self) -> bool:
-        """Whether the first line names the image and the label column."""
+    def why_not(self) -> str | None:
+        """Why it is no table of images, None if it is one: what its first line names decides."""
         try:
             header, _ = self._rows()
-        except DataError:
-            return False
-        return {self.columns.image, self.columns.label} <= set(header)
+            if not {self.columns.image, self.columns.label} <= set(header):
+                self._check_header(header)
+        except (ConfigurationError, DataError) as error:
+            return error.what + (f": {error.why}" if error.why else "")
+        return None
 
-    def _rows(self) -> tuple[list[str], list[dict[str, str]]]:
+    def _rows(self) -> tuple[list[str], list[Row]]:
+        text = self._text()
+        first = text.partition("\n")[0]
+        # What spreadsheets write as "CSV" depends on the country.
+        delimiter = max(",;\t", key=first.count)
         try:
-            text = self.store.read(self.name).decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"The table {self.uri} is not UTF-8 text", why=str(error), fix="Save it as UTF-8."
-            ) from error
-        delimiter = "\t" if self.name.lower().endswith(".tsv") else ","
-        try:
-            reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-            return [name.strip() for name in reader.fieldnames or []], [
-                {(k or "").strip(): (v or "").strip() for k, v in row.items() if isinstance(v, str)}
-                for row in reader
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            header = [name.strip() for name in next(reader, [])]
+            rows = [
+                Row(
+                    reader.line_num,
+                    dict(zip(header, (cell.strip() for cell in cells), strict=False)),
+                    len(cells) - len(header),
+                )
+                for cells in reader
+                if any(cell.strip() for cell in cells)
             ]
         except csv.Error as error:
-            raise DataError(f"The table {self.uri} cannot be read", why=str(error)) from error
+            raise DataError(
+                f"The table {self.uri} cannot be read",
+                why=f"line {reader.line_num}: {error}",
+                fix="Mend the quotation marks there, or write the table anew as CSV.",
+            ) from error
+        return header, rows
+
+    def _text(self) -> str:
+        data = self.store.read(self.name)
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        try:
+            return data.decode("utf-16" if wide else "utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"The table {self.uri} is not UTF-8 text",
+                why=f"line {data[: error.start].count(10) + 1}: {error.reason} "
+                f"(byte {error.object[error.start]:#04x})",
+                fix="Save it as UTF-8; a spreadsheet calls that 'CSV UTF-8'.",
+            ) from error
 
     @override
     def entries(self) -> list[Entry]:
@@ -63,22 +98,24 @@ class TableSource(Source):
         if not rows:
             raise DataError(f"The table {self.uri} has no rows", fix="Add one row an image.")
         self._check_splits(header, rows)
-        images = [self._location(row[self.columns.image]) for row in rows]
+        images = [self._location(row.cells.get(self.columns.image, "")) for row in rows]
         found = self._find(image for image in images if image)
-        entries: dict[str, Entry] = {}
+        by_path: dict[str, list[tuple[int, Entry]]] = defaultdict(list)
         for row, image in zip(rows, images, strict=True):
             entry = self._entry(row, image, found)
-            before = entries.get(entry.path)
-            if before is not None and not before.problem and before.label != entry.label:
-                entry = dataclasses.replace(entry, problem="conflicting labels")
-            elif before is not None and (entry.problem or before.problem):
-                entry = before
-            entries[entry.path] = entry
-        return sorted(entries.values(), key=lambda entry: entry.path)
+            by_path[entry.path].append((row.line, entry))
+        entries = [entry for same in by_path.values() for entry in _one_for_each_path(same)]
+        return sorted(entries, key=lambda entry: entry.path)
 
     def _check_header(self, header: list[str]) -> None:
         wanted = [self.columns.image, self.columns.label, *self.columns.attributes]
         wanted += [self.columns.group] if self.columns.group else []
+        twice = sorted({name for name in wanted if header.count(name) > 1})
+        if twice:
+            raise ConfigurationError(
+                f"The table {self.uri} has more than one column {', '.join(map(repr, twice))}",
+                fix="Rename or remove the others: which one counts cannot be told.",
+            )
         missing = [name for name in wanted if name not in header]
         if missing:
             raise ConfigurationError(
@@ -88,10 +125,10 @@ class TableSource(Source):
                 "data.image_column, data.label_column, data.group_column, data.attributes.",
             )
 
-    def _check_splits(self, header: list[str], rows: list[dict[str, str]]) -> None:
+    def _check_splits(self, header: list[str], rows: list[Row]) -> None:
         if self.columns.split not in header:
             return
-        given = {row.get(self.columns.split, "") for row in rows}
+        given = {row.cells.get(self.columns.split, "") for row in rows}
         unknown = sorted(s for s in given if s and s.lower() not in SPLIT_NAMES)
         if unknown:
             raise DataError(
@@ -100,25 +137,28 @@ class TableSource(Source):
                 fix="Use train, val and test, or leave a cell empty to have it chosen.",
             )
 
-    def _entry(self, row: dict[str, str], image: str, found: dict[str, ObjectInfo]) -> Entry:
-        columns = self.columns
-        split = row.get(columns.split, "").lower()
+    def _entry(self, row: Row, image: str, found: dict[str, ObjectInfo]) -> Entry:
+        columns, cells = self.columns, row.cells
+        split = cells.get(columns.split, "").lower()
+        label = cells.get(columns.label) or None
         info = found.get(image)
         problem = None
-        if not image:
+        if row.surplus > 0:
+            problem = "more cells than columns"
+        elif not image:
             problem = "no image named"
-        elif not row[columns.label]:
+        elif label is None:
             problem = "no label"
         elif info is None:
             problem = "file not found"
         return Entry(
-            path=image.removeprefix(self.base + "/") if image else "(empty)",
+            path=image.removeprefix(self.base + "/") if image else f"(line {row.line})",
             version=info.version if info else "",
             size=info.size if info else 0,
-            label=row[columns.label] or None,
+            label=label,
             split=SPLIT_NAMES[split] if split else None,
-            group=(row.get(columns.group) or None) if columns.group else None,
-            attributes={name: row.get(name) or None for name in columns.attributes},
+            group=(cells.get(columns.group) or None) if columns.group else None,
+            attributes={name: cells.get(name) or None for name in columns.attributes},
             problem=problem,
         )
 
@@ -164,3 +204,21 @@ class TableSource(Source):
             store, key = self._store_of(entry.path)
             return store.read(key)
         return self.store.read(entry.path)
+
+
+def _one_for_each_path(same: list[tuple[int, Entry]]) -> Iterator[Entry]:
+    """Rows that name one file: the first counts, held out rather than trained on.
+
+    Where they disagree on the label none of them counts. The others come with their line.
+    """
+    usable = [pair for pair in same if pair[1].problem is None] or same
+    chosen = min(usable, key=lambda pair: HELD_OUT_FIRST.get(pair[1].split or "", 3))
+    first = chosen[1]
+    if len({entry.label for _, entry in usable}) > 1:
+        first = dataclasses.replace(first, problem=first.problem or "conflicting labels")
+    yield first
+    for pair in same:
+        if pair is not chosen:
+            line, entry = pair
+            problem = entry.problem or first.problem or "duplicate row"
+            yield dataclasses.replace(entry, path=f"{entry.path} (line {line})", problem=problem)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from graftline.dataset import MANIFEST, SPLITS
 from graftline.errors import ConfigurationError, DataError
 from graftline.ingest.selection import Selection
+from graftline.source import Source
 
 SHOWN = 5
 TOLERANCE = 1e-6
@@ -36,28 +37,31 @@ def check_arguments(split: Mapping[str, float], attributes: Sequence[str], minim
         raise ConfigurationError(f"data.min_images_per_class is {minimum}", fix="Use 1 or more.")
 
 
-def check_selection(selection: Selection, source: str, minimum: int) -> list[str]:
+def check_selection(selection: Selection, source: Source, minimum: int) -> list[str]:
     """Refuse what cannot be learned from; what is merely poor comes back as warnings.
 
     Raises:
         DataError: No image, one class, classes with too few images or none to train on.
     """
     reasons = Counter(one.reason for one in selection.aside)
+    understood = "".join(f". {note.rstrip('.')}" for note in source.notes)
     if not selection.chosen:
         raise DataError(
-            f"No usable image in {source}",
+            f"No usable image in {source.uri}",
             why=f"all {sum(reasons.values()):,} files were set aside: {_listed(reasons)}"
-            + _example(selection),
+            + _example(selection)
+            + understood,
             fix="Correct `data.source` and `data.format`: class folders of images, a CSV table or "
             "tar shards.",
         )
     counts = Counter(str(one.label) for one in selection.chosen.values())
     if len(counts) == 1:
         raise DataError(
-            f"All {sum(counts.values()):,} images in {source} have the one label "
+            f"All {sum(counts.values()):,} images in {source.uri} have the one label "
             f"{next(iter(counts))!r}",
             why="a classifier needs at least two classes"
-            + (f"; set aside were {_listed(reasons)}" if reasons else ""),
+            + (f"; set aside were {_listed(reasons)}" if reasons else "")
+            + understood,
             fix="Put each class in a folder of its own, or correct `data.label_column`.",
         )
     given = all(one.split for one in selection.chosen.values())
@@ -88,6 +92,11 @@ def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
         for split in ("val", "test")
         if without[split]
     ]
+    if selection.across:
+        warnings.append(
+            f"{selection.across:,} pairs of near-duplicates are in different splits, since the "
+            "table, the groups or earlier runs put them there: the test may flatter the model"
+        )
     if selection.moved:
         warnings.append(
             f"{selection.moved:,} images are in another split than before, since the table says "

@@ -20,6 +20,7 @@ THREADS = 16  # waiting for S3 more than decoding
 AHEAD_ITEMS = 128
 AHEAD_BYTES = 256 * 2**20
 MAX_IMAGE_BYTES = 64 * 2**20
+GONE = "file not found"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def fetch(
         memory.seen.update((one.path, one) for one in seen)
         memory.images.update((one.image_id, one) for one in images)
         if images:
-            save_partial(store, source.uri, images[0].place.shard, seen, images)
+            shard = images[0].place.shard
+            memory.partial.add(save_partial(store, source.uri, shard, seen, images))
         seen.clear()
         waiting.clear()
 
@@ -128,7 +130,7 @@ def _read(source: Source, entry: Entry, max_pixels: int) -> Fetched:
     try:
         data = source.read(entry)
     except StoreNotFound:
-        return Fetched(entry, reason="file not found", detail="it went away after the listing")
+        return Fetched(entry, reason=GONE, detail="it went away after the listing")
     return _check(entry, data, max_pixels)
 
 

@@ -72,14 +72,16 @@ class Memory:
         images: By image id: those whose bytes are in the store.
         splits: By image id, for ever, of images that are no longer in the source too.
         version: Of the pointer, for the compare-and-swap.
-        partial: Keys of what interrupted runs left.
+        partial: Keys of what interrupted runs and this one left.
+        repacked: Whether images were fetched again since their shard was gone.
     """
 
     seen: dict[str, Seen] = dataclasses.field(default_factory=dict)
     images: dict[str, Known] = dataclasses.field(default_factory=dict)
     splits: dict[str, str] = dataclasses.field(default_factory=dict)
     version: str | None = None
-    partial: list[str] = dataclasses.field(default_factory=list)
+    partial: set[str] = dataclasses.field(default_factory=set)
+    repacked: bool = False
 
 
 def memory_key(source_uri: str, name: str = ".json") -> str:
@@ -96,37 +98,49 @@ def load_memory(store: Store, source_uri: str) -> Memory:
     except StoreNotFound:
         pass
     else:
-        head = json.loads(text)
-        check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
-        _add(memory, *(_read_table(store, head[name]) for name in ("seen", "images")))
-        splits = _read_table(store, head["splits"])
-        memory.splits = {row["image_id"]: row["split"] for row in splits}
-    for info in list(store.list(memory_key(source_uri, "/partial/"))):
-        memory.partial.append(info.key)
-        try:
-            table = read_parquet(store.read(info.key))
-            _add(memory, table.column("seen")[0].as_py(), table.column("images")[0].as_py())
-        except (ValueError, KeyError):
-            message("%s is damaged and is left out; its images are fetched again", info.key)
+        _add_tables(memory, store, source_uri, text)
+    _add_partial(memory, store, source_uri)
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
     lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
     if lost:
         message("%d images stood in shards that are gone; they are fetched again", len(lost))
         memory.seen = {p: s for p, s in memory.seen.items() if s.image_id not in lost}
         memory.images = {i: k for i, k in memory.images.items() if i not in lost}
+        memory.repacked = True
     return memory
 
 
-def _read_table(store: Store, key: str) -> list[dict[str, Any]]:
+def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -> None:
+    what = f"{store.uri}/{memory_key(source_uri)}"
     try:
-        rows: list[dict[str, Any]] = read_parquet(store.read(key)).to_pylist()
-    except ValueError as error:
+        head = json.loads(pointer)
+        check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for name in ("seen", "images", "splits"):
+            what = f"{store.uri}/{head[name]}"
+            rows[name] = read_parquet(store.read(head[name])).to_pylist()
+    except (ValueError, KeyError, TypeError, StoreNotFound) as error:
         raise DataError(
-            f"{store.uri}/{key} is damaged",
+            f"{what} is damaged or gone",
             why=str(error),
-            fix="Restore it from a backup: it holds the splits that earlier models were tested on.",
+            fix="Restore it from a backup: it holds the splits that earlier models were tested "
+            f"on. To begin anew without them, remove {store.uri}/{memory_key(source_uri)}.",
         ) from error
-    return rows
+    _add(memory, rows["seen"], rows["images"])
+    memory.splits = {row["image_id"]: row["split"] for row in rows["splits"]}
+
+
+def _add_partial(memory: Memory, store: Store, source_uri: str) -> None:
+    """Add what interrupted runs left; what cannot be read is only fetched once more."""
+    for info in list(store.list(memory_key(source_uri, "/partial/"))):
+        memory.partial.add(info.key)
+        try:
+            table = read_parquet(store.read(info.key))
+            _add(memory, table.column("seen")[0].as_py(), table.column("images")[0].as_py())
+        except StoreNotFound:
+            continue  # another run is done with it, and moved the pointer
+        except (ValueError, KeyError, TypeError):
+            message("%s is damaged and is left out; its images are fetched again", info.key)
 
 
 def _add(
@@ -193,15 +207,17 @@ def _image_rows(images: Iterable[Known]) -> list[dict[str, Any]]:
 
 def save_partial(
     store: Store, source_uri: str, shard: str, seen: Iterable[Seen], images: Iterable[Known]
-) -> None:
-    """Leave what was fetched so far where the next run finds it."""
+) -> str:
+    """Leave what was fetched so far where the next run finds it; the key comes back."""
     table = pa.table(
         {
             "seen": pa.array([_seen_rows(seen)], type=pa.list_(SEEN)),
             "images": pa.array([_image_rows(images)], type=pa.list_(IMAGES)),
         }
     )
-    store.write(memory_key(source_uri, f"/partial/{shard}.parquet"), parquet_bytes(table))
+    key = memory_key(source_uri, f"/partial/{shard}.parquet")
+    store.write(key, parquet_bytes(table))
+    return key
 
 
 def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str) -> None:

@@ -39,6 +39,7 @@ class Selection:
         assignment: Their groups and splits.
         aside: All that is not taken.
         near: How many pairs of near-duplicates there are.
+        across: How many of them are in different splits.
         moved: Images that the user's table put into another split than before.
     """
 
@@ -46,6 +47,7 @@ class Selection:
     assignment: Assignment
     aside: list[Aside]
     near: int
+    across: int
     moved: int
 
 
@@ -105,7 +107,9 @@ def select(
     for image_id, why in assignment.ties.items():
         aside.append(_aside(chosen.pop(image_id), TIE, why))
     moved = sum(bool(c.given and c.earlier and c.given != c.earlier) for c in candidates)
-    return Selection(chosen, assignment, aside, len(pairs), moved)
+    splits = [assignment.splits.get(i) for i in ids]
+    across = sum(bool(splits[a] and splits[b] and splits[a] != splits[b]) for a, b in pairs)
+    return Selection(chosen, assignment, aside, len(pairs), across, moved)
 
 
 def _one_for_each_image(found: list[Seen]) -> tuple[dict[str, Seen], list[Aside]]:

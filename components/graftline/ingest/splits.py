@@ -5,10 +5,10 @@ What belongs together (the user's group, else near-duplicates) stays on one side
 1. A split that the user's table gives is obeyed.
 2. An image that had a split keeps it.
 3. A newcomer joins the split of its group. One that would tie two splits together is set aside.
-4. Groups that are all new are put in order by a hash of seed and group id. In a class that is
-   new altogether they are then allotted by quota, so that a class of three images has one in
-   each split; in a class that has splits already, the hash itself decides, which needs no
-   knowledge of what else came at the same time.
+4. Where a group is all new, a hash of seed and group id decides, which needs no knowledge of
+   what else came at the same time: equal data has equal splits whatever its history. Only where
+   that leaves a split of a new class empty, the smallest group to spare moves there, so that a
+   class of three images has one in each split.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from graftline.dataset import SPLITS
 
 HELD_OUT_FIRST = ("test", "val", "train")
+SPLITS_HELD_OUT = HELD_OUT_FIRST[:2]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,10 +102,9 @@ def assign(
     for label, groups in open_groups.items():
         named = [(result.groups[candidates[g[0]].image_id], g) for g in groups]
         named.sort(key=lambda pair: (_fraction(seed, pair[0]), pair[0]))
-        if label in settled:
-            chosen = [_by_hash(_fraction(seed, name), fractions) for name, _ in named]
-        else:
-            chosen = _by_quota([len(group) for _, group in named], fractions)
+        chosen = [_by_hash(_fraction(seed, name), fractions) for name, _ in named]
+        if label not in settled:
+            _fill(chosen, [len(group) for _, group in named], fractions)
         for (_, group), split in zip(named, chosen, strict=True):
             result.splits.update((candidates[index].image_id, split) for index in group)
     return result
@@ -176,26 +176,21 @@ def _by_hash(fraction: float, fractions: Mapping[str, float]) -> str:
     return "train"
 
 
-def _by_quota(sizes: Sequence[int], fractions: Mapping[str, float]) -> list[str]:
-    """A split for each group of a new class, by the fractions of its images.
+def _fill(chosen: list[str], sizes: Sequence[int], fractions: Mapping[str, float]) -> None:
+    """Put a group into each split of a class that the hash left empty, if there are enough.
 
-    The first three go to test, val and train (large ones last), so that few groups still serve
-    all; from then on each goes where most is missing.
+    One group is for training; of two, the other is held out.
+
+    Args:
+        chosen: A split for each group, in the order of their hashes; is changed.
+        sizes: Images in each group.
+        fractions: Of each split.
     """
-    total = sum(sizes)
-    have = dict.fromkeys(SPLITS, 0)
-    chosen: dict[int, str] = {}
-    wanted = [split for split in HELD_OUT_FIRST if fractions.get(split, 0) > 0]
-    small_first = sorted(range(len(sizes)), key=lambda i: (sizes[i] > max(1, total / 3), i))
-    firsts = wanted
-    if len(sizes) < len(wanted):
-        firsts = ["train"] if len(sizes) == 1 else [wanted[0], "train"]
-    for index, split in zip(small_first, firsts, strict=False):
-        chosen[index] = split
-        have[split] += sizes[index]
-    for index, size in enumerate(sizes):
-        if index not in chosen:
-            split = max(wanted, key=lambda s: fractions[s] * total - have[s])
-            chosen[index] = split
-            have[split] += size
-    return [chosen[index] for index in range(len(sizes))]
+    wanted = ["train", *(s for s in SPLITS_HELD_OUT if fractions.get(s, 0) > 0)][: len(chosen)]
+    for split in wanted:
+        have = Counter(chosen)
+        if not have[split]:
+            # The smallest of those that can be spared; the largest to train on.
+            spare = [i for i, s in enumerate(chosen) if have[s] > 1 or s not in wanted]
+            sign = -1 if split == "train" else 1
+            chosen[min(spare, key=lambda i: (sign * sizes[i], i))] = split

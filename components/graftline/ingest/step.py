@@ -11,7 +11,7 @@ from graftline.dataset import SPLITS, Snapshot, keep_snapshot, write_snapshot
 from graftline.errors import PreconditionFailed
 from graftline.ingest.checks import check_arguments, check_selection
 from graftline.ingest.duplicates import DISTANCE
-from graftline.ingest.fetch import fetch
+from graftline.ingest.fetch import GONE, fetch
 from graftline.ingest.memory import Memory, Seen, load_memory, save_memory
 from graftline.ingest.selection import Selection, current, select, tables
 from graftline.pixels import MAX_PIXELS
@@ -122,7 +122,7 @@ def run(
         fetched |= fetch(origin, new, place, memory, columns=repr(columns), max_pixels=max_pixels)
         found = list(current(entries, memory))
         selection = select(found, memory, fractions=split, seed=seed, distance=near_duplicates)
-        warnings = check_selection(selection, origin.uri, min_images_per_class)
+        warnings = check_selection(selection, origin, min_images_per_class)
         snapshot = _write(snapshot_folder, selection, memory, list(attributes), place, origin.uri)
         memory.splits.update(selection.assignment.splits)
         _forget_absent(memory, entries, found)
@@ -140,7 +140,7 @@ def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
     if entry.problem is not None:
         return False
     seen = memory.seen.get(entry.path)
-    if seen is None or seen.version != entry.version:
+    if seen is None or seen.version != entry.version or seen.reason == GONE:
         return True
     return entry.archive and seen.detail != columns
 
@@ -161,7 +161,7 @@ def _write(
 ) -> Snapshot:
     manifest, set_aside = tables(selection, memory, attributes)
     snapshot = write_snapshot(folder, manifest, set_aside, store=store.uri, source=source)
-    keep_snapshot(store, snapshot)
+    keep_snapshot(store, snapshot, replace=memory.repacked)
     return snapshot
 
 
