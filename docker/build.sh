@@ -5,7 +5,7 @@
 #
 #   REGISTRY      registry and path, such as registry.example.com/ml (`images.registry`)
 #   TAG           the tag; default: the version, and `-dev` where the working tree is changed
-#   PUSH=1        push, and print the digest that the run file's `images.tag` takes
+#   PUSH=1        push, and print the digests with the keys of the run file that take them
 #   BUILDER       docker, podman or buildah; default: the first that works
 #   PYTHON_IMAGE, TORCH_INDEX_URL, TORCH_CUDA_INDEX_URL    arguments of the Dockerfile; set but
 #                 empty, an index means pip's own
@@ -21,8 +21,23 @@ find_builder() {
     elif command -v buildah >/dev/null; then
         echo buildah
     else
-        echo "docker/build.sh: there is no docker (with its daemon running), podman or buildah" >&2
+        echo "docker/build.sh: there is no docker (with its daemon running), podman or buildah;" \
+            "\`apt-get install podman\` is enough" >&2
         exit 1
+    fi
+}
+
+push() { # prints the digest that the registry knows the image by
+    local image=$1 file
+    if [ "$builder" = docker ]; then
+        docker push --quiet "$image" >&2
+        docker image inspect --format '{{range .RepoDigests}}{{println .}}{{end}}' "$image" |
+            sed -n "s|^${image%:*}@||p" | head -n 1
+    else
+        file=$(mktemp)
+        "$builder" push --quiet --digestfile "$file" "$image" >&2
+        cat "$file"
+        rm -f "$file"
     fi
 }
 
@@ -55,8 +70,12 @@ for target in "${@:-cpu gpu mlflow}"; do
         echo "building $image with $builder"
         "${build[@]}" "${flags[@]}" "${arguments[@]}" -f docker/Dockerfile --target "$one" -t "$image" .
         if [ "${PUSH:-}" = 1 ]; then
-            "$builder" push "$image"
-            echo "pushed $image; pin it by the digest that the registry shows: images.tag: sha256:..."
+            digest=$(push "$image")
+            case $one in
+                cpu) echo "pushed $image; in the run file, images.tag: $digest" ;;
+                gpu) echo "pushed $image; in the run file, images.gpu_tag: $digest" ;;
+                *) echo "pushed $image; in the overlay's \`images\`, digest: $digest" ;;
+            esac
         fi
         echo "built $image"
     done

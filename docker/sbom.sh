@@ -10,12 +10,19 @@ file=${2:-sbom.json}
 if [ "$source" = --here ]; then
     .venv/bin/cyclonedx-py environment --output-format JSON --output-file "$file" .venv/bin/python
 else
-    engine=podman
+    list=/opt/graftline/share/graftline/sbom.cdx.json
     if command -v docker >/dev/null && docker info >/dev/null 2>&1; then
-        engine=docker
+        docker run --rm --network none --read-only "$source" cat "$list" >"$file.part"
+    elif command -v podman >/dev/null; then
+        podman run --rm --network none --read-only "$source" cat "$list" >"$file.part"
+    elif command -v buildah >/dev/null; then
+        container=$(buildah from "$source")
+        trap 'buildah rm "$container" >/dev/null' EXIT
+        buildah run "$container" -- cat "$list" >"$file.part"
+    else
+        echo "docker/sbom.sh: there is no docker (with its daemon running), podman or buildah" >&2
+        exit 1
     fi
-    "$engine" run --rm --network none --read-only "$source" \
-        cat /opt/graftline/share/graftline/sbom.cdx.json >"$file.part"
     mv "$file.part" "$file"
 fi
 echo "$file: $(python3 -c 'import json, sys; print(len(json.load(open(sys.argv[1]))["components"]))' "$file") components"

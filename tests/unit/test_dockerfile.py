@@ -139,10 +139,15 @@ def test_the_context_holds_only_what_is_copied() -> None:
     assert all((REPOSITORY / path).exists() for path in allowed)
 
 
-def _build(tmp_path: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+WRITES_DOWN = '#!/bin/sh\necho "$(basename "$0")" "$@"\n'
+
+
+def _build(
+    tmp_path: Path, *arguments: str, program: str = WRITES_DOWN, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run build.sh with engines that only write down how they were called."""
     for engine in ("docker", "podman", "buildah"):
-        (tmp_path / engine).write_text('#!/bin/sh\necho "$(basename "$0")" "$@"\n')
+        (tmp_path / engine).write_text(program)
         (tmp_path / engine).chmod(0o755)
     (tmp_path / "git").write_text('#!/bin/sh\n[ "$1" = rev-parse ] && echo abc123 || true\n')
     (tmp_path / "git").chmod(0o755)
@@ -174,6 +179,41 @@ def test_all_three_images_are_built_by_the_engine_that_is_there(tmp_path: Path) 
     built = re.findall(r"^built graftline-(\w+):", result.stdout, re.MULTILINE)
     assert built == list(IMAGES)
     assert "docker build" in result.stdout
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman", "buildah"])
+def test_a_push_names_the_digest_and_the_key_that_takes_it(tmp_path: Path, engine: str) -> None:
+    program = r"""#!/bin/sh
+here=$(basename "$0")
+case "$*" in
+    "image inspect"*)
+        echo r.example.com/other@sha256:no
+        echo r.example.com/ml/graftline-gpu@sha256:d1 ;;
+    push*--digestfile*) while [ "$1" != --digestfile ]; do shift; done; printf sha256:d1 > "$2" ;;
+    *) echo "$here" "$@" ;;
+esac
+"""
+    result = _build(
+        tmp_path, "gpu", program=program, BUILDER=engine, REGISTRY="r.example.com/ml", PUSH="1"
+    )
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("pushed ")]
+    assert re.fullmatch(r"pushed r\.example\.com/ml/graftline-gpu:[\d.]+; in .*", line)
+    assert line.endswith("images.gpu_tag: sha256:d1")
+
+
+def test_without_any_engine_the_remedy_is_named(tmp_path: Path) -> None:
+    for program in ("bash", "dirname", "sed", "git"):
+        (tmp_path / program).symlink_to(shutil.which(program) or program)
+    for script in ("build.sh", "sbom.sh"):
+        result = subprocess.run(
+            [str(tmp_path / "bash"), str(REPOSITORY / "docker" / script), "cpu"],
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 1
+        assert "there is no docker (with its daemon running), podman or buildah" in result.stderr
 
 
 def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
