@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 from typing_extensions import override
 
 from graftline.errors import DataError
+from graftline.file_store import os_error
 from graftline.pixels import SUFFIXES
 from graftline.source import ARCHIVES, SPLIT_NAMES, Columns, Entry, Source, listing
 from graftline.store import Store
@@ -72,13 +73,8 @@ class ArchiveSource(Source):
         with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
             path = Path(folder) / "archive.tar"
             self.store.download(entry.path, path)
-            try:
-                with _opened(path) as stream:
-                    yield from self._samples(entry, stream, max_bytes)
-            except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:
-                    raise
-                yield _broken(entry, f"damaged archive: {error}"), b""
+            with _opened(path) as stream:
+                yield from self._samples(entry, stream, max_bytes)
 
     def _samples(
         self, entry: Entry, stream: IO[bytes], max_bytes: int
@@ -87,7 +83,11 @@ class ArchiveSource(Source):
         sample: dict[str, bytes] = {}
         problems: dict[str, str] = {}
         current = None
-        for name, data, problem in _members(stream, max_bytes):
+        for name, data, problem in _whole_members(stream, max_bytes):
+            if not name:
+                broken = dataclasses.replace(entry, path=f"{entry.path}#", archive=False)
+                yield dataclasses.replace(broken, problem=problem), b""
+                continue
             folder, base = posixpath.split(posixpath.normpath(name))
             stem, dot, suffix = base.partition(".")
             key, suffix = f"{folder}/{stem}".lstrip("/"), dot + suffix.lower()
@@ -105,7 +105,7 @@ class ArchiveSource(Source):
         self, entry: Entry, key: str, sample: dict[str, bytes], problems: dict[str, str]
     ) -> Iterator[tuple[Entry, bytes]]:
         note = _note(sample.get(".json", b""))
-        label = note.get(self.columns.label, note.get("label", note.get("cls")))
+        label = _text(note.get(self.columns.label, note.get("label", note.get("cls"))))
         for suffix in LABELS:
             if label is None and suffix in sample:
                 label = sample[suffix].decode("utf-8", "replace").strip() or None
@@ -125,7 +125,7 @@ class ArchiveSource(Source):
                     path=f"{entry.path}#{key}{suffix}",
                     version=entry.version,
                     size=len(data),
-                    label=_text(label),
+                    label=label,
                     split=SPLIT_NAMES.get(split.lower()) if split else None,
                     group=_text(note.get(self.columns.group)) if self.columns.group else None,
                     attributes={name: _text(note.get(name)) for name in self.columns.attributes},
@@ -158,6 +158,16 @@ def _opened(path: Path) -> IO[bytes]:
     with path.open("rb") as stream:
         packed = stream.read(2) == b"\x1f\x8b"
     return cast(IO[bytes], gzip.open(path)) if packed else path.open("rb")
+
+
+def _whole_members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes, str | None]]:
+    """Like :func:`_members`; where the archive is damaged, a last one without a name says so."""
+    try:
+        yield from _members(stream, max_bytes)
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise os_error(error, stream.name, "read") from error
+        yield "", b"", f"damaged archive: {error}"
 
 
 def _members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes, str | None]]:
@@ -204,7 +214,3 @@ def _text(value: Any) -> str | None:
     if value is None or isinstance(value, dict | list):
         return None
     return str(value).strip() or None
-
-
-def _broken(entry: Entry, problem: str) -> Entry:
-    return dataclasses.replace(entry, path=f"{entry.path}#", problem=problem, archive=False)
