@@ -27,7 +27,7 @@ CAUSES = (
     (
         r"OOMKilled|exit code 137",
         "The step ran out of memory.",
-        "Raise `memory` of its pool, or lower `extract.batch_size`. Finished work is kept.",
+        "Raise `memory` of its pool, or lower the step's `batch_size`. Finished work is kept.",
     ),
     (
         r"ImagePullBackOff|ErrImagePull|manifest unknown|pull access denied",
@@ -236,12 +236,13 @@ def cost(
 ) -> float | None:
     """What the steps' nodes cost; None where a pool that was used has no price."""
     total = 0.0
-    for task in tasks:
+    ran = [task for task in tasks if task.state in ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED")]
+    for task in ran:
         price = pool_of(task.step, pools, assign).hourly_price
         if price is None:
             return None
         total += price * task.seconds / 3600
-    return total if tasks else None
+    return total if ran else None
 
 
 def failure(cluster: Cluster, run: Any) -> RunFailed:
@@ -258,7 +259,13 @@ def failure(cluster: Cluster, run: Any) -> RunFailed:
     message = pod.message if pod else ""
     own = own_error(text or "")
     cause = explain(f"{message} {text or ''}"[-5000:]) if own is None else None
-    said = f"{cause[0]} ({message})" if cause and message else cause[0] if cause else message
+    said = (
+        f"{cause[0].rstrip('.')} ({message})"
+        if cause and message
+        else cause[0]
+        if cause
+        else message
+    )
     return RunFailed(
         f"Step {task.step} failed: {own or said or 'no reason is known'}",
         why=_tail(text) if own is None and text else None,

@@ -84,6 +84,7 @@ class Existing:
     digest: str
     content: Mapping[str, Any]
     fires_finally: bool
+    time_zone: str
     raw: Any
 
 
@@ -165,6 +166,7 @@ def _existing(item: Any) -> Existing | None:
         str(known.get("digest", "")),
         known.get("content", {}),
         bool(known.get("fires", True)),
+        str(known.get("time_zone", "UTC")),
         item,
     )
 
@@ -197,7 +199,7 @@ def plan(
             for one in there
             if one.digest == wish.digest
             and one.version_id == version_id
-            and not (len(there) > 1 and fires and _would_fire_at_once(one, moment, wish))
+            and not (len(there) > 1 and fires and _would_fire_at_once(one, moment))
         ]
         keep = usable[-1] if usable else None
     rest = tuple(one for one in there if one is not keep)
@@ -215,11 +217,11 @@ def _fires(there: list[Existing]) -> bool:
     return any(one.enabled for one in there) or there[-1].fires_finally
 
 
-def _would_fire_at_once(one: Existing, now: datetime, wish: Wanted) -> bool:
+def _would_fire_at_once(one: Existing, now: datetime) -> bool:
     """Whether KFP, when this one is switched on, would make up for a time that has passed."""
     if one.enabled or not one.cron:
         return False
-    following = next(parse(one.cron).after(one.created, ZoneInfo(wish.time_zone)), None)
+    following = next(parse(one.cron).after(one.created, ZoneInfo(one.time_zone)), None)
     return following is not None and following <= now
 
 
@@ -316,7 +318,12 @@ class Reconciler:
             self._sleep(wait)
 
     def _create(self, wish: Wanted, version: Version, *, on: bool, fires: bool) -> str:
-        mark = {"digest": wish.digest, "fires": fires, "content": wish.content}
+        mark = {
+            "digest": wish.digest,
+            "fires": fires,
+            "time_zone": wish.time_zone,
+            "content": wish.content,
+        }
         description = f"Kept by `graftline schedule apply`; do not edit.\n{MARK}{json.dumps(mark)}"
         return self._make(
             on=on,
@@ -367,13 +374,14 @@ class Reconciler:
         """Switch a schedule off until it is resumed."""
         self._switch(one.schedule_id, on=False)
 
-    def resume(self, one: Existing, zone: str = "UTC") -> None:
+    def resume(self, one: Existing) -> None:
         """Switch a schedule on again, without making up for what it missed.
 
         KFP would run the last time that passed while it was off. So where one has passed, the
         schedule is made again before the old one is deleted.
         """
-        missed = next(parse(one.cron).after(one.created, ZoneInfo(zone)), None)
+        zone = ZoneInfo(one.time_zone)
+        missed = next(parse(one.cron).after(one.created, zone), None)
         if missed is None or missed > self._clock():
             self._switch(one.schedule_id, on=True)
             return

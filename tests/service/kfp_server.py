@@ -70,6 +70,8 @@ class State:
             "multi_user": False,
             "time_zone": "UTC",  # of the schedules' controller
             "fail": {},  # "METHOD path-prefix" -> status; "drop": do it and answer nothing
+            "fail_after": {},  # the same -> [so many requests that go well, status], once
+            "hidden_once": [],  # the same: a listing that finds nothing, once
         }
 
     def get(self, kind: str, key: str, what: str) -> dict:
@@ -557,6 +559,9 @@ class Handler(BaseHTTPRequestHandler):
             if not self.allowed(url.path):
                 return
             status, answer = self.answer(url.path, query, content)
+            if f"{self.command} {url.path}" in STATE.settings["hidden_once"]:
+                STATE.settings["hidden_once"].remove(f"{self.command} {url.path}")
+                answer = {}
         if fault == "drop":  # the work is done, the answer is lost
             self.close_connection = True
             self.connection.close()
@@ -580,6 +585,12 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = handle_any
 
     def fault(self, path: str) -> object:
+        request = f"{self.command} {path}"
+        for key, entry in STATE.settings["fail_after"].items():
+            if request.startswith(key):
+                entry[0] -= 1
+                if entry[0] == -1:
+                    return entry[1]
         faults = STATE.settings["fail"]
         key = next((k for k in faults if f"{self.command} {path}".startswith(k)), None)
         return faults.pop(key) if key else None

@@ -1,6 +1,7 @@
-"""``submit``, ``runs``, ``logs``, ``stop`` and ``trigger``: a run file on a cluster."""
+"""``submit``, ``runs``, ``follow``, ``logs``, ``stop`` and ``trigger``: a run file on a cluster."""
 
 import json
+from datetime import UTC
 from typing import Annotated, Any
 
 import typer
@@ -40,7 +41,7 @@ def submit(
     """Check, upload and start a run file on Kubeflow Pipelines."""
     from rich.console import Console
 
-    from graftline_pipelines import run_progress, submission
+    from graftline_pipelines import submission
     from graftline_pipelines.run_file import load
 
     graph = _graph_name(pipeline)
@@ -54,14 +55,7 @@ def submit(
     console.print(f"Run {done.run_name}: [bold]{done.run_id}[/]\n{done.link}", highlight=False)
     state = "PENDING"
     if follow:
-        ended = run_progress.follow(
-            cluster=server,
-            run_id=done.run_id,
-            console=console,
-            pools=settings.pools,
-            assign=settings.assign,
-        )
-        state = str(ended.state)
+        state = _follow(server, done.run_id, console, settings)
     if as_json:
         print(json.dumps(_submitted(done, state)))
 
@@ -127,14 +121,31 @@ def runs(
     console = Console(stderr=as_json)
     server = _connect(host, namespace, console)
     found = server.runs(limit=limit, experiment=experiment)
-    table = Table(box=None, padding=(0, 2))
-    for column in ("Run", "State", "Started", "Minutes", "Id"):
-        table.add_column(column, no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("Run", "State", "Started (UTC)", "Minutes", "Id"):
+        table.add_column(column, no_wrap=column != "Run", overflow="fold")
     for run in found:
-        table.add_row(run.display_name, run.state, _time(run.created_at), _minutes(run), run.run_id)
+        started, minutes = _time(run.created_at), _minutes(run)
+        table.add_row(run.display_name, run.state, started, minutes, run.run_id[:8])
     console.print(table if found else "No runs.")
     if as_json:
         print(json.dumps([_run(run, server) for run in found]))
+
+
+def follow(
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    host: Host = None,
+    namespace: Namespace = None,
+) -> None:
+    """Follow a run on the cluster until it ends."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    server = _connect(host, namespace, console)
+    found = server.find_run(run)
+    console.print(server.link(found.run_id), highlight=False)
+    state = _follow(server, found.run_id, console, None)
+    console.print(f"{found.display_name} has ended: {state}.", highlight=False)
 
 
 def logs(
@@ -177,7 +188,7 @@ def stop(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module, and those of schedules and retraining."""
-    for command in (submit, runs, logs, stop, trigger):
+    for command in (submit, runs, follow, logs, stop, trigger):
         app.command()(command)
     schedule.register(app)
     retrain.register(app)
@@ -190,6 +201,23 @@ def _connect(host: str | None, namespace: str | None, console: Any) -> Any:
     for note in server.notes:
         console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
     return server
+
+
+def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:
+    """Follow a run until it ends, or until the person who watches has seen enough."""
+    from graftline_pipelines import run_progress
+
+    pools, assign = (settings.pools, settings.assign) if settings else (None, None)
+    try:
+        ended = run_progress.follow(server, run_id, console, pools=pools, assign=assign)
+    except KeyboardInterrupt:
+        console.print(
+            f"\nNo longer followed; the run goes on. `graftline follow {run_id}` follows it again, "
+            f"`graftline stop {run_id}` ends it.",
+            highlight=False,
+        )
+        raise typer.Exit(130) from None
+    return str(ended.state)
 
 
 def _submitted(done: Any, state: str) -> dict[str, Any]:
@@ -216,7 +244,7 @@ def _run(run: Any, server: Any) -> dict[str, Any]:
 
 
 def _time(moment: Any) -> str:
-    return f"{moment:%Y-%m-%d %H:%M}" if moment is not None else ""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment is not None else ""
 
 
 def _minutes(run: Any) -> str:

@@ -66,11 +66,11 @@ def apply(
         version = None if dry_run else submission.upload(package, server, console)
     version_id = version.version_id if version else submission.find_version(package, server)
     todo = schedules.plan(wish, there, version_id, recreate=recreate)
-    _show_plan(todo, wish, there, console, dry_run=dry_run)
+    _show_plan(todo, wish, console, dry_run=dry_run)
     schedule_id = todo.keep.schedule_id if todo.keep else None
     if version is not None:
-        reconciler = schedules.Reconciler(server, lambda text: console.print(text))
-        schedule_id = reconciler.apply(todo, wish, version)
+        schedule_id = _reconciler(server, console).apply(todo, wish, version)
+    _show_times(todo, wish, there, console, dry_run=dry_run)
     if as_json:
         print(json.dumps(_result(todo, wish, schedule_id, dry_run=dry_run)))
 
@@ -91,12 +91,12 @@ def list_(
     server = _connect(host, namespace, console)
     found = schedules.existing(server)
     rows = [_row(one, found, server) for one in found]
-    table = Table(box=None, padding=(0, 2))
-    for column in ("Schedule", "State", "Cron (UTC)", "Next (UTC)", "Pipeline", "Version"):
-        table.add_column(column)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("Schedule", "State", "Cron", "Zone", "Next (UTC)"):
+        table.add_column(column, no_wrap=column != "State", overflow="fold")
     for row in rows:
-        shown = [row[key] or "" for key in ("name", "state", "cron", "next", "pipeline", "version")]
-        table.add_row(*(str(value) for value in shown))
+        following = (row["next"] or "")[:16].replace("T", " ")
+        table.add_row(row["name"], row["state"], row["cron"], row["time_zone"], following)
     console.print(table if rows else "No schedules.")
     if as_json:
         print(json.dumps(rows))
@@ -107,7 +107,7 @@ def pause(which: Which, host: Host = None, namespace: Namespace = None) -> None:
     """Stop a schedule from firing until it is resumed. A run that is going goes on."""
     from rich.console import Console
 
-    name, reconciler, there, _ = _find(which, host, namespace)
+    name, reconciler, there = _find(which, host, namespace)
     for one in there:  # of an interrupted replacement, all
         reconciler.pause(one)
     Console().print(f"{name} is paused.", highlight=False)
@@ -120,10 +120,10 @@ def resume(which: Which, host: Host = None, namespace: Namespace = None) -> None
 
     from graftline_pipelines import schedules
 
-    name, reconciler, there, zone = _find(which, host, namespace)
+    name, reconciler, there = _find(which, host, namespace)
     one = schedules.the_one(there, name)
-    reconciler.resume(one, zone)
-    following = schedules.fires_at(one.cron, zone, 1)[0]
+    reconciler.resume(one)
+    following = _readable(schedules.fires_at(one.cron, one.time_zone, 1))
     Console().print(f"{name} fires again, next at {following}.", highlight=False)
 
 
@@ -132,7 +132,7 @@ def remove(which: Which, host: Host = None, namespace: Namespace = None) -> None
     """Delete a schedule. Its pipeline and its runs stay."""
     from rich.console import Console
 
-    name, reconciler, there, _ = _find(which, host, namespace)
+    name, reconciler, there = _find(which, host, namespace)
     for one in there:
         reconciler.remove(one)
     Console().print(f"{name} is removed.", highlight=False)
@@ -148,7 +148,7 @@ def run_now(
     from graftline_pipelines import schedules
     from graftline_pipelines.local import new_run_id
 
-    name, reconciler, there, _ = _find(which, host, namespace)
+    name, reconciler, there = _find(which, host, namespace)
     one = schedules.the_one(there, name)
     server = reconciler.cluster
     version = schedules.version_of(server, one)
@@ -180,54 +180,70 @@ def _connect(host: str | None, namespace: str | None, console: Any) -> Any:
     return connect(host, namespace, console)
 
 
-def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any, list[Any], str]:
-    """A schedule's name, who changes it, what is there, and the scheduler's time zone."""
+def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any, list[Any]]:
+    """A schedule's name, who changes it, and what is there."""
     from rich.console import Console
 
     from graftline_pipelines import schedules
     from graftline_pipelines.run_file import load
 
-    name, zone = which, "UTC"
+    name = which
     if which.endswith((".yaml", ".yml")):
         settings = load(Path(which))
-        name, zone = settings.name, settings.schedule.time_zone
+        name = settings.name
         namespace = namespace or settings.cluster.namespace
     console = Console(stderr=True)
     server = _connect(host, namespace, console)
     there = schedules.existing(server, name)
     if not there:
         schedules.the_one(there, name)
-    reconciler = schedules.Reconciler(server, lambda text: console.print(text))
-    return name, reconciler, there, zone
+    return name, _reconciler(server, console), there
 
 
-def _show_plan(todo: Any, wish: Any, there: list[Any], console: Any, *, dry_run: bool) -> None:
+def _reconciler(server: Any, console: Any) -> Any:
     from graftline_pipelines import schedules
 
+    return schedules.Reconciler(server, lambda text: console.print(text, highlight=False))
+
+
+def _show_plan(todo: Any, wish: Any, console: Any, *, dry_run: bool) -> None:
     words = {
-        "create": "is created",
-        "replace": "is replaced",
-        "leave": "is as it should be",
-        "finish": "is finished being replaced",
+        "create": "to be made",
+        "replace": "to be replaced",
+        "leave": "as it should be",
+        "finish": "a replacement to be finished",
     }
     would = " (dry run: nothing is changed)" if dry_run else ""
-    console.print(f"Schedule {wish.name} {words[todo.action]}{would}.", highlight=False)
+    console.print(f"Schedule {wish.name}: {words[todo.action]}{would}", highlight=False)
     for reason in todo.reasons:
         console.print(f"  {reason}", highlight=False)
+
+
+def _show_times(todo: Any, wish: Any, there: list[Any], console: Any, *, dry_run: bool) -> None:
+    from graftline_pipelines import schedules
+
+    done = "" if dry_run or todo.action == "leave" else "Done. "
     if not todo.fires:
         paused = wish.enabled and there
         how = (
-            "it is paused; `graftline schedule resume` lets it fire"
+            f"it is paused; `graftline schedule resume {wish.name}` lets it fire"
             if paused
-            else "`enabled` is false"
+            else "`schedule.enabled` is false in the run file"
         )
-        console.print(f"  It does not fire: {how}.", highlight=False)
+        console.print(f"{done}It does not fire: {how}.", highlight=False)
         return
-    times = ", ".join(schedules.fires_at(wish.cron, wish.time_zone))
+    times = _readable(schedules.fires_at(wish.cron, wish.time_zone))
     console.print(
-        f"  {wish.cron} in {wish.time_zone}; next: {times}. One run at a time, no catching up.",
+        f"{done}{wish.cron} in {wish.time_zone}; next at {times}.\n"
+        "One run at a time; what was missed is not made up for.",
         highlight=False,
     )
+
+
+def _readable(times: list[str]) -> str:
+    """Times that are ISO 8601 in UTC, for people."""
+    shown = [time[:19].replace("T", " ").removesuffix(":00") for time in times]
+    return f"{', '.join(shown)} UTC"
 
 
 def _result(todo: Any, wish: Any, schedule_id: str | None, *, dry_run: bool) -> dict[str, Any]:
@@ -260,12 +276,13 @@ def _row(one: Any, found: list[Any], server: Any) -> dict[str, Any]:
         schedules.version_of(server, one)
     except ClusterError:
         state = "its pipeline version was deleted: apply again"
-    following = schedules.fires_at(one.cron, "UTC", 1) if one.enabled and one.cron else []
+    following = schedules.fires_at(one.cron, one.time_zone, 1) if one.enabled and one.cron else []
     return {
         "name": one.name,
         "state": state,
         "enabled": one.enabled,
         "cron": one.cron,
+        "time_zone": one.time_zone,
         "next": following[0] if following else None,
         "pipeline": one.content.get("pipeline"),
         "version": one.content.get("version"),
