@@ -14,6 +14,8 @@ from graftline.report import join, percent
 
 Pairs = Sequence[tuple[float, float]]
 
+MOST_LETTERS = 26  # of a label beside a bar
+
 
 @dataclass(frozen=True)
 class Series:
@@ -60,7 +62,7 @@ class _Axes:
         self, x: tuple[float, float], y: tuple[float, float], width: int, height: int
     ) -> None:
         self.x, self.y, self.width, self.height = x, y, width, height
-        self.left, self.right, self.top, self.bottom = 52, 12, 10, 44
+        self.left, self.right, self.top, self.bottom = 52, 22, 10, 44
 
     def across(self, value: float) -> float:
         low, high = self.x
@@ -124,16 +126,9 @@ def line_chart(
     for line in series:
         if line.low is not None and line.high is not None:
             parts.append(_band(axes, line))
-        path = " ".join(f"{axes.across(px)},{axes.up(py)}" for px, py in line.points)
-        kind = "line dash" if line.style == "dash" else f"line {line.style}"
-        parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, path))
+        parts.append(_line(axes, line))
         if line.markers:
-            parts += [
-                Markup('<circle class="fill-{}" cx="{}" cy="{}" r="3.5"/>').format(
-                    line.style, axes.across(px), axes.up(py)
-                )
-                for px, py in line.points
-            ]
+            parts += [_dot(axes, line.style, px, py, 3.5) for px, py in line.points]
     return join([_legend(series), _svg(title, width, height, join(parts))])
 
 
@@ -142,11 +137,11 @@ def bar_chart(
     bars: Sequence[Bar],
     *,
     x: tuple[float, float] = (0.0, 1.0),
-    width: int = 760,
+    width: int = 1000,
     marks: str = "",
 ) -> Markup:
-    """Horizontal values with their intervals; ``marks`` says what the hollow diamonds are."""
-    row, label = 26, 190
+    """Horizontal values with their intervals; ``marks`` says what the upright strokes are."""
+    row, label = 26, 24 + 7 * min(MOST_LETTERS, max([len(bar.name) for bar in bars], default=0))
     height = 26 + row * len(bars)
     inner = width - label - 74
 
@@ -170,13 +165,16 @@ def bar_chart(
             '<ul class="legend"><li><i class="a"></i>this model</li>'
             '<li><i class="b"></i>{}</li></ul>'
         ).format(marks)
-    return join([legend, _svg(title, width, height, join(parts))])
+    drawn = Markup('<div class="scroll">{}</div>').format(
+        _svg(title, width, height, join(parts), "wide")
+    )
+    return join([legend, drawn])
 
 
 def _bar(
     bar: Bar, across: Callable[[float], float], label: int, middle: float, width: int
 ) -> Markup:
-    name = bar.name if len(bar.name) <= 26 else bar.name[:25] + "…"
+    name = bar.name if len(bar.name) <= MOST_LETTERS else bar.name[: MOST_LETTERS - 1] + "…"
     parts = [
         Markup('<text x="{}" y="{}" text-anchor="end">{}<title>{}</title></text>').format(
             label - 10, middle + 4, name, bar.name
@@ -210,45 +208,51 @@ def reliability_diagram(
     accuracy: Sequence[float],
     share: Sequence[float],
     *,
+    intervals: Pairs = (),
     before: Pairs = (),
 ) -> Markup:
-    """Accuracy against confidence, bin by bin, with the share of the images in each bin.
+    """Accuracy against confidence, bin by bin: the larger a dot, the more images are in its bin.
 
     Args:
         title: What is shown, for screen readers.
         confidence: Mean confidence of each bin that holds images.
         accuracy: Accuracy in each of them.
         share: Share of all images in each of them.
+        intervals: Bounds of each accuracy, drawn as strokes.
         before: Points (confidence, accuracy) before calibration.
     """
     width, height = 520, 360
     axes = _Axes((0.0, 1.0), (0.0, 1.0), width, height)
-    parts = [axes.frame("confidence of the model", "how often it was right")]
-    floor, most = axes.up(0.0), max([*share, 1e-9])
-    for at, part in zip(confidence, share, strict=True):
-        tall = round(46 * part / most, 1)
+    ideal = Series("perfect calibration", [(0, 0), (1, 1)], "dash")
+    parts = [axes.frame("confidence of the model", "how often it was right"), _line(axes, ideal)]
+    legend = [ideal]
+    if before:
+        legend.append(Series("before calibration", before, "b"))
+        parts.append(_line(axes, legend[-1]))
+        parts += [_dot(axes, "b", at, level, 3.0) for at, level in before]
+    legend.append(Series("calibrated", list(zip(confidence, accuracy, strict=True))))
+    for at, (low, high) in zip(confidence, intervals, strict=False):
         parts.append(
-            Markup(
-                '<rect class="fill-faint" x="{}" y="{}" width="10" height="{}" opacity=".55"/>'
-            ).format(axes.across(at) - 5, floor - tall, tall)
+            Markup('<line class="a" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
+                axes.across(at), axes.up(low), axes.up(high)
+            )
         )
-    lines = [
-        Series("perfect calibration", [(0, 0), (1, 1)], "dash"),
-        *([Series("before calibration", before, "b", markers=True)] if before else []),
-        Series("calibrated", list(zip(confidence, accuracy, strict=True)), "a", markers=True),
-    ]
-    for line in lines:
-        path = " ".join(f"{axes.across(px)},{axes.up(py)}" for px, py in line.points)
-        kind = "line dash" if line.style == "dash" else f"line {line.style}"
-        parts.append(Markup('<polyline class="{}" points="{}"/>').format(kind, path))
-        if line.markers:
-            parts += [
-                Markup('<circle class="fill-{}" cx="{}" cy="{}" r="4"/>').format(
-                    line.style, axes.across(px), axes.up(py)
-                )
-                for px, py in line.points
-            ]
-    return join([_legend(lines), _svg(title, width, height, join(parts))])
+    most = max([*share, 1e-9])
+    for (at, level), part in zip(legend[-1].points, share, strict=True):
+        parts.append(_dot(axes, "a", at, level, round(3 + 6 * (part / most) ** 0.5, 1)))
+    return join([_legend(legend), _svg(title, width, height, join(parts))])
+
+
+def _line(axes: _Axes, line: Series) -> Markup:
+    path = " ".join(f"{axes.across(px)},{axes.up(py)}" for px, py in line.points)
+    kind = "line dash" if line.style == "dash" else f"line {line.style}"
+    return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
+
+
+def _dot(axes: _Axes, style: str, x: float, y: float, radius: float) -> Markup:
+    return Markup('<circle class="fill-{}" cx="{}" cy="{}" r="{}"/>').format(
+        style, axes.across(x), axes.up(y), radius
+    )
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -260,7 +264,7 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
         if span / step <= most - 1 + 1e-9:
             break
     first = np.ceil(low / step - 1e-9) * step
-    return [float(round(value, 6)) for value in np.arange(first, high + step * 1e-6, step)]
+    return [float(round(value, 6)) + 0.0 for value in np.arange(first, high + step * 1e-6, step)]
 
 
 def nice_floor(lowest: float) -> float:
@@ -295,7 +299,7 @@ def _legend(series: Sequence[Series]) -> Markup:
     return Markup('<ul class="legend">{}</ul>').format(items)
 
 
-def _svg(title: str, width: int, height: int, content: Markup) -> Markup:
+def _svg(title: str, width: int, height: int, content: Markup, kind: str = "") -> Markup:
     return Markup(
-        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}</svg>'
-    ).format(width, height, title, title, content)
+        '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}</svg>'
+    ).format(kind, width, height, title, title, content)

@@ -10,6 +10,7 @@ from graftline.classifier import Classifier
 from graftline.dataset import Snapshot, read_images
 from graftline.engine import forward_images
 from graftline.features import Features
+from graftline.preprocessing import Preprocessing
 from graftline.store import Store
 
 Floats32 = NDArray[np.float32]
@@ -69,14 +70,27 @@ class Inference:
         place = {int(row): index for index, row in enumerate(order)}
         return computed[[place[int(row)] for row in rows]]
 
-    def embed_images(self, images: Iterable[bytes], total: int, description: str) -> Floats32:
-        """Pooled features of encoded images, in their order."""
+    def embed_images(
+        self,
+        images: Iterable[bytes],
+        total: int,
+        description: str,
+        preprocessing: Preprocessing | None = None,
+    ) -> Floats32:
+        """Pooled features of encoded images, in their order.
+
+        Args:
+            images: The encoded images.
+            total: How many there are.
+            description: For the progress bar.
+            preprocessing: In place of the classifier's own.
+        """
         if total == 0:
             width = self.classifier.backbone.spec.feature_dim
             return np.zeros((0, width), dtype=np.float32)
         computed: Floats32 = forward_images(
             self.classifier.backbone,
-            self.classifier.preprocessing,
+            preprocessing or self.classifier.preprocessing,
             images,
             total=total,
             description=description,

@@ -142,7 +142,6 @@ def model(findings: Findings) -> Section:
     rows = [
         ("backbone", report.code(spec.name)),
         ("parameters", f"{spec.parameters:,}, and {spec.feature_dim:,} features"),
-        ("weights", spec.weights if classifier.strategy != "scratch" else "random, then trained"),
         ("strategy", classifier.strategy.replace("_", "-")),
         ("temperature", f"{classifier.temperature:.4f}"),
         (

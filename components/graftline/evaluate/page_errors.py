@@ -25,9 +25,10 @@ def confusion(findings: Findings) -> Section:
         intro = f"The {MATRIX_CLASSES} classes of {len(names):,} with most confusion. " + intro
     matrix = _matrix(names, counts, shown)
     panel = Markup('<div id="cell" aria-live="polite"><p class="quiet">{}</p></div>').format(
-        "No cell is chosen yet."
+        "Click a cell to see its images."
     )
-    body = report.join([matrix, _pairs(names, counts), panel])
+    left = Markup("<div>{}{}</div>").format(matrix, _pairs(names, counts))
+    body = Markup('<div class="confusion">{}{}</div>').format(left, panel)
     return Section("Confusion matrix", body, "confusion", intro, short="Confusion")
 
 

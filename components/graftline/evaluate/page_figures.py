@@ -2,8 +2,11 @@
 
 import math
 
+from markupsafe import Markup
+
 from graftline import charts, report
 from graftline.evaluate.findings import Findings
+from graftline.evaluate.intervals import share_interval
 from graftline.evaluate.robustness import STRENGTHS
 from graftline.report import Cell, Column, Section, interval, percent, points
 
@@ -43,6 +46,7 @@ def overview(findings: Findings) -> Section:
     curves = findings.measured.curves
     parts = [report.cards(cards)]
     if curves["roc"]:
+        common = curves["precision_recall"][-1][1]  # at the lowest threshold everything is given
         parts.append(
             report.columns(
                 charts.line_chart(
@@ -53,7 +57,8 @@ def overview(findings: Findings) -> Section:
                 ),
                 charts.line_chart(
                     "Precision against recall",
-                    [charts.Series("precision", curves["precision_recall"])],
+                    [charts.Series("chance", [(0, common), (1, common)], "dash"),
+                     charts.Series("this model", curves["precision_recall"])],
                     x_title="recall", y_title="precision",
                 ),
             )
@@ -79,7 +84,7 @@ def gate(findings: Findings) -> Section:
     rows = [
         (
             report.chip("passed", "good") if test.passed else report.chip("failed", "bad"),
-            report.code(test.name),
+            Markup('<code class="name">{}</code>').format(test.name),
             test.reason,
         )
         for test in verdict.tests
@@ -157,6 +162,10 @@ def calibration(findings: Findings) -> Section:
         after.confidence,
         after.accuracy,
         [count / total for count in after.count],
+        intervals=[
+            share_interval(round(accuracy * count), count, findings.rules.confidence)
+            for accuracy, count in zip(after.accuracy, after.count, strict=True)
+        ],
         before=list(zip(before.confidence, before.accuracy, strict=True)),
     )
     temperature = findings.classifier.temperature
@@ -174,8 +183,9 @@ def calibration(findings: Findings) -> Section:
             ),
             report.table(["calibration error (ECE)", Column("test images", number=True)], rows),
             report.paragraph(
-                "Points on the dotted line are what the model says they are; grey bars show how "
-                "many images are that sure. Even a perfect model errs a little on so few images.",
+                "A dot on the dotted line is right as often as the model says. Larger dots: "
+                "more images. Strokes: exact intervals. Even a perfect model errs "
+                "a little on a finite number of images.",
                 "quiet",
             ),
         ]
@@ -248,13 +258,13 @@ def robustness(findings: Findings) -> Section | None:
         return None
     body = []
     for name, levels, accuracy, bounds in found.rows:
-        cells: list[Cell | str] = [name]
-        for value, (low, high) in zip(accuracy, bounds, strict=True):
+        cells: list[Cell | report.Text] = [name]
+        for value, (_, high) in zip(accuracy, bounds, strict=True):
             kind = "bad" if high < found.clean - 0.1 else "warn" if high < found.clean else ""
             shown = report.chip(percent(value, 0), kind) if kind else percent(value, 0)
             cells.append(Cell(shown, value))
-            del low
-        cells += [Cell(points(sum(accuracy) / 3 - found.clean, 0)), levels]
+        cells += [Cell(points(sum(accuracy) / 3 - found.clean, 0))]
+        cells.append(Markup('<span class="name">{}</span>').format(levels))
         body.append(cells)
     table = report.table(
         ["corruption", *(Column(name, number=True) for name in STRENGTHS),
@@ -284,7 +294,7 @@ def abstaining(findings: Findings) -> Section:
     )
     parts = [report.heading("Only when sure")]
     if measured.coverage.at:
-        rows = [(percent(target), f"{threshold:.3f}", percent(share))
+        rows = [(percent(target), f"{threshold:.4f}", percent(share))
                 for target, threshold, share in measured.coverage.at]  # fmt: skip
         parts.append(
             report.table(

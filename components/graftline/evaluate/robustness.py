@@ -1,18 +1,19 @@
 """Robustness: the same test images, corrupted as cameras and pipelines corrupt them.
 
-Corruptions after Hendrycks and Dietterich (2019), made by torchvision, at three strengths. Each
-image is first brought to the size that the network sees, so that a strength means the same for
-every data set; strengths are about the benchmark's levels 1, 3 and 5.
+Corruptions after Hendrycks and Dietterich (2019), made by torchvision, at three strengths. What is
+corrupted is the picture that the network gets, resized and cropped by its own preprocessing: a
+strength means the same for every data set, and nothing but the corruption differs from the
+evaluation on clean images. Strengths are about the benchmark's levels 1, 3 and 5.
 """
 
-import io
+import dataclasses
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
@@ -65,7 +66,14 @@ class Robustness:
 
 
 def measure(
-    inference: Inference, rows: Ints, labels: Ints, *, images: int, confidence: float, seed: int
+    inference: Inference,
+    rows: Ints,
+    labels: Ints,
+    right: NDArray[np.bool_],
+    *,
+    images: int,
+    confidence: float,
+    seed: int,
 ) -> Robustness | None:
     """Accuracy under each corruption, on a sample of the test images that keeps their classes.
 
@@ -73,6 +81,7 @@ def measure(
         inference: The classifier with its images.
         rows: Test rows.
         labels: Class index of each, shape (n,).
+        right: Whether it was recognised as it is, shape (n,).
         images: How many to corrupt at most; none for 0.
         confidence: Of the intervals.
         seed: For the sample and the noise.
@@ -81,27 +90,30 @@ def measure(
         return None
     chosen = sample(labels, images, seed)
     order = inference.snapshot.storage_order(rows[chosen])
-    label_of = dict(zip(rows.tolist(), labels.tolist(), strict=True))
-    truth = np.array([label_of[int(row)] for row in order])
+    place = {int(row): position for position, row in enumerate(rows)}
+    positions = np.array([place[int(row)] for row in order])
+    preprocessing = inference.classifier.preprocessing
     kinds = corruptions()
-    versions = 1 + len(kinds) * len(STRENGTHS)
+    versions = len(kinds) * len(STRENGTHS)
 
     def encoded() -> Iterator[bytes]:
         for row, data in inference.encoded(order):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
-            pixels = _at_network_size(decode(data), inference.classifier.preprocessing)
-            yield _png(pixels)
+            pixels = preprocessing.resize_and_crop(decode(data)).round().clamp(0, 255)
             for kind in kinds:
                 for level in kind.levels:
-                    yield _png(_noisy(kind, pixels, level, generator))
+                    yield _ppm(_noisy(kind, pixels.to(torch.uint8), level, generator))
 
-    embedding = inference.embed_images(encoded(), versions * len(order), "corrupted test images")
+    with _one_thread():
+        embedding = inference.embed_images(
+            encoded(), versions * len(order), "corrupted test images", as_they_are(preprocessing)
+        )
     answers = inference.classifier.logits_of_features(embedding).argmax(axis=1)
-    right = answers.reshape(len(order), versions) == truth[:, None]
+    still = answers.reshape(len(order), versions) == labels[positions][:, None]
     result = []
     for index, kind in enumerate(kinds):
-        start = 1 + index * len(STRENGTHS)
-        hits = right[:, start : start + len(STRENGTHS)].sum(axis=0)
+        start = index * len(STRENGTHS)
+        hits = still[:, start : start + len(STRENGTHS)].sum(axis=0)
         result.append(
             (
                 kind.name,
@@ -110,7 +122,18 @@ def measure(
                 [share_interval(float(hit), len(order), confidence) for hit in hits],
             )
         )
-    return Robustness(len(order), float(right[:, 0].mean()), result)
+    return Robustness(len(order), float(right[positions].mean()), result)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Corrupt on one thread: the network has the other cores, and would be waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def corruptions() -> list[Corruption]:
@@ -140,8 +163,11 @@ def _unchanged(pixels: Tensor, level: float) -> Tensor:
 def _blur(pixels: Tensor, sigma: float) -> Tensor:
     # The kernel reaches three sigma, or as far as reflection at the edge allows.
     sizes = [min(2 * int(3 * sigma) + 1, 2 * (side - 1) + 1) for side in pixels.shape[:0:-1]]
-    blurred: Tensor = F.gaussian_blur(pixels, kernel_size=sizes, sigma=[sigma, sigma])
-    return blurred
+    # Along one axis and then the other: the same as at once, in a tenth of the time.
+    blurred = F.gaussian_blur(pixels.float(), [sizes[0], 1], [sigma, sigma])
+    blurred = F.gaussian_blur(blurred, [1, sizes[1]], [sigma, sigma])
+    rounded: Tensor = blurred.round().clamp(0, 255).to(torch.uint8)
+    return rounded
 
 
 def _shrink(pixels: Tensor, factor: float) -> Tensor:
@@ -160,23 +186,17 @@ def _tilt(pixels: Tensor, degrees: float) -> Tensor:
     return tilted
 
 
-def _at_network_size(image: Pixels, preprocessing: Preprocessing) -> Tensor:
-    """uint8 (3, H, W), its shorter side as the network's resize makes it."""
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+def as_they_are(preprocessing: Preprocessing) -> Preprocessing:
+    """For pictures that have the network's size already: they are only normalised."""
+    size = preprocessing.input_size
+    return dataclasses.replace(preprocessing, resize_size=size, crop_mode="squash")
+
+
+def _ppm(pixels: Tensor) -> bytes:
+    """The plainest format there is: packing and unpacking cost next to nothing."""
     height, width = pixels.shape[1:]
-    scale = preprocessing.resize_size / min(height, width)
-    # An extreme panorama is not blown up beyond eight times the input.
-    most = 8 * preprocessing.resize_size
-    size = [max(1, min(most, round(side * scale))) for side in (height, width)]
-    resized: Tensor = F.resize(pixels, size, antialias=True)
-    return resized
-
-
-def _png(pixels: Tensor) -> bytes:
-    stream = io.BytesIO()
-    array = pixels.permute(1, 2, 0).contiguous().numpy()
-    Image.fromarray(array).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    packed = pixels.permute(1, 2, 0).contiguous().numpy().tobytes()
+    return f"P6 {width} {height} 255\n".encode() + packed
 
 
 def sample(labels: Ints, images: int, seed: int) -> Ints:

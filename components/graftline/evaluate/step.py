@@ -167,8 +167,8 @@ def run(
     write_verdict(verdict_file, verdict)
 
     shaken = robustness.measure(
-        inference, answers.rows, labels, images=rules.robustness_images,
-        confidence=rules.confidence, seed=seed,
+        inference, answers.rows, labels, probabilities.argmax(axis=1) == labels,
+        images=rules.robustness_images, confidence=rules.confidence, seed=seed,
     )  # fmt: skip
     findings = Findings(
         snapshot=snapshot,

@@ -41,11 +41,20 @@ function showCell(truth, given, count) {
   panel.replaceChildren(element("h3", title), element("p", told, "quiet"), list);
 }
 
-for (const button of document.querySelectorAll("[data-truth]")) {
+const buttons = [...document.querySelectorAll("[data-truth]")];
+
+function open(button) {
+  for (const other of buttons) other.setAttribute("aria-expanded", String(other === button));
+  showCell(Number(button.dataset.truth), Number(button.dataset.given), Number(button.dataset.count));
+}
+
+for (const button of buttons) {
   button.addEventListener("click", () => {
-    for (const other of document.querySelectorAll('[data-truth][aria-expanded="true"]')) other.setAttribute("aria-expanded", "false");
-    button.setAttribute("aria-expanded", "true");
-    showCell(Number(button.dataset.truth), Number(button.dataset.given), Number(button.dataset.count));
+    open(button);
     panel.scrollIntoView({ block: "nearest" });
   });
 }
+
+// The most confused cell is open from the start.
+const wrong = buttons.filter((button) => button.dataset.truth !== button.dataset.given);
+if (wrong.length) open(wrong.reduce((most, button) => (Number(button.dataset.count) > Number(most.dataset.count) ? button : most)));
