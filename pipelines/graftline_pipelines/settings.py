@@ -226,8 +226,13 @@ class GateSettings(Section):
     """Expected calibration error over which nothing is promoted."""
     max_slice_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Accuracy that no slice named in `slices` may lose beyond noise."""
+    min_slice_accuracy: Fraction = 0.0
+    """Accuracy under which no slice named in `slices` may be."""
     slices: tuple[str, ...] = ()
-    """Attribute columns whose slices the gate guards."""
+    """Slices that the gate guards: `column` for each value of it, or `column=value`; an attribute
+    column, or `size`, `brightness`, `shape`, `format`, `source`."""
+    allow_removed_classes: bool = False
+    """Whether a class that the champion knows may be gone from the data."""
 
 
 class ExportSettings(Section):
