@@ -94,8 +94,8 @@ def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
     ]
     if selection.across:
         warnings.append(
-            f"{selection.across:,} pairs of near-duplicates are in different splits, since the "
-            "table, the groups or earlier runs put them there: the test may flatter the model"
+            f"{selection.across:,} images look like one in another split, since the table, the "
+            "groups or earlier runs put them there: the test may flatter the model"
         )
     if selection.moved:
         warnings.append(

@@ -16,6 +16,7 @@ from graftline.source import Entry
 DUPLICATE = "exact duplicate"
 CONFLICT = "conflicting labels"
 TIE = "would tie splits together"
+_SIDE = {None: 0, "train": 1, "val": 2, "test": 3}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +39,8 @@ class Selection:
         chosen: One entry for each image.
         assignment: Their groups and splits.
         aside: All that is not taken.
-        near: How many pairs of near-duplicates there are.
-        across: How many of them are in different splits.
+        near: How many images look like another one.
+        across: How many of them look like one in another split.
         moved: Images that the user's table put into another split than before.
     """
 
@@ -101,15 +102,17 @@ def select(
         looks = [memory.images[i].looks for i in ids]
         hashes = np.array([one.dhash for one in looks], dtype=np.uint64)
         thumbnails = np.frombuffer(b"".join(one.thumbnail for one in looks), dtype=np.uint8)
-        found_pairs = near_duplicates(hashes, thumbnails.reshape(len(ids), -1), distance)
+        sides = np.array([_SIDE[one.fixed] for one in candidates])
+        found_pairs = near_duplicates(hashes, thumbnails.reshape(len(ids), -1), distance, sides)
         pairs = [(int(a), int(b)) for a, b in found_pairs]
     assignment = assign(candidates, pairs, fractions, seed)
     for image_id, why in assignment.ties.items():
         aside.append(_aside(chosen.pop(image_id), TIE, why))
     moved = sum(bool(c.given and c.earlier and c.given != c.earlier) for c in candidates)
     splits = [assignment.splits.get(i) for i in ids]
-    across = sum(bool(splits[a] and splits[b] and splits[a] != splits[b]) for a, b in pairs)
-    return Selection(chosen, assignment, aside, len(pairs), across, moved)
+    near = {index for pair in pairs for index in pair if splits[pair[0]] and splits[pair[1]]}
+    across = {i for a, b in pairs for i in (a, b) if a in near and splits[a] != splits[b]}
+    return Selection(chosen, assignment, aside, len(near), len(across), moved)
 
 
 def _one_for_each_image(found: list[Seen]) -> tuple[dict[str, Seen], list[Aside]]:

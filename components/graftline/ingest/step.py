@@ -36,7 +36,7 @@ class IngestResult(StepResult):
         set_aside: Files that were not taken, by reason.
         fetched: Files read now.
         reused: Images whose bytes were in the store already.
-        near_duplicates: Pairs of images that show the same picture.
+        near_duplicates: Images that look like another one.
         groups: How many groups there are.
         warnings: What is poor but possible.
     """
