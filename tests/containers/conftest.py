@@ -117,6 +117,11 @@ def _reachable(host: str) -> bool:
     return True
 
 
+def _free_gigabytes() -> float:
+    folder = Path("/var/lib/containers")
+    return shutil.disk_usage(folder if folder.exists() else "/").free / 1e9
+
+
 @pytest.fixture(scope="session")
 def build_image(podman_environment: dict[str, str], python_image: str) -> Callable[[str], str]:
     """Builds an image by docker/build.sh, with layers kept from one session to the next."""
@@ -124,6 +129,8 @@ def build_image(podman_environment: dict[str, str], python_image: str) -> Callab
     def build(target: str, builder: str = "buildah") -> str:
         variables = {"BUILDER": builder, "TAG": TAG, "PYTHON_IMAGE": python_image}
         variables["BUILD_FLAGS"] = " ".join(build_flags())
+        if target == "gpu" and not _free_gigabytes() > 25:
+            pytest.skip("less than 25 GB of disk are free: the gpu image was not built")
         if target == "cpu" and not _reachable("download.pytorch.org"):
             print("torch without CUDA is out of reach: the cpu image gets the build with it")
             variables["TORCH_INDEX_URL"] = ""
@@ -143,6 +150,12 @@ def build_image(podman_environment: dict[str, str], python_image: str) -> Callab
 def cpu_image(build_image: Callable[[str], str]) -> str:
     """The image of the steps."""
     return build_image("cpu")
+
+
+@pytest.fixture(scope="session")
+def gpu_image(build_image: Callable[[str], str]) -> str:
+    """The image of the steps with CUDA."""
+    return build_image("gpu")
 
 
 @pytest.fixture(scope="session")
