@@ -48,7 +48,7 @@ def measured(
     areas = metrics.areas_by_class(probabilities, labels)
     figures = metrics.overall(probabilities, labels, rules.top_k, areas)
     bootstrap = Bootstrap(labels, groups, replicates=rules.bootstrap, seed=seed)
-    replicates = metrics.resampled(probabilities, labels, bootstrap)
+    replicates = metrics.resampled(probabilities, labels, bootstrap, top_k=rules.top_k)
     before = reliability(softmax(answers.logits), labels)
     return Measured(
         figures=figures,
@@ -81,9 +81,9 @@ def _side_by_side(
     bootstrap = Bootstrap(
         truth, None if groups is None else groups[both], replicates=rules.bootstrap, seed=seed
     )
-    width = opponent.probabilities.shape[1]
-    new = metrics.resampled(probabilities[both], truth, bootstrap, classes=width)
-    old = metrics.resampled(opponent.probabilities[both], truth, bootstrap, classes=width)
+    width = {"classes": opponent.probabilities.shape[1], "top_k": rules.top_k}
+    new = metrics.resampled(probabilities[both], truth, bootstrap, **width)
+    old = metrics.resampled(opponent.probabilities[both], truth, bootstrap, **width)
     return SideBySide(
         challenger=metrics.overall(probabilities[both], truth, rules.top_k),
         champion=metrics.overall(opponent.probabilities[both], truth, rules.top_k),

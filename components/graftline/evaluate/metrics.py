@@ -18,7 +18,9 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 CURVE_POINTS = 200
-RESAMPLED = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "brier", "ece")
+RESAMPLED = (
+    "accuracy", "balanced_accuracy", "macro_f1", "top_k_accuracy", "log_loss", "brier", "ece",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def overall(
         "macro_recall": float(recall),
         "macro_f1": float(f1),
         "top_k": float(k),
-        "top_k_accuracy": _top_k(probabilities, labels, k),
+        "top_k_accuracy": float(_in_top_k(probabilities, labels, k).mean()),
         "log_loss": float(sk.log_loss(labels, _normal(probabilities), labels=every)),
         "brier": float(_brier(probabilities, labels).mean()),
         "ece": reliability(probabilities, labels).ece,
@@ -142,7 +144,12 @@ def confusion(predicted: Ints, labels: Ints, classes: int) -> Ints:
 
 
 def resampled(
-    probabilities: Floats, labels: Ints, bootstrap: Bootstrap, *, classes: int | None = None
+    probabilities: Floats,
+    labels: Ints,
+    bootstrap: Bootstrap,
+    *,
+    classes: int | None = None,
+    top_k: int = 5,
 ) -> dict[str, Floats]:
     """Bootstrap replicates of the metrics named in :data:`RESAMPLED`, each (replicates,).
 
@@ -166,7 +173,13 @@ def resampled(
             one_hot(labels, count, right),
             one_hot(bin_of(sure), BINS, sure - right),
             sparse.csr_array(
-                np.column_stack([_log_loss(probabilities, labels), _brier(probabilities, labels)])
+                np.column_stack(
+                    [
+                        _log_loss(probabilities, labels),
+                        _brier(probabilities, labels),
+                        _in_top_k(probabilities, labels, min(top_k, probabilities.shape[1])),
+                    ]
+                )
             ),
         ],
         format="csr",
@@ -184,6 +197,7 @@ def resampled(
         "accuracy": hits.sum(axis=1) / total,
         "balanced_accuracy": np.nanmean(recall[:, held], axis=1),
         "macro_f1": np.nanmean(f1[:, held], axis=1),
+        "top_k_accuracy": losses[:, 2] / total,
         "log_loss": losses[:, 0] / total,
         "brier": losses[:, 1] / total,
         "ece": np.abs(gaps).sum(axis=1) / total,
@@ -208,17 +222,8 @@ def intervals(
 
 
 def curves(probabilities: Floats, labels: Ints) -> dict[str, list[tuple[float, float]]]:
-    """ROC and precision-recall curves over all (image, class) decisions together, thinned out.
-
-    For two classes they are those of the second class.
-    """
-    classes = probabilities.shape[1]
-    if classes == 2:
-        truth, score = labels == 1, probabilities[:, 1]
-    else:
-        truth = np.zeros(probabilities.shape, dtype=bool)
-        truth[np.arange(len(labels)), labels] = True
-        truth, score = truth.ravel(), probabilities.ravel()
+    """ROC and precision-recall curves of :func:`_decisions`, thinned out."""
+    truth, score = _decisions(probabilities, labels)
     if truth.all() or not truth.any():
         return {"roc": [], "precision_recall": []}
     false_rate, true_rate, _ = sk.roc_curve(truth, score)
@@ -229,14 +234,27 @@ def curves(probabilities: Floats, labels: Ints) -> dict[str, list[tuple[float, f
     }
 
 
-def binary_roc(probabilities: Floats, labels: Ints) -> list[tuple[float, float, float]]:
-    """False positive rate, true positive rate and threshold of two classes; else nothing."""
-    if probabilities.shape[1] != 2 or len(np.unique(labels)) < 2:
+def roc_with_thresholds(probabilities: Floats, labels: Ints) -> list[tuple[float, float, float]]:
+    """False positive rate, true positive rate and threshold of the same curve."""
+    truth, score = _decisions(probabilities, labels)
+    if truth.all() or not truth.any():
         return []
-    false_rate, true_rate, thresholds = sk.roc_curve(labels == 1, probabilities[:, 1])
+    false_rate, true_rate, thresholds = sk.roc_curve(truth, score)
     keep = _kept(false_rate, true_rate, CURVE_POINTS)
     columns = (false_rate[keep], true_rate[keep], np.minimum(thresholds[keep], 1.0))
     return [(float(a), float(b), float(c)) for a, b, c in zip(*columns, strict=True)]
+
+
+def _decisions(probabilities: Floats, labels: Ints) -> tuple[NDArray[np.bool_], Floats]:
+    """What is true, and how sure the model is, of every class of every image together.
+
+    Of two classes, one is the other's complement: it is the second one for each image.
+    """
+    if probabilities.shape[1] == 2:
+        return labels == 1, probabilities[:, 1]
+    truth = np.zeros(probabilities.shape, dtype=bool)
+    truth[np.arange(len(labels)), labels] = True
+    return truth.ravel(), probabilities.ravel()
 
 
 def thinned(x: Floats, y: Floats, most: int = CURVE_POINTS) -> list[tuple[float, float]]:
@@ -254,13 +272,17 @@ def _kept(x: Floats, y: Floats, most: int) -> Ints:
     return np.unique(np.r_[0, np.clip(wanted, 0, len(x) - 1), len(x) - 1])
 
 
-def _top_k(probabilities: Floats, labels: Ints, k: int) -> float:
-    """Own, since scikit-learn's wants a column vector for two classes."""
+def _in_top_k(probabilities: Floats, labels: Ints, k: int) -> NDArray[np.bool_]:
+    """Whether the label is among the k likeliest, shape (n,).
+
+    Own, since scikit-learn's wants a column vector for two classes, and gives only the mean.
+    """
     own = probabilities[np.arange(len(labels)), labels][:, None]
     # As argmax does, a tie goes to the earlier class.
     earlier = np.arange(probabilities.shape[1]) < labels[:, None]
     rank = ((probabilities > own) | ((probabilities == own) & earlier)).sum(axis=1)
-    return float((rank < k).mean())
+    among: NDArray[np.bool_] = rank < k
+    return among
 
 
 def _log_loss(probabilities: Floats, labels: Ints) -> Floats:

@@ -37,7 +37,13 @@ def overview(findings: Findings) -> Section:
     ]  # fmt: skip
     if figures["top_k"] > 1:
         k = int(figures["top_k"])
-        cards.append((f"Top-{k} accuracy", percent(figures["top_k_accuracy"]), ""))
+        cards.append(
+            (
+                f"Top-{k} accuracy",
+                percent(figures["top_k_accuracy"]),
+                interval(bounds["top_k_accuracy"]),
+            )
+        )
     cards += [
         ("Log-loss", f"{figures['log_loss']:.3f}", _bounds(bounds["log_loss"])),
         ("Area under ROC", _number(figures["macro_roc_auc"]), "mean over classes"),

@@ -19,7 +19,7 @@ from graftline.evaluate.calibration import fit_temperature, softmax
 from graftline.evaluate.findings import Findings, Measured
 from graftline.evaluate.inference import Answers, Inference
 from graftline.evaluate.measure import evidence_of, group_numbers, measured, plain
-from graftline.evaluate.metrics import binary_roc
+from graftline.evaluate.metrics import roc_with_thresholds
 from graftline.evaluate.opponent import Opponent, find_opponent
 from graftline.evaluate.rules import EvaluationRules, GateRules, rules_from
 from graftline.features import read_features
@@ -46,7 +46,7 @@ class EvaluateResult(StepResult):
         class_recall: Recall by class.
         robustness: Mean accuracy on corrupted images; None where it was not measured.
         confusion: Classes and counts for KFP's page; empty beyond :data:`KFP_CLASSES` classes.
-        roc: False positive rate, true positive rate and threshold; only of two classes.
+        roc: False positive rate, true positive rate and threshold, of all classes together.
         report_file: The page.
         verdict_file: The verdict.
     """
@@ -318,7 +318,7 @@ def _result(
         }
         if small
         else {},
-        roc=binary_roc(findings.probabilities, findings.labels),
+        roc=roc_with_thresholds(findings.probabilities, findings.labels),
         report_file=report_file,
         verdict_file=verdict_file,
     )

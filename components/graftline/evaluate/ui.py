@@ -12,7 +12,7 @@ def fill_metrics(metrics: Any, result: EvaluateResult) -> None:
 
 
 def fill_classification(classification: Any, result: EvaluateResult) -> None:
-    """The confusion matrix, and the ROC curve of two classes, into ``dsl.ClassificationMetrics``.
+    """The confusion matrix and the ROC curve into ``dsl.ClassificationMetrics``.
 
     KFP keeps both in the artifact's metadata, so large matrices are left to the report.
     """
