@@ -25,10 +25,17 @@ from graftline_pipelines.pools import StepName, pool_of
 from graftline_pipelines.settings import RunSettings
 
 PASSED_ON = re.compile(
-    r"(AWS|MLFLOW|GRAFTLINE|OMP|HF)_[A-Z0-9_]+|TQDM_DISABLE|SSL_CERT_FILE|(HTTPS?|NO)_PROXY"
+    r"(AWS|MLFLOW|GRAFTLINE|OMP|HF)_[A-Z0-9_]+|TQDM_DISABLE|(?i:(HTTPS?|ALL|NO)_PROXY)"
 )
 LOCAL_HOSTS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])([:/]|$)")
-AWS_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")  # not in there
+AWS_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")  # not in there: keys are resolved
+# Files of certificates, such as a company's own authority: mounted where they are.
+AUTHORITIES = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "AWS_CA_BUNDLE",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+)
 DOCKER_SOCKET = "/var/run/docker.sock"
 SHARED_MEMORY = "1g"  # images pass between the processes of a step there
 PROCESSES = 4096
@@ -239,7 +246,7 @@ def _written(settings: RunSettings) -> list[Path]:
 
 
 def _read(settings: RunSettings) -> list[Path]:
-    """Local files and folders that steps read: the images (beside their table) and weights."""
+    """What steps read here: the images (beside their table), weights, certificates."""
     found = []
     source = _local(settings.data.source)
     if source is not None:
@@ -247,7 +254,13 @@ def _read(settings: RunSettings) -> list[Path]:
     weights = settings.weights
     if weights not in (None, "random") and (path := _local(str(weights))) is not None:
         found.append(path)
+    found += [Path(path) for path in _authorities().values()]
     return [path for path in found if path.exists()]
+
+
+def _authorities() -> dict[str, str]:
+    named = {name: os.environ.get(name, "") for name in AUTHORITIES}
+    return {name: str(Path(path).absolute()) for name, path in named.items() if path}
 
 
 def _local(uri: str) -> Path | None:
@@ -278,7 +291,8 @@ def _network(settings: RunSettings) -> str:
     addresses = _addresses(settings)
     remote = [uri for uri in addresses if "://" in uri and not uri.startswith(("sqlite", "file"))]
     table = Path(settings.data.source).suffix in (".csv", ".parquet")  # may name images anywhere
-    endpoints = [value for key, value in os.environ.items() if key.startswith("AWS_ENDPOINT_URL")]
+    ways = re.compile(r"AWS_ENDPOINT_URL.*|(?i:(HTTPS?|ALL)_PROXY)")
+    endpoints = [value for key, value in os.environ.items() if ways.fullmatch(key)]
     if any(LOCAL_HOSTS.match(uri) for uri in remote):
         return "host"
     webhook = "GRAFTLINE_WEBHOOK_URL" in os.environ
@@ -293,6 +307,7 @@ def _environment(run_dir: Path, settings: RunSettings) -> dict[str, str]:
         passed = {**_aws_credentials(passed), **passed}
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", *AWS_FILES):
         passed.pop(name, None)
+    passed = {**passed, **_authorities()}
     return {**passed, RUN_DIR_VARIABLE: str(run_dir), "USER": "graftline"}
 
 

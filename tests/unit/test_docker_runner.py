@@ -13,7 +13,8 @@ from graftline_pipelines.settings import RunSettings
 
 @pytest.fixture(autouse=True)
 def _no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "GRAFTLINE_WEBHOOK_URL"):
+    addresses = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "GRAFTLINE_WEBHOOK_URL")
+    for name in (*addresses, *docker_runner.AUTHORITIES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -82,6 +83,7 @@ def test_remote_places_are_not_mounted(settings: Any, tmp_path: Path) -> None:
         ({"store": "s3://b/p"}, {}, "bridge"),
         ({"store": "s3://b/p"}, {"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9000"}, "host"),
         ({"store": "s3://b/p"}, {"AWS_ENDPOINT_URL_S3": "https://s3.example.com"}, "bridge"),
+        ({"store": "s3://b/p"}, {"https_proxy": "http://localhost:3128"}, "host"),
         ({"tracking": {"uri": "http://localhost:5000"}}, {}, "host"),
         ({"tracking": {"uri": "http://localhost.example.com:5000"}}, {}, "bridge"),
         ({"data": {"source": "table.csv"}}, {}, "bridge"),
@@ -110,6 +112,21 @@ def test_variables_that_steps_need_are_passed_on_and_no_others(
     assert passed["MLFLOW_TRACKING_TOKEN"] == "value of MLFLOW_TRACKING_TOKEN"
     assert passed["GRAFTLINE_RUN_DIR"] == str(tmp_path)
     assert not {"GITHUB_TOKEN", "PATH", "HOME", "PYTHONPATH"} & set(passed)
+
+
+def test_proxies_and_certificates_reach_the_container(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = tmp_path / "company.pem"
+    authority.write_text("-----BEGIN CERTIFICATE-----\n")
+    monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
+    monkeypatch.setenv("NO_PROXY", "mlflow.example.com")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
+    passed = docker_runner._environment(tmp_path, settings())
+    assert passed["https_proxy"] == "http://proxy.example.com:3128"
+    assert passed["NO_PROXY"] == "mlflow.example.com"
+    assert passed["REQUESTS_CA_BUNDLE"] == str(authority)
+    assert _mounts(settings(), tmp_path / "run")[str(authority)] is True
 
 
 def test_the_keys_of_a_profile_reach_the_container(
