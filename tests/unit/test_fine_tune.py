@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from graftline.backbones import Backbone, build
-from graftline.classifier import Classifier, load_classifier, read_held_out
+from graftline.classifier import Classifier, load_classifier, read_held_out, save_classifier
 from graftline.dataset import read_snapshot
 from graftline.decision import read_decision
 from graftline.errors import ConfigurationError, FrozenWeightsMoved, TrainingError
@@ -223,6 +224,7 @@ def test_ahead_keeps_the_order_and_passes_errors_on() -> None:
 def test_fine_tuning_improves_on_a_poor_probe_and_moves_only_what_it_may(
     fitted: Callable[..., FineTuneResult], tmp_path: Path
 ) -> None:
+    _spoil(tmp_path / "probe")
     result = fitted(epochs=10, learning_rate=3e-3, augment=False, patience=10)
     probe = load_classifier(tmp_path / "probe")
     tuned = load_classifier(tmp_path / "tuned")
@@ -245,6 +247,18 @@ def test_fine_tuning_improves_on_a_poor_probe_and_moves_only_what_it_may(
     assert tuned.backbone_fingerprint == tuned.backbone.fingerprint()
     assert tuned.backbone_fingerprint != probe.backbone_fingerprint
     _check_held_out(tmp_path / "tuned", tmp_path, result)
+
+
+def _spoil(bundle: Path) -> None:
+    """Let the probe take each class for the next: training has something to gain."""
+    probe, held_out = load_classifier(bundle), read_held_out(bundle)
+    assert held_out is not None
+    with torch.no_grad():
+        for name, tensor in probe.head.state_dict().items():
+            tensor.copy_(tensor.roll(1, dims=0))
+            held_out.head[name].copy_(held_out.head[name].roll(1, dims=0))
+    logits = np.roll(held_out.logits, 1, axis=1)
+    save_classifier(bundle, probe, held_out=replace(held_out, logits=logits))
 
 
 def _check_held_out(bundle: Path, folder: Path, result: FineTuneResult) -> None:
