@@ -1,20 +1,21 @@
 """The networks that timm and torchvision know, without their classification heads."""
 
-import difflib
 import math
+import re
 import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from graftline.catalogue import LIBRARIES, near
 from graftline.errors import BackboneError, UnknownBackbone
 from graftline.preprocessing import CropMode, Interpolation, Preprocessing
+from graftline.published import HUB
 
-LIBRARIES = ("timm", "torchvision")
 HEAD_CLASSES = 1000  # of the network with its head, built only to learn the names of its tensors
 
 
@@ -27,14 +28,20 @@ class Architecture:
         name: The library's name for it.
         tag: Which of the library's pretrained weights, None for its default.
         preprocessing: At the size it was pretrained with.
-        pretrained: Whether the library has weights for it.
+        source: Of the weights that the library publishes, as :mod:`graftline.published` takes it;
+            empty where it publishes none.
     """
 
     library: str
     name: str
     tag: str | None
     preprocessing: Preprocessing
-    pretrained: bool
+    source: str
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether the library publishes weights for it."""
+        return bool(self.source)
 
     @property
     def full_name(self) -> str:
@@ -79,7 +86,7 @@ def find(name: str) -> Architecture:
     raise UnknownBackbone(
         f"No backbone is called '{name}'.",
         why="Neither timm nor torchvision has it." if not library else f"{library} has it not.",
-        fix=_near(architecture),
+        fix=near(architecture, [f"{each}/{n}" for each in LIBRARIES for n in names(each)]),
     )
 
 
@@ -92,15 +99,12 @@ def create(architecture: Architecture, image_size: int, *, head: bool = False) -
         head: With its classification head; else it ends in its pooled features.
     """
     if architecture.library == "timm":
-        return create_timm(architecture, image_size, head=head, pretrained=False)
+        return _create_timm(architecture, image_size, head=head)
     network = _create_torchvision(architecture, image_size)
     return network if head else _without_head(network)
 
 
-def create_timm(
-    architecture: Architecture, image_size: int, *, head: bool, pretrained: bool
-) -> nn.Module:
-    """A timm network; its own loader fits pretrained weights to another image size."""
+def _create_timm(architecture: Architecture, image_size: int, *, head: bool) -> nn.Module:
     import timm
 
     name = architecture.name + (f".{architecture.tag}" if architecture.tag else "")
@@ -108,12 +112,12 @@ def create_timm(
     if image_size != timm_size(timm.get_pretrained_cfg(name)):
         arguments["img_size"] = image_size
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+        network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
     except TypeError as error:
         if "img_size" not in str(error):
             raise
         del arguments["img_size"]  # a convolutional network takes any size with the same weights
-        network = timm.create_model(name, pretrained=pretrained, **arguments)
+        network = timm.create_model(name, pretrained=False, **arguments)
     return network
 
 
@@ -125,12 +129,30 @@ def timm_size(config: Any) -> int | None:
 
 def checkpoint_filter(network: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
     """What the library applies to a checkpoint to fit it: old names, position embeddings."""
-    if type(network).__name__ == "VisionTransformer" and hasattr(network, "class_token"):
-        return lambda state: _interpolate_torchvision_vit(network, state)
+    if type(network).__module__.startswith("torchvision."):
+        return lambda state: _torchvision_filter(network, state)
     filter_state = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if filter_state is None:
         return lambda state: state
     return lambda state: dict(filter_state(state, network))
+
+
+def tags_of(architecture: Architecture) -> tuple[str, ...]:
+    """All the weights that the library has for an architecture, its default first."""
+    if architecture.library == "timm":
+        from timm.models import get_arch_pretrained_cfgs
+
+        configs = get_arch_pretrained_cfgs(architecture.name)
+        return tuple(
+            full.partition(".")[2]
+            for full, config in configs.items()
+            if config.has_weights and "." in full
+        )
+    import torchvision
+
+    known = torchvision.models.get_model_weights(architecture.name)
+    default = known.DEFAULT.name
+    return (default, *(name for name in known.__members__ if name not in (default, "DEFAULT")))
 
 
 @lru_cache
@@ -162,8 +184,10 @@ def _timm(name: str, tag: str | None) -> Architecture:
         mean=mean,
         std=std,
     )
-    pretrained = config is not None and bool(config.has_weights)
-    return Architecture("timm", name, tag, preprocessing, pretrained)
+    source = ""
+    if config is not None and config.has_weights:
+        source = f"{HUB}{config.hf_hub_id}" if config.hf_hub_id else str(config.url or "")
+    return Architecture("timm", name, tag, preprocessing, source)
 
 
 @lru_cache
@@ -176,7 +200,8 @@ def _torchvision(name: str, tag: str | None) -> Architecture:
             f"torchvision's '{name}' has no weights '{tag}'.",
             fix=f"It has: {', '.join(known.__members__)}.",
         )
-    preset = (known[tag] if tag else known.DEFAULT).transforms()
+    chosen = known[tag] if tag else known.DEFAULT
+    preset = chosen.transforms()
     size = int(preset.crop_size[0])
     preprocessing = Preprocessing(
         input_size=size,
@@ -186,7 +211,7 @@ def _torchvision(name: str, tag: str | None) -> Architecture:
         mean=_three(preset.mean),
         std=_three(preset.std),
     )
-    return Architecture("torchvision", name, tag, preprocessing, pretrained=True)
+    return Architecture("torchvision", name, tag, preprocessing, str(chosen.url))
 
 
 def _create_torchvision(architecture: Architecture, image_size: int) -> nn.Module:
@@ -201,14 +226,7 @@ def _create_torchvision(architecture: Architecture, image_size: int) -> nn.Modul
         arguments = {"image_size": image_size}
     elif name.startswith("maxvit"):
         arguments = {"input_size": (image_size, image_size)}
-    try:
-        network: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
-    except (ValueError, AssertionError, RuntimeError) as error:
-        raise BackboneError(
-            f"Backbone 'torchvision/{name}' cannot take images of {image_size} pixels.",
-            why=str(error),
-            fix=f"Leave image_size out, or use {architecture.preprocessing.input_size}.",
-        ) from error
+    network: nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
     return network
 
 
@@ -228,26 +246,28 @@ def _without_head(network: nn.Module) -> nn.Module:
     raise BackboneError(f"torchvision's {type(network).__name__} has no head that is known here.")
 
 
-def _interpolate_torchvision_vit(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    from torchvision.models.vision_transformer import interpolate_embeddings
+def _torchvision_filter(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What torchvision does to its checkpoints in the functions that make the networks."""
+    kind = type(network).__name__
+    if kind == "VisionTransformer":
+        from torchvision.models.vision_transformer import interpolate_embeddings
 
-    return dict(
-        interpolate_embeddings(
-            image_size=int(network.image_size),  # type: ignore[arg-type]
-            patch_size=int(network.patch_size),  # type: ignore[arg-type]
-            model_state=state,
-            reset_heads=False,
+        return dict(
+            interpolate_embeddings(
+                image_size=int(network.image_size),  # type: ignore[arg-type]
+                patch_size=int(network.patch_size),  # type: ignore[arg-type]
+                model_state=OrderedDict(state),
+                reset_heads=False,
+            )
         )
-    )
-
-
-def _near(name: str) -> str:
-    candidates = {known: f"{library}/{known}" for library in LIBRARIES for known in names(library)}
-    near = difflib.get_close_matches(name.lower(), list(candidates), n=5, cutoff=0.6)
-    near += [known for known in candidates if name.lower() in known and known not in near][:5]
-    if not near:
-        return "See `graftline backbones` for the names."
-    return f"Did you mean {', '.join(near[:6])}? See `graftline backbones` for all names."
+    if kind == "DenseNet":  # its checkpoints are older than the rule of no dots in module names
+        dotted = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+        return {dotted.sub(r"\1\2.", name): tensor for name, tensor in state.items()}
+    if kind in ("GoogLeNet", "Inception3"):  # the second heads that training needs
+        return {
+            name: tensor for name, tensor in state.items() if not name.startswith(("aux", "AuxL"))
+        }
+    return state
 
 
 def _interpolation(name: str) -> Interpolation:
@@ -257,30 +277,3 @@ def _interpolation(name: str) -> Interpolation:
 def _three(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
-
-
-def probe_features(network: nn.Module, image_size: int) -> int:
-    """Width of a network's pooled features at this input size, found without computing.
-
-    Raises:
-        BackboneError: The network does not take this size or gives no pooled vector.
-    """
-    device = next(network.parameters()).device
-    try:
-        with torch.no_grad(), device:
-            output = network.eval()(torch.zeros(2, 3, image_size, image_size, device=device))
-            output = output.flatten(1) if output.shape[2:].numel() == 1 else output
-    except NotImplementedError:
-        raise
-    except Exception as error:
-        raise BackboneError(
-            f"The network does not take images of {image_size} x {image_size} pixels.",
-            why=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            fix="Leave image_size out, or use a multiple of 32.",
-        ) from error
-    if output.ndim != 2:
-        raise BackboneError(
-            f"The network has no pooled feature vector: it gives {tuple(output.shape[1:])}.",
-            fix="Use another backbone.",
-        )
-    return int(output.shape[1])

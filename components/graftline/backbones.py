@@ -6,18 +6,18 @@ Any torchvision classification network and any timm network with a pooled featur
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from graftline import weights as weights_module
-from graftline.architectures import LIBRARIES, Architecture, create, find, names, probe_features
-from graftline.errors import BackboneError, UnknownBackbone
+from graftline.architectures import find, names
+from graftline.catalogue import LIBRARIES
+from graftline.errors import ConfigurationError
 from graftline.preprocessing import Preprocessing
+from graftline.probing import measure
 from graftline.stages import blocks_of
 from graftline.store import Store
 
@@ -123,6 +123,8 @@ def resolve(
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
+    if image_size is not None and image_size < 1:
+        raise ConfigurationError(f"`image_size: {image_size}`: at least one pixel is needed.")
     size = image_size or architecture.preprocessing.input_size
     parameters, feature_dim = _measure(architecture, size)
     origin = weights_module.locate(architecture, weights, store)
@@ -170,20 +172,9 @@ def build(
     return Backbone(spec, network).eval()
 
 
-def matching(pattern: str | None = None) -> list[str]:
-    """Names that ``backbone:`` takes, of both libraries; those that contain the pattern."""
-    expression = re.compile(re.escape(pattern or "").replace(r"\*", ".*"), re.IGNORECASE)
-    every = [f"{library}/{name}" for library in LIBRARIES for name in names(library)]
-    return [name for name in every if expression.search(name)]
-
-
-def is_name(text: str) -> bool:
-    """Whether this is one backbone's name, rather than a part of several."""
-    try:
-        find(text)
-    except UnknownBackbone:
-        return False
-    return True
+def matching() -> list[str]:
+    """All names of both libraries."""
+    return [f"{library}/{name}" for library in LIBRARIES for name in names(library)]
 
 
 def with_weights_from(spec: BackboneSpec, origin: str) -> BackboneSpec:
@@ -191,18 +182,7 @@ def with_weights_from(spec: BackboneSpec, origin: str) -> BackboneSpec:
     return replace(spec, weights=origin, at_hand=True)
 
 
-@lru_cache(maxsize=4096)
-def _measure(architecture: Architecture, size: int) -> tuple[int, int]:
-    """Number of parameters and width of the features, on the meta device where that works."""
-    try:
-        with torch.device("meta"):
-            network = create(architecture, size)
-        width = probe_features(network, size)
-    except (NotImplementedError, RuntimeError, BackboneError):
-        with torch.random.fork_rng(devices=[]):
-            network = create(architecture, size)
-        width = probe_features(network, size)
-    return sum(parameter.numel() for parameter in network.parameters()), width
+_measure = lru_cache(maxsize=4096)(measure)
 
 
 def _at_size(preprocessing: Preprocessing, size: int) -> Preprocessing:

