@@ -109,7 +109,7 @@ def download(store: S3Store, key: str, path: Path) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         for last in (False, True):
-            expected = _download_once(store, key, temporary)
+            expected = _download_once(store, key, temporary, path)
             if expected is None or _sha256(temporary) == expected:
                 break
             if last:
@@ -120,12 +120,12 @@ def download(store: S3Store, key: str, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _download_once(store: S3Store, key: str, path: Path) -> str | None:
+def _download_once(store: S3Store, key: str, temporary: Path, path: Path) -> str | None:
     """Fetch all bytes of one version; its sha256 comes back where it is known."""
     place = {"Bucket": store.bucket, "Key": store.name(key)}
     head = store.head(key)
     size = int(head["ContentLength"])
-    with os_errors(str(path), "write"), path.open("wb") as stream:
+    with os_errors(str(path), "write"), temporary.open("wb") as stream:
 
         def work(stop: int) -> None:
             start = stream.tell()

@@ -1,0 +1,145 @@
+"""A real ingest, killed or refused at one system call after the other, and then run again."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graftline.dataset import fetch_snapshot, read_images, read_snapshot
+from graftline.ingest.step import run
+from graftline.store import open_store
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+
+INGEST = """
+import sys
+from pathlib import Path
+from graftline.errors import GraftlineError
+from graftline.ingest.step import run
+
+try:
+    run(source=sys.argv[1], store=sys.argv[2], snapshot_folder=Path(sys.argv[3]))
+except GraftlineError as error:
+    print(f"{type(error).__name__}: {error}", flush=True)
+    sys.exit(1)
+"""
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(18):
+        path = folder / "abc"[number % 3] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    place = tmp_path_factory.mktemp("expected")
+    return run(
+        source=str(images), store=str(place / "store"), snapshot_folder=place / "s"
+    ).snapshot_id
+
+
+def traced(images: Path, place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    arguments = [str(images), str(place / "store"), str(place / "snapshot")]
+    return subprocess.run(
+        [
+            *("strace", "-f", "-qq", "-o", str(place / "trace"), *options),
+            *(sys.executable, "-B", "-c", INGEST, *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def calls(images: Path, place: Path, names: str) -> dict[str, int]:
+    """How often a whole run makes each of these system calls."""
+    done = traced(images, place, "-e", f"trace={names}")
+    assert done.returncode == 0, done.stderr
+    found = re.findall(r"^\d+ +(\w+)\(", (place / "trace").read_text(), flags=re.M)
+    return {name: found.count(name) for name in names.split(",")}
+
+
+def check_store(place: Path) -> None:
+    """Whatever is in the store is whole."""
+    store = open_store(str(place / "store"))
+    for info in store.list():
+        data = store.read(info.key)
+        assert len(data) == info.size
+        if info.key.startswith("shards/"):
+            assert info.key == f"shards/{hashlib.sha256(data).hexdigest()}.tar"
+
+
+def kill_at(images: Path, place: Path, name: str, number: int, expected: str) -> None:
+    place.mkdir()
+    inject = f"inject={name}:signal=SIGKILL:when={number}"
+    done = traced(images, place, "-e", f"trace={name}", "-e", inject)
+    assert done.returncode in (-9, 137), (name, number, done.returncode, done.stderr)
+    check_store(place)
+    again = run(source=str(images), store=str(place / "store"), snapshot_folder=place / "snapshot")
+    assert again.snapshot_id == expected, (name, number)
+    store = open_store(str(place / "store"))
+    for snapshot in (
+        read_snapshot(place / "snapshot"),
+        fetch_snapshot(store, expected, place / "kept"),
+    ):
+        assert len(list(read_images(snapshot, snapshot.rows()))) == 18
+    assert not [info.key for info in store.list() if "/partial/" in info.key]
+    shutil.rmtree(place)
+
+
+def test_killed_ingest_is_finished_by_the_next(images: Path, expected: str, tmp_path: Path) -> None:
+    """At five points; the slow test takes all of them."""
+    for name, number in (("fsync", 3), ("rename", 2), ("link", 1), ("link", 4), ("write", 7)):
+        kill_at(images, tmp_path / f"{name}-{number}", name, number, expected)
+
+
+@pytest.mark.slow
+def test_ingest_killed_at_every_write_fsync_rename_and_link(
+    images: Path, expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "count").mkdir()
+    found = calls(images, tmp_path / "count", "write,fsync,rename,link,unlink")
+    assert all(found.values()), found
+    for name, count in found.items():
+        for number in range(1, count + 1):
+            kill_at(images, tmp_path / f"{name}-{number}", name, number, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "error", "kind"),
+    [
+        ("write", 3, "ENOSPC", "NoSpace"),
+        ("fsync", 1, "ENOSPC", "NoSpace"),
+        ("fsync", 4, "EIO", "StoreError"),
+        ("link", 1, "EROFS", "StoreReadOnly"),
+        ("rename", 1, "EACCES", "StoreReadOnly"),
+        ("mkdir", 1, "EDQUOT", "NoSpace"),
+    ],
+)
+def test_refusal_of_the_system_is_an_error_with_its_remedy(
+    images: Path, expected: str, tmp_path: Path, name: str, number: int, error: str, kind: str
+) -> None:
+    inject = f"inject={name}:error={error}:when={number}"
+    done = traced(images, tmp_path, "-e", f"trace={name}", "-e", inject)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout.startswith(f"{kind}: Cannot ") and "What to do: " in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    check_store(tmp_path)
+    again = run(
+        source=str(images), store=str(tmp_path / "store"), snapshot_folder=tmp_path / "snapshot"
+    )
+    assert again.snapshot_id == expected
