@@ -91,6 +91,16 @@ def inference_service(
         raise ConfigurationError(
             f"--backend: {backend!r} is not known.", fix=f"Use one of {', '.join(BACKENDS)}."
         )
+    if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", storage_uri):
+        raise ConfigurationError(
+            f"--storage-uri: {storage_uri!r} is no address that a cluster can read.",
+            fix="Give one such as s3://bucket/models, gs://..., https://... or pvc://claim/path.",
+        )
+    if not 0 <= min_replicas <= max_replicas:
+        raise ConfigurationError(
+            f"{min_replicas} replicas at least, but {max_replicas} at most, cannot be.",
+            fix="Give --min-replicas and --max-replicas in that order, not below zero.",
+        )
     classifier = OnnxClassifier(model)
     served: dict[str, Any] = {
         "modelFormat": {"name": "onnx" if backend == "triton" else "mlflow", "version": "1"},

@@ -54,7 +54,7 @@ def export_network(classifier: Classifier, opset: int) -> onnx.ModelProto:
             fix=f"Give a number from {OPSETS[0]} to {OPSETS[-1]}.",
         )
     size = classifier.preprocessing.input_size
-    with _quiet():
+    with _quiet(), _without_inplace(classifier):
         program = torch.onnx.export(
             _Head(classifier).eval(),
             (torch.zeros(2, 3, size, size),),
@@ -142,6 +142,23 @@ def without_origins(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
     return model
+
+
+@contextmanager
+def _without_inplace(network: nn.Module) -> Iterator[None]:
+    """With activations that make a new tensor: the answers are the same, the export is shorter.
+
+    The exporter takes every in-place activation apart symbolically, which is half of its time on
+    tf_efficientnet_lite0 (7 s of 11).
+    """
+    changed = [each for each in network.modules() if getattr(each, "inplace", False) is True]
+    for each in changed:
+        each.inplace = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for each in changed:
+            each.inplace = True  # type: ignore[assignment]
 
 
 @contextmanager

@@ -120,6 +120,8 @@ def serve_manifest(
     ] = "triton",
     namespace: Annotated[str | None, typer.Option(help="Kubernetes namespace.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="NVIDIA devices of a replica.")] = 0,
+    min_replicas: Annotated[int, typer.Option(help="0 lets the service scale to zero.")] = 1,
+    max_replicas: Annotated[int, typer.Option(help="Upper end of the scaling.")] = 3,
 ) -> None:
     """Write a KServe InferenceService for the file, and Triton's model repository."""
     import yaml
@@ -127,7 +129,14 @@ def serve_manifest(
     from graftline.serving import inference_service, write_triton_repository
 
     service = inference_service(
-        model, name=name, storage_uri=storage_uri, backend=backend, namespace=namespace, gpus=gpus
+        model,
+        name=name,
+        storage_uri=storage_uri,
+        backend=backend,
+        namespace=namespace,
+        gpus=gpus,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
     )
     out.mkdir(parents=True, exist_ok=True)
     manifest = out / "inferenceservice.yaml"
