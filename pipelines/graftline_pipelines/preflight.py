@@ -4,7 +4,6 @@
 that a run does not spend an hour on its way to a mistake that was there at the start.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -112,13 +111,12 @@ def _source_exists(settings: RunSettings) -> str:
 
 
 def _source(settings: RunSettings) -> str:
-    labels = Counter(entry.label for entry in _open(settings).entries())
-    listed = ", ".join(f"{label} {count:,}" for label, count in sorted(labels.items())[:12])
-    more = f" and {len(labels) - 12} more" if len(labels) > 12 else ""
-    return (
-        f"{settings.data.source}: {labels.total():,} files listed in {len(labels)} classes "
-        f"({listed}{more})"
-    )
+    from graftline.ingest.checks import MIN_IMAGES_PER_CLASS, check_listing
+
+    source = _open(settings)
+    told = check_listing(source, source.entries(), MIN_IMAGES_PER_CLASS)
+    notes = "".join(f" {note}" for note in source.notes)
+    return f"{settings.data.source}: {told}.{notes}"
 
 
 def _open(settings: RunSettings) -> Any:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from graftline.dataset import MANIFEST, SPLITS
 from graftline.errors import ConfigurationError, DataError
 from graftline.ingest.selection import Selection
-from graftline.source import Source
+from graftline.source import Entry, Source
 
 SHOWN = 5
+MIN_IMAGES_PER_CLASS = 3
 TOLERANCE = 1e-6
 
 
@@ -34,7 +35,26 @@ def check_arguments(split: Mapping[str, float], attributes: Sequence[str], minim
             fix="Rename the column in the table.",
         )
     if minimum < 1:
-        raise ConfigurationError(f"data.min_images_per_class is {minimum}", fix="Use 1 or more.")
+        raise ConfigurationError(f"min_images_per_class is {minimum}", fix="Use 1 or more.")
+
+
+def check_listing(source: Source, entries: Sequence[Entry], minimum: int) -> str:
+    """What a listing tells before any image is read, in a sentence.
+
+    Raises:
+        DataError: It tells already that nothing can be learned from this source.
+    """
+    aside = Counter(str(entry.problem) for entry in entries if entry.problem is not None)
+    left = f"; set aside: {_listed(aside)}" if aside else ""
+    usable = [entry for entry in entries if entry.problem is None]
+    if any(entry.archive for entry in usable):
+        size = sum(entry.size for entry in usable) / 2**20
+        return f"{len(usable):,} tar shards, {size:,.0f} MiB{left}"
+    counts = Counter(str(entry.label) for entry in usable)
+    examples = [entry.path for entry in entries if entry.problem is not None]
+    given = bool(usable) and all(entry.split for entry in usable)
+    _check_counts(source, counts, aside, examples, 1 if given else minimum)
+    return f"{len(usable):,} files listed in {len(counts)} classes ({_listed(counts)}){left}"
 
 
 def check_selection(selection: Selection, source: Source, minimum: int) -> list[str]:
@@ -43,37 +63,48 @@ def check_selection(selection: Selection, source: Source, minimum: int) -> list[
     Raises:
         DataError: No image, one class, classes with too few images or none to train on.
     """
-    reasons = Counter(one.reason for one in selection.aside)
+    aside = Counter(one.reason for one in selection.aside)
+    counts = Counter(str(one.label) for one in selection.chosen.values())
+    given = all(one.split for one in selection.chosen.values())
+    examples = [one.path for one in selection.aside]
+    _check_counts(source, counts, aside, examples, 1 if given else minimum)
+    return _check_splits(selection, sorted(counts))
+
+
+def _check_counts(
+    source: Source,
+    counts: Mapping[str, int],
+    aside: Mapping[str, int],
+    examples: Sequence[str],
+    minimum: int,
+) -> None:
+    """Refuse no image, one class, and classes with fewer images than the minimum."""
     understood = "".join(f". {note.rstrip('.')}" for note in source.notes)
-    if not selection.chosen:
+    also = (f"; set aside were {_listed(aside)}" if aside else "") + understood
+    few = {label: count for label, count in counts.items() if count < minimum}
+    if not counts:
         raise DataError(
             f"No usable image in {source.uri}",
-            why=f"all {sum(reasons.values()):,} files were set aside: {_listed(reasons)}"
-            + _example(selection)
+            why=f"all {sum(aside.values()):,} files were set aside: {_listed(aside)}"
+            + (f"; for instance {examples[0]}" if examples else "")
             + understood,
             fix="Correct `data.source` and `data.format`: class folders of images, a CSV table or "
             "tar shards.",
         )
-    counts = Counter(str(one.label) for one in selection.chosen.values())
     if len(counts) == 1:
         raise DataError(
             f"All {sum(counts.values()):,} images in {source.uri} have the one label "
             f"{next(iter(counts))!r}",
-            why="a classifier needs at least two classes"
-            + (f"; set aside were {_listed(reasons)}" if reasons else "")
-            + understood,
+            why="a classifier needs at least two classes" + also,
             fix="Put each class in a folder of its own, or correct `data.label_column`.",
         )
-    given = all(one.split for one in selection.chosen.values())
-    few = {label: n for label, n in counts.items() if n < (1 if given else minimum)}
     if few:
         raise DataError(
             f"Too few images in {_listed(few)}",
             why=f"a class needs {minimum}: one each to train on, to calibrate on and to test on"
-            + (f"; set aside were {_listed(reasons)}" if reasons else ""),
-            fix="Add images, remove or merge these classes, or lower data.min_images_per_class.",
+            + also,
+            fix="Add images to these classes, merge them with others, or remove them.",
         )
-    return _check_splits(selection, sorted(counts))
 
 
 def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
@@ -114,7 +145,3 @@ def _listed(counts: Mapping[str, int]) -> str:
 def _names(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
     return ", ".join(repr(label) for label in labels[:SHOWN]) + more
-
-
-def _example(selection: Selection) -> str:
-    return f"; for instance {selection.aside[0].path}" if selection.aside else ""

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from graftline.dataset import SPLITS, Snapshot, keep_snapshot, write_snapshot
 from graftline.errors import PreconditionFailed
-from graftline.ingest.checks import check_arguments, check_selection
+from graftline.ingest.checks import MIN_IMAGES_PER_CLASS, check_arguments, check_selection
 from graftline.ingest.duplicates import DISTANCE
 from graftline.ingest.fetch import GONE, fetch
 from graftline.ingest.memory import Memory, Seen, load_memory, save_memory
@@ -20,7 +20,6 @@ from graftline.source import Columns, Entry, open_source
 from graftline.store import Store, open_store
 
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
-MIN_IMAGES_PER_CLASS = 3
 TURNS = 5  # of giving way to another run on the same source
 
 
