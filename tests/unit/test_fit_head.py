@@ -109,7 +109,8 @@ def test_the_folded_layer_is_scikit_learns_decision_function(
 @pytest.mark.parametrize("how", list(Scaling))
 def test_folding_changes_no_score(family: str, how: Scaling) -> None:
     x, y = clusters(classes=3)
-    scaling = standardisation(x, how)
+    scaling = standardisation(x, how, y)
+    assert (scaling.rotation is not None) == (how is Scaling.WITHIN)
     fit = fit_linear(scaling.apply(x), y, 3, family=family, C=0.1)  # type: ignore[arg-type]
     with torch.inference_mode():
         logits = fold(fit, scaling)(torch.from_numpy(x)).numpy()
@@ -136,6 +137,27 @@ def test_standardisation_is_exact_in_blocks_and_floors_constant_features() -> No
     assert np.allclose(blocks.scale, np.maximum(wide, floor))
     assert blocks.scale[3] == pytest.approx(floor)
     assert np.isfinite(standardisation(np.ones((5, 2), np.float32)).apply(x[:5, :2])).all()
+
+
+def test_images_of_one_class_scatter_alike_in_every_direction() -> None:
+    """Against the covariance written out: shrunken by a tenth it becomes a sphere."""
+    x, y = clusters(count=500, width=12)
+    scaling = standardisation(x, Scaling.WITHIN, y, block=64)
+    z = (x - scaling.mean) / scaling.scale
+    residual = z - np.stack([z[y == label].mean(axis=0) for label in range(4)])[y]
+    covariance = residual.T @ residual / len(z)
+    shrunken = 0.9 * covariance + 0.1 * np.eye(12) * np.trace(covariance) / 12
+    assert scaling.rotation is not None
+    sphere = scaling.rotation.T @ shrunken @ scaling.rotation
+    assert np.allclose(sphere, np.eye(12) * sphere[0, 0], atol=1e-4)
+    assert np.var(scaling.apply(x), axis=0).mean() == pytest.approx(1, rel=1e-3)
+
+
+def test_one_image_a_class_tells_nothing_of_the_scatter_within() -> None:
+    x = clusters(count=6)[0]
+    scaling = standardisation(x, Scaling.WITHIN, np.arange(6))
+    assert scaling.rotation is None
+    assert np.isfinite(scaling.apply(x)).all()
 
 
 def test_a_class_without_training_images_is_hardly_ever_answered() -> None:
@@ -234,6 +256,21 @@ def test_the_search_finds_what_separates() -> None:
     assert np.mean(ranked[0].fold_accuracies) == pytest.approx(ranked[0].accuracy, abs=0.01)
     fit, scaling = fit_candidate(x, y, 4, ranked[0], balanced=False)
     assert (fit.decide(scaling.apply(x)).argmax(axis=1) == y).mean() > 0.97
+
+
+def test_scatter_within_classes_no_longer_hides_what_tells_them_apart() -> None:
+    """Classes differ in a quiet direction and, by little of its scatter, in a loud one."""
+    random = np.random.default_rng(0)
+    y = random.integers(2, size=300)
+    x = random.normal(size=(300, 60))
+    x[:, 0] = 10 * x[:, 0] + 6 * y
+    x[:, 1] += 3 * y
+    x = (x @ np.linalg.qr(random.normal(size=(60, 60)))[0]).astype(np.float32)
+    folds = make_folds(y, np.arange(300), ("a", "b"), 5, seed=0)
+    ranked = search(x, y, folds, 2, grid=(1e-4, 1e-3), balanced=False)
+    best = {how: max(c.accuracy for c in ranked if c.scaling is how) for how in Scaling}
+    assert ranked[0].scaling is Scaling.WITHIN
+    assert best[Scaling.WITHIN] > best[Scaling.SHARED] + 0.02
 
 
 def test_pure_noise_gives_no_more_than_chance() -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
@@ -20,6 +21,8 @@ Family = Literal["logistic", "svm"]
 FAMILIES: tuple[Family, ...] = ("logistic", "svm")
 FLOOR = 0.01  # of the mean deviation: a nearly constant feature must not become loud
 ABSENT_LOGIT = -10.0  # below the other intercepts, for a class without a training image
+SHRINKAGE = 0.1  # of the scatter within classes towards a sphere: few images, many directions
+WIDEST = 4096  # features; beyond, a matrix over all pairs of them costs more than it gives
 
 Matrix = NDArray[np.float32]
 
@@ -29,20 +32,33 @@ class Scaling(StrEnum):
 
     EACH = "each"  # every feature by its own deviation
     SHARED = "shared"  # all by one: what the network made loud stays loud
+    WITHIN = "within"  # turned and stretched until images of one class scatter alike everywhere
 
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Mean and scale of each feature, shape (feature_dim,), float64."""
+    """What is done to features before a linear classifier sees them; float64.
+
+    Attributes:
+        mean: Of each feature, shape (feature_dim,).
+        scale: What each is divided by, shape (feature_dim,).
+        rotation: What follows, shape (feature_dim, feature_dim); None where nothing does.
+    """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
+    rotation: NDArray[np.float64] | None = None
 
     def apply(self, features: Matrix) -> Matrix:
         """Features with mean 0 and deviation about 1, float32."""
         centred = features - self.mean.astype(np.float32)
         centred /= self.scale.astype(np.float32)
-        return centred
+        return centred if self.rotation is None else centred @ self.rotation.astype(np.float32)
+
+    def unfold(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A layer's weights (classes, feature_dim) for raw features instead of standardised."""
+        turned = weight if self.rotation is None else weight @ self.rotation.T
+        return turned / self.scale
 
 
 @dataclass(frozen=True)
@@ -73,12 +89,21 @@ class LinearFit:
 
 
 def standardisation(
-    features: Matrix, how: Scaling = Scaling.EACH, block: int = 16384
+    features: Matrix,
+    how: Scaling = Scaling.EACH,
+    labels: NDArray[np.int64] | None = None,
+    block: int = 16384,
 ) -> Standardisation:
     """Mean and deviation of each feature, in float64 and in blocks, so memory stays bounded.
 
     A feature's own deviation has a floor of 1% of the mean deviation. Without it a feature that
     is constant but for rounding would be blown up to the size of the others.
+
+    Args:
+        features: Shape (N, feature_dim).
+        how: Which of the ways.
+        labels: Class indices (N,), for ``Scaling.WITHIN``.
+        block: Rows at once.
     """
     count, width = features.shape
     mean = np.zeros(width)
@@ -89,12 +114,49 @@ def standardisation(
     for start in range(0, count, block):
         variance += np.square(features[start : start + block] - mean).sum(axis=0)
     variance /= count
-    if how is Scaling.SHARED:
-        shared = float(np.sqrt(variance.mean()))
-        return Standardisation(mean, np.full(width, shared if shared > 0 else 1.0))
-    deviation = np.sqrt(variance)
-    floor = FLOOR * float(deviation.mean())
-    return Standardisation(mean, np.maximum(deviation, floor) if floor > 0 else np.ones(width))
+    if how is Scaling.EACH:
+        deviation = np.sqrt(variance)
+        floor = FLOOR * float(deviation.mean())
+        return Standardisation(mean, np.maximum(deviation, floor) if floor > 0 else np.ones(width))
+    shared = float(np.sqrt(variance.mean()))
+    scaled = Standardisation(mean, np.full(width, shared if shared > 0 else 1.0))
+    if how is Scaling.SHARED or labels is None or width > WIDEST:
+        return scaled
+    return _whitened(features, labels, scaled, block)
+
+
+def _whitened(
+    features: Matrix, labels: NDArray[np.int64], scaled: Standardisation, block: int
+) -> Standardisation:
+    """Add the turn after which the scatter within classes is a sphere.
+
+    It is the metric of linear discriminant analysis, with its covariance shrunken towards the
+    sphere (Friedman 1989, "Regularized Discriminant Analysis"). Directions in which images of
+    one class differ anyway no longer drown those that tell classes apart.
+    """
+    width = features.shape[1]
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    means = np.zeros((len(classes), width))
+    for start in range(0, len(labels), block):
+        part = slice(start, start + block)
+        np.add.at(means, index[part], scaled.apply(features[part]))
+    means /= counts[:, None]
+    scatter = np.zeros((width, width))
+    for start in range(0, len(labels), block):
+        part = slice(start, start + block)
+        residual = scaled.apply(features[part]) - means[index[part]].astype(np.float32)
+        scatter += residual.T @ residual
+    scatter /= len(labels)
+    sphere = float(np.trace(scatter)) / width
+    if sphere <= 0:  # one image a class: nothing is known of the scatter
+        return scaled
+    shrunken = (1 - SHRINKAGE) * scatter
+    shrunken[np.diag_indices(width)] += SHRINKAGE * sphere
+    root = cholesky(shrunken, lower=True, overwrite_a=True, check_finite=False)
+    rotation = solve_triangular(root, np.eye(width), lower=True, check_finite=False).T
+    between = (np.sqrt(counts / len(labels))[:, None] * means) @ rotation
+    spread = np.einsum("ij,ij->", scatter @ rotation, rotation) + np.square(between).sum()
+    return Standardisation(scaled.mean, scaled.scale, rotation / np.sqrt(spread / width))
 
 
 def fit_linear(
@@ -143,7 +205,7 @@ def fit_linear(
 
 def fold(fit: LinearFit, scaling: Standardisation) -> nn.Linear:
     """One layer that takes raw features: ``W/s x + (b - W/s m)``, computed in float64."""
-    weight = fit.weight / scaling.scale
+    weight = scaling.unfold(fit.weight)
     bias = fit.bias - weight @ scaling.mean
     return linear_layer(weight, bias)
 
@@ -161,7 +223,7 @@ def fold_scikit_learn(
     if coefficients.shape[0] == 1:
         coefficients = np.concatenate([-coefficients / 2, coefficients / 2])
         intercept = np.concatenate([-intercept / 2, intercept / 2])
-    weight = coefficients / scaling.scale
+    weight = scaling.unfold(coefficients)
     return linear_layer(weight, intercept - weight @ scaling.mean)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from graftline.fit_head.folds import Folds, Index, wilson
 from graftline.fit_head.linear import (
     FAMILIES,
+    WIDEST,
     Family,
     LinearFit,
     Matrix,
@@ -105,10 +106,11 @@ def search(
     ends early once it has become clearly worse. Ties go to the stronger regularisation, and to
     logistic regression, whose probabilities are the better ones.
     """
-    paths = [(family, scaling) for family in FAMILIES for scaling in Scaling]
+    scalings = [how for how in Scaling if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
+    paths = [(family, scaling) for family in FAMILIES for scaling in scalings]
     found: list[Candidate] = []
     with Progress("choosing the probe", len(paths) * len(grid) * folds.count, "fits") as bar:
-        for scaling in Scaling:
+        for scaling in scalings:
             parts = [_Part(features, labels, fit, held, scaling) for fit, held in folds]
             for family in FAMILIES:
                 path = _walk(parts, classes, family, scaling, sorted(grid), balanced, folds, bar)
@@ -121,7 +123,7 @@ def fit_candidate(
     features: Matrix, labels: Index, classes: int, candidate: Candidate, *, balanced: bool
 ) -> tuple[LinearFit, Standardisation]:
     """Fit the chosen candidate to convergence on these rows."""
-    scaling = standardisation(features, candidate.scaling)
+    scaling = standardisation(features, candidate.scaling, labels)
     weights = balanced_weights(labels, classes) if balanced else None
     fit = fit_linear(
         scaling.apply(features),
@@ -141,7 +143,7 @@ class _Part:
         self, features: Matrix, labels: Index, fit: Index, held_out: Index, scaling: Scaling
     ) -> None:
         raw = features[fit]
-        by = standardisation(raw, scaling)
+        by = standardisation(raw, scaling, labels[fit])
         self.fit, self.fit_labels = by.apply(raw), labels[fit]
         self.held_out, self.held_out_labels = by.apply(features[held_out]), labels[held_out]
 
