@@ -124,7 +124,10 @@ class FileStore(Store):
                 if (key + "/").startswith(prefix) or prefix.startswith(key + "/"):
                     yield from self._walk(Path(entry.path), prefix, above | {real})
             elif key.startswith(prefix) and entry.is_file():
-                stat = entry.stat()
+                try:
+                    stat = entry.stat()
+                except FileNotFoundError:
+                    continue  # another process removed it since the folder was read
                 yield ObjectInfo(key, stat.st_size, f"{stat.st_mtime_ns}:{stat.st_size}")
 
     @override
@@ -276,6 +279,10 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
     """The :class:`StoreError` for an operating system's error."""
     what = f"Cannot {action} {name}"
     why = error.strerror or str(error)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and action == "write":
+        return StoreNotFound(
+            what, why=why, fix="No folder can be made there: choose another place."
+        )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return StoreNotFound(f"{name} does not exist", fix="Check the path for a slip of the pen.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
