@@ -94,16 +94,16 @@ class DiskSettings(_Section):
 
     size: Memory
     """For example 50Gi."""
-    on: Literal["node", "volume"] = "node"
+    kind: Literal["node", "volume"] = "node"
     """`node`: the node's own disk, limited to `size`. `volume`: a volume that is made for the pod
     and deleted with it; the cluster needs a provisioner, and `fsGroup` 10001 as its default."""
     storage_class: str | None = None
-    """With `on: volume`: the storage class; the cluster's default one where absent."""
+    """With `kind: volume`: the storage class; the cluster's default one where absent."""
 
     @model_validator(mode="after")
     def _class_needs_volume(self) -> Self:
-        if self.storage_class is not None and self.on != "volume":
-            raise ValueError("`storage_class` needs `on: volume`")
+        if self.storage_class is not None and self.kind != "volume":
+            raise ValueError("`storage_class` needs `kind: volume`")
         return self
 
 

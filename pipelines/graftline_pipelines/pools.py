@@ -187,7 +187,7 @@ def _apply_disks(task: Any, pool: PoolSettings) -> None:
     if pool.disk is None:
         return
     task.set_env_variable("TMPDIR", "/scratch")
-    if pool.disk.on == "node":
+    if pool.disk.kind == "node":
         kubernetes.empty_dir_mount(task, "scratch", "/scratch", size_limit=pool.disk.size)
     else:
         kubernetes.add_ephemeral_volume(

@@ -1,0 +1,227 @@
+"""Every file in examples/ validates and compiles, and says of its nodes what its platform needs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from graftline_pipelines.compilation import GraphName, compile_to
+from graftline_pipelines.package import build, check, image_problems
+from graftline_pipelines.pools import pool_name
+from graftline_pipelines.run_file import load
+from graftline_pipelines.settings import RunSettings
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
+CLUSTERS = sorted(set(FILES) - {"digits.yaml"})
+
+SECRETS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "GRAFTLINE_KFP_TOKEN",
+    "GRAFTLINE_WEBHOOK_URL",
+)
+GPU = {
+    "gke.yaml": {
+        "selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
+        "tolerations": {
+            ("nvidia.com/gpu", "Exists", None),
+            ("cloud.google.com/gke-spot", "Equal", "true"),
+        },
+        "count": "1",
+        "disk": "node",
+    },
+    "eks-karpenter.yaml": {
+        "selector": {"graftline.dev/pool": "gpu-spot"},
+        "any_of": {"karpenter.k8s.aws/instance-family": ["g5", "g6"]},
+        "tolerations": {("nvidia.com/gpu", "Equal", "true")},
+        "count": "1",
+        "disk": "gp3",
+    },
+    "aks.yaml": {
+        "selector": {
+            "graftline.dev/pool": "gpu-spot",
+            "kubernetes.azure.com/scalesetpriority": "spot",
+        },
+        "tolerations": {
+            ("sku", "Equal", "gpu"),
+            ("kubernetes.azure.com/scalesetpriority", "Equal", "spot"),
+        },
+        "count": "1",
+        "disk": "managed-csi",
+    },
+    "bare-metal.yaml": {
+        "selector": {"graftline.dev/pool": "gpu"},
+        "any_of": {"nvidia.com/gpu.product": ["NVIDIA-L40S", "NVIDIA-RTX-A6000"]},
+        "tolerations": {("nvidia.com/gpu", "Exists", None)},
+        "count": "2",
+        "disk": "node",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The settings and the compiled documents of an example, each compiled once."""
+    kept: dict[tuple[str, str], tuple[RunSettings, list[Any]]] = {}
+
+    def get(name: str, graph: GraphName = "train") -> tuple[RunSettings, list[Any]]:
+        if (name, graph) not in kept:
+            settings = load(EXAMPLES / name)
+            path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
+            compile_to(settings, graph, path)
+            kept[name, graph] = settings, list(yaml.safe_load_all(path.read_text()))
+        return kept[name, graph]
+
+    return get
+
+
+def containers(documents: list[Any]) -> dict[str, Any]:
+    """The container of each executor, by step."""
+    executors = documents[0]["deploymentSpec"]["executors"]
+    return {step_of(name): one["container"] for name, one in executors.items()}
+
+
+def platforms(documents: list[Any]) -> dict[str, Any]:
+    """What Kubernetes is told of each executor, by step."""
+    executors = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return {step_of(name): one for name, one in executors.items()}
+
+
+def step_of(executor: str) -> str:
+    return re.sub(r"-\d+$", "", executor.removeprefix("exec-")).replace("-", "_")
+
+
+def test_there_is_a_preset_for_each_platform() -> None:
+    assert set(GPU) == set(CLUSTERS)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_validates_and_compiles(compiled: Any, name: str) -> None:
+    settings, documents = compiled(name)
+    assert documents[0]["pipelineInfo"]["name"] == settings.name
+    assert {"ingest", "fit_head", "evaluate", "export_onnx", "promote"} <= set(
+        containers(documents)
+    )
+
+
+@pytest.mark.parametrize("graph", ["train", "retrain"])
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_it_can_be_submitted(name: str, graph: GraphName, tmp_path: Path) -> None:
+    """All that is checked before anything is sent: server rules, places, images."""
+    settings = load(EXAMPLES / name)
+    package = build(settings, graph, tmp_path)
+    check(package, settings, {})
+    assert image_problems(package.images, require_digest=False) == []
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_images_can_be_pinned(name: str, tmp_path: Path) -> None:
+    settings = load(EXAMPLES / name)
+    digests = {"tag": f"sha256:{'a' * 64}", "gpu_tag": f"sha256:{'b' * 64}"}
+    images = settings.images.model_copy(update=digests)
+    pinned = settings.model_copy(update={"images": images})
+    pins = build(pinned, "train", tmp_path).images
+    assert len(pins) == 2 and image_problems(pins, require_digest=True) == []
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_gpu_steps_ask_for_the_right_nodes(compiled: Any, name: str) -> None:
+    settings, documents = compiled(name)
+    wanted, steps = GPU[name], platforms(documents)
+    on_gpu = {step for step in steps if pool_name(step, settings.assign) != "default"}
+    on_gpu -= {step for step in on_gpu if pool_name(step, settings.assign) == "small"}
+    assert "fine_tune" in on_gpu
+    for step in on_gpu:
+        resources = containers(documents)[step]["resources"]
+        accelerator = resources["accelerator"]
+        assert accelerator["resourceType"] == "nvidia.com/gpu"
+        assert accelerator["resourceCount"] == wanted["count"]
+        assert "graftline-gpu:" in containers(documents)[step]["image"]
+        told = steps[step]
+        assert told["nodeSelector"]["labels"] == wanted["selector"]
+        tolerations = {
+            (one["key"], one["operator"], one.get("value")) for one in told["tolerations"]
+        }
+        assert tolerations == wanted["tolerations"]
+        assert {one["effect"] for one in told["tolerations"]} == {"NoSchedule"}
+        terms = [
+            {term["key"]: term["values"]}
+            for affinity in told.get("nodeAffinity", [])
+            for term in affinity["matchExpressions"]
+        ]
+        assert terms == ([wanted["any_of"]] if "any_of" in wanted else [])
+        assert told["podMetadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "graftline-gpu"
+        assert_disk(told, wanted["disk"])
+
+
+def assert_disk(told: dict[str, Any], wanted: str) -> None:
+    mounts = {one["mountPath"]: one for one in told["emptyDirMounts"]}
+    assert mounts["/dev/shm"]["medium"] == "Memory"
+    volumes = told.get("genericEphemeralVolume", [])
+    if wanted == "node":
+        assert "/scratch" in mounts and not volumes
+    else:
+        (volume,) = volumes
+        assert volume["mountPath"] == "/scratch" and volume["storageClassName"] == wanted
+
+
+@pytest.mark.parametrize("graph", ["train", "retrain"])
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_other_steps_ask_for_nothing_special(compiled: Any, name: str, graph: GraphName) -> None:
+    settings, documents = compiled(name, graph)
+    plain = {
+        step
+        for step in platforms(documents)
+        if pool_name(step, settings.assign) in ("default", "small")
+    }
+    assert {"ingest", "promote"} <= plain
+    for step in plain:
+        assert "accelerator" not in containers(documents)[step].get("resources", {})
+        assert "graftline-cpu:" in containers(documents)[step]["image"]
+        assert not platforms(documents)[step].get("tolerations")
+        assert not platforms(documents)[step].get("nodeSelector")
+
+
+@pytest.mark.parametrize("graph", ["train", "retrain"])
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_nothing_secret_is_compiled(
+    name: str, graph: GraphName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets by name only, whatever the environment of whoever compiles holds."""
+    for variable in SECRETS:
+        monkeypatch.setenv(variable, f"the-value-of-{variable}")
+    compile_to(load(EXAMPLES / name), graph, tmp_path / "pipeline.yaml")
+    text = (tmp_path / "pipeline.yaml").read_text()
+    assert "the-value-of" not in text
+    assert not re.search(r"AKIA[0-9A-Z]{16}|://[^/\s\"']*@", text)
+    documents = list(yaml.safe_load_all(text))
+    for container in containers(documents).values():
+        for variable in container.get("env", []):
+            assert variable["name"] in ("AWS_ENDPOINT_URL_S3", "AWS_REGION", "TMPDIR")
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_every_step_runs_as_the_images_user(compiled: Any, name: str) -> None:
+    for told in platforms(compiled(name)[1]).values():
+        context = told["securityContext"]
+        assert context["runAsNonRoot"] and str(context["runAsUser"]) == "10001"
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_names_agree_with_the_manifests(name: str) -> None:
+    """The run files and k8s/ speak of the same queue, accounts, services and secrets."""
+    k8s = EXAMPLES.parent / "k8s"
+    manifests = "\n".join(path.read_text() for path in k8s.rglob("*.yaml"))
+    settings = load(EXAMPLES / name)
+    names = {settings.cluster.service_account, *settings.cluster.secrets}
+    names |= {pool.queue for pool in settings.pools.values() if pool.queue}
+    for used in names:
+        assert re.search(rf"name: {used}\b", manifests), used
+    assert settings.tracking.uri == "http://mlflow.graftline:5000"
+    assert settings.tracking.uri in manifests
