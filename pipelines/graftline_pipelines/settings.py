@@ -315,7 +315,7 @@ class ScheduleSettings(Section):
     def _is_known(cls, value: str) -> str:
         try:
             ZoneInfo(value)
-        except (ValueError, OSError):
+        except (KeyError, ValueError, OSError):
             raise ValueError(f"{value!r} is not a time zone such as UTC or Europe/Berlin") from None
         return value
 
