@@ -85,6 +85,25 @@ def run_file(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+_compiled: dict[tuple[str, str], bytes] = {}
+
+
+@pytest.fixture(autouse=True)
+def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile each run file once for all tests of this folder; what is compiled is the same."""
+    from graftline_pipelines import package
+    from graftline_pipelines.compilation import compile_to
+
+    def once(settings: Any, graph: Any, output: Path) -> None:
+        key = (settings.model_dump_json(), graph)
+        if key not in _compiled:
+            compile_to(settings, graph, output)
+            _compiled[key] = output.read_bytes()
+        output.write_bytes(_compiled[key])
+
+    monkeypatch.setattr(package, "compile_to", once)
+
+
 @dataclass(frozen=True)
 class Said:
     """How a command ended."""

@@ -1,0 +1,459 @@
+"""Schedules that reconcile: never none, never two that fire, wherever it is interrupted."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftline.errors import ClusterError
+from graftline_pipelines import schedules
+from graftline_pipelines.cluster import Version, connect
+from graftline_pipelines.cron import next_times, parse
+
+Run = Callable[..., Any]
+NIGHTLY = "0 30 2 * * *"
+SERVICE = "/apis/v2beta1/recurringruns"
+
+
+@pytest.fixture(autouse=True)
+def _far_from_any_firing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests at 02:30 would wait, as they should."""
+    monkeypatch.setattr(schedules, "GUARD", timedelta(0))
+    monkeypatch.setattr(schedules, "SETTLE_SECONDS", 0)
+
+
+def apply(graftline: Run, *arguments: object) -> Any:
+    done = graftline("schedule", "apply", *arguments, "--no-registry", "--json")
+    assert done.code == 0, done.err
+    return done.json
+
+
+def firing(kfp: Any) -> list[dict[str, Any]]:
+    return [one for one in kfp.table("recurringruns") if one["mode"] == "ENABLE"]
+
+
+def test_create_then_leave_alone(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    made = apply(graftline, run_file())
+    assert made["action"] == "create" and made["fires"]
+    (one,) = kfp.table("recurringruns")
+    assert one["trigger"] == {"cron_schedule": {"cron": NIGHTLY}}
+    assert one["max_concurrency"] == "1" and one["no_catchup"] and one["mode"] == "ENABLE"
+    assert one["pipeline_version_reference"]["pipeline_version_id"], "pinned to a version"
+    assert kfp.table("pipelines")[0]["name"] == "flowers-retrain"
+    before = len(kfp.requests("POST"))
+    again = apply(graftline, run_file())
+    assert again["action"] == "leave" and again["schedule_id"] == made["schedule_id"]
+    assert len(kfp.requests("POST")) == before, "nothing was sent"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("schedule.cron=0 0 4 * * *", "cron: 0 30 2 * * * -> 0 0 4 * * *"),
+        ("seed=7", "version: "),
+        ("schedule.pipeline=train", "pipeline: flowers-retrain -> flowers"),
+        ("cluster.service_account=robot", "service_account: None -> robot"),
+        ("tracking.experiment=other", "experiment: flowers -> other"),
+    ],
+)
+def test_a_change_replaces_it(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], setting: str, said: str
+) -> None:
+    old = apply(graftline, run_file())
+    shown = graftline(
+        "schedule", "apply", run_file(), "--set", setting, "--dry-run", "--no-registry"
+    )
+    assert said in shown.out and "(dry run: nothing is changed)" in shown.out
+    assert [one["recurring_run_id"] for one in kfp.table("recurringruns")] == [old["schedule_id"]]
+    new = apply(graftline, run_file(), "--set", setting)
+    assert new["action"] == "replace" and any(said in reason for reason in new["reasons"])
+    (one,) = kfp.table("recurringruns")
+    assert one["recurring_run_id"] == new["schedule_id"] != old["schedule_id"]
+    assert one["mode"] == "ENABLE"
+    assert apply(graftline, run_file(), "--set", setting)["action"] == "leave"
+
+
+def test_dry_run_sends_nothing(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    shown = apply(graftline, run_file(), "--dry-run")
+    assert shown["action"] == "create" and shown["dry_run"] and shown["schedule_id"] is None
+    assert not kfp.requests("POST") and not kfp.table("pipelines")
+
+
+def test_a_replacement_is_made_before_the_old_one_goes(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    old = apply(graftline, run_file())["schedule_id"]
+    start = len(kfp.requests())
+    new = apply(graftline, run_file(), "--set", "schedule.cron=0 0 4 * * *")["schedule_id"]
+    sent = [line.partition("?")[0] for line in kfp.requests()[start:] if SERVICE in line]
+    changes = [line for line in sent if not line.startswith("GET")]
+    assert changes == [
+        f"POST {SERVICE}",
+        f"POST {SERVICE}/{old}:disable",
+        f"POST {SERVICE}/{new}:enable",
+        f"DELETE {SERVICE}/{old}",
+    ]
+
+
+def test_a_run_that_is_going_outlives_its_schedule(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    """Kubernetes deletes a schedule's workflows with it, unless told not to."""
+    apply(graftline, run_file())
+    (run,) = kfp.control("fire", now=tomorrow())
+    done = graftline("schedule", "apply", run_file(), "--set", "seed=3", "--no-registry")
+    assert run["run_id"] in done.out and "goes on" in done.out
+    assert kfp.control("killed") == []
+    graftline("schedule", "remove", "flowers")
+    assert kfp.control("killed") == []
+
+
+def tomorrow(hour: int = 12) -> str:
+    return (datetime.now(UTC) + timedelta(days=1)).replace(hour=hour).isoformat()
+
+
+# --- interrupted anywhere -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["refused", "answer lost", "killed"])
+@pytest.mark.parametrize("step", range(4))
+def test_interrupted_at_each_step_and_repaired_by_the_next_apply(
+    kfp: Any,
+    graftline: Run,
+    run_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    how: str,
+) -> None:
+    old = apply(graftline, run_file())["schedule_id"]
+    changed = ("--set", "schedule.cron=0 0 4 * * *")
+    interrupt(kfp, monkeypatch, step, how, old)
+    done = graftline("schedule", "apply", run_file(), *changed, "--no-registry")
+    # A client that asks again, and finds it gone, is content.
+    assert (done.code != 0) == ((step, how) != (3, "answer lost")), "it must be seen"
+    monkeypatch.undo()
+    kfp.control("settings", fail={})
+    left = kfp.table("recurringruns")
+    assert 1 <= len(left) <= 2, "never none"
+    assert len(firing(kfp)) <= 1, "never two that fire"
+    if how == "refused":
+        assert len(firing(kfp)) == 1, "what was switched off is switched on again"
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp.url)
+    repaired = apply(graftline, run_file(), *changed)
+    assert repaired["action"] in ("finish", "replace", "leave")
+    (one,) = kfp.table("recurringruns")
+    assert one["mode"] == "ENABLE"
+    assert one["trigger"]["cron_schedule"]["cron"] == "0 0 4 * * *"
+    assert apply(graftline, run_file(), *changed)["action"] == "leave"
+
+
+def interrupt(kfp: Any, monkeypatch: pytest.MonkeyPatch, step: int, how: str, old: str) -> None:
+    """Let one step of the replacement fail: by the server, on the way back, or by a kill."""
+    names = ["_make", "_switch", "_switch", "remove"]
+    if how == "killed":
+        seen = {"count": 0}
+        method = getattr(schedules.Reconciler, names[step])
+        nth = {0: 1, 1: 1, 2: 2, 3: 1}[step]
+
+        def killed(self: Any, *arguments: Any, **named: Any) -> Any:
+            seen["count"] += 1
+            if seen["count"] == nth:
+                monkeypatch.setattr(schedules.Reconciler, "_undo", lambda *a: None)
+                raise KeyboardInterrupt
+            return method(self, *arguments, **named)
+
+        monkeypatch.setattr(schedules.Reconciler, names[step], killed)
+        return
+    prefix = [
+        f"POST {SERVICE}",
+        f"POST {SERVICE}/{old}:disable",
+        "",
+        f"DELETE {SERVICE}/{old}",
+    ][step]
+    fault = 500 if how == "refused" else "drop"
+    if step == 2:  # the third POST: its schedule has no id yet
+        kfp.control("settings", fail_after={f"POST {SERVICE}": [2, fault]})
+    else:
+        kfp.control("settings", fail={prefix: fault})
+
+
+def test_two_that_apply_at_once_leave_one(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    """Both saw none and made one; the next apply keeps one."""
+    apply(graftline, run_file())
+    (one,) = kfp.table("recurringruns")
+    server = connect(kfp.url)
+    (there,) = schedules.existing(server, "flowers")
+    reference = one["pipeline_version_reference"]
+    schedules.Reconciler(server, print)._make(
+        on=True,
+        display_name="flowers",
+        description=there.raw.description,
+        experiment_id=there.raw.experiment_id,
+        cron=NIGHTLY,
+        pipeline_id=reference["pipeline_id"],
+        version_id=reference["pipeline_version_id"],
+        service_account=None,
+    )
+    assert len(firing(kfp)) == 2
+    listed = graftline("schedule", "list")
+    assert "replacement interrupted: apply again" in listed.out
+    assert graftline("schedule", "run-now", "flowers").code == 1
+    assert apply(graftline, run_file())["action"] == "finish"
+    assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
+
+
+# --- around the moment at which it fires --------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+        self.slept: list[float] = []
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("before", "waits"), [(3600, False), (40, False), (20, True), (0, True), (-10, True)]
+)
+def test_no_switching_while_it_may_fire(
+    kfp: Any,
+    graftline: Run,
+    run_file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    before: int,
+    waits: bool,
+) -> None:
+    monkeypatch.setattr(schedules, "GUARD", timedelta(seconds=30))
+    monkeypatch.setattr(schedules, "SETTLE_SECONDS", 15)
+    apply(graftline, run_file())
+    server = connect(kfp.url)
+    there = schedules.existing(server, "flowers")
+    (fires,) = next_times(parse(NIGHTLY), 1)
+    clock = Clock(fires - timedelta(seconds=before))
+    wish = schedules.Wanted(**{**vars(wanted_of(there[0])), "cron": "0 0 12 * * *"})
+    plan = schedules.plan(wish, there, there[0].version_id)
+    version = Version(there[0].pipeline_id, there[0].version_id, "v", uploaded=False)
+    said: list[str] = []
+    schedules.Reconciler(server, said.append, clock.sleep, clock).apply(plan, wish, version)
+    assert bool(clock.slept) == waits
+    assert clock.now >= fires + timedelta(seconds=15) or not waits
+    assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
+
+
+def wanted_of(one: schedules.Existing) -> schedules.Wanted:
+    content = dict(one.content)
+    return schedules.Wanted(name=one.name, time_zone=one.time_zone, **content)
+
+
+def test_every_night_has_one_run_whenever_it_is_replaced(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    """Ten nights; before each one the schedule is changed, paused and resumed, or left."""
+    apply(graftline, run_file())
+    day = datetime.now(UTC).replace(hour=2, minute=31) + timedelta(days=1)
+    for night in range(6):
+        if night % 3 == 1:
+            apply(graftline, run_file(), "--set", f"seed={night}")
+        if night % 3 == 2:
+            apply(graftline, run_file(), "--recreate", "--set", f"seed={night - 1}")
+        kfp.control("fire", now=(day + timedelta(days=night)).isoformat())
+        runs = kfp.table("runs")
+        assert len(runs) == night + 1
+        kfp.control("run", run_id=runs[-1]["run_id"], state="SUCCEEDED")
+
+
+# --- pause, resume, remove, run-now -------------------------------------------------------------
+
+
+def test_pause_is_kept_by_apply(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    apply(graftline, run_file())
+    assert "is paused" in graftline("schedule", "pause", "flowers").out
+    assert firing(kfp) == [] and kfp.control("fire", now=tomorrow()) == []
+    assert apply(graftline, run_file())["action"] == "leave"
+    changed = apply(graftline, run_file(), "--set", "seed=5")
+    assert changed["action"] == "replace" and not changed["fires"] and firing(kfp) == []
+    said = graftline("schedule", "apply", run_file(), "--set", "seed=5", "--no-registry")
+    assert "it is paused" in said.out
+    resumed = graftline("schedule", "resume", run_file())
+    assert "fires again, next at" in resumed.out and len(firing(kfp)) == 1
+
+
+def test_resume_makes_up_for_nothing(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply(graftline, run_file())
+    graftline("schedule", "pause", "flowers")
+    server = connect(kfp.url)
+    (one,) = schedules.existing(server, "flowers")
+    clock = Clock(datetime.now(UTC) + timedelta(days=3))
+    schedules.Reconciler(server, print, clock.sleep, clock).resume(one)
+    (left,) = kfp.table("recurringruns")
+    assert left["recurring_run_id"] != one.schedule_id and left["mode"] == "ENABLE"
+    # For the server, no time has passed since the new one was made, so nothing is due.
+    assert kfp.control("fire", now=datetime.now(UTC).isoformat()) == []
+    assert apply(graftline, run_file())["action"] == "leave"
+
+
+def test_switched_off_in_the_run_file(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    schedule = {"cron": NIGHTLY, "enabled": False}
+    made = apply(graftline, run_file(schedule=schedule))
+    assert not made["fires"] and firing(kfp) == []
+    assert "switched off in the run file" in graftline("schedule", "list").out
+    assert apply(graftline, run_file(schedule=schedule))["action"] == "leave"
+    on = apply(graftline, run_file())
+    assert on["action"] == "replace", on
+    assert len(kfp.table("recurringruns")) == 1
+
+
+def test_list_shows_ours_only(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    assert "No schedules." in graftline("schedule", "list").out
+    apply(graftline, run_file())
+    apply(graftline, run_file(name="cars", schedule={"cron": "0 0 6 * * MON"}))
+    server = connect(kfp.url)
+    somebody = schedules.existing(server)[0]
+    schedules.Reconciler(server, print)._make(
+        on=True,
+        display_name="flowers",
+        description="made in the UI",
+        experiment_id=somebody.raw.experiment_id,
+        cron=NIGHTLY,
+        pipeline_id=somebody.pipeline_id,
+        version_id=somebody.version_id,
+        service_account=None,
+    )
+    rows = graftline("schedule", "list", "--json").json
+    assert sorted(row["name"] for row in rows) == ["cars", "flowers"]
+    assert all(row["state"] == "fires" for row in rows)
+    graftline("schedule", "remove", "flowers")
+    assert len(kfp.table("recurringruns")) == 2, "somebody else's stays"
+
+
+def test_remove(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    apply(graftline, run_file())
+    assert "flowers is removed" in graftline("schedule", "remove", "flowers").out
+    assert kfp.table("recurringruns") == [] and kfp.table("pipelines")
+    for command in ("remove", "pause", "resume", "run-now"):
+        said = graftline("schedule", command, "flowers")
+        assert said.code == 1 and "There is no schedule 'flowers'" in said.err
+
+
+def test_run_now_is_what_the_schedule_would_start(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    apply(graftline, run_file(cluster={"service_account": "robot"}))
+    started = graftline("schedule", "run-now", "flowers", "--json")
+    assert started.code == 0, started.err
+    (scheduled,) = kfp.control("fire", now=tomorrow())
+    (by_hand,) = [run for run in kfp.table("runs") if run["run_id"] == started.json["run_id"]]
+    for key in ("experiment_id", "pipeline_version_reference", "service_account"):
+        assert by_hand[key] == scheduled[key]
+
+
+# --- what can be wrong --------------------------------------------------------------------------
+
+
+def test_a_version_that_was_deleted_is_uploaded_again(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    apply(graftline, run_file())
+    kfp.control("delete", kind="versions", id=kfp.table("versions")[0]["pipeline_version_id"])
+    assert "its pipeline version was deleted: apply again" in graftline("schedule", "list").out
+    said = graftline("schedule", "run-now", "flowers")
+    assert said.code == 1 and "was deleted from the server" in said.err
+    again = apply(graftline, run_file())
+    assert again["action"] == "replace"
+    assert again["reasons"] == ["its pipeline version was deleted from the server"]
+    assert graftline("schedule", "run-now", "flowers").code == 0
+
+
+def test_a_pipeline_that_was_deleted_is_made_again(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    apply(graftline, run_file())
+    kfp.control("delete", kind="pipelines", id=kfp.table("pipelines")[0]["pipeline_id"])
+    assert apply(graftline, run_file())["action"] == "replace"
+    assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
+
+
+def test_recreate_after_an_upgrade(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    """A pinned schedule keeps the launcher's image of the KFP that it was made with."""
+    first = apply(graftline, run_file())
+    second = apply(graftline, run_file(), "--recreate")
+    assert second["action"] == "replace" and second["reasons"] == ["it is made again, as asked"]
+    assert second["schedule_id"] != first["schedule_id"]
+    assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "said"),
+    [
+        ({}, "schedule.cron is missing"),
+        ({"cron": "30 2 * * *"}, "has five fields"),
+        ({"cron": "0 0 0 30 2 *"}, "never fires"),
+        ({"cron": NIGHTLY, "time_zone": "Mars/Olympus"}, "is not a time zone"),
+        ({"cron": "* * * * * *"}, "more often than once a minute"),
+    ],
+)
+def test_a_wrong_schedule_is_refused_before_anything_is_sent(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], schedule: Any, said: str
+) -> None:
+    done = graftline("schedule", "apply", run_file(schedule=schedule), "--no-registry")
+    assert done.code == 2 and said in done.err
+    assert not kfp.requests("POST")
+
+
+def test_the_time_zone_is_stated(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
+    schedule = {"cron": NIGHTLY, "time_zone": "Asia/Tokyo"}
+    done = graftline("schedule", "apply", run_file(schedule=schedule), "--no-registry")
+    assert f"{NIGHTLY} in Asia/Tokyo" in done.out and "17:30" in done.out and "UTC" in done.out
+    (row,) = graftline("schedule", "list", "--json").json
+    assert row["time_zone"] == "Asia/Tokyo" and row["next"].endswith("17:30:00+00:00")
+    kfp.control("settings", time_zone="Asia/Tokyo")
+    (run,) = kfp.control("fire", now=tomorrow(hour=23))
+    (kept,) = kfp.table("recurringruns")
+    assert kept["last_triggered"].endswith("17:30:00Z") and run["state"] == "PENDING"
+
+
+def test_many_schedules_over_several_pages(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftline_pipelines import cluster
+
+    monkeypatch.setattr(cluster, "PAGE", 2)
+    for number in range(5):
+        apply(graftline, run_file(name=f"flowers-{number}"))
+    assert len(graftline("schedule", "list", "--json").json) == 5
+
+
+def test_a_description_that_somebody_edited_is_not_ours(kfp: Any, graftline: Run) -> None:
+    class Item:
+        description = f"{schedules.MARK}{{not json"
+
+    assert schedules._existing(Item()) is None
+
+
+def test_the_state_of_a_plan_is_json(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    made = graftline("schedule", "apply", run_file(), "--no-registry", "--json")
+    assert json.loads(made.out)["time_zone"] == "UTC"
+
+
+def test_the_one_needs_one() -> None:
+    with pytest.raises(ClusterError, match="There is no schedule"):
+        schedules.the_one([], "flowers")
