@@ -189,9 +189,12 @@ def write_snapshot(
         "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with translated(str(folder), "write"):
+        digests = {}
         for name, table in zip(FILES, (manifest, set_aside), strict=False):
-            write_whole(folder / name, parquet_bytes(table))
-        text = json.dumps(head, indent=1, ensure_ascii=False)
+            data = parquet_bytes(table)
+            digests[name] = hashlib.sha256(data).hexdigest()
+            write_whole(folder / name, data)
+        text = json.dumps({**head, "sha256": digests}, indent=1, ensure_ascii=False)
         write_whole(folder / FILES[-1], text.encode())
     return read_snapshot(folder)
 
@@ -209,7 +212,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
     try:
         head = json.loads(text)
         check_schema_version(head, SCHEMA_VERSION, f"The snapshot in {folder}")
-        tables = [read_parquet(folder / name) for name in FILES[:-1]]
+        tables = [_read_table(folder / name, head["sha256"][name]) for name in FILES[:-1]]
         return Snapshot(
             id=head["id"],
             folder=folder,
@@ -228,6 +231,16 @@ def read_snapshot(folder: Path | str) -> Snapshot:
         ) from error
 
 
+def _read_table(path: Path, sha256: str) -> pa.Table:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.name} is missing") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path.name} is not the file that snapshot.json was written with")
+    return read_parquet(data)
+
+
 def snapshot_key(snapshot_id: str, name: str) -> str:
     """The store's key for a file of a snapshot."""
     return f"snapshots/{snapshot_id}/{name}"
@@ -241,9 +254,9 @@ def keep_snapshot(store: Store, snapshot: Snapshot, *, replace: bool = False) ->
         snapshot: The snapshot.
         replace: Whether one that is kept already is replaced, since its images were packed anew.
     """
-    for name in FILES:
-        key = snapshot_key(snapshot.id, name)
-        store.upload(snapshot.folder / name, key, if_absent=not replace)
+    if replace or not store.exists(snapshot_key(snapshot.id, FILES[-1])):
+        for name in FILES:
+            store.upload(snapshot.folder / name, snapshot_key(snapshot.id, name))
 
 
 def fetch_snapshot(store: Store, snapshot_id: str, folder: Path) -> Snapshot:

@@ -80,21 +80,12 @@ class ShardWriter:
             with translated(tempfile.gettempdir(), "write"):
                 self._file = tempfile.NamedTemporaryFile(suffix=".tar", delete=False)  # noqa: SIM115
         extension = EXTENSIONS.get(image_format, image_format)
-        offset = self._member(f"{image_id}.{extension}", data)
         note = json.dumps({"label": label}, ensure_ascii=False).encode()
-        self._member(f"{image_id}.json", note)
-        self._pending.append((image_id, offset, len(data)))
+        self._pending.append((image_id, self._position + BLOCK, len(data)))
+        # In one piece: each call gives way to the threads that decode, and has to wait for them.
+        self._append(_member(f"{image_id}.{extension}", data) + _member(f"{image_id}.json", note))
         if self._position >= self.shard_bytes:
             self.close()
-
-    def _member(self, name: str, data: bytes) -> int:
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = len(data), 0o644
-        self._append(info.tobuf(tarfile.USTAR_FORMAT))
-        offset = self._position
-        self._append(data)
-        self._append(b"\0" * (-len(data) % BLOCK))
-        return offset
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None
@@ -120,6 +111,13 @@ class ShardWriter:
             self.places[image_id] = Place(shard, offset, length)
         self._file, self._pending, self._position = None, [], 0
         self._digest = hashlib.sha256()
+
+
+def _member(name: str, data: bytes) -> bytes:
+    """A file as it stands in a tar archive: one block of header, then the bytes."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(data), 0o644
+    return b"".join([info.tobuf(tarfile.USTAR_FORMAT), data, b"\0" * (-len(data) % BLOCK)])
 
 
 def read_places(store: Store, wanted: Sequence[tuple[str, Place]]) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from graftline.ingest.selection import Selection, current, select, tables
 from graftline.pixels import MAX_PIXELS
 from graftline.runtime import StepResult, message
 from graftline.source import Columns, Entry, open_source
-from graftline.store import Store, open_store
+from graftline.store import open_store
 
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 TURNS = 5  # of giving way to another run on the same source
@@ -122,7 +122,12 @@ def run(
         found = list(current(entries, memory))
         selection = select(found, memory, fractions=split, seed=seed, distance=near_duplicates)
         warnings = check_selection(selection, origin, min_images_per_class)
-        snapshot = _write(snapshot_folder, selection, memory, list(attributes), place, origin.uri)
+        manifest, set_aside = tables(selection, memory, list(attributes))
+        snapshot = write_snapshot(
+            snapshot_folder, manifest, set_aside, store=place.uri, source=origin.uri
+        )
+        # What another run kept meanwhile may name places of the images that are not ours.
+        keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
         _forget_absent(memory, entries, found)
         try:
@@ -148,20 +153,6 @@ def _forget_absent(memory: Memory, entries: list[Entry], found: list[Seen]) -> N
     """Drop the names that the source no longer has; splits are kept for ever."""
     names = {entry.path for entry in entries} | {one.path for one in found}
     memory.seen = {path: one for path, one in memory.seen.items() if path in names}
-
-
-def _write(
-    folder: Path,
-    selection: Selection,
-    memory: Memory,
-    attributes: list[str],
-    store: Store,
-    source: str,
-) -> Snapshot:
-    manifest, set_aside = tables(selection, memory, attributes)
-    snapshot = write_snapshot(folder, manifest, set_aside, store=store.uri, source=source)
-    keep_snapshot(store, snapshot, replace=memory.repacked)
-    return snapshot
 
 
 def _result(

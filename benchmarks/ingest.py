@@ -1,0 +1,164 @@
+"""What `ingest` costs: images a second the first time, and seconds when little or nothing is new.
+
+    python benchmarks/ingest.py                      5,000 small images and 500 photographs' size
+    python benchmarks/ingest.py --small 0            only the JPEGs of 500 x 375
+    python benchmarks/ingest.py --s3 s3://bucket/x   a bucket of yours instead of moto here
+
+Each source is read from disk and from S3, into a store of the same kind. The limit beside it is
+reading and decoding the same files by as many threads, and nothing else. moto is a Python server
+on the same cores, so its figures say what ingest asks of a server, not what S3 can give.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from graftline.ingest.fetch import THREADS
+from graftline.ingest.step import run
+from graftline.pixels import decode
+from graftline.source import open_source
+from graftline.store import open_store
+
+BUCKET = "ingest-benchmark"
+
+
+@dataclasses.dataclass
+class Row:
+    """Figures of one source in one place, in seconds."""
+
+    images: str
+    place: str
+    count: int
+    limit: float
+    first: float
+    again: float
+    more: float
+
+
+def encoded(number: int, size: tuple[int, int], kind: str) -> bytes:
+    """A picture with the detail of a photograph: smooth, with some noise."""
+    generator = np.random.default_rng(number)
+    coarse = Image.fromarray(generator.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+    grain = generator.normal(0, 6, smooth.shape).astype(np.int16)
+    stream = io.BytesIO()
+    image = Image.fromarray(np.clip(smooth + grain, 0, 255).astype(np.uint8))
+    image.save(stream, kind, quality=87)
+    return stream.getvalue()
+
+
+def fill(uri: str, numbers: range, size: tuple[int, int], kind: str) -> None:
+    """Write images into ten class folders."""
+    store = open_store(uri)
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(
+            lambda n: store.write(f"{n % 10}/{n}.{kind.lower()}", encoded(n, size, kind)), numbers
+        ):
+            pass
+
+
+def limit(uri: str) -> float:
+    """Seconds to read and decode everything, by as many threads as ingest has."""
+    source = open_source(uri)
+    entries = source.entries()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(lambda entry: decode(source.read(entry)).shape, entries):
+            pass
+    return time.perf_counter() - started
+
+
+def measure(place: str, name: str, count: int, size: tuple[int, int], kind: str) -> Row:
+    """Ingest, ingest again, and ingest with 1% of new images."""
+    source, store = f"{place}/{name}/images", f"{place}/{name}/store"
+    fill(source, range(count), size, kind)
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for more in (0, 0, max(1, count // 100)):
+            fill(source, range(count, count + more), size, kind)
+            started = time.perf_counter()
+            run(source=source, store=store, snapshot_folder=Path(folder))
+            seconds.append(time.perf_counter() - started)
+    where = "S3" if place.startswith("s3") else "disk"
+    return Row(name, where, count, limit(source), *seconds)
+
+
+@contextmanager
+def moto() -> Iterator[str]:
+    """An S3 server on this machine, and a bucket in it."""
+    import boto3
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(command, stdout=quiet, stderr=quiet)
+    try:
+        for _ in range(300):
+            with suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/").close()
+                break
+            time.sleep(0.1)
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        yield f"s3://{BUCKET}"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", type=int, default=5000, help="64 x 64 PNG files")
+    parser.add_argument("--photos", type=int, default=500, help="500 x 375 JPEG files")
+    parser.add_argument("--s3", help="a prefix of yours; else moto on this machine")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    cases = [("64 x 64 PNG", options.small, (64, 64), "PNG")]
+    cases += [("500 x 375 JPEG", options.photos, (500, 375), "JPEG")]
+    with (
+        tempfile.TemporaryDirectory() as disk,
+        nullcontext(options.s3) if options.s3 else moto() as bucket,
+    ):
+        for place in (disk, bucket):
+            for case in cases:
+                if case[1]:
+                    rows.append(measure(str(place), *case))
+    table = Table("images", "place", "count", "first", "images/s", "limit/s", "again", "1% new")
+    for row in rows:
+        rate, best = row.count / row.first, row.count / row.limit
+        times = [f"{value:.1f} s" for value in (row.first, row.again, row.more)]
+        speeds = f"{rate:,.0f}", f"{best:,.0f}"
+        table.add_row(row.images, row.place, f"{row.count:,}", times[0], *speeds, *times[1:])
+    Console(stderr=options.json).print(table)
+    if options.json:
+        print(json.dumps([dataclasses.asdict(row) for row in rows]))
+
+
+if __name__ == "__main__":
+    main()
