@@ -24,7 +24,9 @@ class FaultProxy:
         self.server = ("127.0.0.1", int(server.rpartition(":")[2]))
         self.faults: list[tuple[str, int]] = []
         self.only: str | None = None  # strike requests of this method alone
+        self.path = ""  # and with this in their target
         self.requests: Counter[str] = Counter()
+        self.lines: list[str] = []  # "GET /bucket/key"
         self.released = threading.Event()
         self.stall_seconds = stall_seconds
         self.lock = threading.Lock()
@@ -47,10 +49,11 @@ class FaultProxy:
                 return
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
-    def _fault(self, method: str) -> str | None:
+    def _fault(self, method: str, target: str) -> str | None:
         with self.lock:
             self.requests[method] += 1
-            if not self.faults or self.only not in (None, method):
+            self.lines.append(f"{method} {target}")
+            if not self.faults or self.only not in (None, method) or self.path not in target:
                 return None
             name, left = self.faults[0]
             self.faults = ([(name, left - 1)] if left > 1 else []) + self.faults[1:]
@@ -62,7 +65,8 @@ class FaultProxy:
                 head, body = read_message(client)
                 if not head:
                     return
-                fault = self._fault(head.split(b" ", 1)[0].decode())
+                method, target, _ = head.decode("latin-1").split(" ", 2)
+                fault = self._fault(method, target)
                 if fault in ANSWERS:
                     status, code = ANSWERS[fault]
                     text = XML.format(code).encode()
