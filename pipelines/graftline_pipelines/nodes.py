@@ -76,13 +76,24 @@ def pool_problems(pools: Mapping[str, PoolSettings], nodes: Iterable[Node]) -> l
             continue
         lacks = [_lacks(pool, node) for node in nodes]
         if all(lacks):
-            nearest = min(lacks, key=len, default=["the cluster has no nodes"])
+            ranked = sorted(zip(nodes, lacks, strict=True), key=lambda one: _distance(pool, *one))
+            nearest = ranked[0][1] if ranked else ["the cluster has no nodes"]
             problems.append(
-                f"pools.{name}: none of the {len(nodes)} nodes fits; the nearest one lacks: "
+                f"pools.{name}: no node fits ({len(nodes)} in the cluster); the nearest one lacks: "
                 f"{'; '.join(nearest)}. Mend the pool, add such nodes, or set `autoscaled: true` "
                 "if they are made on demand."
             )
     return problems
+
+
+def _distance(pool: PoolSettings, node: Node, lacks: list[str]) -> tuple[bool, int]:
+    """How far a node is from fitting; one without the accelerator is farther than any with it."""
+    without = pool.accelerator is not None and not _offered(pool, node)
+    return without, len(lacks)
+
+
+def _offered(pool: PoolSettings, node: Node) -> int:
+    return int(node.allocatable.get(pool.accelerator or "", "0"))
 
 
 def _lacks(pool: PoolSettings, node: Node) -> list[str]:
@@ -93,7 +104,7 @@ def _lacks(pool: PoolSettings, node: Node) -> list[str]:
             has = f", it has {node.labels[key]!r}" if key in node.labels else ""
             lacks.append(f"the label {key}={'|'.join(values)}{has}")
     if pool.accelerator is not None:
-        offered = int(node.allocatable.get(pool.accelerator, "0"))
+        offered = _offered(pool, node)
         if offered < pool.accelerators:
             lacks.append(f"{pool.accelerators} {pool.accelerator}, it offers {offered}")
     if to_cores(node.allocatable.get("cpu", "0")) < to_cores(pool.cpu):

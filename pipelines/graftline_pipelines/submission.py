@@ -14,8 +14,9 @@ from graftline_pipelines.cluster import ENDED, Cluster, Version
 from graftline_pipelines.compilation import GraphName
 from graftline_pipelines.local import new_run_id
 from graftline_pipelines.package import Package, SubmissionError, build, check, pipeline_name
-from graftline_pipelines.pools import pool_of
+from graftline_pipelines.pools import PoolSettings, pool_name, pool_of
 from graftline_pipelines.settings import RunSettings
+from graftline_pipelines.workflow import step_of
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def prepare(
         missing, unknown = _ask_registries(package.images)
         problems += missing
         notes += unknown
-    lacking, unseen = _ask_nodes(settings, questions.kube_context)
+    lacking, unseen = _ask_nodes(_pools_used(settings, package), questions.kube_context)
     problems += lacking
     notes += unseen
     for note in notes:
@@ -90,12 +91,24 @@ def _ask_registries(images: tuple[str, ...]) -> tuple[list[str], list[str]]:
     return missing, unknown
 
 
-def _ask_nodes(settings: RunSettings, context: str | None) -> tuple[list[str], list[str]]:
+def _pools_used(settings: RunSettings, package: Package) -> dict[str, PoolSettings]:
+    """The pools of the steps that the graph has; others may ask for what the cluster lacks."""
+    executors = package.spec.get("deploymentSpec", {}).get("executors", {})
+    steps = [step for name in executors if (step := step_of(name.removeprefix("exec-")))]
+    return {
+        pool_name(step, settings.assign): pool_of(step, settings.pools, settings.assign)
+        for step in steps
+    }
+
+
+def _ask_nodes(
+    pools: Mapping[str, PoolSettings], context: str | None
+) -> tuple[list[str], list[str]]:
     """Compare the pools that are used with the nodes, if there is a way to see them."""
     from graftline_pipelines.nodes import pool_problems, read_nodes
 
     if context is None and "KUBERNETES_SERVICE_HOST" not in os.environ:
-        if any(pool.accelerator for pool in settings.pools.values()):
+        if any(pool.accelerator for pool in pools.values()):
             return [], [
                 "whether the cluster has the nodes that `pools` asks for was not checked; "
                 "--kube-context NAME looks at them."
@@ -107,10 +120,7 @@ def _ask_nodes(settings: RunSettings, context: str | None) -> tuple[list[str], l
         if context is not None:
             raise
         return [], [f"the pools were not compared with the cluster's nodes: {error.why}."]
-    used = {**settings.pools}
-    for step in settings.assign:
-        used.setdefault(settings.assign[step], pool_of(step, settings.pools, settings.assign))
-    return pool_problems(used, nodes), []
+    return pool_problems(pools, nodes), []
 
 
 def submit(

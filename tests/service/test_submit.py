@@ -347,3 +347,41 @@ def test_json_is_the_only_thing_on_standard_output(
 ) -> None:
     for command in (["submit", run_file(), "--no-registry"], ["runs"], ["schedule", "list"]):
         json.loads(graftline(*command, "--json").out)
+
+
+# --- the cluster's nodes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What --kube-context sees: one node without a GPU (reading nodes has tests of its own)."""
+    from graftline_pipelines import nodes as module
+
+    small = module.Node("cpu-1", {}, {"cpu": "4", "memory": "16Gi"}, ())
+    monkeypatch.setattr(module, "read_nodes", lambda context: [small])
+
+
+GPU_POOL = {
+    "pools": {"gpu": {"accelerator": "nvidia.com/gpu"}},
+    "assign": {"fine_tune": "gpu"},
+}
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_pool_that_asks_for_what_the_cluster_lacks(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    path = run_file(strategy="fine_tune", **GPU_POOL)
+    said = submit(graftline, path, "--kube-context", "mine")
+    assert said.code == 2 and "pools.gpu: no node fits (1 in the cluster)" in said.err
+    assert "1 nvidia.com/gpu, it offers 0" in said.err and not kfp.requests("POST")
+    unseen = submit(graftline, path)
+    assert unseen.code == 0 and "--kube-context NAME looks at them" in unseen.out
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_pool_that_the_graph_does_not_use_is_not_missed(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    said = submit(graftline, run_file(**GPU_POOL), "--kube-context", "mine")  # strategy: probe
+    assert said.code == 0, said.err
