@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import torch
 
 from graftline.errors import DataError
 from graftline.pixels import decode
@@ -37,18 +38,20 @@ STOP = -1  # in place of a free slot
 OVERSAMPLING = 2.5
 
 
-def network_input(data: bytes, preprocessing: Preprocessing) -> Array:
-    """An encoded image as the network takes it.
+def network_input(data: bytes, preprocessing: Preprocessing, out: Array) -> None:
+    """Write an encoded image as the network takes it.
 
-    Returns:
-        (3, S, S).
+    Args:
+        data: The file's bytes.
+        preprocessing: From pixels to network input.
+        out: (3, S, S), contiguous; written in place.
 
     Raises:
         DataError: It cannot be decoded.
     """
     shortest = math.ceil(OVERSAMPLING * preprocessing.resize_size)
-    prepared: Array = preprocessing.apply(decode(data, shortest=shortest)).numpy()
-    return prepared
+    pixels = preprocessing.resize_and_crop(decode(data, shortest=shortest))
+    preprocessing.normalise(pixels, out=torch.from_numpy(out))
 
 
 def undecodable(position: int, error: DataError) -> DataError:
@@ -194,8 +197,6 @@ def _work(pipe: Connection, memory: Any, shape: tuple[int, ...], preprocessing: 
     """Decode until the pipe closes."""
     import signal
 
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     torch.set_num_threads(1)
     prepare = Preprocessing.from_dict(preprocessing)
@@ -208,7 +209,7 @@ def _work(pipe: Connection, memory: Any, shape: tuple[int, ...], preprocessing: 
         slot, row = HEADER.unpack_from(message)
         problem = ""
         try:
-            ring[slot, row] = network_input(message[HEADER.size :], prepare)
+            network_input(message[HEADER.size :], prepare, ring[slot, row])
         except DataError as error:
             problem = f"{error.what}\n{error.why or ''}"
         try:

@@ -9,6 +9,7 @@ On a CUDA device, worker processes decode into shared memory while the device co
 (:mod:`graftline.cuda`).
 """
 
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +53,7 @@ class Engine:
     ) -> None:
         self.preprocessing, self.batch_size = preprocessing, batch_size
         self._candidates, self._lanes = candidates, candidates.lanes
+        self._lane = threading.local()
         self._runner: Runner
         self._open(kind)
 
@@ -147,17 +149,21 @@ class Engine:
 
     def _carry(self, images: list[bytes], first: int) -> Array:
         """One batch from bytes to features, on this thread."""
-        return self._runner(self._inputs(images, first, self.batch_size))[: len(images)]
-
-    def _inputs(self, images: list[bytes], first: int, rows: int) -> Array:
         size = self.preprocessing.input_size
-        batch = np.zeros((rows, 3, size, size), np.float32)
+        batch = getattr(self._lane, "batch", None)  # used again: fresh memory costs page faults
+        if batch is None or len(batch) != self.batch_size:
+            batch = self._lane.batch = np.zeros((self.batch_size, 3, size, size), np.float32)
+        self._decode(images, first, batch)
+        return self._runner(batch)[: len(images)]
+
+    def _decode(self, images: list[bytes], first: int, batch: Array) -> None:
+        """Fill a batch; rows without an image are zero."""
         for row, data in enumerate(images):
             try:
-                batch[row] = network_input(data, self.preprocessing)
+                network_input(data, self.preprocessing, batch[row])
             except DataError as error:
                 raise undecodable(first + row, error) from error
-        return batch
+        batch[len(images) :] = 0.0
 
     def _on_device(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
         """Worker processes decode beside the device."""
@@ -171,8 +177,9 @@ class Engine:
 
     def _measure(self, images: list[bytes], features: Array) -> None:
         """Agreement on the first images themselves."""
-        count = min(len(images), SAMPLE_IMAGES)
-        inputs = self._inputs(images[:count], 0, count)
+        count, size = min(len(images), SAMPLE_IMAGES), self.preprocessing.input_size
+        inputs = np.zeros((count, 3, size, size), np.float32)
+        self._decode(images[:count], 0, inputs)
         self.agreement = compare(self._candidates.module, inputs, features[:count])
 
 

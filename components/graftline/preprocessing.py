@@ -110,16 +110,19 @@ class Preprocessing:
         crop = (_half(resized[0] - side), _half(resized[1] - side), side)
         return resample(pixels[top:bottom, left:right], resized, crop, self.interpolation)
 
-    def normalise(self, pixels: "Tensor") -> "Tensor":
+    def normalise(self, pixels: "Tensor", out: "Tensor | None" = None) -> "Tensor":
         """Subtract the mean and divide by the deviation.
 
         Args:
             pixels: (..., 3, H, W) in 0..255.
+            out: Where to write it, of the same shape; None makes a new tensor.
         """
         import torch
 
         mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device) * 255.0
         std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device) * 255.0
+        if out is not None:
+            return torch.sub(pixels, mean.view(3, 1, 1), out=out).div_(std.view(3, 1, 1))
         return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
     def apply(self, image: "np.ndarray | Tensor") -> "Tensor":

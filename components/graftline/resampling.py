@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-BAND = 32  # output rows a product; 16 to 32 were fastest from 100 to 1,000 pixels
+BAND = 16  # output rows a product; 16 to 32 were fastest from 100 to 1,000 pixels
 SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # half width of the filter, in pixels of the output
 
 Bands = tuple[tuple[slice, slice, Tensor], ...]

@@ -114,16 +114,27 @@ def test_fine_tuning_branch_on_a_table_with_its_own_splits_in_s3(
 def test_fan_out_gives_the_features_of_one_worker(
     run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run_file = {
-        "data": {"source": str(make_digits_folder(per_class=12, classes=3))},
+    run_file = {  # images enough to be worth two workers
+        "data": {"source": str(make_digits_folder(per_class=100, classes=3))},
         "backbone": BACKBONE,
         "weights": "random",
-        "image_size": 64,
-        "extract": {"workers": 2},
+        "image_size": 32,
+        "strategy": "probe",
+        "extract": {"workers": 2, "engine": "onnxruntime"},
     }
-    result, _ = run_graftline(run_file, "--json", "--set", "strategy=probe")
-    assert (result["extracted"], result["reused"]) == (36, 0)
+    result, _ = run_graftline(run_file, "--json")
+    assert (result["extracted"], result["reused"]) == (300, 0)
     assert {"plan_extraction", "extract_share_0", "extract_share_1"} <= set(result["seconds"])
+    by_two = {path: path.read_bytes() for path in tmp_path.rglob("features.npy")}
+    assert by_two
+
+    alone = {**run_file, "extract": {"workers": 1, "engine": "onnxruntime"}}
+    result, _ = run_graftline({**alone, "store": str(tmp_path / "another-store")}, "--json")
+    assert (result["extracted"], result["reused"]) == (300, 0)
+    assert "plan_extraction" not in result["seconds"]
+    by_one = [path for path in tmp_path.rglob("features.npy") if path not in by_two]
+    assert by_one
+    assert {path.read_bytes() for path in by_one} == set(by_two.values())
 
 
 def test_failing_step_is_shown_with_its_error_name_and_log(

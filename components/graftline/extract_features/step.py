@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from graftline.backbones import Backbone
     from graftline.engine import Engine
 
-SHARE_IMAGES = 256  # fewer missing images than this are not worth one more worker
+SHARE_IMAGES = 256  # so many are worth one more worker, which has to start and open the network
 STORED = "stored"
 
 Vectors = npt.NDArray[np.float32]
@@ -164,8 +164,19 @@ def plan(
     weights: str | None = None,
     image_size: int | None = None,
     precision: str = "fp32",
+    share_images: int = SHARE_IMAGES,
 ) -> list[str]:
     """Split the missing images over workers.
+
+    Args:
+        snapshot_folder: The dataset snapshot.
+        store: URI of the store.
+        backbone: Name of the network.
+        workers: The most shares there may be.
+        weights: As of :func:`run`.
+        image_size: As of :func:`run`.
+        precision: As of :func:`run`.
+        share_images: What one share is worth at least; fewer images are left to fewer workers.
 
     Returns:
         Shares as ``worker/workers``, at least one and at most ``workers``; as many as there is
@@ -178,7 +189,7 @@ def plan(
     index = IdIndex(binary_ids(snapshot.manifest.column("image_id")))
     stored = FeatureStore(place, network.answer.fingerprint).ids()
     missing = len(snapshot) - int((index.rows(stored) >= 0).sum())
-    count = max(1, min(workers, -(-missing // SHARE_IMAGES)))
+    count = max(1, min(workers, -(-missing // share_images)))
     message("%s images to compute, in %s shares.", f"{missing:,}", count)
     return [f"{worker}/{count}" for worker in range(count)]
 
