@@ -5,6 +5,8 @@ probabilities for each, and the digest of the model file they belong to. Needs n
 """
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,5 +81,9 @@ def read_reference(path: Path) -> Reference:
                 tuple(str(image_id) for image_id in content["image_ids"]),
                 content["probabilities"],
             )
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise IntegrityError(f"{path} is damaged.", why=str(error)[:200]) from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise IntegrityError(
+            f"{path} is damaged.",
+            why=str(error)[:200],
+            fix="Copy it again from where the model came from.",
+        ) from error

@@ -79,6 +79,11 @@ def verify(
             yield decode(data)
 
     found = classifier.probabilities(pixels())
+    if not rows and not unknown:
+        raise DataError(
+            f"{images} holds no image files.",
+            fix="Give the folder of the original test images, or the snapshot's folder.",
+        )
     if not rows:
         raise DataError(
             f"None of the {unknown} images in {images} is one that {model} was proven on.",

@@ -45,7 +45,31 @@ def networks(make_classifier) -> dict:
     for name in ("timm/test_resnet", "timm/test_vit"):
         classifier = make_classifier(name, CLASSES)
         made[name] = classifier, export_network(classifier, 20)
+    probe = make_probe(made["timm/test_resnet"][0])
+    made["probe"] = probe, export_network(probe, 20)
     return made
+
+
+def make_probe(classifier):
+    """A linear head fitted by scikit-learn, with its standardisation folded in."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    pixels = np.stack([classifier.preprocessing.apply(i).numpy() for i in images([(40, 50)] * 30)])
+    with torch.inference_mode():
+        features = classifier.embed(torch.from_numpy(pixels)).numpy()
+    scaler = StandardScaler().fit(features)
+    fitted = LogisticRegression(C=10).fit(scaler.transform(features), np.arange(30) % 3)
+    head = torch.nn.Linear(features.shape[1], 3)
+    weight = fitted.coef_ / scaler.scale_
+    head.weight.data = torch.from_numpy(weight.astype(np.float32))
+    bias = fitted.intercept_ - weight @ scaler.mean_
+    head.bias.data = torch.from_numpy(bias.astype(np.float32))
+    probe = classifier.with_head(head)
+    pixels = np.stack([classifier.preprocessing.apply(i).numpy() for i in images()])
+    with torch.inference_mode():  # so that its probabilities are not all 0 or 1
+        logits = probe(torch.from_numpy(pixels))
+    return probe.with_temperature(float(logits.std())).eval()
 
 
 @pytest.fixture
@@ -115,7 +139,10 @@ def test_known_exporter_faults_are_absent_and_would_be_seen(fault):
     assert np.abs(wrong - expected).max() > 0.05
 
 
-@pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_vit"])
+NETWORKS = ("timm/test_resnet", "timm/test_vit", "probe")
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_file_answers_as_pytorch_on_odd_sizes(networks, tmp_path, name):
     classifier, network = networks[name]
     path = tmp_path / "model.onnx"
@@ -138,29 +165,63 @@ def encoded(image: Image.Image, form: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_grey_cmyk_rotated_and_transparent_files_answer_as_pytorch(exported, tmp_path):
-    classifier, path = exported
+def kinds_of_files() -> dict[str, bytes]:
+    """One of each kind that ingest takes; all but the last two hold the same picture."""
     colour = Image.fromarray(images([(90, 140)])[0])
-    rotated = Image.Exif()
-    rotated[0x0112] = 6
+    grey = np.asarray(colour.convert("L"))
+    transparent = colour.convert("RGBA")
+    transparent.putalpha(Image.fromarray(255 - grey))
     files = {
+        "colour.png": encoded(colour, "PNG"),
+        "photograph.jpg": encoded(colour, "JPEG"),
+        "lossy.webp": encoded(colour, "WEBP"),
         "grey.png": encoded(colour.convert("L"), "PNG"),
         "cmyk.jpg": encoded(colour.convert("CMYK"), "JPEG"),
-        "rotated.jpg": encoded(colour, "JPEG", exif=rotated.tobytes()),
-        "alpha.png": encoded(colour.convert("RGBA"), "PNG"),
+        "alpha.png": encoded(transparent, "PNG"),
         "palette.gif": encoded(colour.convert("P"), "GIF"),
+        "black-and-white.png": encoded(colour.convert("1"), "PNG"),
+        "sixteen-bit.png": encoded(Image.fromarray(grey.astype(np.uint16) * 257), "PNG"),
+        "one-pixel-wide.png": encoded(colour.crop((7, 0, 8, 90)), "PNG"),
+        "one-pixel-high.png": encoded(colour.crop((0, 7, 140, 8)), "PNG"),
     }
-    for name, data in files.items():
-        (tmp_path / name).write_bytes(data)
-    model = OnnxClassifier(path)
-    answers = model.predict([tmp_path / name for name in files], top=3)
+    for orientation in range(2, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        files[f"turned-{orientation}.jpg"] = encoded(colour, "JPEG", exif=exif.tobytes())
+    return files
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_kind_of_file_is_answered_as_by_pytorch(networks, tmp_path, name):
     from graftline.pixels import decode
 
-    assert decode(files["rotated.jpg"]).shape == (140, 90, 3)
-    for answer, data in zip(answers, files.values(), strict=True):
+    classifier, network = networks[name]
+    path = tmp_path / "model.onnx"
+    save_model(compose_graph(network, metadata_of(classifier), classifier), path)
+    files = kinds_of_files()
+    for file, data in files.items():
+        (tmp_path / file).write_bytes(data)
+    answers = OnnxClassifier(path).predict([tmp_path / file for file in files], top=3)
+    assert decode(files["turned-6.jpg"]).shape == (140, 90, 3)
+    for answer, (file, data) in zip(answers, files.items(), strict=True):
         expected, _ = proof.reference(classifier, decode(data)[None])
-        assert answer.label == CLASSES[int(expected[0].argmax())]
-        assert abs(answer.probability - float(expected[0].max())) < 1e-3
+        assert answer.label == CLASSES[int(expected[0].argmax())], file
+        for label, probability in answer.top:
+            assert abs(probability - expected[0, CLASSES.index(label)]) < 1e-3, file
+
+
+def test_a_sixteen_bit_file_is_answered_as_the_same_picture_in_eight(exported, tmp_path):
+    """Pillow's own conversion would cut it off at white."""
+    files = kinds_of_files()
+    for file in ("sixteen-bit.png", "grey.png", "colour.png"):
+        (tmp_path / file).write_bytes(files[file])
+    model = OnnxClassifier(exported[1])
+    sixteen, eight, colour = (
+        model.predict([tmp_path / file])[0].probability
+        for file in ("sixteen-bit.png", "grey.png", "colour.png")
+    )
+    assert abs(sixteen - eight) < 1e-5
+    assert abs(colour - eight) > 1e-4  # the network does see the difference
 
 
 def test_file_states_what_it_is(exported):
@@ -236,22 +297,47 @@ def test_metadata_survives_its_own_reader():
     assert json.loads(properties["graftline.classes"]) == list(metadata.classes)
 
 
-def test_fp16_and_int8_files_answer_alike(networks, tmp_path):
+@pytest.fixture(scope="session")
+def smaller(networks) -> tuple:
+    """fp16 and int8 of the small network, and the pixels that they were calibrated on."""
     from graftline.export_onnx.quantise import to_fp16, to_int8
 
     classifier, network = networks["timm/test_resnet"]
     pixels = images([(64, 64)] * 24, seed=3)
     ready = np.stack([classifier.preprocessing.apply(p).numpy() for p in pixels])
+    return pixels, {"fp16": to_fp16(network), "int8": to_int8(network, ready, spare_ends=False)}
+
+
+def test_fp16_and_int8_files_answer_alike(networks, smaller, tmp_path):
+    classifier, network = networks["timm/test_resnet"]
+    pixels, converted = smaller
     expected, _ = proof.reference(classifier, np.stack(pixels))
-    for name, converted in {
-        "fp16": to_fp16(network),
-        "int8": to_int8(network, ready, spare_ends=False),
-    }.items():
+    for name, model in converted.items():
         path = tmp_path / f"{name}.onnx"
-        save_model(compose_graph(converted, metadata_of(classifier), classifier), path)
+        save_model(compose_graph(model, metadata_of(classifier), classifier), path)
         found = OnnxClassifier(path).probabilities(pixels)
         assert np.abs(found - expected).mean() < (0.01 if name == "fp16" else 0.1)
         assert path.stat().st_size < 0.6 * network.ByteSize()
+
+
+def test_int8_network_stays_in_integers_between_its_layers(smaller, tmp_path):
+    """An activation left in float32 is two conversions of every pixel: half of the speed."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    network = smaller[1]["int8"].SerializeToString()
+    onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    made = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert made.count("QLinearConv") > 5
+    assert "Conv" not in made
+    assert "Relu" not in made and "Clip" not in made
+    assert made.count("QuantizeLinear") == 1  # the pixels, at the door
+
+
+def test_in_place_activations_are_put_back(networks):
+    classifier = networks["timm/test_resnet"][0]
+    marks = [each.inplace for each in classifier.modules() if hasattr(each, "inplace")]
+    assert any(marks)
 
 
 def test_a_missing_or_foreign_file_is_told(tmp_path: Path):

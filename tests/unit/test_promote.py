@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -264,3 +266,86 @@ def test_promotion_conflict_names_both(place, exported, tmp_path):
         )
     with pytest.raises(TrackingError, match="no registered model 'nobody'"):
         registry.history("nobody")
+
+
+def command(*arguments: str):
+    from typer.testing import CliRunner
+
+    from graftline_pipelines.cli import app
+
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_history_and_rollback_as_commands(place, exported, tmp_path):
+    place()
+    place(against="1", onnx_folder=other_model(exported, tmp_path, 2))
+    place(promote=False, against="2", onnx_folder=other_model(exported, tmp_path, 3))
+    at = ("--tracking", place.uri)
+    done = command("rollback", NAME, "--reason", "bad night", *at)
+    assert done.stdout == f"{NAME}: version 1 is champion, instead of 2.\n"
+    told = command("history", NAME, *at).stdout
+    assert "promotion: version 1, instead of none" in told
+    assert "promotion: version 2, instead of version 1" in told
+    assert "challenger accuracy 0.9000" in told and "champion accuracy 0.8000" in told
+    assert "rollback: version 1, instead of version 2" in told and "bad night" in told
+    record = json.loads(command("history", NAME, "--json", *at).stdout)
+    assert [e["replaced"] for e in record["history"]] == [None, "1", "2"]
+    assert {bool(e["when"] and e["who"]) for e in record["history"]} == {True}
+    done = command("rollback", NAME, "--to", "3", "--json", *at)
+    assert json.loads(done.stdout)["version"] == "3"
+    command("rollback", NAME, "--to", "1", *at)
+    done = command("rollback", NAME, "--to", "3", *at)
+    assert "version 3 did not pass its evaluation" in done.stderr
+
+
+def test_mistakes_in_the_commands_are_named(place, tmp_path, monkeypatch):
+    place(promote=False)
+    at = ("--tracking", place.uri)
+    assert f"No version of {NAME} was champion yet" in command("history", NAME, *at).stdout
+    for arguments, expected in (
+        (("rollback", NAME), "no earlier champion"),
+        (("rollback", NAME, "--to", "7"), "no version 7"),
+        (("rollback", NAME, "--to", "first"), "no version first"),
+        (("rollback", "nobody"), "no log of champions for 'nobody'"),
+        (("history", "nobody"), "no registered model 'nobody'"),
+    ):
+        error = command(*arguments, *at).exception
+        assert isinstance(error, ConfigurationError | TrackingError), arguments
+        assert expected in str(error)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("history", "rollback"):  # in the wrong folder: told, and no database is made
+        error = command(name, NAME).exception
+        assert isinstance(error, ConfigurationError)
+        assert "--tracking" in str(error)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_manifest_is_signed_and_checked_with_ordinary_tools(place, tmp_path):
+    """As docs/promotion.md says: ssh-keygen signs the manifest, sha256sum checks the files."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed: signing was not tried")
+    place()
+    folder = open_registry(place.uri).champion(NAME).download(tmp_path / "down")
+    key, manifest = tmp_path / "key", folder / "manifest.json"
+
+    def tool(*arguments: object, **more):
+        return subprocess.run(
+            [str(a) for a in arguments], capture_output=True, text=True, cwd=folder, **more
+        )
+
+    tool("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key, check=True)
+    tool("ssh-keygen", "-Y", "sign", "-f", key, "-n", "graftline", manifest, check=True)
+    (tmp_path / "signers").write_text("ci@example.com " + key.with_suffix(".pub").read_text())
+    check = ("ssh-keygen", "-Y", "verify", "-f", tmp_path / "signers", "-I", "ci@example.com")
+    check = (*check, "-n", "graftline", "-s", f"{manifest}.sig")
+    assert tool(*check, input=manifest.read_text()).returncode == 0
+    assert tool(*check, input=manifest.read_text() + " ").returncode != 0
+    listed = json.loads(manifest.read_text())["files"]
+    sums = "".join(f"{each['sha256']}  {each['path']}\n" for each in listed)
+    assert tool("sha256sum", "--check", "--strict", input=sums).returncode == 0
+    here = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert here == {each["path"] for each in listed} | {"manifest.json", "manifest.json.sig"}
+    (folder / "MODEL_CARD.md").write_text("better than it is")
+    assert tool("sha256sum", "--check", "--strict", input=sums).returncode != 0

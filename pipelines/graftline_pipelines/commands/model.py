@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from graftline.champions import Entry
+    from graftline.registry import Registry
 
 DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
 
@@ -160,13 +162,15 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier version champion again."""
-    from graftline.registry import open_registry
-
-    entry = open_registry(tracking).rollback(name, to, reason=reason)
+    registry = _registry(tracking)
+    entry = registry.rollback(name, to, reason=reason)
     if as_json:
         print(json.dumps(_plain(entry)))
-    else:
-        print(f"{name}: version {entry.version} is champion, instead of {entry.replaced}.")
+        return
+    print(f"{name}: version {entry.version} is champion, instead of {entry.replaced or 'none'}.")
+    tags = registry.version(name, str(entry.version)).tags
+    if tags.get("graftline.verdict") == "not passed":
+        print(f"Note: version {entry.version} did not pass its evaluation.", file=sys.stderr)
 
 
 def history(
@@ -175,34 +179,58 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show who replaced whom, when, and with which figures."""
-    from graftline.registry import open_registry
-
-    entries = open_registry(tracking).history(name)
+    entries = _registry(tracking).history(name)
     if as_json:
         print(json.dumps({"name": name, "history": [_plain(entry) for entry in entries]}))
         return
+    if not entries:
+        print(f"No version of {name} was champion yet.")
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
-    table = Table(title=f"Champions of {escape(name)}", title_justify="left")
-    for column in ("#", "when", "what", "version", "instead of", "accuracy", "who", "why"):
-        table.add_column(column, overflow="fold")
+    console = Console(highlight=False)
     for entry in entries:
-        cells = (entry.when, entry.kind, entry.version or "none", entry.replaced or "none")
-        why = " ".join(entry.reasons)
-        table.add_row(str(entry.number), *cells, _accuracy(entry), escape(entry.who), escape(why))
-    Console().print(table)
+        console.print(Text(f"{entry.number:>3}  {_told(entry)}", "bold"))
+        for line in (*_figures(entry), *entry.reasons):
+            console.print(Padding(Text(line), (0, 0, 0, 5)))
 
 
-def _accuracy(entry: "Entry") -> str:
-    """The accuracy of both, where the verdict measured it."""
-    told = []
-    for side in ("challenger", "champion"):
+def _registry(tracking: str) -> "Registry":
+    """The registry; a mistyped database is told rather than made."""
+    from graftline.errors import ConfigurationError
+    from graftline.registry import open_registry
+    from graftline.tracking import absolute_uri
+
+    uri = absolute_uri(tracking)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise ConfigurationError(
+            f"There is no database {uri.removeprefix('sqlite:///')}.",
+            why="Without --tracking and MLFLOW_TRACKING_URI, it is looked for in this folder.",
+            fix="Go to the folder that `graftline run` ran in, or give tracking.uri of the run "
+            "file as --tracking.",
+        )
+    return open_registry(uri)
+
+
+def _told(entry: "Entry") -> str:
+    """What happened, when and by whom."""
+    version = f"version {entry.version}" if entry.version else "no version"
+    replaced = f"version {entry.replaced}" if entry.replaced else "none"
+    when = entry.when[:16].replace("T", " ")
+    return f"{when} UTC  {entry.kind}: {version}, instead of {replaced}  ({entry.who})"
+
+
+def _figures(entry: "Entry") -> Iterator[str]:
+    """Accuracy of both, where the verdict measured it; of the first model, its own."""
+    for side in ("challenger", "champion", "test"):
         figures = entry.figures.get(side)
+        if side == "test" and entry.figures.get("challenger"):
+            continue
         if isinstance(figures, dict) and isinstance(figures.get("accuracy"), float):
-            told.append(f"{figures['accuracy']:.4f}")
-    return " vs ".join(told)
+            between = figures.get("accuracy_ci")
+            interval = f" (95% {between[0]:.4f} to {between[1]:.4f})" if between else ""
+            yield f"{side} accuracy {figures['accuracy']:.4f}{interval}"
 
 
 def _plain(entry: "Entry") -> dict[str, Any]:

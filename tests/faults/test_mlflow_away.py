@@ -1,0 +1,292 @@
+"""MLflow out of reach: before the start, at every write of a promotion, and for good."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from graftline.errors import TrackingError, TrackingUnreachable
+from graftline.promote import step as promote_step
+from graftline.registry import ALIAS, open_registry
+from graftline.runtime import StepResult
+from graftline.tracking import connect, log_result, start_run
+from graftline.verdict import GateTest, Verdict, write_verdict
+
+
+class Line:
+    """The only way to a server, which can be cut and mended; the port stays the same."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.rpartition("//")[2].partition(":")
+        self._target = (host, int(port))
+        self._connections: list[socket.socket] = []
+        self._port = 0
+        self._listener: socket.socket | None = None
+        self.mend()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def mend(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def cut(self) -> None:
+        if self._listener is None:
+            return
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits on it
+        self._listener.close()
+        self._listener = None
+        for connection in self._connections:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        self._connections.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection(self._target)
+            self._connections += [near, far]
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=ends, daemon=True).start()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            source.close()
+            sink.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client gives up at once, rather than after the seconds that we allow it."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+    monkeypatch.setattr("graftline.registry.PATIENCE_SECONDS", 0.1)
+
+
+@pytest.fixture
+def line(mlflow_uri: str, impatient: None) -> Iterator[Line]:
+    made = Line(mlflow_uri)
+    yield made
+    made.cut()
+
+
+@pytest.fixture
+def promote(exported_model, tmp_path: Path) -> Callable[..., promote_step.PromoteResult]:
+    folder, snapshot, _ = exported_model
+    passed = [GateTest(name="floor", passed=True, reason="It is high enough.")]
+    verdict = Verdict(promote=True, reasons=["Good."], tests=passed, snapshot_id=snapshot.id)
+    write_verdict(tmp_path / "verdict.json", verdict)
+
+    def run(uri: str, run_id: str, name: str) -> promote_step.PromoteResult:
+        return promote_step.run(
+            onnx_folder=folder / "onnx",
+            verdict_file=tmp_path / "verdict.json",
+            report_file=None,
+            classifier_folder=folder / "classifier",
+            snapshot_folder=folder / "snapshot",
+            store=str(tmp_path / f"store-{name}"),
+            tracking_uri=uri,
+            tracking_run_id=run_id,
+            registered_model=name,
+        )
+
+    return run
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+@pytest.mark.timeout(60)  # MLflow's own client alone would try for minutes
+def test_a_server_that_is_away_is_told_by_its_address_and_what_to_do():
+    uri = f"http://user:hunter2@127.0.0.1:{closed_port()}"
+    with pytest.raises(TrackingUnreachable) as caught:
+        start_run(uri, "animals", "run")
+    assert "does not answer" in str(caught.value)
+    assert "tracking.uri" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr("graftline.tracking.PROBE_SECONDS", 1)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(TrackingUnreachable, match="does not answer"):
+            open_registry(uri)
+
+
+class Done(StepResult):
+    def metrics(self) -> dict[str, float]:
+        return {"accuracy": 0.9}
+
+    def params(self) -> dict[str, str]:
+        return {"backbone": "small"}
+
+    def files(self) -> dict[str, Path]:
+        return {}
+
+
+def test_a_finished_step_is_not_lost_to_a_server_that_went_away(line, caplog):
+    caplog.set_level("INFO")
+    run_id = start_run(line.uri, "away", "run")
+    line.cut()
+    log_result(line.uri, run_id, "fit_head", Done())
+    warning = "WARNING: MLflow does not have the rest of this step's record"
+    assert caplog.text.count(warning) == 1
+    line.mend()
+    log_result(line.uri, run_id, "fit_head", Done())
+    data = connect(line.uri).get_run(run_id).data
+    assert data.metrics == {"fit_head.accuracy": 0.9}
+
+
+WRITES = (
+    ("mlflow.tracking.client.MlflowClient", "log_artifacts"),
+    ("mlflow.tracking.client.MlflowClient", "create_registered_model"),
+    ("mlflow.tracking.client.MlflowClient", "create_model_version"),
+    ("mlflow.tracking.client.MlflowClient", "set_registered_model_alias"),
+    ("mlflow.tracking.client.MlflowClient", "set_model_version_tag"),
+)
+
+
+def cut_at(moment: int, line: Line, patch: pytest.MonkeyPatch) -> None:
+    """Cut the line at the moment-th edge of a write; each write has two, before and after."""
+    import importlib
+
+    passed = 0
+
+    def edge() -> None:
+        nonlocal passed
+        passed += 1
+        if passed == moment:
+            line.cut()
+
+    def watched(function):
+        def call(*args, **kwargs):
+            edge()
+            result = function(*args, **kwargs)
+            edge()
+            return result
+
+        return call
+
+    for path, name in WRITES:
+        module, _, owner = path.rpartition(".")
+        place = getattr(importlib.import_module(module), owner)
+        patch.setattr(place, name, watched(getattr(place, name)))
+
+
+def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(line, promote):
+    interrupted = 0
+    for moment in range(1, 40):
+        name = f"away-{moment}-{uuid.uuid4().hex[:6]}"
+        run_id = start_run(line.uri, "away", name)
+        with pytest.MonkeyPatch.context() as patch:
+            cut_at(moment, line, patch)
+            try:
+                promote(line.uri, run_id, name)
+            except TrackingError as error:
+                assert isinstance(error, TrackingUnreachable), moment
+                line.mend()
+                interrupted += 1
+            else:
+                if interrupted and moment > 2 * len(WRITES):
+                    break
+                line.cut()  # cut after the last request: nothing was lost
+                line.mend()
+        result = promote(line.uri, run_id, name)
+        assert (result.version, result.alias) == ("1", ALIAS)
+        client = connect(line.uri)
+        assert str(client.get_registered_model(name).aliases[ALIAS]) == "1"
+        assert len(client.search_model_versions(f"name='{name}'")) == 1
+        assert len(open_registry(line.uri).history(name)) == 1
+    assert interrupted >= 2 * len(WRITES) - 1
+
+
+@pytest.fixture
+def own_server(_mlflow_template: Path, tmp_path: Path) -> Iterator[tuple[str, Callable, Callable]]:
+    """A server that a test may kill: its URI, how to kill it, how to start it again."""
+    shutil.copy(_mlflow_template, tmp_path / "mlflow.db")
+    port = closed_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]
+    command += ["--artifacts-destination", str(tmp_path / "artifacts")]
+    running: list[subprocess.Popen[bytes]] = []
+    uri = f"http://127.0.0.1:{port}"
+
+    def start() -> None:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=(tmp_path / "log").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        running.append(process)
+        for _ in range(900):
+            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            try:
+                with urllib.request.urlopen(uri + "/health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.1)
+        raise RuntimeError("the server did not start")
+
+    def kill() -> None:
+        process = running.pop()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    start()
+    yield uri, kill, start
+    while running:
+        kill()
+
+
+@pytest.mark.slow
+def test_a_server_killed_after_the_upload_is_told_and_the_rerun_registers_once(
+    own_server, promote, impatient, monkeypatch
+):
+    uri, kill, start = own_server
+    run_id = start_run(uri, "killed", "run")
+    uploaded = promote_step._upload
+
+    def upload_and_kill(*args):
+        source = uploaded(*args)
+        kill()
+        return source
+
+    monkeypatch.setattr(promote_step, "_upload", upload_and_kill)
+    with pytest.raises(TrackingUnreachable, match="does not answer"):
+        promote(uri, run_id, "killed")
+    monkeypatch.setattr(promote_step, "_upload", uploaded)
+    start()
+    result = promote(uri, run_id, "killed")
+    assert (result.version, result.alias) == ("1", ALIAS)
+    assert len(connect(uri).search_model_versions("name='killed'")) == 1
