@@ -213,6 +213,12 @@ def test_a_first_model_is_measured_and_promoted(world: World) -> None:
     assert means.shape == (4, world.features.shape[1])
     json.dumps(dataclasses.asdict(result), default=str, allow_nan=False)
     assert result.metrics()["accuracy"] == pytest.approx(accuracy)
+    for index, name in enumerate(world.snapshot.classes):
+        hits = int(((labels == index) & (predicted == index)).sum())
+        figures = result.class_figures[name]
+        assert figures["images"] == (labels == index).sum()
+        assert figures["recall"] == pytest.approx(hits / (labels == index).sum())
+        assert figures["precision"] == pytest.approx(hits / (predicted == index).sum())
 
 
 def test_the_same_answers_without_stored_features(world: World) -> None:
@@ -220,6 +226,14 @@ def test_the_same_answers_without_stored_features(world: World) -> None:
     computed = run(**world.arguments("computed", features_folder=None))
     assert computed.test["accuracy"] == stored.test["accuracy"]
     assert computed.test["log_loss"] == pytest.approx(stored.test["log_loss"], rel=1e-3)
+
+
+def test_robustness_starts_from_the_evaluations_own_answers(world: World) -> None:
+    result = run(**world.arguments("shaken", evaluation={"robustness_images": 8}))
+    rows = world.snapshot.rows("test")
+    assert len(rows) > 8 and result.robustness is not None and 0 < result.robustness < 1
+    text = (world.folder / "shaken" / "report.html").read_text()
+    assert "low resolution" in text and "The same 8 test images" in text
 
 
 def test_the_same_input_gives_the_same_result(world: World) -> None:
@@ -360,6 +374,7 @@ def test_kfp_artifacts_are_filled(tmp_path: Path, digits: tuple[Any, Any], world
     assert [spec["displayName"] for spec in matrix["annotationSpecs"]] == ["0", "1", "2", "3"]
     counts = np.array([row["row"] for row in matrix["rows"]])
     assert counts.sum() == len(world.snapshot.rows("test"))
+    assert len(classification.metadata["confidenceMetrics"]) > 2  # of all classes together
     two = make_world(tmp_path / "two", digits, classes=2, per_class=30)
     binary = ClassificationMetrics()
     fill_classification(binary, run(**two.arguments("kfp")))

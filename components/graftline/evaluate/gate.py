@@ -164,12 +164,15 @@ def paired(evidence: Evidence, images: Bools) -> Paired:
 def _floor(evidence: Evidence, rules: GateRules) -> GateTest:
     accuracy, n = float(evidence.right.mean()), len(evidence.right)
     passed = accuracy >= rules.min_accuracy
+    found = f"Test accuracy {percent(accuracy)} on {n:,} images"
     relation = "meets" if passed else "is below"
+    reason = f"{found} {relation} the floor of {percent(rules.min_accuracy)}."
+    if rules.min_accuracy == 0:
+        reason = f"{found}; gate.min_accuracy sets no floor."
     return GateTest(
         name="min_accuracy",
         passed=passed,
-        reason=f"Test accuracy {percent(accuracy)} on {n:,} images {relation} the floor of "
-        f"{percent(rules.min_accuracy)}.",
+        reason=reason,
         figures={"accuracy": accuracy, "floor": rules.min_accuracy, "images": n},
     )
 

@@ -209,15 +209,16 @@ def intervals(
 ) -> dict[str, list[float]]:
     """Intervals of the resampled metrics.
 
-    Where every image was right, or none, no resample can vary: the accuracy's interval is the
+    Where every image was right, or none, no resample can vary: the interval of such a share is the
     exact one then.
     """
     result = {
         name: list(percentile_interval(values, confidence)) for name, values in replicates.items()
     }
-    accuracy, n = figures["accuracy"], figures["images"]
-    if accuracy in (0.0, 1.0):
-        result["accuracy"] = list(share_interval(accuracy * n, n, confidence))
+    for name in ("accuracy", "top_k_accuracy"):
+        share, n = figures[name], figures["images"]
+        if share in (0.0, 1.0):
+            result[name] = list(share_interval(share * n, n, confidence))
     return result
 
 

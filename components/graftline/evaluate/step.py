@@ -43,7 +43,8 @@ class EvaluateResult(StepResult):
         verdict: Whether to promote, and why.
         temperature: What the logits are divided by.
         compared: Challenger and champion on the same images; empty without a champion.
-        class_recall: Recall by class.
+        class_figures: Precision, recall, F1 and number of test images by class; null where one is
+            not defined.
         robustness: Mean accuracy on corrupted images; None where it was not measured.
         confusion: Classes and counts for KFP's page; empty beyond :data:`KFP_CLASSES` classes.
         roc: False positive rate, true positive rate and threshold, of all classes together.
@@ -55,7 +56,7 @@ class EvaluateResult(StepResult):
     verdict: dict[str, Any]
     temperature: float
     compared: dict[str, Any]
-    class_recall: dict[str, float | None]
+    class_figures: dict[str, dict[str, float | None]]
     robustness: float | None
     confusion: dict[str, Any]
     roc: list[tuple[float, float, float]]
@@ -308,8 +309,16 @@ def _result(
         }
         if beside
         else {},
-        class_recall={
-            row.name: None if row.support == 0 else row.recall for row in figures.classes
+        class_figures={
+            row.name: plain(
+                {
+                    "precision": row.precision,
+                    "recall": row.recall,
+                    "f1": row.f1,
+                    "images": float(row.support),
+                }
+            )
+            for row in figures.classes
         },
         robustness=findings.robustness.mean if findings.robustness else None,
         confusion={
