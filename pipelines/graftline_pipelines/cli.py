@@ -7,7 +7,7 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
-from graftline_pipelines.commands import backbones, cluster, features, model, run
+from graftline_pipelines.commands import backbones, cluster, data, features, model, run
 
 STOPPED = 130
 
@@ -29,7 +29,7 @@ def _options(
         raise typer.Exit
 
 
-for group in (run, model, backbones, features, cluster):
+for group in (run, data, model, backbones, features, cluster):
     group.register(app)
 
 

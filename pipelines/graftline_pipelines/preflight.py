@@ -106,20 +106,21 @@ def _store(settings: RunSettings) -> str:
 
 
 def _source_exists(settings: RunSettings) -> str:
-    next(iter(_open(settings).entries()), None)
+    next(iter(open_settings_source(settings).entries()), None)
     return settings.data.source
 
 
 def _source(settings: RunSettings) -> str:
     from graftline.ingest.checks import MIN_IMAGES_PER_CLASS, check_listing
 
-    source = _open(settings)
+    source = open_settings_source(settings)
     told = check_listing(source, source.entries(), MIN_IMAGES_PER_CLASS)
     notes = "".join(f" {note}" for note in source.notes)
     return f"{settings.data.source}: {told}.{notes}"
 
 
-def _open(settings: RunSettings) -> Any:
+def open_settings_source(settings: RunSettings) -> Any:
+    """The source that a run file names."""
     from graftline.source import Columns, open_source
 
     data = settings.data

@@ -110,6 +110,16 @@ def load_memory(store: Store, source_uri: str) -> Memory:
     return memory
 
 
+def last_snapshot_id(store: Store, source_uri: str) -> str | None:
+    """The snapshot that the last ingest of a source ended with, None before the first."""
+    try:
+        head = json.loads(store.read(memory_key(source_uri)))
+    except StoreNotFound:
+        return None
+    check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+    return str(head["snapshot"])
+
+
 def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -> None:
     what = f"{store.uri}/{memory_key(source_uri)}"
     try:
