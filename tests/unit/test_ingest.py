@@ -133,6 +133,10 @@ def test_images_as_they_come(ingest, tmp_path: Path) -> None:
         "clear.webp": (encoded(Image.fromarray(noise(5)).convert("RGBA"), "WEBP"), (20, 24)),
         "bit.tiff": (encoded(Image.fromarray(noise(6)).convert("1"), "TIFF"), (20, 24)),
         "no-suffix": (encoded(noise(7)), (20, 24)),
+        "b.bmp": (encoded(noise(20), "BMP"), (20, 24)),
+        "p.ppm": (encoded(noise(21), "PPM"), (20, 24)),
+        "j.jp2": (encoded(noise(22), "JPEG2000"), (20, 24)),
+        "a.avif": (encoded(noise(23), "AVIF"), (20, 24)),
         "is-a-png.jpg": (encoded(noise(8)), (20, 24)),
     }
     bomb = b"\x89PNG\r\n\x1a\n" + _png_chunk(
