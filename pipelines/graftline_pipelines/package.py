@@ -22,7 +22,7 @@ SCHEMA_VERSION = "2.1.0"  # the only one that the server reads
 MAX_BYTES = 32 << 20  # of an upload
 MAX_WORKFLOW_BYTES = 700_000  # beyond it, the workflow does not fit into etcd
 MAX_PIPELINE_NAME = 128
-MUTABLE_TAGS = {"latest", "main", "master", "dev", "nightly", "edge"}
+MUTABLE_TAGS = {"latest", "main", "master", "dev", "develop", "nightly", "edge", "snapshot"}
 _PIPELINE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]*$")
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
 _TYPES: dict[str, type | tuple[type, ...]] = {
@@ -187,7 +187,7 @@ def image_problems(images: tuple[str, ...], *, require_digest: bool) -> list[str
                 f"image {image} has no tag, which means `latest`. Set `images.tag` to a release "
                 "or, better, a digest (sha256:...)."
             )
-        elif tag in MUTABLE_TAGS:
+        elif re.split(r"[-._]", tag.lower())[-1] in MUTABLE_TAGS:  # 0.1.0-dev as well
             problems.append(
                 f"image {image}: the tag {tag!r} moves, so that a run cannot be repeated, and "
                 "nodes keep old copies of it. Set `images.tag` to a release or a digest."

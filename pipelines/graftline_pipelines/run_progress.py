@@ -13,7 +13,7 @@ from rich.markup import escape
 from graftline.errors import ClusterError
 from graftline_pipelines.cluster import ENDED, Cluster
 from graftline_pipelines.kfp_errors import ClusterUnreachable
-from graftline_pipelines.pools import PoolSettings, StepName, pool_of
+from graftline_pipelines.pools import PoolSettings, StepName, pool_name, pool_of
 from graftline_pipelines.workflow import BROKEN, Pod, pods_of, step_of
 
 POLL_SECONDS = 3.0
@@ -142,9 +142,10 @@ def follow(
                 shown[task.task_id] = task.state
                 _show(task, console)
         waiting.look(run)
-    total = cost(tasks_of(run), pools or {}, assign or {})
+    total, unpriced = cost(tasks_of(run), pools or {}, assign or {})
     if total is not None:
-        console.print(f"The nodes cost about {total:.2f}.", highlight=False)
+        rest = f", those of the pool {', '.join(unpriced)} not counted" if unpriced else ""
+        console.print(f"The nodes cost about {total:.2f}{rest}.", highlight=False)
     if run.state == "FAILED":
         raise failure(cluster, run)
     if run.state == "CANCELED":
@@ -233,16 +234,24 @@ def explain(text: str) -> tuple[str, str] | None:
 
 def cost(
     tasks: list[Task], pools: Mapping[str, PoolSettings], assign: Mapping[StepName, str]
-) -> float | None:
-    """What the steps' nodes cost; None where a pool that was used has no price."""
-    total = 0.0
-    ran = [task for task in tasks if task.state in ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED")]
-    for task in ran:
+) -> tuple[float | None, list[str]]:
+    """What the steps' nodes cost, and which pools have no price.
+
+    Each step counts as one node of its pool for as long as it ran, waiting included.
+
+    Returns:
+        The sum, or None where no pool that was used has a price; the names of those without one.
+    """
+    priced, unpriced = [], set()
+    for task in tasks:
+        if task.state not in ("RUNNING", "SUCCEEDED", "FAILED", "CANCELED"):
+            continue
         price = pool_of(task.step, pools, assign).hourly_price
         if price is None:
-            return None
-        total += price * task.seconds / 3600
-    return total if ran else None
+            unpriced.add(pool_name(task.step, assign))
+        else:
+            priced.append(price * task.seconds / 3600)
+    return sum(priced) if priced else None, sorted(unpriced)
 
 
 def failure(cluster: Cluster, run: Any) -> RunFailed:

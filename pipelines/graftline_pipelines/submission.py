@@ -83,10 +83,13 @@ def _ask_registries(images: tuple[str, ...]) -> tuple[list[str], list[str]]:
         for answer in found
         if answer.state == "missing"
     ]
+    unsure: dict[str, list[str]] = {}
+    for answer in found:
+        if answer.state == "unknown":
+            unsure.setdefault(answer.why, []).append(answer.image)
     unknown = [
-        f"whether the image {answer.image} exists is not known: {answer.why}."
-        for answer in found
-        if answer.state == "unknown"
+        f"whether {' and '.join(images)} can be pulled is not known: {why}."
+        for why, images in unsure.items()
     ]
     return missing, unknown
 

@@ -399,7 +399,9 @@ def fire(moment: str) -> list[dict]:
             name = f"{schedule['display_name'][:25]}{own[:5]}-{schedule['index']}"
             body = {**schedule, "display_name": f"{name}-{kfp_controller.fnv(name)}"}
             reference = schedule["pipeline_version_reference"]
-            made.append(add_run(body, schedule["experiment_id"], reference, name, recurring=own))
+            run = add_run(body, schedule["experiment_id"], reference, name, recurring=own)
+            run["scheduled_at"] = now(chosen)
+            made.append(run)
     return made
 
 

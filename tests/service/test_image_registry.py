@@ -186,4 +186,8 @@ def test_an_image_that_cannot_be_asked_for_is_told_and_submitted(
     registry.auth = "basic"
     images = {"registry": f"{registry.host}/ml", "tag": "0.1.0"}
     said = graftline("submit", run_file(images=images))
-    assert said.code == 0 and "exists is not known" in said.out and "without a login" in said.out
+    assert (
+        said.code == 0
+        and "can be pulled is not known" in said.out
+        and "without a login" in said.out
+    )

@@ -174,6 +174,12 @@ def test_tells_what_the_nodes_cost(kfp: Any, graftline: Run, run_file: Callable[
     kfp.control("script", looks=[{"state": "SUCCEEDED", "steps": steps}])
     followed = submit(graftline, run_file(pools=pools), "--follow")
     assert "The nodes cost about 1.20." in followed.out  # 2 h at 0.5 and 2 h at 0.1
+    kfp.control("script", looks=[{"state": "SUCCEEDED", "steps": steps}])
+    del pools["small"]
+    followed = submit(graftline, run_file(pools=pools), "--follow")
+    assert "about 1.00, those of the pool small not counted." in followed.out
+    kfp.control("script", looks=[{"state": "SUCCEEDED", "steps": steps}])
+    assert "cost" not in submit(graftline, run_file(), "--follow").out
 
 
 def fail(kfp: Any, graftline: Run, path: Path, log: str | None, **failed: Any) -> Any:
