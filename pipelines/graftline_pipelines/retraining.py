@@ -48,7 +48,7 @@ def retraining_pipeline(
                     seed=settings.seed,
                 ),
             )
-            with dsl.If(looked.outputs["start"] == True, name="something-changed"):  # noqa: E712
+            with dsl.If(looked.outputs["Output"] == True, name="something-changed"):  # noqa: E712
                 add_training_tasks(graph, source, fan_out=False)
 
     return retrain

@@ -1,18 +1,14 @@
 """KFP signature of the step ``watch``."""
 
-from typing import NamedTuple
-
 from kfp.dsl import HTML, Output
 
 
-def watch(
-    source: str,
-    store: str,
-    config: str,
-    tracking: str,
-    page: Output[HTML],
-) -> NamedTuple("Outputs", [("start", bool), ("reasons", str)]):  # type: ignore[valid-type]
-    """Compare the source with the champion's data; decide whether training starts."""
+def watch(source: str, store: str, config: str, tracking: str, page: Output[HTML]) -> bool:
+    """Compare the source with the champion's data; decide whether training starts.
+
+    It has one output parameter only: a condition on one of several, beside their task, is taken
+    for false by KFP's local runner.
+    """
     import json
     from pathlib import Path
 
@@ -38,5 +34,5 @@ def watch(
         looked = start_run(mlflow["uri"], f"{mlflow['experiment']}-watch", name, tags)
         log_result(mlflow["uri"], looked, "watch", result)
         open_tracking(mlflow["uri"], looked, best_effort=True).finish()
-    Outputs = NamedTuple("Outputs", [("start", bool), ("reasons", str)])
-    return Outputs(start=result.start, reasons=" ".join(result.reasons))
+    page.metadata["reasons"] = " ".join(result.reasons)
+    return result.start
