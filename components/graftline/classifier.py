@@ -153,8 +153,10 @@ class Classifier(nn.Module):
         pieces = []
         with torch.inference_mode():
             for start in range(0, len(features), 8192):
-                piece = np.ascontiguousarray(features[start : start + 8192], dtype=np.float32)
-                pieces.append(head(torch.from_numpy(piece.copy()).to(device)).float().cpu().numpy())
+                # Copied into torch's own memory, which is aligned: by another alignment a product
+                # of matrices differs in its last bits, and equal runs would differ with it.
+                piece = torch.tensor(np.asarray(features[start : start + 8192], dtype=np.float32))
+                pieces.append(head(piece.to(device)).float().cpu().numpy())
         if not pieces:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
         return np.concatenate(pieces)

@@ -114,8 +114,22 @@ def test_an_mlp_head_comes_back(classifier: Classifier, tmp_path: Path) -> None:
     assert (back.head.hidden, back.head.dropout) == ((16, 8), 0.3)
     features = np.random.default_rng(0).normal(size=(5, head.in_features)).astype(np.float32)
     with torch.inference_mode():
-        expected = head(torch.from_numpy(features)).numpy()
+        expected = head(torch.tensor(features)).numpy()
     assert np.array_equal(back.logits_of_features(features), expected)
+
+
+def test_logits_do_not_depend_on_where_the_features_lie_in_memory(classifier: Classifier) -> None:
+    torch.manual_seed(0)
+    wide = classifier.with_head(nn.Linear(1024, 3))
+    features = np.random.default_rng(0).standard_normal((9, 1024), dtype=np.float32)
+    found = set()
+    for offset in range(0, 64, 4):
+        memory = np.empty(features.nbytes + 128, dtype=np.uint8)
+        start = -memory.ctypes.data % 64 + offset
+        moved = memory[start : start + features.nbytes].view(np.float32).reshape(features.shape)
+        moved[:] = features
+        found.add(wide.logits_of_features(moved).tobytes())
+    assert len(found) == 1
 
 
 def test_a_vision_transformer_at_another_size_comes_back(tmp_path: Path) -> None:
