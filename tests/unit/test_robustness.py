@@ -84,21 +84,25 @@ class Bright:
 
 
 def test_accuracy_by_corruption_and_strength(monkeypatch: pytest.MonkeyPatch) -> None:
-    world: Any = Bright([10, 240, 20, 230, 150])
-    rows, labels = np.arange(5), np.array([0, 1, 0, 1, 0])
-    right = np.array([True, True, True, True, False])
+    world: Any = Bright([10, 20, 240, 30, 150, 230])
+    rows, labels = np.arange(6), np.array([0, 0, 1, 0, 0, 1])
+    right = np.array([True, True, True, True, False, True])
     kinds = [
         Corruption("nothing", (1, 2, 3), "level", lambda x, level: x),
         Corruption("dark", (0.9, 0.6, 0.1), "brightness times", F.adjust_brightness),
     ]
     monkeypatch.setattr(robustness, "corruptions", lambda: kinds)
     found = measure(world, rows, labels, right, images=10, confidence=0.95, seed=0)
-    assert found is not None and found.images == 5
-    assert found.clean == 0.8
+    assert found is not None and found.images == 6
+    assert found.clean == 5 / 6
     nothing, dark = found.rows
-    assert nothing[2] == [0.8, 0.8, 0.8]  # nothing but the corruption differs from clean images
+    assert nothing[2] == [5 / 6, 5 / 6, 5 / 6]  # only the corruption differs from clean images
     # At 0.6 the picture of 150 falls to 90, rightly dark; at 0.1 the bright ones do, wrongly.
-    assert dark[2] == [0.8, 1.0, 0.6]
+    assert dark[2] == [5 / 6, 1.0, 4 / 6]
     assert dark[1] == "brightness times 0.9, 0.6, 0.1"
-    assert found.mean == pytest.approx((3 * 0.8 + 0.8 + 1.0 + 0.6) / 6)
+    assert found.mean == pytest.approx((4 * 5 / 6 + 1.0 + 4 / 6) / 6)
+    some = measure(world, rows, labels, right, images=4, confidence=0.95, seed=0)
+    assert some is not None and some.images == 4
+    assert some.clean == right[sample(labels, 4, seed=0)].mean() != found.clean
+    assert some.rows[0][2] == [some.clean] * 3
     assert measure(world, rows, labels, right, images=0, confidence=0.95, seed=0) is None
