@@ -1,0 +1,194 @@
+"""SIGKILL of a real extraction at any moment loses at most the batches in flight."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graftline import machine
+from graftline.extract_features.step import run
+from graftline.feature_store import FeatureStore
+from graftline.features import read_features
+from graftline.store import open_store
+
+IMAGES, BATCH = 96, 4
+NETWORK = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 64}
+ASKED = {**NETWORK, "engine": "torch", "batch_size": BATCH}
+
+CALLS = {"fsync": "fsync", "link": "link,linkat,rename", "unlink": "unlink,unlinkat"}
+
+# A process of its own, that says after each batch which one it was and waits a moment.
+EXTRACTION = """
+import json, sys, time
+from pathlib import Path
+from graftline import engine
+from graftline.extract_features.step import run
+
+values = json.loads(sys.argv[1])
+pause = values.pop("pause")
+run_engine = engine.Engine.run
+
+def slowly(self, images):
+    for number, features in enumerate(run_engine(self, images)):
+        yield features  # comes back when the batch was handed over to be stored
+        print(number, flush=True)
+        time.sleep(pause)
+
+engine.Engine.run = slowly
+folders = {name: Path(values.pop(name)) for name in ("snapshot_folder", "features_folder")}
+run(**folders, **values)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[tuple[str, str, bytes]]:
+    from sklearn.datasets import load_sample_images
+
+    files = []
+    for number in range(IMAGES):
+        photo = load_sample_images().images[number % 2]
+        stream = io.BytesIO()
+        Image.fromarray(photo[number : number + 80, number : number + 90]).save(stream, "JPEG")
+        files.append(("photo", "train", stream.getvalue()))
+    return files
+
+
+@pytest.fixture
+def data(tmp_path: Path, photos: list, snapshot_of_files: Callable) -> dict[str, str]:
+    snapshot_of_files(tmp_path / "data", photos)
+    return {
+        "snapshot_folder": str(tmp_path / "data" / "snapshot"),
+        "store": str(tmp_path / "data" / "store"),
+        "features_folder": str(tmp_path / "features"),
+    }
+
+
+@pytest.fixture
+def expected(tmp_path: Path, photos: list, snapshot_of_files: Callable) -> tuple[str, bytes]:
+    """Fingerprint, and the matrix of a run that nobody disturbed."""
+    snapshot_of_files(tmp_path / "calm", photos)
+    run(
+        snapshot_folder=tmp_path / "calm" / "snapshot",
+        store=str(tmp_path / "calm" / "store"),
+        features_folder=tmp_path / "calm" / "features",
+        **ASKED,  # type: ignore[arg-type]
+    )
+    folder = tmp_path / "calm" / "features"
+    return read_features(folder).fingerprint, (folder / "features.npy").read_bytes()
+
+
+def start(data: dict[str, str], pause: float) -> subprocess.Popen[str]:
+    values = json.dumps({**data, **ASKED, "pause": pause})
+    return subprocess.Popen(
+        [sys.executable, "-c", EXTRACTION, values], stdout=subprocess.PIPE, text=True
+    )
+
+
+def stored(data: dict[str, str], fingerprint: str) -> int:
+    return len(FeatureStore(open_store(data["store"]), fingerprint).ids())
+
+
+def finish(data: dict[str, str]) -> int:
+    """An ordinary run after the kill; how many images it still had to compute."""
+    result = run(
+        snapshot_folder=Path(data["snapshot_folder"]),
+        store=data["store"],
+        features_folder=Path(data["features_folder"]),
+        **ASKED,  # type: ignore[arg-type]
+    )
+    return result.extracted
+
+
+@pytest.mark.parametrize("batch", [pytest.param(0, marks=pytest.mark.slow), 7])
+def test_killed_after_a_batch_only_what_was_in_flight_is_computed_again(
+    batch: int, data: dict[str, str], expected: tuple[str, bytes]
+) -> None:
+    fingerprint, matrix = expected
+    process = start(data, pause=0.2)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip() == str(batch):
+            time.sleep(0.15)  # storing that batch goes on beside the extraction
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    assert process.wait() == -signal.SIGKILL
+    before = stored(data, fingerprint)
+    assert before >= batch * BATCH, "a batch that was handed over before is lost"
+    assert before < IMAGES
+    assert not (Path(data["features_folder"]) / "features.json").exists(), "complete before its end"
+    assert finish(data) == IMAGES - before
+    assert (Path(data["features_folder"]) / "features.npy").read_bytes() == matrix
+    assert finish(data) == 0
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
+    data: dict[str, str], expected: tuple[str, bytes]
+) -> None:
+    """Kills at ten moments of the whole run, over and over, until a run ends by itself."""
+    fingerprint, matrix = expected
+    generator = np.random.default_rng(0)
+    kills, before = 0, 0
+    while True:
+        process = start(data, pause=0.05)
+        assert process.stdout is not None
+        told = -1
+        deadline = generator.uniform(0.0, 0.4)
+        for line in process.stdout:
+            if line.strip() == "done":
+                break
+            told = int(line)
+            if told == 0:
+                begun = time.monotonic()
+            if kills < 10 and time.monotonic() - begun > deadline:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        if process.wait() == 0:
+            break
+        kills += 1
+        now = stored(data, fingerprint)
+        in_flight = BATCH * (2 * machine.cores() + 2)
+        assert now >= min(before + told * BATCH - in_flight, IMAGES)
+        assert now >= before, "what was stored is gone"
+        before = now
+    assert kills > 1
+    assert (Path(data["features_folder"]) / "features.npy").read_bytes() == matrix
+    assert finish(data) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["fsync", "link", "unlink"])
+def test_killed_at_a_system_call_that_stores(
+    call: str, data: dict[str, str], expected: tuple[str, bytes], tmp_path: Path
+) -> None:
+    """Die in the middle of storing: strace kills the process at the K-th call of a kind."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    fingerprint, matrix = expected
+    values = json.dumps({**data, **ASKED, "pause": 0})
+    killed, before = 0, 0
+    for moment in (2, 4, 7):
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", f"trace={CALLS[call]}",
+             "-e", f"inject={CALLS[call]}:signal=SIGKILL:when={moment}",
+             sys.executable, "-c", EXTRACTION, values],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        killed += done.returncode != 0
+        assert stored(data, fingerprint) >= before, "what was stored is gone"
+        before = stored(data, fingerprint)
+    assert killed, "no call of that kind was met"
+    finish(data)
+    assert (Path(data["features_folder"]) / "features.npy").read_bytes() == matrix
+    assert stored(data, fingerprint) == IMAGES
