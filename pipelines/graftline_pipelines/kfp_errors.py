@@ -139,12 +139,14 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
 
 
 def _text(error: Any) -> str:
-    """The server's own sentence out of an exception's body."""
     body = error.body
     if isinstance(body, bytes):
         body = body.decode(errors="replace")
-    if not body:
-        return str(error.reason or "")
+    return server_words(body) if body else str(error.reason or "")
+
+
+def server_words(body: str) -> str:
+    """The server's own sentence out of an answer's body."""
     try:
         parsed = json.loads(body)
     except ValueError:

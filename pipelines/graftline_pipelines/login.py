@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.errors import ClusterError, ConfigurationError
-from graftline_pipelines.kfp_errors import login_page, translated, unreachable
+from graftline_pipelines.kfp_errors import login_page, server_words, translated, unreachable
 
 HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"  # the client's own
 TOKEN_VARIABLE = "GRAFTLINE_KFP_TOKEN"  # noqa: S105 -- the name of a variable
@@ -142,7 +142,7 @@ def healthz(host: str, login: Login) -> dict[str, Any]:
     if answer.status_code == 404 or (answer.ok and "json" not in kind):
         raise unreachable(host, "Something answers there, but it is not Kubeflow Pipelines.")
     if not answer.ok:
-        raise translated(host, "the health check", answer.status_code, answer.text[:500])
+        raise translated(host, "the health check", answer.status_code, server_words(answer.text))
     found: dict[str, Any] = answer.json()
     return found
 

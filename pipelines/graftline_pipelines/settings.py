@@ -306,7 +306,7 @@ class ScheduleSettings(Section):
             except ConfigurationError as error:
                 what = error.what.removeprefix("schedule.cron: ")
                 raise ValueError(
-                    " ".join(filter(None, (what + ".", error.why, error.fix)))
+                    " ".join(filter(None, (what + ".", error.why, error.fix))).rstrip(".")
                 ) from None
         return value
 

@@ -22,6 +22,7 @@ def test_token(kfp: Any, graftline: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("GRAFTLINE_KFP_TOKEN", "expired")
     said = graftline("runs")
     assert said.code == 1 and "does not accept the login (status 401)" in said.err
+    assert "Why: Failed to authorize the request: Request header error" in said.err
     assert "GRAFTLINE_KFP_TOKEN" in said.err and "expired" not in said.err.split("Why")[0]
     monkeypatch.delenv("GRAFTLINE_KFP_TOKEN")
     assert graftline("runs").code == 1

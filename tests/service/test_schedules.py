@@ -404,6 +404,7 @@ def test_recreate_after_an_upgrade(kfp: Any, graftline: Run, run_file: Callable[
     [
         ({}, "schedule.cron is missing"),
         ({"cron": "30 2 * * *"}, "has five fields"),
+        ({"cron": "30 2 * * *"}, "Write the second in front: '0 30 2 * * *'.\n"),
         ({"cron": "0 0 0 30 2 *"}, "never fires"),
         ({"cron": NIGHTLY, "time_zone": "Mars/Olympus"}, "is not a time zone"),
         ({"cron": "* * * * * *"}, "more often than once a minute"),
