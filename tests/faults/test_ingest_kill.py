@@ -107,6 +107,16 @@ def test_killed_ingest_is_finished_by_the_next(images: Path, expected: str, tmp_
         kill_at(images, tmp_path / f"{name}-{number}", name, number, expected)
 
 
+def test_every_file_is_on_disk_before_it_has_its_name(images: Path, tmp_path: Path) -> None:
+    """What a power cut would show: fsync of the file, then its name, then fsync of the folder."""
+    calls(images, tmp_path, "fsync,rename,link")
+    found = re.findall(r"^\d+ +(\w+)\(", (tmp_path / "trace").read_text(), flags=re.M)
+    names = [place for place, name in enumerate(found) if name != "fsync"]
+    assert len(names) > 10
+    for place in names:
+        assert found[place - 1 : place + 2 : 2] == ["fsync", "fsync"], found
+
+
 @pytest.mark.slow
 def test_ingest_killed_at_every_write_fsync_rename_and_link(
     images: Path, expected: str, tmp_path: Path
