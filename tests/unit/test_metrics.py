@@ -141,6 +141,20 @@ def test_curves_keep_their_ends_and_their_area() -> None:
     assert precision[-1] == pytest.approx(0.2)  # at the lowest threshold all is given
 
 
+def test_curves_of_many_decisions_are_those_of_a_part_of_the_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    probabilities, labels = answers(n=6000)
+    whole = np.array(metrics.curves(probabilities, labels)["roc"])
+    monkeypatch.setattr(metrics, "MOST_DECISIONS", 10_000)
+    part = np.array(metrics.curves(probabilities, labels)["roc"])
+    third = np.array(metrics.curves(probabilities[::3], labels[::3])["roc"])
+    np.testing.assert_array_equal(part, third)
+    at = np.linspace(0, 1, 21)
+    difference = np.interp(at, *part.T) - np.interp(at, *whole.T)
+    assert 0 < np.abs(difference).max() < 0.03
+
+
 def test_roc_with_thresholds_for_kfp() -> None:
     for classes in (2, 5):
         probabilities, labels = answers(classes=classes)

@@ -1,0 +1,69 @@
+"""What a local run ends with, from what its steps recorded."""
+
+import io
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from graftline_pipelines import summary
+from graftline_pipelines.local import LocalRun
+from graftline_pipelines.settings import RunSettings
+
+
+def finished(folder: Path, *, report: bool = True) -> LocalRun:
+    """A run's folder as the steps leave it."""
+    artifacts, steps = folder / "artifacts", folder / "steps"
+    (artifacts / "model").mkdir(parents=True)
+    steps.mkdir()
+    if report:
+        (artifacts / "report").write_text("<html>the page</html>")
+    (artifacts / "model" / "model.onnx").write_bytes(b"onnx")
+    recorded = {
+        "ingest": {"snapshot_id": "s", "images": {"train": 3, "val": 1, "test": 2},
+                   "classes": ["a", "b"], "set_aside": {"not an image": 1}},
+        "extract_features": {"extracted": 6, "reused": 0},
+        "fit_head": {"strategy": "probe", "decision": {"reasons": ["Small."]}},
+        "evaluate": {
+            "test": {"accuracy": 1.0, "accuracy_ci": [0.4, 1.0], "macro_f1": 1.0, "ece": 0.1},
+            "verdict": {"promote": True, "reasons": ["Better [than] it was."]},
+            "report_file": str(artifacts / "report"),
+        },
+        "export_onnx": {"onnx": str(artifacts / "model" / "model.onnx"), "parity": None},
+        "promote": {"name": "m", "version": "1", "alias": "champion", "run_id": "r"},
+    }  # fmt: skip
+    for step, result in recorded.items():
+        (steps / f"{step}.json").write_text(json.dumps(result))
+    return LocalRun("run-1", folder, {"ingest": 1.0}, 2.0)
+
+
+def settings(folder: Path) -> RunSettings:
+    return RunSettings.model_validate({
+        "name": "m", "data": {"source": str(folder)}, "store": str(folder / "store"),
+        "tracking": {"uri": "sqlite:///x.db"},
+    })  # fmt: skip
+
+
+def test_report_and_model_stand_in_the_runs_folder_and_are_named(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    result = summary.summarise(run, settings(tmp_path))
+    assert result["report"] == str(tmp_path / "run" / "report.html")
+    assert Path(result["report"]).read_text() == "<html>the page</html>"
+    assert Path(result["onnx"]).read_bytes() == b"onnx"
+    assert json.loads(json.dumps(result))["test"]["accuracy"] == 1.0
+    stream = io.StringIO()
+    summary.show(result, Console(file=stream, width=200), None)
+    shown = stream.getvalue()
+    assert str(tmp_path / "run" / "report.html") in shown
+    assert "Better [than] it was." in shown
+
+
+def test_summarising_again_changes_nothing(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    first = summary.summarise(run, settings(tmp_path))
+    assert summary.summarise(run, settings(tmp_path)) == first
+
+
+def test_a_report_that_is_not_there_is_not_claimed(tmp_path: Path) -> None:
+    result = summary.summarise(finished(tmp_path / "run", report=False), settings(tmp_path))
+    assert result["report"] is None
