@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -108,6 +108,14 @@ class FileStore(Store):
             folder = self.root / prefix.rpartition("/")[0]
             if folder.is_dir():
                 yield from self._walk(folder, prefix, frozenset())
+
+    @override
+    def names(self) -> Sequence[str]:
+        if not self.root.is_dir():
+            return []
+        with self._translated("", "list"), os.scandir(self.root) as entries:
+            files = [e.name for e in entries if e.is_file() and not e.name.startswith(HIDDEN)]
+        return sorted(files)
 
     def _walk(self, folder: Path, prefix: str, above: frozenset[str]) -> Iterator[ObjectInfo]:
         """Entries of one folder in the order of their keys; links are followed, rings are not."""

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -305,12 +305,18 @@ class S3Store(Store):
 
     @override
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        return self._list(prefix)
+
+    @override
+    def names(self) -> Sequence[str]:
+        return [info.key for info in self._list("", Delimiter="/")]
+
+    def _list(self, prefix: str, **more: str) -> Iterator[ObjectInfo]:
         start = f"{self.prefix}/" if self.prefix else ""
-        token: dict[str, str] = {}
         while True:
             page = self.attempt(
-                lambda token=token: self.client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=self.bucket, Prefix=start + prefix, **token
+                lambda more=dict(more): self.client.list_objects_v2(  # type: ignore[misc]
+                    Bucket=self.bucket, Prefix=start + prefix, **more
                 ),
                 "list",
                 prefix,
@@ -321,7 +327,7 @@ class S3Store(Store):
                     yield ObjectInfo(key, int(item["Size"]), str(item["ETag"]).strip('"'))
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            more["ContinuationToken"] = page["NextContinuationToken"]
 
     @override
     def upload(self, path: Path, key: str, *, if_absent: bool = False) -> bool:

@@ -185,7 +185,7 @@ def open_source(uri: str, format: str = "auto", columns: Columns | None = None) 
             return TableSource(store, name, columns)
         return ArchiveSource(store, columns, name)
     store = open_store(str(uri))
-    roots = _root_names(store) if format in ("auto", "table") else []
+    roots = store.names() if format in ("auto", "table") else []
     tables = [name for name in roots if name.lower().endswith(TABLES)]
     if format == "table" and len(tables) != 1:
         raise DataError(
@@ -234,17 +234,6 @@ def _refuse_empty(store: Store) -> None:
         f"The source {store.uri} is empty",
         fix="Put one folder of images per class there, or correct `data.source`.",
     )
-
-
-def _root_names(store: Store) -> list[str]:
-    """Names directly at the source's root, of at most the first 10,000 objects listed."""
-    names = []
-    for count, info in enumerate(store.list()):
-        if "/" not in info.key:
-            names.append(info.key)
-        if count >= 10_000:
-            break
-    return names
 
 
 def _may_be_image(name: str) -> bool:

@@ -7,7 +7,7 @@ Keys are relative names with ``/`` between the parts.
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -81,6 +81,10 @@ class Store(ABC):
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """The objects whose keys start with the prefix, sorted by key; no bytes are read."""
+
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """The keys without ``/``, sorted: what stands at the root. No whole listing."""
 
     @abstractmethod
     def upload(self, path: Path, key: str, *, if_absent: bool = False) -> bool:

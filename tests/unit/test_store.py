@@ -77,6 +77,8 @@ def test_list_is_sorted_by_key_whole_and_by_prefix(store: Store) -> None:
     assert [info.key for info in store.list("b/1")] == ["b/1", "b/10"]
     assert [info.key for info in store.list("b")] == ["b-1", "b.txt", "b/1", "b/10", "b/2/x", "ba"]
     assert list(store.list("none/")) == []
+    assert store.names() == ["a&b+c d%20.txt", "b-1", "b.txt", "ba"]
+    assert store.child("b").names() == ["1", "10"] and store.child("none").names() == []
     before = {info.key: info.version for info in found}
     store.write("b/1", b"other bytes")
     after = {info.key: info.version for info in store.list()}
@@ -92,6 +94,9 @@ def test_list_goes_beyond_one_page_of_a_server(store: Store) -> None:
     for key in keys:
         store.write(key, b"x")
     assert [info.key for info in store.list("many/")] == keys
+    store.write("zz", b"x")
+    assert store.child("many").names() == [key.removeprefix("many/") for key in keys]
+    assert store.names() == ["zz"]
 
 
 def test_child_is_the_part_below_a_prefix(store: Store) -> None:
