@@ -11,6 +11,7 @@ from graftline.evaluate.pictures import changed
 from graftline.report import Cell, Column, Data, Section, percent
 
 MATRIX_CLASSES = 30  # a larger matrix cannot be read
+BESIDE = 12  # of more classes, the images stand below the matrix and its cells are small
 PAIRS = 20
 
 
@@ -28,7 +29,8 @@ def confusion(findings: Findings) -> Section:
         "Click a cell to see its images."
     )
     left = Markup("<div>{}{}</div>").format(matrix, _pairs(names, counts))
-    body = Markup('<div class="confusion">{}{}</div>').format(left, panel)
+    many = " many" if len(shown) > BESIDE else ""
+    body = Markup('<div class="confusion{}">{}{}</div>').format(many, left, panel)
     return Section("Confusion matrix", body, "confusion", intro, short="Confusion")
 
 
@@ -45,7 +47,8 @@ def _matrix(names: tuple[str, ...], counts: Any, shown: Any) -> Markup:
         body.append(
             Markup('<tr><th scope="row" title="{0}">{0}</th>{1}</tr>').format(names[truth], cells)
         )
-    long = " long" if any(len(names[i]) > 5 for i in shown) else ""
+    most = 5 if len(shown) <= BESIDE else 2
+    long = " long" if any(len(names[i]) > most for i in shown) else ""
     return Markup(
         '<div class="scroll matrix{}"><table><thead><tr>'
         '<td class="corner">true ↓ given →</td>{}</tr></thead><tbody>{}</tbody></table></div>'
