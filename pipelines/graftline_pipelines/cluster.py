@@ -52,7 +52,8 @@ def connect(host: str | None, namespace: str | None = None) -> "Cluster":
             raise ConfigurationError(
                 "cluster.namespace is missing",
                 why=f"{address} serves several users; runs belong to a namespace.",
-                fix="Set `cluster.namespace` to your profile's namespace.",
+                fix="Set `cluster.namespace` in the run file to your profile's namespace, or give "
+                "--namespace to a command that takes no run file.",
             )
     version = str(health.get("tag_name") or "unknown")
     return Cluster(

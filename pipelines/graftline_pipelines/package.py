@@ -16,12 +16,14 @@ import yaml
 
 from graftline.errors import ConfigurationError
 from graftline_pipelines.compilation import GraphName, compile_to
+from graftline_pipelines.quantities import is_object_name
 from graftline_pipelines.settings import RunSettings
 
 SCHEMA_VERSION = "2.1.0"  # the only one that the server reads
 MAX_BYTES = 32 << 20  # of an upload
 MAX_WORKFLOW_BYTES = 700_000  # beyond it, the workflow does not fit into etcd
 MAX_PIPELINE_NAME = 128
+MAX_EXPERIMENT_NAME = 128
 MUTABLE_TAGS = {"latest", "main", "master", "dev", "develop", "nightly", "edge", "snapshot"}
 _PIPELINE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]*$")
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
@@ -99,6 +101,7 @@ def check(package: Package, settings: RunSettings, parameters: Mapping[str, Any]
     """
     problems = [
         *_server_rules(package),
+        *_name_problems(settings),
         *_parameter_problems(package.spec, parameters),
         *_place_problems(settings),
         *image_problems(package.images, require_digest=settings.images.require_digest),
@@ -126,6 +129,33 @@ def _server_rules(package: Package) -> list[str]:
             f"The compiled pipeline has {size:,} bytes; a workflow over {MAX_WORKFLOW_BYTES:,} "
             "does not fit into the cluster's store. Shorten long lists in the run file."
         )
+    return problems
+
+
+def _name_problems(settings: RunSettings) -> list[str]:
+    """Names that the server answers with an internal error, or that no pod could be made with."""
+    problems = []
+    if not 1 <= len(settings.experiment) <= MAX_EXPERIMENT_NAME:
+        problems.append(
+            f"tracking.experiment: {settings.experiment[:40]!r}... has {len(settings.experiment)} "
+            f"characters; the server takes {MAX_EXPERIMENT_NAME}."
+        )
+    names = {
+        "cluster.namespace": settings.cluster.namespace,
+        "cluster.service_account": settings.cluster.service_account,
+        **{f"cluster.secrets: {name}": name for name in settings.cluster.secrets},
+        **{f"cluster.config_maps: {name}": name for name in settings.cluster.config_maps},
+        "cluster.pull_secrets": next(
+            (name for name in settings.cluster.pull_secrets if not is_object_name(name)), None
+        ),
+        "retrain.webhook_secret": settings.retrain.webhook_secret,
+    }
+    problems += [
+        f"{key}: {name!r} cannot be the name of such an object: lower-case letters, digits, '-' "
+        "and '.'."
+        for key, name in names.items()
+        if name is not None and not is_object_name(name)
+    ]
     return problems
 
 

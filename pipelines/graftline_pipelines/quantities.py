@@ -54,6 +54,11 @@ def is_name(value: str) -> bool:
     return _NAME.match(value) is not None
 
 
+def is_object_name(value: str) -> bool:
+    """Whether Kubernetes takes this as the name of a secret, an account or the like."""
+    return len(value) <= 253 and all(is_name(part) for part in value.split("."))
+
+
 def _label_key(value: str) -> str:
     if not is_label_key(value):
         raise ValueError(f"{value!r} is not a Kubernetes label key, such as example.com/pool")

@@ -81,6 +81,44 @@ def test_the_servers_rules(changed: Callable[..., Package], parts: Any, said: st
     assert said in problems(changed(**parts))
 
 
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"tracking": {"uri": "http://m", "experiment": "e" * 129}}, "has 129 characters"),
+        ({"cluster": {"namespace": "Team_A"}}, "cluster.namespace: 'Team_A' cannot be the name"),
+        ({"cluster": {"service_account": "my robot"}}, "cluster.service_account: 'my robot'"),
+        ({"cluster": {"secrets": {"S3!": {"k": "V"}}}}, "cluster.secrets: S3!: 'S3!' cannot"),
+        ({"cluster": {"pull_secrets": ["ok", "Not OK"]}}, "cluster.pull_secrets: 'Not OK'"),
+        ({"retrain": {"webhook_secret": "a/b"}}, "retrain.webhook_secret: 'a/b' cannot"),
+    ],
+)
+def test_names_that_the_server_cannot_take(built: Package, sections: Any, said: str) -> None:
+    with pytest.raises(SubmissionError) as caught:
+        check(built, settings(**sections), {})
+    assert said in str(caught.value) and len(caught.value.problems) == 1
+
+
+def test_a_compiled_file_appears_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kfp import compiler
+
+    from graftline_pipelines.compilation import compile_to
+
+    output = tmp_path / "new" / "pipeline.yaml"
+    compile_to(settings(), "train", output)
+    before = output.read_bytes()
+
+    def half(self: Any, pipeline: Any, path: str) -> None:
+        Path(path).write_text("half a pipel")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(compiler.Compiler, "compile", half)
+    with pytest.raises(OSError, match="no space"):
+        compile_to(settings(), "train", output)
+    assert output.read_bytes() == before and list(output.parent.iterdir()) == [output]
+
+
 def test_sizes(built: Package, tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     path.write_bytes(b"x" * (package.MAX_WORKFLOW_BYTES + 1))
