@@ -232,3 +232,12 @@ def test_patience_that_is_no_number(store: Store, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(PATIENCE_VARIABLE, text)
         with pytest.raises(ConfigurationError, match=PATIENCE_VARIABLE):
             store.read("k")
+
+
+def test_stores_share_a_connection_until_the_variables_change(
+    store: Store, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert open_store(s3_bucket).client is store.client is store.child("x").client  # type: ignore[attr-defined]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
+    other = open_store(s3_bucket)
+    assert other.client is not store.client  # type: ignore[attr-defined]
