@@ -103,7 +103,7 @@ def check(package: Package, settings: RunSettings, parameters: Mapping[str, Any]
         *_server_rules(package),
         *_name_problems(settings),
         *_parameter_problems(package.spec, parameters),
-        *_place_problems(settings),
+        *_place_problems(settings, parameters.get("source")),
         *image_problems(package.images, require_digest=settings.images.require_digest),
     ]
     if problems:
@@ -177,11 +177,11 @@ def _parameter_problems(spec: Mapping[str, Any], given: Mapping[str, Any]) -> li
     return problems
 
 
-def _place_problems(settings: RunSettings) -> list[str]:
-    """Addresses that only this machine knows."""
+def _place_problems(settings: RunSettings, source: object = None) -> list[str]:
+    """Addresses that only this machine knows; ``source`` replaces the run file's."""
     problems = []
     places = {
-        "data.source": settings.data.source,
+        "data.source": source if isinstance(source, str) else settings.data.source,
         "store": settings.store,
         "weights": settings.weights if settings.weights != "random" else None,
     }

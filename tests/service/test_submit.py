@@ -89,6 +89,25 @@ def test_what_is_sent_carries_the_service_account_and_no_parameters(
     assert run["runtime_config"] == {"parameters": {}} or not run["runtime_config"]
 
 
+def test_parameters_of_the_pipeline_make_no_new_version(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    plain = submit(graftline, run_file(), "--json").json
+    other = submit(graftline, run_file(), "--param", "source=s3://bucket/other", "--json").json
+    assert other["version_id"] == plain["version_id"]
+    given = [run["runtime_config"].get("parameters") for run in kfp.table("runs")]
+    assert {"source": "s3://bucket/other"} in given
+    for option, said in (
+        ("colour=red", "--param colour: the pipeline has no such parameter; it has source"),
+        ("source=/data/flowers", "'/data/flowers' is on this machine"),
+        ("source=3", "--param source: 3 is not a string"),
+        ("source", "'source' is not name=value"),
+    ):
+        refused = submit(graftline, run_file(), "--param", option)
+        assert refused.code == 2 and said in " ".join(refused.err.split())
+    assert len(kfp.table("runs")) == 2
+
+
 # --- what is refused before anything is sent ----------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """``submit``, ``runs``, ``follow``, ``logs``, ``stop`` and ``trigger``: a run file on a cluster."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC
 from typing import Annotated, Any
 
@@ -34,6 +35,12 @@ def submit(
     host: Host = None,
     follow: Annotated[bool, typer.Option(help="Follow the run until it ends.")] = False,
     pipeline: Graph = "train",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", help="name=value, a parameter of the pipeline: source.", metavar="K=V"
+        ),
+    ] = None,
     kube_context: KubeContext = None,
     registry: AskRegistry = True,
     as_json: AsJson = False,
@@ -44,13 +51,13 @@ def submit(
     from graftline_pipelines import submission
     from graftline_pipelines.run_file import load
 
-    graph = _graph_name(pipeline)
+    graph, given = _graph_name(pipeline), _parameters(parameters or ())
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json, soft_wrap=True)
     server = _connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
     done = submission.submit(
-        settings, graph, server, parameters={}, questions=questions, console=console
+        settings, graph, server, parameters=given, questions=questions, console=console
     )
     console.print(f"Run {done.run_name}: [bold]{done.run_id}[/]\n{done.link}", highlight=False)
     state = "PENDING"
@@ -192,6 +199,22 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
     schedule.register(app)
     retrain.register(app)
+
+
+def _parameters(given: Iterable[str]) -> dict[str, Any]:
+    """``name=value`` options as values; what is not plainly a number or the like is text."""
+    import yaml
+
+    found = {}
+    for option in given:
+        name, separator, text = option.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"{option!r} is not name=value", param_hint="--param")
+        try:
+            found[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            found[name] = text
+    return found
 
 
 def _connect(host: str | None, namespace: str | None, console: Any) -> Any:
