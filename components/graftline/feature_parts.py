@@ -1,5 +1,6 @@
 """The form of stored features: Parquet parts of image id and vector, and finding ids in them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from graftline.dataset import check_schema_version
 from graftline.store import ObjectInfo, Store
 
 Ids = npt.NDArray[np.uint8]
 Vectors = npt.NDArray[np.float32]
 Content = tuple[Ids, Vectors]
+
+SCHEMA_VERSION = 1
 
 
 class IdIndex:
@@ -103,7 +107,12 @@ def encode_part(ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> bytes:
     ]
     schema = pa.schema(
         [("image_id", pa.binary(32)), ("vector", pa.binary(4 * width))],
-        metadata={**about, "schema_version": "1", "dtype": "float32", "dim": str(width)},
+        metadata={
+            **about,
+            "schema_version": str(SCHEMA_VERSION),
+            "dtype": "float32",
+            "dim": str(width),
+        },
     )
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -119,18 +128,74 @@ def encode_part(ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> bytes:
     return data
 
 
-def decode_part(data: bytes) -> Content:
-    """Ids and vectors of a part."""
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
-    return _fixed(table["image_id"], np.uint8), _fixed(table["vector"], np.dtype("<f4"))
+def decode_part(data: bytes, part: Part) -> Content:
+    """Ids and vectors of a part.
+
+    Raises:
+        DamagedPart: The bytes are not those that were written, or no part at all.
+        SchemaVersionError: Another version of Graftline wrote it.
+    """
+    if hashlib.sha256(data).hexdigest() != part.digest:
+        raise DamagedPart("its SHA-256 is not the one in its name")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _check_version(file, part)
+        table = file.read(columns=["image_id", "vector"])
+        ids, vectors = _fixed(table["image_id"], np.uint8), _fixed(table["vector"], "<f4")
+    except PARQUET_ERRORS as error:
+        raise DamagedPart(_first_line(error)) from error
+    _check_shape(ids, part)
+    return ids, vectors
 
 
 def read_ids(store: Store, part: Part) -> Ids:
-    """The ids of a part without its vectors, compared with the pages' checksums."""
-    file = pq.ParquetFile(
-        pa.PythonFile(_Ranges(store, part), mode="r"), page_checksum_verification=True
-    )
-    return _fixed(file.read(columns=["image_id"])["image_id"], np.uint8)
+    """The ids of a part without its vectors, compared with the pages' checksums.
+
+    Raises:
+        DamagedPart: They are not what was written.
+        SchemaVersionError: Another version of Graftline wrote the part.
+        StoreNotFound: The part is gone.
+    """
+    try:
+        file = pq.ParquetFile(
+            pa.PythonFile(_Ranges(store, part), mode="r"), page_checksum_verification=True
+        )
+        _check_version(file, part)
+        ids = _fixed(file.read(columns=["image_id"])["image_id"], np.uint8)
+    except PARQUET_ERRORS as error:
+        raise DamagedPart(_first_line(error)) from error
+    _check_shape(ids, part)
+    return ids
+
+
+class DamagedPart(Exception):  # noqa: N818 -- caught where parts are read, never shown by itself
+    """A part cannot be used; the message says why."""
+
+
+# What Parquet raises over bytes that are not Parquet.
+PARQUET_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, IndexError)
+
+
+def _check_version(file: pq.ParquetFile, part: Part) -> None:
+    about = file.schema_arrow.metadata or {}
+    found = about.get(b"schema_version", b"").decode("ascii", "replace")
+    if not found:
+        raise DamagedPart("it is a Parquet file, but none of stored features")
+    if found != str(SCHEMA_VERSION):
+        check_schema_version(
+            {"schema_version": int(found) if found.isdigit() else found},
+            SCHEMA_VERSION,
+            f"Part {part.key} of the stored features",
+        )
+
+
+def _check_shape(ids: Ids, part: Part) -> None:
+    if ids.shape != (part.rows, 32):
+        raise DamagedPart(f"it holds {ids.shape} ids, not the {part.rows} of its name")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 class _Ranges:
@@ -174,7 +239,7 @@ def _fixed(column: pa.ChunkedArray, dtype: Any) -> npt.NDArray[Any]:
         width = chunk.type.byte_width
         content = np.frombuffer(chunk.buffers()[1], np.uint8)
         content = content[chunk.offset * width : (chunk.offset + len(chunk)) * width]
-        chunks.append(content.view(dtype).reshape(len(chunk), -1))
+        chunks.append(content.view(dtype).reshape(len(chunk), width // np.dtype(dtype).itemsize))
     return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
 
 

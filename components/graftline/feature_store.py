@@ -4,10 +4,11 @@
     features/<fingerprint>/parts/<sha256>-<rows>.parquet        written once, never changed
     features/<fingerprint>/damaged/<sha256>-<rows>.parquet      bytes that are not what they were
 
-Each batch becomes a part as soon as it is computed, so a killed run loses at most the batch in
-flight. Small parts are folded into larger ones: the larger one is written before the small ones
-are removed, so readers find every row at every moment, some of them twice. Several runs may fill
-the same fingerprint; a row that two of them computed is kept once at the next folding.
+Each batch becomes a part as soon as it is computed, so a killed run loses at most the batches in
+flight: the one being computed and, where the store is slow, those that wait for it. Small parts
+are folded into larger ones: the larger one is written before the small ones are removed, so
+readers find every row at every moment, some of them twice. Several runs may fill the same
+fingerprint; a row that two of them computed is kept once at the next folding.
 """
 
 import hashlib
@@ -17,17 +18,17 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from enum import Enum
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from graftline.errors import IntegrityError, StoreNotFound
+from graftline.dataset import check_schema_version
+from graftline.errors import DataError, StoreNotFound
 from graftline.feature_parts import (
     Content,
+    DamagedPart,
     IdIndex,
     Ids,
     Part,
@@ -48,7 +49,9 @@ FOLD_PARTS = 64
 SMALL_PARTS = 32  # more parts than this below a quarter of PART_BYTES are folded after a run
 READERS = 4
 READ_TRIES = 5  # listings, when parts vanish under a reader because another run folds them
-WAITING_BATCHES = 8
+WAITING_BATCHES = 2
+
+SCHEMA_VERSION = 1  # of backbone.json
 
 log = logging.getLogger(__name__)
 
@@ -64,20 +67,34 @@ class FeatureStore:
     def __init__(self, store: Store, fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self.store = store.child(f"features/{fingerprint}")
+        self._description: bytes | None = None
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Say what made these features, once."""
-        if not self.store.exists("backbone.json"):
-            text = json.dumps(dict(description), indent=1)
-            self.store.write_if_absent("backbone.json", text.encode())
+        content = {"schema_version": SCHEMA_VERSION, **description}
+        self._description = json.dumps(content, indent=1).encode()
+        self.describe_again()
+
+    def describe_again(self) -> None:
+        """Say it once more: a collection of garbage may have removed it before the first part."""
+        if self._description is not None and not self.store.exists("backbone.json"):
+            self.store.write_if_absent("backbone.json", self._description)
 
     def description(self) -> dict[str, Any]:
-        """What made these features; empty where a run was killed before saying so."""
+        """What made these features; empty where it was never said, or is damaged.
+
+        Raises:
+            SchemaVersionError: Another version of Graftline said so.
+        """
         try:
             content = json.loads(self.store.read("backbone.json"))
         except (StoreNotFound, ValueError):
             return {}
-        return content if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            return {}
+        what = f"The description of the features {self.fingerprint}"
+        check_schema_version(content, SCHEMA_VERSION, what)
+        return content
 
     def parts(self) -> list[Part]:
         """All parts, by name."""
@@ -96,19 +113,16 @@ class FeatureStore:
             matrix: (N, D), written in place.
             filled: (N,), set where a row was written.
 
-        A damaged part is named, put under ``damaged/`` and left out. Memory is bounded by the
-        size of a part.
+        A damaged part, and one of another width, is named, put under ``damaged/`` and left out.
+        Memory is bounded by the size of a few parts.
+
+        Raises:
+            SchemaVersionError: Another version of Graftline wrote a part.
         """
-        for ids, vectors in self._each(self.parts(), vectors=True):
+        for ids, vectors in self._each(self.parts(), vectors=True, dim=matrix.shape[1]):
             rows = index.rows(ids)
             wanted = rows >= 0
             wanted[wanted] = ~filled[rows[wanted]]
-            if vectors.shape[1] != matrix.shape[1]:
-                raise IntegrityError(
-                    f"Stored features of {self.fingerprint} are {vectors.shape[1]} wide, "
-                    f"not {matrix.shape[1]}.",
-                    fix=f"Remove features/{self.fingerprint} from the store and run again.",
-                )
             matrix[rows[wanted]] = vectors[wanted]
             filled[rows[wanted]] = True
 
@@ -137,10 +151,11 @@ class FeatureStore:
         """Count, and remove, what of a part no one uses.
 
         Returns:
-            Vectors in the part, and those of them whose images are not in ``used``.
+            Vectors in the part, and those of them whose images are not in ``used``; none where
+            the part is damaged. Without ``remove``, nothing in the store is touched.
         """
         total = unwanted = 0
-        for ids, vectors in self._each([part], vectors=remove, again=False):
+        for ids, vectors in self._each([part], vectors=remove, again=False, aside=remove):
             wanted = used.rows(ids) >= 0
             total += len(ids)
             unwanted += int((~wanted).sum())
@@ -150,8 +165,33 @@ class FeatureStore:
                 self.store.delete(part.key)
         return total, unwanted
 
-    def set_aside(self, part: Part, reason: str) -> None:
-        """Move a damaged part out of the way and say so."""
+    def check(self) -> Iterator[tuple[Part, str | None]]:
+        """Read every part; each with what is wrong with it, None for nothing. Changes nothing."""
+        for part in self.parts():
+            try:
+                decode_part(self.store.read(part.key), part)
+            except StoreNotFound:
+                continue  # folded meanwhile
+            except DamagedPart as reason:
+                yield part, str(reason)
+            else:
+                yield part, None
+
+    def set_aside(self, part: Part, reason: str, dim: int | None = None) -> None:
+        """Move a damaged part out of the way and say so.
+
+        Another run may have moved it and computed it anew, under the same name: what is whole by
+        now stays.
+        """
+        try:
+            data = self.store.read(part.key)
+            width = _width(decode_part(data, part))
+            if dim is None or width == dim:
+                return
+        except StoreNotFound:
+            return  # another run was faster
+        except DamagedPart:
+            pass
         message(
             "Stored features: part %s of %s is damaged (%s). It was moved to damaged/; "
             "its images are computed again.",
@@ -159,15 +199,12 @@ class FeatureStore:
             self.fingerprint,
             reason,
         )
-        try:
-            self.store.write(f"damaged/{part.key.rpartition('/')[2]}", self.store.read(part.key))
-        except StoreNotFound:
-            return  # another run was faster
+        self.store.write(f"damaged/{part.key.rpartition('/')[2]}", data)
         self.store.delete(part.key)
 
     def _fold(self, parts: Sequence[Part]) -> int:
         read = list(self._each(parts, vectors=True, again=False))
-        if len(read) < len(parts):
+        if len(read) < len(parts) or len({_width(content) for content in read}) > 1:
             return 0  # another run is folding the same ones, or one is damaged: next time
         ids, vectors = sorted_once(
             np.concatenate([ids for ids, _ in read]),
@@ -180,53 +217,65 @@ class FeatureStore:
         return len(parts)
 
     def _each(
-        self, parts: Sequence[Part], *, vectors: bool, again: bool = True
+        self,
+        parts: Sequence[Part],
+        *,
+        vectors: bool,
+        dim: int | None = None,
+        again: bool = True,
+        aside: bool = True,
     ) -> Iterator[Content]:
-        """The content of parts, read ahead; those that were folded meanwhile are looked for."""
+        """The content of parts, read ahead.
+
+        Args:
+            parts: Which.
+            vectors: False reads the ids alone.
+            dim: Width that the vectors must have, None for any.
+            again: Look for parts that were folded meanwhile.
+            aside: Set damaged parts aside; False only leaves them out.
+        """
         seen: set[str] = set()
         for _ in range(READ_TRIES):
             vanished = False
             todo = [part for part in parts if part.key not in seen]
-            for part, content in self._read_ahead(todo, vectors):
+            for part, content in self._read_ahead(todo, vectors, dim):
                 seen.add(part.key)
                 if isinstance(content, tuple):
                     yield content
-                vanished |= content is Lost.VANISHED
+                elif isinstance(content, DamagedPart) and aside:
+                    self.set_aside(part, str(content), dim)
+                vanished |= content is None
             if not vanished or not again:
                 return
             parts = self.parts()
 
     def _read_ahead(
-        self, parts: Sequence[Part], vectors: bool
-    ) -> Iterator[tuple[Part, "Content | Lost"]]:
+        self, parts: Sequence[Part], vectors: bool, dim: int | None
+    ) -> Iterator[tuple[Part, Content | DamagedPart | None]]:
         with ThreadPoolExecutor(READERS, "features") as pool:
             for first in range(0, len(parts), READERS):
                 group = parts[first : first + READERS]
-                read = pool.map(lambda part: self._read(part, vectors), group)
+                read = pool.map(lambda part: self._read(part, vectors, dim), group)
                 yield from zip(group, read, strict=True)
 
-    def _read(self, part: Part, vectors: bool) -> "Content | Lost":
+    def _read(self, part: Part, vectors: bool, dim: int | None) -> Content | DamagedPart | None:
+        """A part's content, what is wrong with it, or None where it was folded meanwhile."""
         try:
             if not vectors:
                 ids = read_ids(self.store, part)
                 return ids, np.zeros((len(ids), 0), np.float32)
-            data = self.store.read(part.key)
-            if hashlib.sha256(data).hexdigest() == part.digest:
-                return decode_part(data)
-            reason = "its SHA-256 is not the one in its name"
+            content = decode_part(self.store.read(part.key), part)
         except StoreNotFound:
-            return Lost.VANISHED
-        except (pa.ArrowInvalid, OSError, ValueError, KeyError) as error:
-            reason = str(error)
-        self.set_aside(part, reason)
-        return Lost.DAMAGED
+            return None
+        except DamagedPart as reason:
+            return reason
+        if dim is not None and _width(content) != dim:
+            return DamagedPart(f"its vectors are {_width(content)} wide, not {dim}")
+        return content
 
 
-class Lost(Enum):
-    """Why a part has no content."""
-
-    VANISHED = "folded by another run"
-    DAMAGED = "damaged and set aside"
+def _width(content: Content) -> int:
+    return int(content[1].shape[1])
 
 
 class PartWriter:
@@ -259,8 +308,20 @@ class PartWriter:
             self._raise()
 
     def add(self, ids: Ids, vectors: Vectors) -> None:
-        """Hand over one batch; it is written at once, beside the caller."""
+        """Hand over one batch; it is written at once, beside the caller.
+
+        Raises:
+            DataError: A vector is not finite: it would be reused for ever.
+        """
         self._raise()
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(broken):
+            raise DataError(
+                f"The network gives values that are not finite for {len(broken)} of "
+                f"{len(vectors)} images, the first {ids[broken[0]].tobytes().hex()}.",
+                why="Its weights are damaged, or it overflows at this precision.",
+                fix="Try `precision: fp32`, and check the weights.",
+            )
         self._waiting.put((ids, vectors))
 
     def _raise(self) -> None:
@@ -297,6 +358,7 @@ class PartWriter:
 
     def _fold(self) -> None:
         """One part in place of this writer's own small ones."""
+        self._features.describe_again()
         if len(self._mine) > 1:
             ids, vectors = sorted_once(
                 np.concatenate([ids for _, ids, _ in self._mine]),

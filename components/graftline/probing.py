@@ -8,6 +8,8 @@ from graftline.errors import BackboneError
 
 STEPS = (8, 14, 16, 28, 32, 56, 64)  # of which the sizes that networks take are multiples
 SMALLEST = 32
+# Networks that fail while they compute at other sizes, which a look at the shapes does not show.
+MULTIPLES = {"MultiScaleVit": 32}
 
 
 def measure(architecture: Architecture, size: int) -> tuple[int, int]:
@@ -87,6 +89,13 @@ def _measured(architecture: Architecture, size: int) -> tuple[int, int]:
         raise
     except Exception as error:  # the libraries refuse sizes by assertions and much else
         raise _refusal(error) from error
+    multiple = MULTIPLES.get(type(network).__name__, 1)
+    if size % multiple:
+        raise BackboneError(
+            f"{size} is not a multiple of {multiple}.",
+            why=f"It halves images until 1/{multiple} of them is left, and {size} is not a "
+            f"multiple of {multiple}.",
+        )
     patch = _patch_size(network)
     if patch and size % patch:
         raise BackboneError(

@@ -7,7 +7,7 @@ From a file, a store, the library that publishes them or a Python package; see
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from graftline import checkpoints, published
+from graftline import checkpoints, positions, published
 from graftline.architectures import Architecture, checkpoint_filter, create
 from graftline.checkpoints import Checkpoint
 from graftline.dataset import check_schema_version
@@ -136,9 +136,12 @@ def fit_state(
     ]
     extra = set(result.unexpected_keys) if strict else set()
     unexpected = sorted(extra - _head_names(architecture, set(wanted))) if extra else []
+    if misshapen and not missing and not unexpected:
+        raise _does_not_fit(
+            architecture, source, f"Tensors of another shape: {_listed(misshapen)}.", resized=True
+        )
     problems = [
-        f"{label}: {', '.join(items[:NAMED])}"
-        + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
+        f"{label}: {_listed(items)}"
         for label, items in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -150,11 +153,21 @@ def fit_state(
         raise _does_not_fit(architecture, source, f"Tensors {'; '.join(problems)}.")
 
 
-def _does_not_fit(architecture: Architecture, source: str, why: str) -> WeightsError:
+def _listed(items: Sequence[str]) -> str:
+    rest = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + rest
+
+
+def _does_not_fit(
+    architecture: Architecture, source: str, why: str, *, resized: bool = False
+) -> WeightsError:
+    native = architecture.preprocessing.input_size
     return WeightsError(
         f"The weights in {source} do not fit backbone '{architecture.full_name}'.",
         why=why,
-        fix="Give weights that were trained with this very architecture.",
+        fix="Give weights that were trained with this very architecture"
+        + f" at this image size; the published ones take {native} pixels." * resized
+        + "." * (not resized),
     )
 
 
@@ -167,7 +180,11 @@ def _adapted(
         # A filter fails on what is not in a form that the library knows; the differences are
         # named by the caller.
         with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
-            return checkpoint_filter(network)(found)
+            found = checkpoint_filter(network)(found)
+        for name in wanted:
+            if name in found and found[name].shape != wanted[name].shape:
+                resized = positions.resampled(name, found[name], wanted[name])
+                found[name] = found[name] if resized is None else resized
     return found
 
 
@@ -290,20 +307,16 @@ def state_digest(network: nn.Module) -> str:
 
 
 def _strip_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers put before every name."""
-    best = state
+    """Remove the prefixes, up to three, that wrappers put before every name."""
+    best, forms = state, [state]
     for _ in range(3):
-        for prefix in PREFIXES:
-            stripped = {
-                name.removeprefix(prefix): tensor
-                for name, tensor in state.items()
-                if name.startswith(prefix)
-            }
-            if len(wanted & stripped.keys()) > len(wanted & best.keys()):
-                best = stripped
-        if best is state:
-            break
-        state = best
+        forms = [
+            {name.removeprefix(prefix): form[name] for name in form if name.startswith(prefix)}
+            for form in forms
+            for prefix in PREFIXES
+            if any(name.startswith(prefix) for name in form)
+        ]
+        best = max([best, *forms], key=lambda form: len(wanted & form.keys()))
     return best
 
 

@@ -4,7 +4,6 @@ A few families run in the fast tier, every family in the slow one. Networks are 
 weights; that weights are fitted rightly, at another size too, is compared with timm's own loader.
 """
 
-import csv
 import gc
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +16,8 @@ from timm.models._registry import _model_to_module
 
 from graftline.architectures import create, find, names
 from graftline.backbones import build, resolve
-from graftline.catalogue import TABLE
-from graftline.errors import BackboneError
+from graftline.catalogue import entries
+from graftline.errors import WeightsError
 from graftline.probing import fitting_sizes
 from graftline.weights import load
 
@@ -34,8 +33,23 @@ FAST = (
     "torchvision/shufflenet_v2_x0_5",
 )
 
-# Families that take one size only, and what they say about another.
-ONE_SIZE: dict[str, str] = {}
+# Families whose published weights are for one image size only, and what does not fit at another.
+# Their networks can be built at other sizes, for weights that were trained there.
+WEIGHTS_OF_ONE_SIZE = {
+    "timm/efficientformerv2_s0": "attention_biases is",
+    "timm/levit_128s": "attention_biases is",
+}
+# Families that timm's own loader does not take to another size, and Graftline does.
+RESIZED_HERE = {
+    "timm/cait_xxs24_224": "pos_embed",
+    "timm/convit_tiny": "pos_embed",
+    "timm/crossvit_tiny_240": "pos_embed_0",
+    "timm/gcvit_xxtiny": "stages.0.blocks.0.attn.rel_pos.relative_position_bias_table",
+    "timm/hiera_tiny_224": "pos_embed",
+    "timm/pit_ti_224": "pos_embed",
+    "timm/visformer_tiny": "pos_embed1",
+    "timm/volo_d1_224": "pos_embed",
+}
 
 TORCHVISION_FAMILIES = {
     "alexnet": "alexnet",
@@ -65,8 +79,7 @@ TORCHVISION_FAMILIES = {
 @lru_cache
 def timm_families() -> dict[str, str]:
     """The member with the fewest parameters of each of timm's modules that has pooled features."""
-    with TABLE.open(encoding="utf-8", newline="") as stream:
-        sizes = {row["name"]: int(row["parameters"]) for row in csv.DictReader(stream)}
+    sizes = {entry.name: entry.parameters for entry in entries()}
     smallest: dict[str, str] = {}
     for name in names("timm"):
         family = _model_to_module[name]
@@ -135,11 +148,6 @@ def test_a_family_loads_resolves_its_preprocessing_and_extracts_at_two_sizes(nam
     assert spec.preprocessing.input_size == spec.native_size
     native = features(name, None)
     other = another_size(name, spec.native_size)
-    if name in ONE_SIZE:
-        assert other is None
-        with pytest.raises(BackboneError, match=ONE_SIZE[name]):
-            resolve(name, weights="random", image_size=spec.native_size + 32)
-        return
     assert other is not None
     resized = features(name, other)
     for found in (native, resized):
@@ -152,26 +160,53 @@ def test_a_family_loads_resolves_its_preprocessing_and_extracts_at_two_sizes(nam
 def test_published_weights_at_another_size_are_what_the_library_itself_makes_of_them(
     name, tmp_path, monkeypatch
 ):
-    from safetensors.torch import save_file
-
     architecture = find(name)
     if not architecture.source:
         pytest.skip("no weights are published for it")
     native = architecture.preprocessing.input_size
-    size = native if name in ONE_SIZE else another_size(name, native)
-    torch.manual_seed(1)
-    full = create(architecture, native, head=True)
+    size = another_size(name, native)
     path = tmp_path / "weights.safetensors"
-    save_file({k: v.clone() for k, v in full.state_dict().items()}, path)
-    del full
+    saved = save_as_published(architecture, path)
     monkeypatch.setattr("graftline.published.cached_file", lambda source: path)
     monkeypatch.setattr("graftline.published.expected_digest", lambda source, path: None)
+    if name in WEIGHTS_OF_ONE_SIZE:
+        with pytest.raises(WeightsError, match=WEIGHTS_OF_ONE_SIZE[name]) as caught:
+            load(architecture, size)
+        assert f"the published ones take {native} pixels" in str(caught.value)
+        size = native
 
     ours = load(architecture, size).state_dict()
 
+    if name in RESIZED_HERE:
+        with pytest.raises(RuntimeError, match="size mismatch"):
+            by_the_library(architecture, size, path)
+        resized = {key for key in ours if key in saved and ours[key].shape != saved[key].shape}
+        assert RESIZED_HERE[name] in resized
+        for key in resized:  # smooth: neither noise nor the values of another initialisation
+            assert abs(ours[key].mean() - saved[key].mean()) < 0.1 * saved[key].std() + 1e-6
+        same = ours.keys() & saved.keys() - resized
+        assert all(torch.equal(ours[key], saved[key]) for key in same)
+        return
     theirs = by_the_library(architecture, size, path)
     for key, tensor in ours.items():
         assert torch.equal(tensor, theirs[key]), key
+
+
+def save_as_published(architecture, path: Path) -> dict[str, torch.Tensor]:
+    """A file like the library's own: with the head that it publishes, at the native size."""
+    from safetensors.torch import save_file
+
+    head = architecture.library == "torchvision" or bool(
+        timm.get_pretrained_cfg(architecture.name).num_classes
+    )
+    torch.manual_seed(1)
+    network = create(architecture, architecture.preprocessing.input_size, head=head)
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    for key, tensor in state.items():
+        if "pos" in key and tensor.is_floating_point():
+            tensor.normal_()  # some begin as zeros, which fit everything
+    save_file(state, path)
+    return state
 
 
 def by_the_library(architecture, size: int, path: Path) -> dict[str, torch.Tensor]:
@@ -190,6 +225,6 @@ def by_the_library(architecture, size: int, path: Path) -> dict[str, torch.Tenso
     arguments = {"pretrained": True, "num_classes": 0, "pretrained_cfg_overlay": overlay}
     try:
         network = timm.create_model(architecture.name, img_size=size, **arguments)
-    except TypeError:
+    except TypeError:  # a convolutional network
         network = timm.create_model(architecture.name, **arguments)
     return network.state_dict()

@@ -33,9 +33,8 @@ def backbones(
     place = open_store(store) if store else None
     entry = catalogue.one(name) if name else None
     tagged = name is not None and "." in name
-    if name is not None and (image_size is not None or tagged):
-        if entry is None and catalogue.one(name.partition(".")[0]) is None:
-            raise catalogue.unknown(name)  # before PyTorch is imported
+    if name is not None and entry is None and (tagged or image_size is not None):
+        _check_known(name)
     if name is not None and (entry is not None or tagged):
         shown = _resolved(name, entry, place, image_size)
         _show_one(shown, _others(name), as_json)
@@ -75,6 +74,14 @@ def mirror_weights(
     )
     if as_json:
         print(json.dumps(mirrored))
+
+
+def _check_known(name: str) -> None:
+    """Refuse an unknown name before PyTorch is imported."""
+    from graftline import catalogue
+
+    if catalogue.one(name.partition(".")[0]) is None:
+        raise catalogue.unknown(name)
 
 
 def _resolved(name: str, entry: Any, store: Any, image_size: int | None) -> dict[str, Any]:

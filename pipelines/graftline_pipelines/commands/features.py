@@ -1,7 +1,8 @@
 """``features``: what is stored, what of it is damaged, and what no one uses."""
 
 import json
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 import typer
 
@@ -12,32 +13,34 @@ features_app = typer.Typer(help="Stored features: what there is, and what no one
 
 
 @features_app.command("ls")
-def list_features(store: StoreUri, as_json: AsJson = False) -> None:
-    """Show what is stored under which backbone."""
+def list_features(
+    store: StoreUri,
+    check: Annotated[
+        bool, typer.Option("--check", help="Read every part and compare it with its digest.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is stored under which backbone, and which parts are damaged."""
     from rich.console import Console
-    from rich.table import Table
 
     from graftline.feature_upkeep import stored
     from graftline.store import open_store
 
-    found = stored(open_store(store))
-    console = Console(stderr=as_json)
-    table = Table(box=None, padding=(0, 2))
-    for column in ("Backbone", "Precision", "Images", "Parts", "Size", "Damaged", "Fingerprint"):
-        table.add_column(column, justify="left" if column[0] in "BF" else "right")
-    for one in found:
-        table.add_row(
-            one.backbone or "unknown",
-            one.precision,
-            f"{one.images:,}",
-            f"{one.parts:,}",
-            _size(one.bytes),
-            str(one.damaged),
-            one.fingerprint,
-        )
-    console.print(table if found else "No features are stored there.")
+    found = stored(open_store(store), check=check)
+    console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console.width = 140  # a file or a pipe has room for whole names
+    if found:
+        console.print(_table(found))
+        _show_damaged(found, console)
+    else:
+        console.print(f"No features are stored in {store}.", soft_wrap=True)
+    if check and found and not any(one.reasons for one in found):
+        console.print(f"All {sum(one.parts for one in found):,} parts are whole.")
     if as_json:
-        print(json.dumps([one.__dict__ for one in found]))
+        print(json.dumps([asdict(one) for one in found]))
+    if any(one.reasons for one in found):
+        raise typer.Exit(1)
 
 
 @features_app.command("gc")
@@ -52,7 +55,7 @@ def collect(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove the features that no kept snapshot uses."""
+    """Remove the features that no kept snapshot uses, and damaged parts that were set aside."""
     from rich.console import Console
 
     from graftline.feature_upkeep import collect_garbage
@@ -61,15 +64,58 @@ def collect(
     console = Console(stderr=as_json, soft_wrap=True, highlight=False)
     removals = []
     for removal in collect_garbage(open_store(store), keep, remove=yes):
-        removals.append(removal.__dict__)
+        removals.append(removal)
+        damaged = f", {removal.damaged:,} damaged parts" if removal.damaged else ""
         console.print(
-            f"{removal.fingerprint}: {removal.images:,} images {'removed' if yes else 'unused'}, "
-            f"{removal.kept:,} kept"
+            f"{removal.backbone or 'unknown'} ({removal.fingerprint}): "
+            f"{removal.images:,} images{damaged} {'removed' if yes else 'to be removed'}, "
+            f"{removal.kept:,} images kept"
         )
-    if not yes and any(removal["images"] for removal in removals):
-        console.print("Nothing was removed. Give --yes to remove them.")
+    if not any(removal.images or removal.damaged for removal in removals):
+        console.print("There is nothing to remove: every stored vector is used.")
+    elif not yes:
+        console.print("Nothing was removed yet. Give --yes to remove it.")
     if as_json:
-        print(json.dumps({"removed": yes, "features": removals}))
+        found = [asdict(removal) for removal in removals]
+        print(json.dumps({"removed": yes, "features": found}))
+
+
+def _table(found: list[Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("Backbone", "Size", "Precision", "Images", "Parts", "Stored", "Damaged"):
+        left = column in ("Backbone", "Precision")
+        table.add_column(column, justify="left" if left else "right", no_wrap=True)
+    table.add_column("Fingerprint", overflow="fold")
+    for one in found:
+        table.add_row(
+            one.backbone or "unknown",
+            f"{one.image_size} px" if one.image_size else "",
+            one.precision,
+            f"{one.images:,}",
+            f"{one.parts:,}",
+            _size(one.bytes),
+            str(len(one.damaged)) if one.damaged else "none",
+            one.fingerprint,
+        )
+    return table
+
+
+def _show_damaged(found: list[Any], console: Any) -> None:
+    """Name the damaged parts and say what happens to them."""
+    aside = False
+    for one in found:
+        for key in one.damaged:
+            aside |= key not in one.reasons
+            reason = one.reasons.get(key, "set aside by a run that found it damaged")
+            console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}", soft_wrap=True)
+    if any(one.reasons for one in found):
+        console.print(
+            "The next run that needs a damaged part sets it aside and computes its images anew."
+        )
+    if aside:
+        console.print("What was set aside is computed anew; `graftline features gc` removes it.")
 
 
 def _size(size: float) -> str:
