@@ -1,7 +1,10 @@
 """The notification: what it says, and that it ends cleanly whatever the webhook does."""
 
+import contextlib
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -114,6 +117,57 @@ def test_ends_cleanly_when_the_webhook_is_down(webhook: Webhook, tell) -> None:
     assert not result.sent
     assert "does not answer" in result.why_not
     assert "SECRET" not in result.why_not + result.text
+
+
+@pytest.mark.parametrize("habit", ["silent", "dripping", "cutting", "babbling"])
+def test_ends_cleanly_whatever_the_webhook_does(
+    habit: str, tell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes the connection and then: says nothing; a byte at a time; hangs up; no HTTP."""
+    monkeypatch.setattr("graftline.notify.step.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.notify.step.TOTAL_SECONDS", 0.6)
+    ended = threading.Event()
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(OSError):
+                connection, _ = server.accept()
+                threading.Thread(target=behave, args=(connection,), daemon=True).start()
+
+    def behave(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if habit == "silent":
+                ended.wait(5)
+            elif habit == "babbling":
+                connection.sendall(b"\x00\xff" * 500 + b"\n")
+            while habit == "dripping" and not ended.wait(0.05):
+                connection.sendall(b"H")
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        result = tell(f"http://127.0.0.1:{server.getsockname()[1]}/services/SECRET")
+    finally:
+        ended.set()
+        server.close()
+    assert not result.sent
+    assert result.why_not.startswith("the webhook ")
+    assert "SECRET" not in result.why_not + result.text + caplog.text
+
+
+def test_an_answer_without_end_is_not_waited_for(tell) -> None:
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        connection, _ = server.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nok")
+            time.sleep(30)
+
+    threading.Thread(target=serve, daemon=True).start()
+    with server:
+        assert tell(f"http://127.0.0.1:{server.getsockname()[1]}/x").sent
 
 
 def test_ends_cleanly_when_store_and_mlflow_are_gone(webhook: Webhook) -> None:

@@ -7,6 +7,7 @@ The address is a secret: it comes from the environment and is never printed.
 import dataclasses
 import json
 import os
+import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
@@ -18,7 +19,8 @@ from graftline.registry import open_registry
 from graftline.runtime import StepResult, message
 
 URL_VARIABLE = "GRAFTLINE_WEBHOOK_URL"
-TIMEOUT_SECONDS = 5
+TIMEOUT_SECONDS = 5.0  # without a byte
+TOTAL_SECONDS = 15.0  # of one try, however it goes
 PAUSES = (1.0, 3.0)  # seconds before the second and the third try
 MAX_REASONS = 8
 GOOD, BAD, PLAIN = "#1a7f37", "#cf222e", "#57606a"
@@ -117,32 +119,53 @@ def compose(
 
 
 def post(url: str, body: Mapping[str, Any], sleep: Callable[[float], None]) -> str:
-    """Send a message; three tries. Returns why it failed, or nothing."""
-    import requests  # type: ignore[import-untyped]  # ships no types
-
+    """Send a message; three tries. Returns why it failed, or nothing; never the address."""
     if urllib.parse.urlparse(url).scheme not in ("http", "https"):
         return f"{URL_VARIABLE} is not an http address"
     why_not = ""
     for pause in (0.0, *PAUSES):
         if pause:
             sleep(pause)
+        status = _status(url, json.dumps(body))
+        if isinstance(status, str):
+            why_not = status
+            continue
+        if 200 <= status < 300:
+            return ""
+        why_not = f"the webhook answers with status {status}"
+        if status < 500 and status != 429:
+            break  # it will not change its mind
+    return why_not
+
+
+def _status(url: str, body: str) -> int | str:
+    """The status of one try, or why there is none.
+
+    A thread, because a timeout counts between two bytes: a server that sends one now and then
+    would keep us for ever. The thread ends with the process.
+    """
+    import requests  # type: ignore[import-untyped]  # ships no types
+
+    found: list[int | str] = []
+
+    def send() -> None:
         try:
-            answer = requests.post(
+            with requests.post(
                 url,
-                data=json.dumps(body),
+                data=body,
                 headers={"Content-Type": "application/json"},
                 timeout=TIMEOUT_SECONDS,
                 allow_redirects=False,
-            )
-        except (requests.RequestException, ValueError) as error:
-            why_not = f"the webhook does not answer ({type(error).__name__})"
-            continue
-        if answer.ok:
-            return ""
-        why_not = f"the webhook answers with status {answer.status_code}"
-        if answer.status_code < 500 and answer.status_code != 429:
-            break  # it will not change its mind
-    return why_not
+                stream=True,  # what it says is of no interest, nor how long it says it
+            ) as answer:
+                found.append(int(answer.status_code))
+        except Exception as error:  # its text holds the address
+            found.append(f"the webhook does not answer ({type(error).__name__})")
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    thread.join(TOTAL_SECONDS)
+    return found[0] if found else f"the webhook takes longer than {TOTAL_SECONDS:g} s"
 
 
 def _champion(tracking_uri: str, name: str) -> str:
