@@ -122,8 +122,11 @@ class FileStore(Store):
         real = os.path.realpath(folder)
         if real in above:
             return
-        with os.scandir(folder) as entries:
-            found = [(e.name + "/" if e.is_dir() else e.name, e) for e in entries]
+        try:
+            with os.scandir(folder) as entries:
+                found = [(e.name + "/" if e.is_dir() else e.name, e) for e in entries]
+        except FileNotFoundError:
+            return  # removed since its own folder was read
         for name, entry in sorted(found, key=lambda pair: pair[0]):
             key = Path(entry.path).relative_to(self.root).as_posix()
             if entry.name.startswith(HIDDEN):
@@ -131,12 +134,8 @@ class FileStore(Store):
             if name.endswith("/"):
                 if (key + "/").startswith(prefix) or prefix.startswith(key + "/"):
                     yield from self._walk(Path(entry.path), prefix, above | {real})
-            elif key.startswith(prefix) and entry.is_file():
-                try:
-                    stat = entry.stat()
-                except FileNotFoundError:
-                    continue  # another process removed it since the folder was read
-                yield ObjectInfo(key, stat.st_size, f"{stat.st_mtime_ns}:{stat.st_size}")
+            elif key.startswith(prefix) and (info := _info(key, entry)):
+                yield info
 
     @override
     def upload(self, path: Path, key: str, *, if_absent: bool = False) -> bool:
@@ -226,6 +225,20 @@ class FileStore(Store):
 
     def _translated(self, key: str, action: str) -> "translated":
         return translated(f"{self.uri}/{key}".rstrip("/"), action)
+
+
+def _info(key: str, entry: "os.DirEntry[str]") -> ObjectInfo | None:
+    """A listed file; None for what is no regular file, or was removed meanwhile.
+
+    A link to nothing is listed, so that a source can say so.
+    """
+    try:
+        stat = entry.stat()
+    except FileNotFoundError:
+        return ObjectInfo(key, 0, "a link to nothing") if entry.is_symlink() else None
+    if not entry.is_file():
+        return None
+    return ObjectInfo(key, stat.st_size, f"{stat.st_mtime_ns}:{stat.st_size}")
 
 
 def write_whole(path: Path, data: bytes | IO[bytes]) -> None:
