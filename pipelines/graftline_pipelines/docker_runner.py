@@ -193,16 +193,21 @@ def _find_image(client: Any, image: str, say: Callable[[str], None]) -> None:
         pass
     else:
         return
-    say(f"Pulling {image}: it is not on this machine, and some gigabytes")
-    try:
-        client.images.pull(image)
-    except APIError as error:
-        raise ConfigurationError(
-            f"images: {image} is neither on this machine nor to be had",
-            why=str(error.explanation or error),
-            fix="Build it with `make images`, or set `images.registry` and `images.tag` to one "
-            f"that exists. On this machine: {_images_here(client) or 'none'}.",
-        ) from None
+    why = "`images.registry` is not set, so that it can only be one that was built here."
+    if "/" in image:  # a bare name would be looked for at a public registry: anybody's image
+        say(f"Pulling {image}: it is not on this machine, and some gigabytes")
+        try:
+            client.images.pull(image)
+        except APIError as error:
+            why = str(error.explanation or error)
+        else:
+            return
+    raise ConfigurationError(
+        f"images: {image} is not on this machine{' nor to be had' if '/' in image else ''}",
+        why=why,
+        fix="Build it with `make images`, or set `images.registry` and `images.tag` to one "
+        f"that exists. On this machine: {_images_here(client) or 'none'}.",
+    )
 
 
 def _images_here(client: Any) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from docker.errors import APIError, ImageNotFound
 from rich.console import Console
 
 from graftline.errors import ConfigurationError
@@ -182,6 +183,44 @@ def test_podman_s_socket_is_found_where_docker_has_none(
     assert docker_runner._engine_variables()["DOCKER_HOST"] == f"unix://{tmp_path}/docker.sock"
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
     assert docker_runner._engine_variables()["DOCKER_HOST"] == "tcp://elsewhere:2375"
+
+
+class _Engine:
+    """An engine with one image of ours, which pulls nothing."""
+
+    def __init__(self) -> None:
+        self.images = self
+        self.pulled: list[str] = []
+        self.tags = ["localhost/graftline-cpu:0.1.0-dev", "docker.io/library/python:3.11"]
+
+    def get(self, _image: str) -> None:
+        raise ImageNotFound("no such image")
+
+    def pull(self, image: str) -> None:
+        self.pulled.append(image)
+        raise APIError("manifest unknown")
+
+    def list(self) -> "list[_Engine]":
+        return [self]
+
+
+@pytest.mark.parametrize(
+    ("image", "pulled", "why"),
+    [
+        ("graftline-cpu:0.1.0", [], "`images.registry` is not set"),
+        ("r.example.com/graftline-cpu:1", ["r.example.com/graftline-cpu:1"], "manifest unknown"),
+    ],
+)
+def test_an_image_is_pulled_from_a_registry_of_ours_only(
+    image: str, pulled: list[str], why: str
+) -> None:
+    engine, said = _Engine(), []
+    with pytest.raises(ConfigurationError) as caught:
+        docker_runner._find_image(engine, image, said.append)
+    assert engine.pulled == pulled
+    assert len(said) == len(pulled)
+    assert why in str(caught.value)
+    assert "On this machine: localhost/graftline-cpu:0.1.0-dev." in str(caught.value)
 
 
 def test_each_image_has_a_digest_of_its_own(settings: Any) -> None:
