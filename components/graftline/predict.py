@@ -22,6 +22,7 @@ PREFIX = "graftline."
 INPUT = "images"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
+DISTANCE = "distance"  # to the nearest class; in files of runs that measured its threshold
 BATCH = 32  # images of one size that go through the graph together
 BATCH_PIXELS = 8_000_000  # ... and at most so many pixels, which bounds the memory
 PENDING_PIXELS = 64_000_000  # decoded images that wait for others of their size
@@ -113,12 +114,17 @@ class Prediction:
         label: The likeliest class.
         probability: Its calibrated probability.
         top: The likeliest classes with their probabilities, best first.
+        distance: Cosine distance to the nearest class; None where the file does not give it.
+        known: Whether that is within the threshold, so that the image is of one of the classes;
+            None where the file states no threshold.
     """
 
     image: str
     label: str
     probability: float
     top: tuple[tuple[str, float], ...]
+    distance: float | None = None
+    known: bool | None = None
 
 
 class OnnxClassifier:
@@ -161,6 +167,7 @@ class OnnxClassifier:
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata = ModelMetadata.from_properties(properties, str(self.path))
         self.classes = self.metadata.classes
+        self.has_distance = DISTANCE in {output.name for output in self._session.get_outputs()}
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Put one batch through the graph.
@@ -182,23 +189,8 @@ class OnnxClassifier:
         Args:
             images: uint8 arrays (H, W, 3), each of any size.
         """
-        probabilities: list[np.ndarray | None] = []
-        embeddings: list[np.ndarray | None] = []
-        for rows, batch in batches(images):
-            missing = rows[-1] + 1 - len(probabilities)
-            probabilities.extend([None] * missing)
-            embeddings.extend([None] * missing)
-            some, vectors = self.run(batch)
-            for row, probability, vector in zip(rows, some, vectors, strict=True):
-                probabilities[row] = probability
-                embeddings[row] = vector
-        if not probabilities:
-            empty = np.zeros((0, len(self.classes)), np.float32)
-            return empty, np.zeros((0, 0), np.float32)
-        return (
-            np.stack([row for row in probabilities if row is not None]),
-            np.stack([row for row in embeddings if row is not None]),
-        )
+        probabilities, embeddings = self._collect(images, (PROBABILITIES, EMBEDDING))
+        return probabilities, embeddings
 
     def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """Calibrated probabilities, float32 (N, classes), in the order of the images.
@@ -206,7 +198,7 @@ class OnnxClassifier:
         Args:
             images: uint8 arrays (H, W, 3), each of any size.
         """
-        return self.outputs(images)[0]
+        return self._collect(images, (PROBABILITIES,))[0]
 
     def embeddings(self, images: Iterable[np.ndarray]) -> np.ndarray:
         """Pooled features of the backbone, float32 (N, dimension), in the order of the images.
@@ -214,7 +206,22 @@ class OnnxClassifier:
         Args:
             images: uint8 arrays (H, W, 3), each of any size.
         """
-        return self.outputs(images)[1]
+        return self._collect(images, (EMBEDDING,))[0]
+
+    def _collect(self, images: Iterable[np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, float32, rows in the order of the images."""
+        rows: dict[int, tuple[np.ndarray, ...]] = {}
+        for positions, batch in batches(images):
+            found = self._session.run(list(names), {INPUT: batch})
+            rows.update(zip(positions, zip(*found, strict=True), strict=True))
+        if not rows:
+            widths = {PROBABILITIES: len(self.classes)}
+            return [np.zeros((0, widths.get(name, 0)), np.float32) for name in names]
+        ordered = [rows[position] for position in range(len(rows))]
+        return [
+            np.stack([row[output] for row in ordered]).astype(np.float32)
+            for output in range(len(names))
+        ]
 
     def predict(self, paths: Sequence[str | Path], top: int = 1) -> list[Prediction]:
         """Classify image files.
@@ -226,17 +233,27 @@ class OnnxClassifier:
         Raises:
             DataError: A file is missing or is no image; the message names it.
         """
-        probabilities = self.probabilities(read_image(path) for path in paths)
-        best = np.argsort(-probabilities, axis=1, kind="stable")[:, : max(1, top)]
+        names = (PROBABILITIES, DISTANCE) if self.has_distance else (PROBABILITIES,)
+        outputs = self._collect((read_image(path) for path in paths), names)
         return [
-            Prediction(
-                str(path),
-                self.classes[order[0]],
-                float(row[order[0]]),
-                tuple((self.classes[i], float(row[i])) for i in order),
-            )
-            for path, row, order in zip(paths, probabilities, best, strict=True)
+            self._prediction(str(path), *answers, top=top)
+            for path, *answers in zip(paths, *outputs, strict=True)
         ]
+
+    def _prediction(
+        self, image: str, probabilities: np.ndarray, distance: np.ndarray | None = None, *, top: int
+    ) -> Prediction:
+        best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
+        away = None if distance is None else float(distance[0])
+        limit = self.metadata.thresholds.get("none_of_these", {}).get("distance")
+        return Prediction(
+            image,
+            self.classes[best[0]],
+            float(probabilities[best[0]]),
+            tuple((self.classes[i], float(probabilities[i])) for i in best),
+            distance=away,
+            known=None if away is None or limit is None else away <= limit,
+        )
 
 
 def _cores() -> int:

@@ -1,5 +1,6 @@
 """The exported graph against PyTorch: networks, sizes, modes, colours, metadata, refusals."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from graftline.agreement import check
-from graftline.errors import ConfigurationError, ParityError
+from graftline.errors import ConfigurationError, IntegrityError, ParityError
 from graftline.export_onnx import parity as proof
 from graftline.export_onnx.graph import compose_graph, content_digest, export_network, save_model
 from graftline.export_onnx.preprocessing_graph import preprocessing_graph
@@ -245,6 +246,45 @@ def test_file_states_what_it_is(exported):
     assert (stated.snapshot_id, stated.run_id, stated.opset) == ("snap", "run", 20)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert b"/graftline" not in path.read_bytes()  # no source paths of the machine that exported
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_distance_is_that_of_the_evaluation(networks, smaller, tmp_path, precision):
+    from graftline.class_means import ClassMeans, read_class_means
+    from graftline.evaluate.rejection import references
+
+    classifier, network = networks["timm/test_resnet"]
+    converted = {"fp32": network, **smaller[1]}[precision]
+    pixels = images([(40, 50)] * 12)
+    path = tmp_path / "plain.onnx"
+    save_model(compose_graph(converted, metadata_of(classifier), classifier), path)
+    assert not OnnxClassifier(path).has_distance
+    embeddings = OnnxClassifier(path).embeddings(pixels)
+    found = references(embeddings, np.arange(12) % 3, 3)
+    found.save(tmp_path)
+    means = read_class_means(tmp_path)
+    assert isinstance(means, ClassMeans)
+    stated = dataclasses.replace(
+        metadata_of(classifier), thresholds={"none_of_these": {"distance": 0.7}}
+    )
+    path = tmp_path / "model.onnx"
+    save_model(compose_graph(converted, stated, classifier, means), path)
+    for number, image in enumerate(pixels):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    answers = OnnxClassifier(path).predict([tmp_path / f"{n}.png" for n in range(12)])
+    expected = found.distances(embeddings).min(axis=1)
+    assert expected.min() < 0.7 < expected.max() + 0.3
+    assert np.allclose([answer.distance for answer in answers], expected, atol=1e-4)
+    assert [answer.known for answer in answers] == [bool(d <= 0.7) for d in expected]
+
+
+def test_damaged_class_means_are_told(tmp_path):
+    from graftline.class_means import CLASS_MEANS_FILE, read_class_means
+
+    assert read_class_means(tmp_path) is None
+    (tmp_path / CLASS_MEANS_FILE).write_bytes(b"none")
+    with pytest.raises(IntegrityError, match="class means"):
+        read_class_means(tmp_path)
 
 
 def test_two_exports_are_equal_but_for_the_run(make_classifier):

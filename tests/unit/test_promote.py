@@ -111,6 +111,9 @@ def test_first_model_is_registered_with_its_evidence_and_promoted(place, tmp_pat
         for path in found.iterdir()
         if path.name != "manifest.json"
     }
+    assert champion.tags["graftline.manifest_sha256"] == export_step.sha256(found / "manifest.json")
+    card_digest = export_step.sha256(found / "MODEL_CARD.md")
+    assert champion.tags["graftline.model_card_sha256"] == card_digest
     card = (found / "MODEL_CARD.md").read_text()
     for expected in ("cat", "Intended use", "Limits", "0.9000", exported[1].id, "It was measured."):
         assert expected in card

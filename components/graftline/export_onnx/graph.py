@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import onnx
 import torch
-from onnx import compose, helper
+from onnx import compose, helper, numpy_helper
 from torch import nn
 
+from graftline.class_means import ClassMeans
 from graftline.classifier import Classifier
 from graftline.errors import ConfigurationError
 from graftline.export_onnx.preprocessing_graph import OUTPUT as PIXELS
 from graftline.export_onnx.preprocessing_graph import preprocessing_graph
-from graftline.predict import EMBEDDING, INPUT, PROBABILITIES, ModelMetadata
+from graftline.predict import DISTANCE, EMBEDDING, INPUT, PROBABILITIES, ModelMetadata
 
 OPSETS = range(18, 25)  # 18 is the first with an antialiased Resize
 INLINE_BYTES = 2**31 - 2**24  # protobuf holds 2 GiB; what is larger keeps its weights beside it
@@ -70,7 +72,10 @@ def export_network(classifier: Classifier, opset: int) -> onnx.ModelProto:
 
 
 def compose_graph(
-    network: onnx.ModelProto, metadata: ModelMetadata, classifier: Classifier
+    network: onnx.ModelProto,
+    metadata: ModelMetadata,
+    classifier: Classifier,
+    class_means: ClassMeans | None = None,
 ) -> onnx.ModelProto:
     """Put the preprocessing before the network, and the metadata into the model.
 
@@ -78,6 +83,7 @@ def compose_graph(
         network: As :func:`export_network` made it, in any precision, with float32 input.
         metadata: What the file is to say about itself.
         classifier: The source of the preprocessing and the widths.
+        class_means: Adds the output ``distance``, for the threshold of "none of these".
     """
     before = preprocessing_graph(
         classifier.preprocessing, source=INPUT, opset=metadata.opset, ir_version=network.ir_version
@@ -86,10 +92,13 @@ def compose_graph(
     before = compose.add_prefix(before, "preprocessing/", rename_inputs=False, rename_outputs=False)
     model = compose.merge_models(before, network, io_map=[(PIXELS, PIXELS)], name="graftline")
     del model.graph.output[:]
-    widths = (
+    widths = [
         (PROBABILITIES, len(metadata.classes)),
         (EMBEDDING, classifier.backbone.spec.feature_dim),
-    )
+    ]
+    if class_means is not None:
+        _add_distance(model.graph, class_means)
+        widths.append((DISTANCE, 1))
     model.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", width])
         for name, width in widths
@@ -103,6 +112,40 @@ def compose_graph(
     model.doc_string = ""
     helper.set_model_props(model, metadata.to_properties())
     return model
+
+
+def _add_distance(graph: onnx.GraphProto, class_means: ClassMeans) -> None:
+    """Cosine distance of the centred embedding to the nearest class mean, (N, 1), in fp32."""
+    constants = {
+        "mean": class_means.mean.astype(np.float32),
+        "means": np.ascontiguousarray(class_means.means.T.astype(np.float32)),
+        "tiny": np.array(1e-12, np.float32),
+        "one": np.array(1, np.float32),
+        "axis": np.array([1], np.int64),
+    }
+    steps = (
+        ("Sub", (EMBEDDING, "mean"), "centred"),
+        ("ReduceL2", ("centred", "axis"), "length"),
+        ("Max", ("length", "tiny"), "positive"),
+        ("Div", ("centred", "positive"), "unit"),
+        ("MatMul", ("unit", "means"), "cosines"),
+        ("ReduceMax", ("cosines", "axis"), "nearest"),
+        ("Sub", ("one", "nearest"), DISTANCE),
+    )
+    ends = (EMBEDDING, DISTANCE)
+
+    def name(value: str) -> str:
+        return value if value in ends else f"{DISTANCE}/{value}"
+
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name(key)) for key, value in constants.items()
+    )
+    graph.node.extend(
+        helper.make_node(
+            operator, [*map(name, inputs)], [name(output)], name=f"node_{name(output)}"
+        )
+        for operator, inputs, output in steps
+    )
 
 
 def save_model(model: onnx.ModelProto, path: Path) -> None:

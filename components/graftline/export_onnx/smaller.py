@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from graftline.class_means import ClassMeans
 from graftline.classifier import Classifier
 from graftline.dataset import Snapshot, read_images
 from graftline.export_onnx.graph import compose_graph, save_model
@@ -55,6 +56,7 @@ def write_smaller(
     network: onnx.ModelProto,
     metadata: ModelMetadata,
     classifier: Classifier,
+    class_means: ClassMeans | None,
     snapshot: Snapshot,
     store: Store,
     folder: Path,
@@ -70,6 +72,7 @@ def write_smaller(
         network: The fp32 network.
         metadata: Of the fp32 file.
         classifier: What is exported.
+        class_means: For the output ``distance``.
         snapshot: Test images to measure on, training images to calibrate on.
         store: Where they are.
         folder: Where ``model.onnx`` is.
@@ -87,7 +90,7 @@ def write_smaller(
     accuracy_before = _accuracy(expected, snapshot)
     for attempt in candidates:
         trial = path.with_suffix(".trial")
-        save_model(compose_graph(attempt, stated, classifier), trial)
+        save_model(compose_graph(attempt, stated, classifier, class_means), trial)
         found = _answers(OnnxClassifier(trial), snapshot, store, precision)
         agreement = float((found.argmax(1) == expected.argmax(1)).mean()) if len(found) else 1.0
         accuracy = _accuracy(found, snapshot)

@@ -11,6 +11,7 @@ import numpy as np
 
 import graftline
 from graftline.agreement import MAX_DIFFERENCE, NAMED, Parity, check
+from graftline.class_means import read_class_means
 from graftline.classifier import Classifier, load_classifier
 from graftline.dataset import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
@@ -116,7 +117,8 @@ def run(
     network = export_network(classifier, opset)
     metadata = _metadata(classifier, opset, run_id)
     path = onnx_folder / MODEL_FILE
-    model = compose_graph(network, metadata, classifier)
+    class_means = read_class_means(classifier_folder)
+    model = compose_graph(network, metadata, classifier, class_means)
     content = content_digest(model, metadata)
     save_model(model, path)
     del model
@@ -134,6 +136,7 @@ def run(
             network=network,
             metadata=metadata,
             classifier=classifier,
+            class_means=class_means,
             snapshot=snapshot,
             store=place,
             folder=onnx_folder,

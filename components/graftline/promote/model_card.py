@@ -115,7 +115,8 @@ def _file(export: Mapping[str, Any], metadata: ModelMetadata) -> Iterator[str]:
         f"`model.onnx`, {export['bytes'] / 1e6:.1f} MB, opset {export['opset']}, sha256 "
         f"`{export['sha256']}`. In: `images`, uint8 (N, H, W, 3), RGB, any size. Out: "
         f"`probabilities` (N, {len(metadata.classes)}), calibrated (temperature "
-        f"{metadata.temperature:.3f}), and `embedding`."
+        f"{metadata.temperature:.3f}), `embedding`"
+        + (", and `distance` to the nearest class." if metadata.thresholds else ".")
     )
     yield (
         f"Compared with PyTorch on {parity['images']:,} test images: the same label on "
@@ -140,7 +141,11 @@ def _limits(snapshot: Snapshot, metadata: ModelMetadata) -> Iterator[str]:
     lines = [
         "- It knows the classes above and nothing else: an image of anything else gets one of "
         "them"
-        + (", unless the thresholds in the file are applied." if metadata.thresholds else "."),
+        + (
+            ", unless `distance` is held against the threshold in the file."
+            if metadata.thresholds
+            else "."
+        ),
         "- Its probabilities are calibrated for data like the validation split's; where the "
         "shares of the classes differ, they are off.",
         "- The figures hold for this source at that time; watch the `embedding` for drift.",

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
-from graftline.predict import EMBEDDING, INPUT, PROBABILITIES, OnnxClassifier
+from graftline.predict import DISTANCE, EMBEDDING, INPUT, PROBABILITIES, OnnxClassifier
 
 MODEL_FILE = "model.onnx"
 EXPORT_FILE = "export.json"
 MANIFEST_FILE = "manifest.json"
+CARD_FILE = "MODEL_CARD.md"
 EXPORT_SCHEMA_VERSION = 1
 MANIFEST_SCHEMA_VERSION = 1
 REQUIREMENTS = ("numpy", "onnxruntime")
@@ -72,7 +73,7 @@ def pack(folder: Path, onnx_folder: Path, evidence: Mapping[str, Path], card: st
     for name, source in evidence.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)
-    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     write_manifest(folder)
     return folder
 
@@ -92,6 +93,8 @@ def _save_mlflow(path: Path, folder: Path) -> None:
         TensorSpec(np.dtype(np.float32), (-1, probabilities.shape[1]), PROBABILITIES),
         TensorSpec(np.dtype(np.float32), (-1, embeddings.shape[1]), EMBEDDING),
     ]
+    if model.has_distance:
+        outputs.append(TensorSpec(np.dtype(np.float32), (-1, 1), DISTANCE))
     shutil.rmtree(folder, ignore_errors=True)
     mlflow.onnx.save_model(
         onnx.load(path),

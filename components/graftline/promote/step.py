@@ -13,7 +13,14 @@ from graftline.dataset import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, PromotionConflict
 from graftline.predict import ModelMetadata, OnnxClassifier
 from graftline.promote.model_card import model_card
-from graftline.promote.package import MODEL_FILE, pack, read_export
+from graftline.promote.package import (
+    CARD_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    file_digest,
+    pack,
+    read_export,
+)
 from graftline.registry import ALIAS, RegisteredVersion, Registry, open_registry
 from graftline.runtime import StepResult, message
 from graftline.store import Store, open_store
@@ -112,6 +119,10 @@ def run(
         )
         with tempfile.TemporaryDirectory() as temporary:
             folder = pack(Path(temporary) / "model", onnx_folder, evidence, card)
+            tags |= {
+                "manifest_sha256": file_digest(folder / MANIFEST_FILE),
+                "model_card_sha256": file_digest(folder / CARD_FILE),
+            }
             source = _upload(tracking_uri, tracking_run_id, folder, export["sha256"])
         message("registering %s", registered_model)
         version = registry.register(

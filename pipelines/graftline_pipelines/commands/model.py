@@ -54,7 +54,8 @@ def predict(
             failed.append({"image": str(path), "error": str(error)})
             continue
         best = [{"label": label, "probability": p} for label, p in answer.top]
-        answers.append({"image": str(path), **best[0], "top": best})
+        told = {"distance": answer.distance, "known": answer.known}
+        answers.append({"image": str(path), **best[0], "top": best, **told})
     if as_json:
         print(json.dumps({"predictions": answers, "failed": failed}))
     else:
@@ -69,7 +70,8 @@ def _show_predictions(answers: list[dict[str, Any]]) -> None:
     width = max((len(answer["image"]) for answer in answers), default=0)
     for answer in answers:
         told = ", ".join(f"{each['label']} {each['probability']:.4f}" for each in answer["top"])
-        print(f"{answer['image']:<{width}}  {told}")
+        doubt = "  (perhaps none of these)" if answer["known"] is False else ""
+        print(f"{answer['image']:<{width}}  {told}{doubt}")
 
 
 def verify(
