@@ -1,0 +1,145 @@
+"""SIGKILL and SIGTERM in the middle of an epoch: the next process ends with the same weights."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftline.backbones import build
+from graftline.fit_head.step import run as fit_head
+
+NAME, SIZE = "timm/test_resnet", 32
+SLOW = 0.15  # seconds a step takes at least, so that a signal meets the middle of an epoch
+
+# Trains in a process of its own. Each step is written to a file after it was done, so that the
+# test knows where a signal met it and where the next process went on.
+TRAINING = """
+import json, sys, time
+from pathlib import Path
+from graftline.fine_tune import loop
+from graftline.fine_tune.step import run
+
+options = json.loads(sys.argv[1])
+steps, pause = Path(options.pop("steps")), options.pop("pause")
+step = loop.Trainer._step
+
+def noted(self, images, rows):
+    step(self, images, rows)
+    with steps.open("a") as stream:
+        stream.write(f"{self.at.epoch} {self.at.step}\\n")
+    time.sleep(pause)
+
+loop.Trainer._step = noted
+paths = {k: Path(options.pop(k)) for k in
+         ("snapshot_folder", "probe_folder", "decision_file", "classifier_folder", "decision_out")}
+run(**paths, **options)
+"""
+
+
+class Training:
+    """Fine-tuning of the same probe on the same data, in a store of its own."""
+
+    def __init__(self, folder: Path, snapshot: Path, store: Path, name: str) -> None:
+        self.steps = folder / f"{name}.steps"
+        self.bundle = folder / name
+        self.store = folder / f"{name}-store"
+        subprocess.run(["cp", "-r", store, self.store], check=True)
+        self.options = {
+            "snapshot_folder": str(snapshot),
+            "probe_folder": str(folder / "probe"),
+            "decision_file": str(folder / "decision.json"),
+            "store": str(self.store),
+            "classifier_folder": str(self.bundle),
+            "decision_out": str(folder / f"{name}.json"),
+            "steps": str(self.steps),
+            "strategy": "scratch",  # is kept whatever its accuracy: its weights can be compared
+            "epochs": 3,
+            "batch_size": 8,
+            "learning_rate": 1e-3,
+            "flip": True,
+        }
+
+    def start(self, pause: float) -> subprocess.Popen[bytes]:
+        options = json.dumps({**self.options, "pause": pause})
+        return subprocess.Popen([sys.executable, "-c", TRAINING, options])
+
+    def finish(self) -> None:
+        assert self.start(0).wait(timeout=300) == 0
+
+    def done(self) -> list[tuple[int, int]]:
+        """(epoch, step) of every step that was done, by all processes."""
+        if not self.steps.exists():
+            return []
+        lines = [line.split() for line in self.steps.read_text().splitlines()]
+        return [(int(line[0]), int(line[1])) for line in lines if len(line) == 2]
+
+    def wait_for(self, epoch: int, step: int, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + 240
+        while (epoch, step) not in self.done():
+            assert process.poll() is None and time.monotonic() < until, self.done()
+            time.sleep(0.01)
+
+    def digest(self) -> str:
+        return hashlib.sha256((self.bundle / "weights.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def training(
+    make_snapshot: Callable[..., tuple[Path, str]],
+    make_features: Callable[..., Path],
+    tmp_path: Path,
+) -> Callable[[str], Training]:
+    snapshot, store = make_snapshot(20, 2)  # 24 training images: 3 steps an epoch
+    features = make_features(snapshot, build(NAME, weights="random", image_size=SIZE))
+    shared: dict[str, Any] = {"snapshot_folder": snapshot, "store": store, "backbone": NAME}
+    fit_head(
+        features_folder=features,
+        weights="random",
+        image_size=SIZE,
+        strategy="scratch",
+        classifier_folder=tmp_path / "probe",
+        decision_file=tmp_path / "decision.json",
+        probe={"c_grid": [0.01]},
+        **shared,
+    )
+    folder = Path(store.removeprefix("file://"))
+    return lambda name: Training(tmp_path, snapshot, folder, name)
+
+
+@pytest.mark.slow
+def test_killed_or_preempted_in_an_epoch_and_started_again_ends_with_the_same_weights(
+    training: Callable[[str], Training],
+) -> None:
+    whole = training("whole")
+    whole.finish()
+    assert len(whole.done()) == 9
+
+    killed = training("killed")
+    process = killed.start(SLOW)
+    killed.wait_for(1, 2, process)  # the second epoch's second step of three
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    before = len(killed.done())
+    assert before < 9 and not killed.bundle.exists()
+    killed.finish()
+    assert killed.done()[before] == (1, 1)  # from the checkpoint at the end of the first epoch
+    assert killed.digest() == whole.digest()
+
+    preempted = training("preempted")
+    process = preempted.start(SLOW)
+    preempted.wait_for(1, 1, process)
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    before = len(preempted.done())
+    preempted.finish()
+    assert len(preempted.done()) == 9  # no step was done twice: the state was saved at once
+    assert preempted.done()[before][0] == 1 and preempted.done()[before][1] > 1
+    assert preempted.digest() == whole.digest()
