@@ -117,6 +117,8 @@ class AutoSettings(Section):
     good_enough: Fraction = 0.97
     """Cross-validated accuracy of the probe from which fine-tuning is not tried: too little is
     left to gain."""
+    fewest_images_per_class: PositiveInt = 50
+    """Median images per class under which small and different data is not fine-tuned either."""
 
 
 class ProbeSettings(Section):
@@ -130,6 +132,9 @@ class ProbeSettings(Section):
     """Numbers of neighbours that are tried; k-NN measures similarity and is not promoted."""
     class_weight: Literal["none", "balanced"] = "none"
     """`balanced` weights images by the inverse frequency of their class."""
+    search_images: PositiveInt = 10_000
+    """Training images beyond which the grid is searched on a stratified sample of so many; the
+    chosen classifier is fitted on all."""
 
 
 class HeadSettings(Section):
