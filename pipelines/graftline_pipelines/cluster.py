@@ -260,16 +260,12 @@ class Cluster:
         return list(page.runs or [])
 
     def going(self, schedule_id: str) -> list[Any]:
-        """The runs that a schedule started and that have not ended."""
-        page = self.call(
-            "listing the schedule's runs",
-            self.client.list_runs,
-            page_size=PAGE,
-            sort_by="created_at desc",
-            namespace=self.namespace,
-            filter=equals("recurring_run_id", schedule_id),
-        )
-        return [run for run in page.runs or [] if run.state not in ENDED]
+        """The runs among the newest that a schedule started and that have not ended."""
+        return [
+            run
+            for run in self.runs(limit=PAGE)
+            if run.recurring_run_id == schedule_id and run.state not in ENDED
+        ]
 
     def stop(self, run_id: str) -> None:
         """Ask the server to end a run."""

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -88,9 +87,9 @@ def run_file(tmp_path: Path) -> Callable[..., Path]:
 _compiled: dict[tuple[str, str], bytes] = {}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compile each run file once for all tests of this folder; what is compiled is the same."""
+    """Compile each run file once for all tests; what is compiled is the same each time."""
     from graftline_pipelines import package
     from graftline_pipelines.compilation import compile_to
 
@@ -119,7 +118,7 @@ class Said:
 
 @pytest.fixture
 def graftline(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    _compile_once: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Said]:
     """Run the command line in this process, as `graftline ARGUMENTS`."""
     from graftline_pipelines import cli
@@ -137,10 +136,3 @@ def graftline(
         return Said(code, said.out, said.err)
 
     return run
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)

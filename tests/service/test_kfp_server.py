@@ -9,6 +9,7 @@ import kfp_server_api as api
 import pytest
 import yaml
 
+pytestmark = pytest.mark.filterwarnings("ignore:This client only works:FutureWarning")
 SPEC: dict[str, Any] = {
     "pipelineInfo": {"name": "hello"},
     "schemaVersion": "2.1.0",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from graftline.errors import ClusterError
-from graftline_pipelines import schedules
+from graftline_pipelines import reconciler, schedules
 from graftline_pipelines.cluster import Version, connect
 from graftline_pipelines.cron import next_times, parse
 
@@ -21,8 +21,8 @@ SERVICE = "/apis/v2beta1/recurringruns"
 @pytest.fixture(autouse=True)
 def _far_from_any_firing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests at 02:30 would wait, as they should."""
-    monkeypatch.setattr(schedules, "GUARD", timedelta(0))
-    monkeypatch.setattr(schedules, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(reconciler, "GUARD", timedelta(0))
+    monkeypatch.setattr(reconciler, "SETTLE_SECONDS", 0)
 
 
 def apply(graftline: Run, *arguments: object) -> Any:
@@ -155,17 +155,17 @@ def interrupt(kfp: Any, monkeypatch: pytest.MonkeyPatch, step: int, how: str, ol
     names = ["_make", "_switch", "_switch", "remove"]
     if how == "killed":
         seen = {"count": 0}
-        method = getattr(schedules.Reconciler, names[step])
+        method = getattr(reconciler.Reconciler, names[step])
         nth = {0: 1, 1: 1, 2: 2, 3: 1}[step]
 
         def killed(self: Any, *arguments: Any, **named: Any) -> Any:
             seen["count"] += 1
             if seen["count"] == nth:
-                monkeypatch.setattr(schedules.Reconciler, "_undo", lambda *a: None)
+                monkeypatch.setattr(reconciler.Reconciler, "_undo", lambda *a: None)
                 raise KeyboardInterrupt
             return method(self, *arguments, **named)
 
-        monkeypatch.setattr(schedules.Reconciler, names[step], killed)
+        monkeypatch.setattr(reconciler.Reconciler, names[step], killed)
         return
     prefix = [
         f"POST {SERVICE}",
@@ -189,7 +189,7 @@ def test_two_that_apply_at_once_leave_one(
     server = connect(kfp.url)
     (there,) = schedules.existing(server, "flowers")
     reference = one["pipeline_version_reference"]
-    schedules.Reconciler(server, print)._make(
+    reconciler.Reconciler(server, print)._make(
         on=True,
         display_name="flowers",
         description=there.raw.description,
@@ -236,8 +236,8 @@ def test_no_switching_while_it_may_fire(
     before: int,
     waits: bool,
 ) -> None:
-    monkeypatch.setattr(schedules, "GUARD", timedelta(seconds=30))
-    monkeypatch.setattr(schedules, "SETTLE_SECONDS", 15)
+    monkeypatch.setattr(reconciler, "GUARD", timedelta(seconds=30))
+    monkeypatch.setattr(reconciler, "SETTLE_SECONDS", 15)
     apply(graftline, run_file())
     server = connect(kfp.url)
     there = schedules.existing(server, "flowers")
@@ -247,7 +247,7 @@ def test_no_switching_while_it_may_fire(
     plan = schedules.plan(wish, there, there[0].version_id)
     version = Version(there[0].pipeline_id, there[0].version_id, "v", uploaded=False)
     said: list[str] = []
-    schedules.Reconciler(server, said.append, clock.sleep, clock).apply(plan, wish, version)
+    reconciler.Reconciler(server, said.append, clock.sleep, clock).apply(plan, wish, version)
     assert bool(clock.slept) == waits
     assert clock.now >= fires + timedelta(seconds=15) or not waits
     assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
@@ -299,7 +299,7 @@ def test_resume_makes_up_for_nothing(
     server = connect(kfp.url)
     (one,) = schedules.existing(server, "flowers")
     clock = Clock(datetime.now(UTC) + timedelta(days=3))
-    schedules.Reconciler(server, print, clock.sleep, clock).resume(one)
+    reconciler.Reconciler(server, print, clock.sleep, clock).resume(one)
     (left,) = kfp.table("recurringruns")
     assert left["recurring_run_id"] != one.schedule_id and left["mode"] == "ENABLE"
     # For the server, no time has passed since the new one was made, so nothing is due.
@@ -326,7 +326,7 @@ def test_list_shows_ours_only(kfp: Any, graftline: Run, run_file: Callable[..., 
     apply(graftline, run_file(name="cars", schedule={"cron": "0 0 6 * * MON"}))
     server = connect(kfp.url)
     somebody = schedules.existing(server)[0]
-    schedules.Reconciler(server, print)._make(
+    reconciler.Reconciler(server, print)._make(
         on=True,
         display_name="flowers",
         description="made in the UI",
@@ -434,10 +434,10 @@ def test_many_schedules_over_several_pages(
 ) -> None:
     from graftline_pipelines import cluster
 
-    monkeypatch.setattr(cluster, "PAGE", 2)
-    for number in range(5):
+    monkeypatch.setattr(cluster, "PAGE", 1)
+    for number in range(3):
         apply(graftline, run_file(name=f"flowers-{number}"))
-    assert len(graftline("schedule", "list", "--json").json) == 5
+    assert len(graftline("schedule", "list", "--json").json) == 3
 
 
 def test_a_description_that_somebody_edited_is_not_ours(kfp: Any, graftline: Run) -> None:

@@ -201,9 +201,9 @@ def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any
 
 
 def _reconciler(server: Any, console: Any) -> Any:
-    from graftline_pipelines import schedules
+    from graftline_pipelines.reconciler import Reconciler
 
-    return schedules.Reconciler(server, lambda text: console.print(text, highlight=False))
+    return Reconciler(server, lambda text: console.print(text, highlight=False))
 
 
 def _show_plan(todo: Any, wish: Any, console: Any, *, dry_run: bool) -> None:
