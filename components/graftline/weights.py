@@ -176,7 +176,7 @@ def _adapted(
 ) -> dict[str, Tensor]:
     """The checkpoint under the network's names, position embeddings at the network's size."""
     found = _strip_prefix(dict(state), set(wanted))
-    if not _fits(found, wanted):
+    if not _fits(found, wanted) or found.keys() - wanted.keys():
         # A filter fails on what is not in a form that the library knows; the differences are
         # named by the caller.
         with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):

@@ -4,7 +4,6 @@ import functools
 import hashlib
 import json
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -115,7 +114,7 @@ def test_a_checkpoint_with_code_is_refused_unrun_and_what_it_calls_is_named(tmp_
     assert not mark.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04.", b"PK\x03\x04 cut short", b"{}"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x02.", b"PK\x03\x04 cut short", b"{}"])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     path = tmp_path / "w.pth"
     path.write_bytes(content)
@@ -406,5 +405,4 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
     before = torch.get_rng_state()
     first = build(NAME, weights="random")
     assert torch.equal(torch.get_rng_state(), before)
-    time.sleep(0)
     assert build(NAME, pretrained=False).weights_digest == first.weights_digest
