@@ -33,8 +33,8 @@ STOP = -1  # in place of a free slot
 
 # A large JPEG is decoded at 1/2, 1/4 or 1/8 where its shorter side still has this many pixels for
 # one of the resize. From there on the resize hides how the reduction was done: features keep a
-# cosine of 0.9998 with those of the full image, and a photograph of 12 megapixels is read three
-# times as fast. Smaller photographs are decoded in full.
+# cosine of 0.9997 with those of the full photograph, and one of 12 megapixels is read in a quarter
+# of the time. Smaller photographs are decoded in full.
 OVERSAMPLING = 2.5
 
 

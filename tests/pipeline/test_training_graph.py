@@ -1,6 +1,7 @@
 """The training graph, whole, under KFP's local runner: real images, weights, MLflow and ONNX."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -51,7 +52,7 @@ def test_probe_is_promoted_and_a_second_run_extracts_and_promotes_nothing(
     assert first["classes"] == ["0", "1", "2", "3"]
     assert first["strategy"] == "probe"
     assert (first["extracted"], first["reused"]) == (80, 0)
-    assert first["test"]["accuracy"] > 0.9
+    assert first["test"]["accuracy"] > 0.8  # of about a dozen images
     low, high = first["test"]["accuracy_ci"]
     assert low <= first["test"]["accuracy"] <= high
     assert first["verdict"]["promote"] and first["verdict"]["reasons"]
@@ -125,16 +126,26 @@ def test_fan_out_gives_the_features_of_one_worker(
     result, _ = run_graftline(run_file, "--json")
     assert (result["extracted"], result["reused"]) == (300, 0)
     assert {"plan_extraction", "extract_share_0", "extract_share_1"} <= set(result["seconds"])
-    by_two = {path: path.read_bytes() for path in tmp_path.rglob("features.npy")}
-    assert by_two
+    by_two = {path.read_bytes() for path in tmp_path.rglob("features.npy")}
+    assert len(by_two) == 1
 
-    alone = {**run_file, "extract": {"workers": 1, "engine": "onnxruntime"}}
-    result, _ = run_graftline({**alone, "store": str(tmp_path / "another-store")}, "--json")
-    assert (result["extracted"], result["reused"]) == (300, 0)
-    assert "plan_extraction" not in result["seconds"]
-    by_one = [path for path in tmp_path.rglob("features.npy") if path not in by_two]
-    assert by_one
-    assert {path.read_bytes() for path in by_one} == set(by_two.values())
+    from graftline.extract_features.step import run
+
+    snapshot = next(path.parent for path in tmp_path.rglob("snapshot.json"))
+    shutil.copytree(
+        tmp_path / "store", tmp_path / "other", ignore=shutil.ignore_patterns("features")
+    )
+    alone = run(
+        snapshot_folder=snapshot,
+        store=str(tmp_path / "other"),
+        features_folder=tmp_path / "alone",
+        backbone=BACKBONE,
+        weights="random",
+        image_size=32,
+        engine="onnxruntime",
+    )
+    assert (alone.extracted, alone.reused) == (300, 0)
+    assert {(tmp_path / "alone" / "features.npy").read_bytes()} == by_two
 
 
 def test_failing_step_is_shown_with_its_error_name_and_log(
