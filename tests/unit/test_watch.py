@@ -291,6 +291,54 @@ def test_enough_new_images_start_training_without_a_look_at_them(setting: Settin
     assert result.drift is None
 
 
+@pytest.mark.parametrize("damage", ["older", "cut", "gone"])
+def test_a_champions_snapshot_that_cannot_be_read_starts_training(
+    setting: Setting, damage: str
+) -> None:
+    """Else no look would ever end well again after an upgrade, and nobody would train."""
+    setting.train(promote=True)
+    (head,) = (Path(setting.store) / "snapshots").rglob("snapshot.json")
+    if damage == "older":
+        head.write_text(json.dumps({**json.loads(head.read_text()), "schema_version": 0}))
+    elif damage == "cut":
+        head.write_bytes(head.read_bytes()[:20])
+    else:
+        head.unlink()
+    result = setting.look()
+    assert result.start
+    assert result.reasons[0].startswith("The champion's snapshot ")
+    assert "nothing to compare with" in result.reasons[0]
+
+
+def test_a_look_at_a_bucket_lists_it_and_fetches_no_image(
+    setting: Setting, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The objects are archived after the training: the server refuses to hand out a single one."""
+    import boto3
+    from botocore.exceptions import ClientError
+
+    client, bucket = boto3.client("s3"), s3_bucket.removeprefix("s3://")
+    keys = []
+    for path in sorted(setting.source.rglob("*.png")):
+        keys.append(f"images/{path.parent.name}/{path.name}")
+        client.upload_file(str(path), bucket, keys[-1])
+    in_bucket = replace(setting, source=f"{s3_bucket}/images")
+    in_bucket.train(promote=True)
+    for key in keys:
+        copied = {"Bucket": bucket, "Key": key}
+        client.copy_object(**copied, CopySource=copied, StorageClass="GLACIER")
+    with pytest.raises(ClientError, match="InvalidObjectState"):
+        client.get_object(Bucket=bucket, Key=keys[0])
+    result = in_bucket.look()
+    assert not result.start
+    assert result.reasons == ["Nothing changed since the champion was trained."]
+    assert result.changes["unchanged"] == len(keys)
+    client.put_object(Bucket=bucket, Key="images/3/new.png", Body=b"not even an image")
+    client.delete_object(Bucket=bucket, Key=keys[0])
+    again = in_bucket.look(when={"new_images": 1})
+    assert again.start and (again.changes["new"], again.changes["removed"]) == (1, 1)
+
+
 def test_few_new_images_that_look_the_same_do_not(setting: Setting) -> None:
     setting.train(promote=True)
     setting.add(25)

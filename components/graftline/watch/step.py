@@ -17,7 +17,14 @@ import numpy as np
 
 import graftline
 from graftline.dataset import Snapshot, fetch_snapshot, read_images
-from graftline.errors import DataError, StoreError, StoreNotFound, TrackingError
+from graftline.errors import (
+    DataError,
+    IntegrityError,
+    SchemaVersionError,
+    StoreError,
+    StoreNotFound,
+    TrackingError,
+)
 from graftline.file_store import write_whole
 from graftline.pixels import decode
 from graftline.predict import OnnxClassifier
@@ -143,11 +150,15 @@ def run(
         rules = [Rule("first", True, f"{registered_model} has no champion yet.")]
     else:
         with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
-            snapshot = _snapshot(champion, open_store(store), Path(folder))
+            missing = "is not in the store"
+            try:
+                snapshot = _snapshot(champion, open_store(store), Path(folder))
+            except (DataError, IntegrityError, SchemaVersionError) as error:
+                snapshot, missing = None, f"cannot be read ({error.what.rstrip('.')})"
             if snapshot is None:
                 look = _Look(Found(0, 0, 0, 0), None, _about(champion, registry))
-                missing = "The champion's snapshot is not in the store: nothing to compare with."
-                rules = [Rule("first", True, missing)]
+                why = f"The champion's snapshot {missing}: nothing to compare with."
+                rules = [Rule("first", True, why)]
             else:
                 look = _look(listed, champion, snapshot, registry, when, sample, seed)
                 rules = judge(when, look.found)
@@ -340,7 +351,10 @@ def _refused_before(
         return None
     version = RegisteredVersion(name, str(newest.version), newest.run_id or "", tags, tracking_uri)
     with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
-        snapshot = _snapshot(version, store, Path(folder))
+        try:
+            snapshot = _snapshot(version, store, Path(folder))
+        except (DataError, IntegrityError, SchemaVersionError):
+            return None
         if snapshot is None or compare(listed, snapshot):
             return None
     return (
