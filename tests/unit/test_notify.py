@@ -13,6 +13,9 @@ import pytest
 
 from graftline.news import read_news, write_news
 from graftline.notify.step import URL_VARIABLE, NotifyResult, compose, run
+from graftline.registry import open_registry
+from graftline.store import open_store
+from graftline.tracking import start_run
 
 
 class Webhook:
@@ -86,6 +89,27 @@ def test_tells_who_is_champion_after_a_training(webhook: Webhook, tell, tmp_path
     assert text.splitlines() == [
         "• digits has no champion: the new model was not good enough.",
         "• 9 new images.",
+    ]
+
+
+def test_tells_whether_the_new_model_won(
+    webhook: Webhook, tell, tmp_path: Path, mlflow_sqlite: str
+) -> None:
+    store, registry = open_store(str(tmp_path / "store")), open_registry(mlflow_sqlite)
+    write_news(store.uri, "digits", True, ["9 new images."])
+    for won in (True, False):
+        run_id = start_run(mlflow_sqlite, "digits", "a run")
+        tags = {"onnx_sha256": run_id, "content_sha256": run_id, "store": store.uri}
+        version = registry.register(
+            "digits", run_id=run_id, source=tmp_path.as_uri(), tags=tags, store=store
+        )
+        if won:
+            registry.promote(version, compared_with=None, verdict=run_id, store=store)
+        assert tell(webhook.url).sent
+    said = [body["attachments"][0]["text"].splitlines()[0] for body in webhook.bodies]
+    assert said == [
+        "• The champion of digits is version 1.",
+        "• Version 2 of digits is not better: version 1 stays champion.",
     ]
 
 

@@ -17,6 +17,7 @@ from graftline.errors import GraftlineError
 from graftline.news import read_news
 from graftline.registry import open_registry
 from graftline.runtime import StepResult, message
+from graftline.tracking import connect, told
 
 URL_VARIABLE = "GRAFTLINE_WEBHOOK_URL"
 TIMEOUT_SECONDS = 5.0  # without a byte
@@ -169,9 +170,17 @@ def _status(url: str, body: str) -> int | str:
 
 
 def _champion(tracking_uri: str, name: str) -> str:
+    """Who is champion after the training, and whether the new model became it."""
     champion = open_registry(tracking_uri).champion(name)
     if champion is None:
         return f"{name} has no champion: the new model was not good enough."
+    with told(tracking_uri, f"the versions of {name}"):
+        found = connect(tracking_uri).search_model_versions(f"name = '{name}'")
+    newest = max((int(version.version) for version in found), default=int(champion.version))
+    if newest > int(champion.version):
+        return (
+            f"Version {newest} of {name} is not better: version {champion.version} stays champion."
+        )
     return f"The champion of {name} is version {champion.version}."
 
 
