@@ -55,10 +55,12 @@ def connect(host: str | None, namespace: str | None = None) -> "Cluster":
                 fix="Set `cluster.namespace` in the run file to your profile's namespace, or give "
                 "--namespace to a command that takes no run file.",
             )
+    if not health.get("multi_user"):
+        namespace = None  # all is in the server's own
     version = str(health.get("tag_name") or "unknown")
     return Cluster(
         host=address,
-        namespace=namespace if health.get("multi_user") else None,
+        namespace=namespace,
         version=version,
         notes=tuple(version_notes(address, version)),
         client=open_client(address, login, namespace),

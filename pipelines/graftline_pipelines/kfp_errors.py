@@ -123,7 +123,7 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
     reason = re.search(
         r"(Name or service not known|nodename nor servname|Temporary failure in "
         r"name resolution|Connection refused|timed out|CERTIFICATE_VERIFY_FAILED|"
-        r"No route to host|Connection reset|Network is unreachable)",
+        r"WRONG_VERSION_NUMBER|No route to host|Connection reset|Network is unreachable)",
         text,
     )
     fix = (
@@ -133,6 +133,12 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
     )
     if reason and reason[1] == "CERTIFICATE_VERIFY_FAILED":
         fix = "Name the file of the certificate authority in GRAFTLINE_KFP_CA."
+    if reason and reason[1] == "WRONG_VERSION_NUMBER":
+        return ClusterUnreachable(
+            f"{host} does not answer.",
+            why="What listens there speaks no TLS.",
+            fix=f"Write {host.replace('https://', 'http://')}, as for a port-forward.",
+        )
     return ClusterUnreachable(
         f"{host} does not answer.", why=reason[1] if reason else text[:300] or None, fix=fix
     )

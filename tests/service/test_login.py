@@ -133,6 +133,11 @@ def test_nobody_listens(graftline: Run, kfp: Any) -> None:
     assert said.code == 1 and "does not answer" in said.err and "Connection refused" in said.err
 
 
+def test_https_where_http_is_spoken(graftline: Run, kfp: Any) -> None:
+    said = graftline("runs", "--host", kfp.url.replace("http://", "https://"))
+    assert said.code == 1 and "speaks no TLS" in said.err and f"Write {kfp.url}" in said.err
+
+
 def test_no_such_host(graftline: Run, kfp: Any) -> None:
     said = graftline("runs", "--host", "http://kubeflow.invalid")
     assert said.code == 1 and "http://kubeflow.invalid does not answer" in said.err
@@ -231,3 +236,5 @@ def test_one_user_ignores_the_namespace(
 ) -> None:
     done = graftline("submit", run_file(cluster={"namespace": "graftline"}), "--no-registry")
     assert done.code == 0 and kfp.table("pipelines")[0]["namespace"] == ""
+    assert graftline("runs", "--namespace", "graftline").code == 0
+    assert not [line for line in kfp.requests() if "namespace=graftline" in line]
