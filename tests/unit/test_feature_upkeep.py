@@ -96,9 +96,9 @@ def test_ls_shows_what_is_stored_under_which_backbone(place):
     done = command("ls", "--store", place.uri)
     assert done.exit_code == 0, done.output
     header, cnn, vit = done.stdout.splitlines()
-    assert header.split()[:3] == ["Backbone", "Size", "Precision"]
+    assert header.split()[:3] == ["Backbone", "Input", "Precision"]
     assert cnn.split()[:6] == ["timm/resnet18", "224", "px", "fp32", "1,250", "2"]
-    assert "none" in cnn and cnn.rstrip().endswith(CNN)
+    assert "none known" in cnn and cnn.rstrip().endswith(CNN)
     assert vit.split()[0] == "timm/vit_tiny_patch16_224"
     rows = json.loads(command("ls", "--store", place.uri, "--json").stdout)
     assert [(row["fingerprint"], row["images"], row["parts"]) for row in rows] == [

@@ -31,7 +31,7 @@ def list_features(
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has room for whole names
     if found:
-        console.print(_table(found))
+        console.print(_table(found, check))
         _show_damaged(found, console)
     else:
         console.print(f"No features are stored in {store}.", soft_wrap=True)
@@ -80,11 +80,11 @@ def collect(
         print(json.dumps({"removed": yes, "features": found}))
 
 
-def _table(found: list[Any]) -> Any:
+def _table(found: list[Any], checked: bool) -> Any:
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("Backbone", "Size", "Precision", "Images", "Parts", "Stored", "Damaged"):
+    for column in ("Backbone", "Input", "Precision", "Images", "Parts", "Stored", "Damaged"):
         left = column in ("Backbone", "Precision")
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     table.add_column("Fingerprint", overflow="fold")
@@ -96,7 +96,7 @@ def _table(found: list[Any]) -> Any:
             f"{one.images:,}",
             f"{one.parts:,}",
             _size(one.bytes),
-            str(len(one.damaged)) if one.damaged else "none",
+            str(len(one.damaged)) if one.damaged else "none" if checked else "none known",
             one.fingerprint,
         )
     return table
