@@ -12,8 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import ConfigurationError
-from graftline_pipelines.kfp_errors import AlreadyOnServer, NotOnServer, told, unreachable
+from graftline.errors import ClusterError, ConfigurationError
+from graftline_pipelines.kfp_errors import (
+    AlreadyOnServer,
+    ClusterUnreachable,
+    NotOnServer,
+    told,
+    unreachable,
+)
 from graftline_pipelines.login import (
     CA_VARIABLE,
     CONNECT_SECONDS,
@@ -127,8 +133,12 @@ class Cluster:
 
     def experiment(self, name: str) -> str:
         """The id of an experiment, which is made where it is missing."""
+        asked = {"name": name, "namespace": self.namespace}
         doing = f"making the experiment {name!r}"
-        made = self.call(doing, self.client.create_experiment, name=name, namespace=self.namespace)
+        try:
+            made = self.call(doing, self.client.create_experiment, **asked)
+        except AlreadyOnServer:  # somebody was quicker: now it is found
+            made = self.call(doing, self.client.create_experiment, **asked)
         return str(made.experiment_id)
 
     def pipeline(self, name: str) -> str | None:
@@ -217,7 +227,14 @@ class Cluster:
             service_account=service_account,
         )
         service = self.client._run_api.run_service_create_run
-        return str(self.call(f"the run {run_name!r}", service, run=body).run_id)
+        try:
+            return str(self.call(f"the run {run_name!r}", service, run=body).run_id)
+        except ClusterUnreachable:  # it may have started all the same: its answer was lost
+            with contextlib.suppress(ClusterError):
+                for run in self.runs(limit=PAGE):
+                    if run.display_name == run_name:
+                        return str(run.run_id)
+            raise
 
     def run(self, run_id: str) -> Any:
         """A run as the server has it.

@@ -80,6 +80,28 @@ def test_an_upload_that_somebody_else_was_quicker_with(
     assert not again.json["uploaded"] and len(kfp.requests(UPLOAD)) == 2
 
 
+def test_an_experiment_that_somebody_else_was_quicker_with(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    submit(graftline, run_file())
+    kfp.control("settings", hidden_once=["GET /apis/v2beta1/experiments"])
+    assert submit(graftline, run_file()).code == 0
+    assert len(kfp.table("experiments")) == 1
+
+
+def test_a_run_whose_answer_is_lost_is_not_started_twice(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    kfp.control("settings", fail={"POST /apis/v2beta1/runs": "drop"})
+    done = submit(graftline, run_file(), "--json")
+    assert done.code == 0, done.err
+    (run,) = kfp.table("runs")
+    assert done.json["run_id"] == run["run_id"]
+    kfp.control("settings", fail={"POST /apis/v2beta1/runs": 503})
+    refused = submit(graftline, run_file())
+    assert refused.code == 1 and "no server behind it" in refused.err
+
+
 def test_what_is_sent_carries_the_service_account_and_no_parameters(
     kfp: Any, graftline: Run, run_file: Callable[..., Path]
 ) -> None:
