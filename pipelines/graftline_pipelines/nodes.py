@@ -41,6 +41,8 @@ def read_nodes(context: str | None) -> list[Node]:
                 kubernetes.config.new_client_from_config(context=context)
             )
     except kubernetes.config.ConfigException as error:
+        if context is None:  # a pod without a token
+            raise ClusterError("The nodes cannot be listed.", why=str(error).rstrip(".")) from None
         raise ConfigurationError(
             f"--kube-context: {context!r} cannot be used",
             why=str(error),

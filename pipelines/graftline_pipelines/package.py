@@ -225,7 +225,8 @@ def image_problems(images: tuple[str, ...], *, require_digest: bool) -> list[str
         elif require_digest:
             problems.append(
                 f"image {image} is named by a tag, and `images.require_digest` is set. Set "
-                "`images.tag` to its digest: docker buildx imagetools inspect prints it."
+                "`images.tag`, or for graftline-gpu `images.gpu_tag`, to its digest: `make images` "
+                "with PUSH=1 prints both."
             )
     return problems
 

@@ -432,3 +432,15 @@ def test_a_pool_that_the_graph_does_not_use_is_not_missed(
 ) -> None:
     said = submit(graftline, run_file(**GPU_POOL), "--kube-context", "mine")  # strategy: probe
     assert said.code == 0, said.err
+
+
+def test_a_pod_that_may_not_see_nodes_submits_all_the_same(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pod of a trigger, which has no token for Kubernetes."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    said = submit(graftline, run_file())
+    assert said.code == 0, said.err
+    assert "the pools were not compared with the cluster's nodes" in said.out
+    assert graftline("trigger", run_file()).code == 0
