@@ -108,9 +108,7 @@ class Paired:
         scale = self.effective / self.n if self.n else 0.0
         if not self.n:
             return 0.0
-        return float(
-            score_statistic(self.gained * scale, self.lost * scale, self.effective, difference)
-        )
+        return score_statistic(self.gained * scale, self.lost * scale, self.effective, difference)
 
 
 def decide(evidence: Evidence, rules: GateRules, seed: int = 0) -> list[GateTest]:
