@@ -157,7 +157,9 @@ def test_parameters(changed: Callable[..., Package], given: dict[str, Any], said
 
 def test_parameters_that_fit(changed: Callable[..., Package]) -> None:
     root = {"inputDefinitions": {"parameters": PARAMETERS}}
-    check(changed(root=root), settings(), {"source": "x", "count": 4, "on": True, "more": {}})
+    check(
+        changed(root=root), settings(), {"source": "s3://b/x", "count": 4, "on": True, "more": {}}
+    )
 
 
 @pytest.mark.parametrize(
