@@ -126,9 +126,10 @@ def run(
     else:
         matrix = create_matrix(features_folder, len(snapshot), answer.dim)
         features.load(index, matrix, filled)
-    missing = snapshot.storage_order(np.flatnonzero(~filled))
+    missing = np.flatnonzero(~filled)
     rate = 0.0
     if len(missing):
+        missing = snapshot.storage_order(missing)
         rate = _extract(snapshot, missing, ids, features, network, matrix)
         filled[missing] = True
         features.compact()
