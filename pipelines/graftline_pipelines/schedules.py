@@ -197,9 +197,12 @@ def plan(
 
 def _fires(there: list[Existing]) -> bool:
     """Whether the schedule is meant to fire; not, if somebody paused it."""
+    last = there[-1]
+    if last.content.get("enabled") is False:
+        return True  # the run file had switched it off, nobody paused it
     if len(there) == 1:
-        return there[0].enabled
-    return any(one.enabled for one in there) or there[-1].fires_finally
+        return last.enabled
+    return any(one.enabled for one in there) or last.fires_finally
 
 
 def _would_fire_at_once(one: Existing, now: datetime) -> bool:

@@ -316,8 +316,10 @@ def test_switched_off_in_the_run_file(
     assert "switched off in the run file" in graftline("schedule", "list").out
     assert apply(graftline, run_file(schedule=schedule))["action"] == "leave"
     on = apply(graftline, run_file())
-    assert on["action"] == "replace", on
-    assert len(kfp.table("recurringruns")) == 1
+    assert on["action"] == "replace" and on["fires"]
+    assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
+    graftline("schedule", "pause", "flowers")
+    assert not apply(graftline, run_file(schedule=schedule))["fires"]
 
 
 def test_list_shows_ours_only(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
