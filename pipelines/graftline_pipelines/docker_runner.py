@@ -24,8 +24,10 @@ from graftline_pipelines.pool_settings import IMAGE_USER
 from graftline_pipelines.pools import StepName, pool_of
 from graftline_pipelines.settings import RunSettings
 
+# What a library of numbers is told decides the last bits of results: OMP to KMP.
 PASSED_ON = re.compile(
-    r"(AWS|MLFLOW|GRAFTLINE|OMP|HF)_[A-Z0-9_]+|TQDM_DISABLE|(?i:(HTTPS?|ALL|NO)_PROXY)"
+    r"(AWS|MLFLOW|GRAFTLINE|HF|OMP|OPENBLAS|MKL|KMP)_[A-Z0-9_]+|TQDM_DISABLE"
+    r"|(?i:(HTTPS?|ALL|NO)_PROXY)"
 )
 LOCAL_HOSTS = re.compile(r"https?://(localhost|127\.0\.0\.1|\[::1\])([:/]|$)")
 AWS_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE")  # not in there: keys are resolved
