@@ -45,6 +45,10 @@ def violations(document: dict[str, Any]) -> list[str]:
             condition = task.get("triggerPolicy", {}).get("condition", "")
             if re.search(r"""['"][^'"]*['"]""", re.sub(r"inputs\.\S+?\['[^']+'\]", "", condition)):
                 found.append(f"{task_name}: a condition on text: {condition}")
+            for key, value in task.get("inputs", {}).get("parameters", {}).items():
+                told = value.get("taskOutputParameter", {}).get("outputParameterKey", "Output")
+                if key in condition and told != "Output":  # the local runner takes it for false
+                    found.append(f"{task_name}: a condition beside a task with several outputs")
             if "parameterIterator" in task and name.startswith("comp-exit-handler"):
                 found.append(f"{task_name}: a loop inside an exit handler")
             if "artifactIterator" in task:
@@ -108,7 +112,11 @@ def test_a_violation_is_found(tmp_path: Path) -> None:
     root = document["root"]["dag"]["tasks"]
     root["ingest"].setdefault("cachingOptions", {})["enableCache"] = True
     root["ingest"]["triggerPolicy"] = {"condition": "inputs.parameter_values['x'] == 'text'"}
-    assert len(violations(document)) == 2
+    beside = {"taskOutputParameter": {"producerTask": "ingest", "outputParameterKey": "x"}}
+    root["fit-head"]["inputs"]["parameters"]["pipelinechannel--ingest-x"] = beside
+    condition = "inputs.parameter_values['pipelinechannel--ingest-x'] == true"
+    root["fit-head"]["triggerPolicy"] = {"condition": condition}
+    assert len(violations(document)) == 3
 
 
 def test_nothing_secret_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
