@@ -103,7 +103,9 @@ def test_killed_at_any_system_call_that_changes_the_store_nothing_stored_is_lost
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-@pytest.mark.parametrize("fault", ["error=ENOSPC", "error=EIO"])
+@pytest.mark.parametrize(
+    "fault", ["error=ENOSPC", pytest.param("error=EIO", marks=pytest.mark.slow)]
+)
 def test_a_disk_that_fails_stops_the_writer_and_leaves_what_was_stored(tmp_path, fault):
     failed = 0
     for when in (4, 14):

@@ -11,7 +11,7 @@ import pytest
 
 from graftline.errors import DataError, SchemaVersionError
 from graftline.feature_parts import IdIndex, encode_part
-from graftline.feature_store import SMALL_PARTS, FeatureStore
+from graftline.feature_store import READERS, SMALL_PARTS, FeatureStore
 from graftline.store import open_store
 
 DIM = 4
@@ -286,6 +286,17 @@ def test_checking_reads_every_part_and_changes_nothing(features):
     assert len(found) == 2
     assert [bad for bad, reason in found.items() if reason is not None] == [key]
     assert bytes_of(features.store) == before
+
+
+def test_parts_are_read_a_few_ahead_whatever_their_number(features, monkeypatch):
+    """Memory is bounded by the size of a few parts, not by how many there are."""
+    for number in range(20):
+        write(features, [number])
+    read, plain = [], features.store.read
+    monkeypatch.setattr(features.store, "read", lambda key: (read.append(key), plain(key))[1])
+    for consumed, _ in enumerate(features._each(features.parts(), vectors=True)):
+        assert len(read) <= consumed + READERS
+    assert len(read) == 20
 
 
 def test_strangers_among_the_parts_are_left_alone(features):

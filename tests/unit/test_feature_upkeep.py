@@ -173,6 +173,7 @@ def test_gc_removes_what_no_kept_snapshot_uses_and_nothing_else(place, tmp_path)
     assert (found[CNN]["images"], found[CNN]["kept"]) == (15, 10)
     assert list(place.list(f"features/{VIT}/")) == []  # nothing of it was used
     assert [part for part in FeatureStore(place, CNN).parts() if part in whole]  # not rewritten
+    assert FeatureStore(place, CNN).description()["name"] == "timm/resnet18"
     again = command("gc", "--store", place.uri, "--yes")
     assert "nothing to remove" in again.stdout
 
