@@ -1,5 +1,6 @@
 """Schedules that reconcile: never none, never two that fire, wherever it is interrupted."""
 
+import itertools
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -124,24 +125,22 @@ def test_interrupted_at_each_step_and_repaired_by_the_next_apply(
     kfp: Any,
     graftline: Run,
     run_file: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
     step: int,
     how: str,
 ) -> None:
     old = apply(graftline, run_file())["schedule_id"]
     changed = ("--set", "schedule.cron=0 0 4 * * *")
-    interrupt(kfp, monkeypatch, step, how, old)
-    done = graftline("schedule", "apply", run_file(), *changed, "--no-registry")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt(kfp, patch, step, how, old)
+        done = graftline("schedule", "apply", run_file(), *changed, "--no-registry")
     # A client that asks again, and finds it gone, is content.
     assert (done.code != 0) == ((step, how) != (3, "answer lost")), "it must be seen"
-    monkeypatch.undo()
-    kfp.control("settings", fail={})
+    kfp.control("settings", fail={}, fail_after={})
     left = kfp.table("recurringruns")
     assert 1 <= len(left) <= 2, "never none"
     assert len(firing(kfp)) <= 1, "never two that fire"
     if how == "refused":
         assert len(firing(kfp)) == 1, "what was switched off is switched on again"
-    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp.url)
     repaired = apply(graftline, run_file(), *changed)
     assert repaired["action"] in ("finish", "replace", "leave")
     (one,) = kfp.table("recurringruns")
@@ -150,34 +149,27 @@ def test_interrupted_at_each_step_and_repaired_by_the_next_apply(
     assert apply(graftline, run_file(), *changed)["action"] == "leave"
 
 
-def interrupt(kfp: Any, monkeypatch: pytest.MonkeyPatch, step: int, how: str, old: str) -> None:
+def interrupt(kfp: Any, patch: pytest.MonkeyPatch, step: int, how: str, old: str) -> None:
     """Let one step of the replacement fail: by the server, on the way back, or by a kill."""
     names = ["_make", "_switch", "_switch", "remove"]
     if how == "killed":
-        seen = {"count": 0}
         method = getattr(reconciler.Reconciler, names[step])
-        nth = {0: 1, 1: 1, 2: 2, 3: 1}[step]
+        calls = itertools.count(1)
+        last = 2 if step == 2 else 1  # the second switch is the third step
 
         def killed(self: Any, *arguments: Any, **named: Any) -> Any:
-            seen["count"] += 1
-            if seen["count"] == nth:
-                monkeypatch.setattr(reconciler.Reconciler, "_undo", lambda *a: None)
+            if next(calls) == last:
+                patch.setattr(reconciler.Reconciler, "_undo", lambda *a: None)
                 raise KeyboardInterrupt
             return method(self, *arguments, **named)
 
-        monkeypatch.setattr(reconciler.Reconciler, names[step], killed)
+        patch.setattr(reconciler.Reconciler, names[step], killed)
         return
-    prefix = [
-        f"POST {SERVICE}",
-        f"POST {SERVICE}/{old}:disable",
-        "",
-        f"DELETE {SERVICE}/{old}",
-    ][step]
     fault = 500 if how == "refused" else "drop"
-    if step == 2:  # the third POST: its schedule has no id yet
-        kfp.control("settings", fail_after={f"POST {SERVICE}": [2, fault]})
+    if step == 3:
+        kfp.control("settings", fail={f"DELETE {SERVICE}/{old}": fault})
     else:
-        kfp.control("settings", fail={prefix: fault})
+        kfp.control("settings", fail_after={f"POST {SERVICE}": [step, fault]})
 
 
 def test_two_that_apply_at_once_leave_one(
