@@ -59,4 +59,5 @@ def _show(looked: dict[str, Any], console: Any) -> None:
     for reason in looked.get("reasons", []):
         console.print(f"  {reason}", highlight=False, markup=False)
     if looked.get("page"):
-        console.print(f"  Page: {looked['page']}", highlight=False, markup=False)
+        page = f"  Page: {looked['page']}"
+        console.print(page, highlight=False, markup=False, soft_wrap=True)  # to be copied whole
