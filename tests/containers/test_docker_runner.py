@@ -75,6 +75,10 @@ def _digest_of_weights(model: Path) -> str:
     return hashlib.sha256(loaded.SerializeToString(deterministic=True)).hexdigest()
 
 
+def _checkpoints(home: Path) -> list[str]:
+    return [path.name for path in (home / "store" / "checkpoints").rglob("*.safetensors")]
+
+
 STRATEGIES: dict[str, dict[str, Any]] = {
     "probe": {"strategy": "probe"},
     "fine_tune": {
@@ -96,27 +100,28 @@ STRATEGIES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 def test_containers_compute_what_processes_compute(
-    graftline: Run, make_digits_folder: Callable[..., Path], strategy: str
+    graftline: Run, make_digits_folder: Callable[..., Path], strategy: str, tmp_path: Path
 ) -> None:
     source = make_digits_folder(per_class=30, classes=3)
     run_file = {"data": {"source": str(source)}, **STRATEGIES[strategy]}
     here = _result(graftline(run_file, "--json", home="here"))
     there = _result(graftline(run_file, "--json", "--runner", "docker", home="there"))
 
+    for name in (
+        "snapshot/manifest.parquet",
+        "features/features.npy",
+        "calibrated/weights.safetensors",
+        "calibrated/held_out.safetensors",
+    ):
+        assert _digest(_artifact(there, name)) == _digest(_artifact(here, name)), name
     for key in ("snapshot_id", "images", "classes", "decision", "test", "registered"):
         assert there[key] == here[key], key
     for key in ("promote", "reasons"):
         assert there["verdict"][key] == here["verdict"][key]
-    for name in (
-        "features/features.npy",
-        "calibrated/held_out.safetensors",
-        "calibrated/weights.safetensors",
-        "snapshot/manifest.parquet",
-    ):
-        assert _digest(_artifact(there, name)) == _digest(_artifact(here, name)), name
     assert _digest_of_weights(Path(there["onnx"])) == _digest_of_weights(Path(here["onnx"]))
-    if strategy == "fine_tune":
-        assert "fine_tune" in there["seconds"]
+    trained = [sorted(_checkpoints(tmp_path / home)) for home in ("here", "there")]
+    assert trained[0] == trained[1], "a checkpoint's name is the digest of its tensors"
+    assert bool(trained[0]) == (strategy == "fine_tune")
     features = np.load(_artifact(there, "features/features.npy"))
     assert np.isfinite(features).all()
 
