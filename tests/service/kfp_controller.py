@@ -30,6 +30,12 @@ def fnv(text: str) -> int:
     return value
 
 
+def after(moment: str | None, tries: int) -> str:
+    """When a later try starts: half a minute after the one before."""
+    first = datetime.fromisoformat(moment or "2026-03-01T12:00:00Z")
+    return stamp(first + timedelta(seconds=30 * tries))
+
+
 def nodes_of(workflow: str, steps: list[dict]) -> dict[str, dict]:
     """Argo's nodes for steps, as KFP compiles them.
 
@@ -92,7 +98,7 @@ def nodes_of(workflow: str, steps: list[dict]) -> dict[str, dict]:
                 "Pod",
                 impl,
                 last if number == tries - 1 else "Failed",
-                **pod,
+                **{**pod, "started": after(pod.get("started"), number)},
             )
             for number in range(tries)
         ]
