@@ -418,12 +418,15 @@ def in_new_process(folder: Path, snapshot: Path, precision: str) -> tuple[float,
     """Seconds of a run in a process of its own, start and imports included; images computed."""
     values = {"snapshot": str(snapshot), "features": str(folder / "artifact")}
     values |= {"store": str(folder / "store"), "backbone": AGAIN_BACKBONE, "precision": precision}
-    started = time.perf_counter()
+    started, cores = time.perf_counter(), core_seconds()
     done = subprocess.run(
         [sys.executable, "-c", AGAIN, json.dumps(values | {"weights": "random"})],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    return time.perf_counter() - started, json.loads(done.stdout.splitlines()[-1])["extracted"]
+    seconds, extracted = time.perf_counter() - started, json.loads(done.stdout.splitlines()[-1])
+    told = f"{seconds:.1f} s, {core_seconds() - cores:.1f} s of core time"
+    console.print(f"{extracted['extracted']:,} images computed: {told}")
+    return seconds, extracted["extracted"]
 
 
 def measure_again(data: Data, precision: str, options: argparse.Namespace) -> dict[str, float]:
