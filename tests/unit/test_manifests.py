@@ -549,6 +549,8 @@ def test_the_retry_patch_leaves_the_controllers_other_settings(tmp_path: Path) -
     (merged,) = _documents(tmp_path)
     assert merged["data"]["artifactRepository"] == config["data"]["artifactRepository"]
     assert "retryStrategy" in merged["data"]["workflowDefaults"]
+    defaults = yaml.safe_load(merged["data"]["workflowDefaults"])["spec"]
+    assert defaults["securityContext"]["fsGroup"] == 10001, "a pool's volume is the steps' to write"
 
 
 # --- images and policies -----------------------------------------------------------------------
