@@ -1,0 +1,109 @@
+"""Every strategy through the whole graph under KFP's local runner: which branch runs, and why."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+
+@pytest.fixture
+def run_strategy(
+    tmp_path: Path, mlflow_sqlite: str, make_digits_folder: Callable[..., Path]
+) -> Callable[..., dict[str, Any]]:
+    """`graftline run` with a strategy, on a few digits; its JSON."""
+    source = make_digits_folder(per_class=24, classes=3)
+
+    def run(**changes: Any) -> dict[str, Any]:
+        path = tmp_path / "run.yaml"
+        document = {
+            "name": "digits",
+            "data": {"source": str(source)},
+            "store": str(tmp_path / "store"),
+            "tracking": {"uri": mlflow_sqlite},
+            "backbone": "timm/test_resnet",
+            "weights": "random",
+            "image_size": 32,
+            "probe": {"c_grid": [0.01]},
+            "evaluation": {"bootstrap": 200, "robustness_images": 0},
+            **changes,
+        }
+        path.write_text(yaml.safe_dump(document))
+        main = "from graftline_pipelines.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", main, "run", str(path), "--json"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        result["bundle"] = json.loads(_bundle(Path(result["run_dir"])).read_text())
+        return result
+
+    return run
+
+
+def _bundle(run_dir: Path) -> Path:
+    """What `evaluate` passed on: the classifier that is exported and promoted."""
+    (found,) = run_dir.glob("artifacts/*/evaluate*/calibrated/classifier.json")
+    return found
+
+
+TRAINING = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
+
+
+def test_auto_decides_for_fine_tuning_and_takes_that_branch(
+    run_strategy: Callable[..., dict[str, Any]],
+) -> None:
+    """Thresholds under which 16 images a class are many and no probe is good enough."""
+    auto = {"large_images_per_class": 5, "good_enough": 1.0, "similar_accuracy": 1.0}
+    result = run_strategy(strategy="auto", auto=auto, fine_tune=TRAINING)
+    decision = result["decision"]
+    assert decision["cell"] == "large and different"
+    assert decision["choice"] == "fine_tune" and decision["strategy"] == "auto"
+    steps = [step for step in result["seconds"] if step != "total"]
+    assert steps[steps.index("fit_head") :] == [
+        "fit_head", "fine_tune", "evaluate", "export_onnx", "promote",
+    ]  # fmt: skip
+    outcome = decision["outcome"]
+    better = outcome["fine_tuned_accuracy"] > outcome["probe_accuracy"]
+    assert outcome["used"] == ("fine_tune" if better else "probe")
+    assert outcome["agreed"] == better
+    assert result["strategy"] == result["bundle"]["strategy"] == outcome["used"]
+    assert result["parity"]["label_agreement"] == 1.0
+
+
+@pytest.mark.slow
+def test_auto_decides_for_the_probe_and_starts_no_training(
+    run_strategy: Callable[..., dict[str, Any]],
+) -> None:
+    result = run_strategy(strategy="auto", auto={"similar_accuracy": 0.0})
+    assert result["decision"]["cell"] == "small and similar"
+    assert result["strategy"] == result["bundle"]["strategy"] == "probe"
+    assert "fine_tune" not in result["seconds"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["head", "scratch"])
+def test_head_and_scratch_end_in_a_model(
+    run_strategy: Callable[..., dict[str, Any]], strategy: str
+) -> None:
+    settings = {"hidden": [32], "epochs": 40} if strategy == "head" else TRAINING
+    result = run_strategy(strategy=strategy, **{strategy: settings})
+    decision = result["decision"]
+    assert ("fine_tune" in result["seconds"]) == (strategy == "scratch")
+    assert result["parity"]["label_agreement"] == 1.0
+    assert result["registered"]["version"] == "1"
+    if strategy == "scratch":  # is kept, so that it can be compared with what the transfer gave
+        assert result["strategy"] == result["bundle"]["strategy"] == "scratch"
+        assert "random weights" in decision["outcome"]["sentence"]
+    else:
+        figures = decision["figures"]
+        better = figures["head"]["val_accuracy"] >= figures["probe"]["val_accuracy"]
+        assert result["strategy"] == result["bundle"]["strategy"] == ("head" if better else "probe")
+        assert "The head is" in decision["reasons"][-1]
