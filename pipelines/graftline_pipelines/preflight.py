@@ -154,12 +154,22 @@ def _champion(settings: RunSettings) -> str:
 
 
 def _backbone(settings: RunSettings) -> str:
+    from graftline import catalogue
+
+    # The table answers without PyTorch, whose import alone takes seconds.
+    entry = catalogue.one(settings.backbone)
+    if entry is not None and settings.weights is None and settings.image_size is None:
+        weights = "at hand" if catalogue.at_hand([entry]) else "fetched when first needed"
+        return (
+            f"{entry.name}, {entry.parameters / 1e6:.1f} M parameters, {entry.feature_dim} "
+            f"features, {entry.preprocessing.input_size} px; weights {weights}"
+        )
     from graftline.backbones import resolve
 
     spec = resolve(settings.backbone, weights=settings.weights, image_size=settings.image_size)
     return (
-        f"{spec.name} ({spec.library}), {spec.parameters / 1e6:.1f} M parameters, "
-        f"{spec.feature_dim} features, {spec.preprocessing.input_size} px"
+        f"{spec.name}, {spec.parameters / 1e6:.1f} M parameters, {spec.feature_dim} features, "
+        f"{spec.preprocessing.input_size} px; weights {settings.weights or spec.weights}"
     )
 
 
