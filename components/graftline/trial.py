@@ -30,7 +30,7 @@ from graftline.runtime import message
 
 SMALLEST_AGREEMENT = 0.9999  # cosine with PyTorch in fp32, below which an fp32 engine is not used
 TRIAL_BATCHES = 3
-SAMPLE_IMAGES = 8  # that agreement is measured on; PyTorch in fp32 is up to ten times as slow
+SAMPLE_IMAGES = 4  # that agreement is measured on; PyTorch in fp32 is up to ten times as slow
 LIBRARIES = ("onnxruntime", "openvino", "timm", "torch")
 
 log = logging.getLogger(__name__)
