@@ -6,7 +6,7 @@ Any torchvision classification network and any timm network with a pooled featur
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -175,11 +175,6 @@ def build(
 def matching() -> list[str]:
     """All names of both libraries."""
     return [f"{library}/{name}" for library in LIBRARIES for name in names(library)]
-
-
-def with_weights_from(spec: BackboneSpec, origin: str) -> BackboneSpec:
-    """The same backbone whose weights came from elsewhere, for a loaded or trained one."""
-    return replace(spec, weights=origin, at_hand=True)
 
 
 _measure = lru_cache(maxsize=4096)(measure)

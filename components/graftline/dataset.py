@@ -23,7 +23,7 @@ from graftline.file_store import translated, write_whole
 from graftline.shards import Place, read_places
 from graftline.store import Store, open_store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS = ("train", "val", "test")
 FILES = ("manifest.parquet", "set_aside.parquet", "snapshot.json")  # the last one completes it
 
