@@ -80,7 +80,7 @@ def test_id_says_what_the_data_is_and_not_where_it_stands(tmp_path: Path) -> Non
 def test_other_versions_are_refused_with_the_remedy(tmp_path: Path) -> None:
     write(tmp_path, rows())
     head = json.loads((tmp_path / "snapshot.json").read_text())
-    for version, words in ((0, "older Graftline"), (2, "newer Graftline"), (None, "older")):
+    for version, words in ((1, "older Graftline"), (3, "newer Graftline"), (None, "older")):
         (tmp_path / "snapshot.json").write_text(json.dumps({**head, "schema_version": version}))
         with pytest.raises(SchemaVersionError, match=words) as caught:
             read_snapshot(tmp_path)
