@@ -72,7 +72,7 @@ def write_files(classifier: Classifier, folder: Path) -> dict[str, Path]:
     calibration = np.stack([classifier.preprocessing.apply(i).numpy() for i in pictures(16)])
     made = {
         "ONNX fp32": network,
-        "ONNX int8": to_int8(network, calibration, spare_ends=False),
+        "ONNX int8": to_int8(network, calibration, spared=0),
         "ONNX fp16": to_fp16(network),
     }
     paths = {}

@@ -345,7 +345,7 @@ def smaller(networks) -> tuple:
     classifier, network = networks["timm/test_resnet"]
     pixels = images([(64, 64)] * 24, seed=3)
     ready = np.stack([classifier.preprocessing.apply(p).numpy() for p in pixels])
-    return pixels, {"fp16": to_fp16(network), "int8": to_int8(network, ready, spare_ends=False)}
+    return pixels, {"fp16": to_fp16(network), "int8": to_int8(network, ready, spared=0)}
 
 
 def test_fp16_and_int8_files_answer_alike(networks, smaller, tmp_path):

@@ -7,7 +7,7 @@ cost nothing and decide the label.
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,15 @@ def to_fp16(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def to_int8(
-    network: onnx.ModelProto, calibration: np.ndarray, *, spare_ends: bool
+    network: onnx.ModelProto, calibration: np.ndarray, *, spared: int = 0
 ) -> onnx.ModelProto:
     """Static int8: per-channel weights, activation ranges measured on training images.
 
     Args:
         network: ``pixels`` float32 (N, 3, S, S) to ``probabilities`` and ``embedding``.
         calibration: float32 (M, 3, S, S), normalised.
-        spare_ends: Leave the first convolutions in fp32: they see few channels, cost little and
-            lose the most.
+        spared: How many of the first convolutions stay in fp32: they see few channels and lose
+            the most.
     """
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -63,7 +63,7 @@ def to_int8(
         onnx.save_model(network, source)
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
         model = onnx.load(folded)
-        spared = _after_embedding(model) + (_first_convolutions(model) if spare_ends else [])
+        left_out = _after_embedding(model) + _convolutions(model)[:spared]
         quantization.quantize_static(
             str(folded),
             str(target),
@@ -73,7 +73,7 @@ def to_int8(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=list(QUANTISED),
-            nodes_to_exclude=spared,
+            nodes_to_exclude=left_out,
             calibrate_method=quantization.CalibrationMethod.MinMax,
             extra_options={"CalibMovingAverage": True, "QuantizeBias": True},
         )
@@ -109,14 +109,9 @@ def _after_embedding(model: onnx.ModelProto) -> list[str]:
     return names
 
 
-def _first_convolutions(model: onnx.ModelProto) -> list[str]:
-    """The first convolution, and the one after it if that is depthwise."""
-    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
-    names = [node.name for node in convolutions[:1]]
-    for node in convolutions[1:2]:
-        groups: Sequence[int] = [a.i for a in node.attribute if a.name == "group"]
-        names += [node.name] if groups and groups[0] > 1 else []
-    return names
+def _convolutions(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions, the first one first."""
+    return [node.name for node in model.graph.node if node.op_type == "Conv"]
 
 
 @contextmanager

@@ -21,6 +21,9 @@ from graftline.store import Store
 
 TIMED_SIZE = (375, 500)  # height and width of the images that latency is measured on
 REPEATS = 7
+# First convolutions left in fp32, until one is good enough. On tf_efficientnet_lite0 and digits the
+# three forms get 43.7%, 96.2% and 99.0% of the test images right, fp32 98.3%.
+SPARED = (0, 2, 8)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -127,8 +130,8 @@ def _candidates(
     chosen = np.random.default_rng(seed).permutation(rows)[:calibration_images]
     found = read_images(snapshot, snapshot.storage_order(chosen), store=store)
     images = np.stack([classifier.preprocessing.apply(decode(data)).numpy() for _, data in found])
-    for spare_ends in (False, True):
-        yield to_int8(network, images, spare_ends=spare_ends)
+    for spared in SPARED:
+        yield to_int8(network, images, spared=spared)
 
 
 def _answers(model: OnnxClassifier, snapshot: Snapshot, store: Store, precision: str) -> np.ndarray:
