@@ -29,7 +29,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     test = evaluated.get("test", {})
     onnx = exported.get("onnx")
     for file in Path(onnx).parent.iterdir() if onnx else ():
-        _placed(str(file), run.run_dir / file.name)
+        placed(str(file), run.run_dir / file.name)
     return {
         "run_id": run.run_id,
         "run_dir": str(run.run_dir),
@@ -47,13 +47,13 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "onnx": str(run.run_dir / Path(onnx).name) if onnx else None,
         "parity": exported.get("parity"),
         "registered": {key: promoted.get(key) for key in ("name", "version", "alias")},
-        "report": _placed(evaluated.get("report_file"), run.run_dir / "report.html"),
+        "report": placed(evaluated.get("report_file"), run.run_dir / "report.html"),
         "tracking_run": promoted.get("run_id"),
         "seconds": {**run.seconds, "total": round(run.total_seconds, 2)},
     }
 
 
-def _placed(source: str | None, target: Path) -> str | None:
+def placed(source: str | None, target: Path) -> str | None:
     """A link (or copy) of an artifact under a short name in the run's folder."""
     if source is None or not Path(source).is_file():
         return None
@@ -83,11 +83,9 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
     console.print(table)
     onnx = summary["onnx"]
     if onnx is not None:
-        image = _short(str(sample)) if sample is not None else "IMAGE"
+        image = short(str(sample)) if sample is not None else "IMAGE"
         console.print("\n[bold]Try it:[/]")
-        console.print(
-            f"  graftline predict {_short(onnx)} {image}", soft_wrap=True, highlight=False
-        )
+        console.print(f"  graftline predict {short(onnx)} {image}", soft_wrap=True, highlight=False)
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -125,16 +123,27 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     registered = summary["registered"]
-    alias = f"alias [bold]{registered['alias']}[/]" if registered["alias"] else "no alias"
+    alias = _alias(registered, verdict.get("champion"))
     rows.append(("Registered", f"{registered['name']} version {registered['version']}, {alias}"))
-    rows.append(("ONNX file", _short(summary["onnx"])))
-    rows.append(("Report", _short(summary["report"])))
+    rows.append(("ONNX file", short(summary["onnx"])))
+    rows.append(("Report", short(summary["report"])))
     seconds = summary["seconds"]
     rows.append(("Seconds", ", ".join(f"{step} {value:.1f}" for step, value in seconds.items())))
     return rows
 
 
-def _short(path: str | None) -> str:
+def _alias(registered: Mapping[str, Any], champion: str | None) -> str:
+    """Who is champion now, beside the version that this run came to."""
+    if registered["alias"]:
+        return f"alias [bold]{registered['alias']}[/]"
+    if champion is None:
+        return "not promoted; there is no champion"
+    if champion == registered["version"]:
+        return "the champion as it was: this run made the same model again"
+    return f"not promoted; version {champion} stays champion"
+
+
+def short(path: str | None) -> str:
     """The path relative to the working folder where it is below it."""
     if path is None:
         return "none"

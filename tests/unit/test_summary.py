@@ -67,3 +67,29 @@ def test_summarising_again_changes_nothing(tmp_path: Path) -> None:
 def test_a_report_that_is_not_there_is_not_claimed(tmp_path: Path) -> None:
     result = summary.summarise(finished(tmp_path / "run", report=False), settings(tmp_path))
     assert result["report"] is None
+
+
+def told(folder: Path, **promoted: object) -> str:
+    """The row about the registry, of a run whose verdict was against it."""
+    run = finished(folder)
+    evaluated = json.loads((folder / "steps" / "evaluate.json").read_text())
+    verdict = {"promote": False, "reasons": ["No."], "champion": promoted.pop("champion")}
+    (folder / "steps" / "evaluate.json").write_text(json.dumps({**evaluated, "verdict": verdict}))
+    (folder / "steps" / "promote.json").write_text(
+        json.dumps({"name": "m", "alias": None, **promoted})
+    )
+    stream = io.StringIO()
+    shown = summary.summarise(run, settings(folder))
+    summary.show(shown, Console(file=stream, width=200), None)
+    return next(line for line in stream.getvalue().splitlines() if "Registered" in line)
+
+
+def test_who_is_champion_is_said_beside_the_version(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    assert "version 2, not promoted; version 1 stays champion" in told(
+        folders[0], version="2", champion="1"
+    )
+    assert "made the same model again" in told(folders[1], version="1", champion="1")
+    assert "there is no champion" in told(folders[2], version="1", champion=None)

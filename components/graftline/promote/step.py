@@ -165,7 +165,7 @@ def _promote(
     if not promotion.in_force:
         return None, f"Promoted on {entry.when} by this verdict, and replaced since."
     registry.tag(version, {"promoted": "true", "replaced": entry.replaced or "none"})
-    before = f"replaces version {entry.replaced}" if entry.replaced else "is the first"
+    before = f"it replaces version {entry.replaced}" if entry.replaced else "it is the first"
     return ALIAS, f"Promoted: {before}. " + " ".join(verdict.reasons)
 
 

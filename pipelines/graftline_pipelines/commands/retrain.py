@@ -37,6 +37,8 @@ def retrain(
         _show_failure(failure, Console(stderr=True, soft_wrap=True))
         raise typer.Exit(1) from None
     looked = dict(read_result(finished.run_dir, "watch") or {})
+    # A browser wants the ending; the artifact has none.
+    looked["page"] = summary.placed(looked.get("page"), finished.run_dir / "watch.html")
     _show(looked, console)
     result: dict[str, Any] = {"run_id": finished.run_id, "run_dir": str(finished.run_dir)}
     if looked.get("start"):
@@ -54,10 +56,12 @@ def register(app: typer.Typer) -> None:
 
 
 def _show(looked: dict[str, Any], console: Any) -> None:
+    from graftline_pipelines import summary
+
     said = "[green]Training was started.[/]" if looked.get("start") else "Nothing to train."
     console.print(f"\n{said}")
     for reason in looked.get("reasons", []):
         console.print(f"  {reason}", highlight=False, markup=False)
     if looked.get("page"):
-        page = f"  Page: {looked['page']}"
-        console.print(page, highlight=False, markup=False, soft_wrap=True)  # to be copied whole
+        page = f"  Page: {summary.short(looked['page'])}"
+        console.print(page, highlight=False, soft_wrap=True)  # to be copied whole
