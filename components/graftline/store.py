@@ -148,8 +148,8 @@ def open_store(uri: str) -> Store:
     if scheme or not text:
         raise ConfigurationError(
             f"{text!r} is not a place that Graftline can open",
-            fix="Use s3://bucket/prefix, file:///path or a folder. For Google Cloud Storage use "
-            "its S3-compatible endpoint: AWS_ENDPOINT_URL_S3=https://storage.googleapis.com.",
+            fix="Use s3://bucket/prefix, file:///path or a folder. Images, but no store, can be in "
+            "Google Cloud Storage: AWS_ENDPOINT_URL_S3=https://storage.googleapis.com.",
         )
     return FileStore(Path(text).expanduser())
 
