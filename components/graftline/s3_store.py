@@ -370,7 +370,7 @@ class S3Store(Store):
                 raise StoreError(
                     f"{self.uri} ignores conditional writes (If-None-Match)",
                     why="Two runs at once could then overwrite each other's work",
-                    fix="Use one that has them: AWS, Ceph or MinIO; Google Cloud Storage has not.",
+                    fix="Use a server with them: AWS, Ceph, MinIO; Google Cloud Storage has none.",
                 )
         finally:
             self.delete(key)
