@@ -397,7 +397,8 @@ class RunSettings(Section):
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS))
     """Node pools by name, for a cluster."""
     assign: dict[StepName, str] = Field(default_factory=lambda: dict(DEFAULT_ASSIGNMENT))
-    """The pool of each step; a step that is not named runs in `default`."""
+    """The pool of each step. One that is not named keeps the pool of this default, or else runs
+    in `default`."""
     cluster: ClusterSettings = ClusterSettings()
     """What all steps share on a cluster."""
     schedule: ScheduleSettings = ScheduleSettings()

@@ -211,7 +211,7 @@ def _majority(evidence: Evidence, rules: GateRules) -> GateTest:
         name="better_than_majority",
         passed=passed,
         reason=f"This first model {verb} always answering {name!r}: "
-        f"{percent(float(new.mean()))} against {percent(share)} (p = {_p(p)}, "
+        f"{percent(float(new.mean()))} against {percent(share)} ({_p(p)}, "
         f"{n:,} test images).",
         figures={"accuracy": float(new.mean()), "majority": share, "p": p, "images": n},
     )
@@ -308,7 +308,7 @@ def _worth_it(champion: Champion, pair: Paired, bound: float, rules: GateRules) 
         "same_snapshot": champion.same_snapshot,
     }
     gain = points(pair.difference)
-    p = f"exact McNemar p = {_p(mcnemar(pair.gained, pair.lost))}"
+    p = f"exact McNemar {_p(mcnemar(pair.gained, pair.lost))}"
     if rules.min_gain > 0:
         passed = better and pair.difference >= rules.min_gain
         needed = points(rules.min_gain)
@@ -442,4 +442,4 @@ def _listed(words: list[str]) -> str:
 
 
 def _p(value: float) -> str:
-    return "less than 0.001" if value < 0.001 else f"{value:.3f}"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
