@@ -7,7 +7,16 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
-from graftline_pipelines.commands import backbones, cluster, data, features, model, run
+from graftline_pipelines.commands import (
+    backbones,
+    cluster,
+    data,
+    features,
+    model,
+    retrain,
+    run,
+    schedule,
+)
 
 STOPPED = 130
 
@@ -29,7 +38,7 @@ def _options(
         raise typer.Exit
 
 
-for group in (run, data, model, backbones, features, cluster):
+for group in (run, data, model, backbones, features, cluster, schedule, retrain):
     group.register(app)
 
 

@@ -7,13 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.commands import retrain, schedule
+from graftline_pipelines.commands.connection import Host, Namespace, connect
 from graftline_pipelines.commands.run import AsJson, Overrides, RunFile, _graph_name
 
-Host = Annotated[
-    str | None,
-    typer.Option(help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT.", metavar="URL"),
-]
 KubeContext = Annotated[
     str | None,
     typer.Option(help="kubeconfig context whose nodes are compared with the pools."),
@@ -23,9 +19,6 @@ AskRegistry = Annotated[
 ]
 Graph = Annotated[
     str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
-]
-Namespace = Annotated[
-    str | None, typer.Option(help="Namespace of the runs, where the server has several users.")
 ]
 
 
@@ -54,7 +47,7 @@ def submit(
     graph, given = _graph_name(pipeline), _parameters(parameters or ())
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json, soft_wrap=True)
-    server = _connect(host, settings.cluster.namespace, console)
+    server = connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
     done = submission.submit(
         settings, graph, server, parameters=given, questions=questions, console=console
@@ -89,7 +82,7 @@ def trigger(
     graph = _graph_name(pipeline)
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json, soft_wrap=True)
-    server = _connect(host, settings.cluster.namespace, console)
+    server = connect(host, settings.cluster.namespace, console)
     going = [] if even_if_running else submission.active_runs(settings, graph, server)
     if going:
         console.print(
@@ -126,7 +119,7 @@ def runs(
     from rich.table import Table
 
     console = Console(stderr=as_json)
-    server = _connect(host, namespace, console)
+    server = connect(host, namespace, console)
     found = server.runs(limit=limit, experiment=experiment)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("Run", "State", "Started (UTC)", "Minutes", "Id"):
@@ -148,7 +141,7 @@ def follow(
     from rich.console import Console
 
     console = Console(soft_wrap=True)
-    server = _connect(host, namespace, console)
+    server = connect(host, namespace, console)
     found = server.find_run(run)
     console.print(server.link(found.run_id), highlight=False)
     state = _follow(server, found.run_id, console, None)
@@ -168,7 +161,7 @@ def logs(
 
     from graftline_pipelines import run_progress
 
-    server = _connect(host, namespace, Console(stderr=True))
+    server = connect(host, namespace, Console(stderr=True))
     found = server.find_run(run)
     print(run_progress.log_of(server, found, step), end="")
 
@@ -184,7 +177,7 @@ def stop(
     from graftline_pipelines.cluster import ENDED
 
     console = Console()
-    server = _connect(host, namespace, console)
+    server = connect(host, namespace, console)
     found = server.find_run(run)
     if found.state in ENDED:
         console.print(f"{found.display_name} has ended already: {found.state}.", highlight=False)
@@ -194,11 +187,9 @@ def stop(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module, and those of schedules and retraining."""
+    """Add the commands of this module."""
     for command in (submit, runs, follow, logs, stop, trigger):
         app.command()(command)
-    schedule.register(app)
-    retrain.register(app)
 
 
 def _parameters(given: Iterable[str]) -> dict[str, Any]:
@@ -215,15 +206,6 @@ def _parameters(given: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             found[name] = text
     return found
-
-
-def _connect(host: str | None, namespace: str | None, console: Any) -> Any:
-    from graftline_pipelines import cluster
-
-    server = cluster.connect(host, namespace)
-    for note in server.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
-    return server
 
 
 def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:

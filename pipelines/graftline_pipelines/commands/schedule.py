@@ -7,15 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from graftline_pipelines.commands.connection import Host, Namespace, connect
 from graftline_pipelines.commands.run import AsJson, Overrides, RunFile
 
-Host = Annotated[
-    str | None,
-    typer.Option(help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT.", metavar="URL"),
-]
-Namespace = Annotated[
-    str | None, typer.Option(help="Namespace of the runs, where the server has several users.")
-]
 Which = Annotated[str, typer.Argument(help="A run file, or the schedule's name.")]
 
 group = typer.Typer(
@@ -51,7 +45,7 @@ def apply(
 
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json, soft_wrap=True)
-    server = _connect(host, settings.cluster.namespace, console)
+    server = connect(host, settings.cluster.namespace, console)
     with tempfile.TemporaryDirectory() as folder:
         package = submission.prepare(
             settings,
@@ -88,7 +82,7 @@ def list_(
     from graftline_pipelines import schedules
 
     console = Console(stderr=as_json)
-    server = _connect(host, namespace, console)
+    server = connect(host, namespace, console)
     found = schedules.existing(server)
     rows = [_row(one, found, server) for one in found]
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -174,12 +168,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def _connect(host: str | None, namespace: str | None, console: Any) -> Any:
-    from graftline_pipelines.commands.cluster import _connect as connect
-
-    return connect(host, namespace, console)
-
-
 def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any, list[Any]]:
     """A schedule's name, who changes it, and what is there."""
     from rich.console import Console
@@ -193,7 +181,7 @@ def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any
         name = settings.name
         namespace = namespace or settings.cluster.namespace
     console = Console(stderr=True)
-    server = _connect(host, namespace, console)
+    server = connect(host, namespace, console)
     there = schedules.existing(server, name)
     if not there:
         schedules.the_one(there, name)
