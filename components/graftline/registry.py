@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 LOG_TAG = TAG + "champions"  # of the registered model: the store that holds its log
+MAKE_ATTEMPTS = 6  # 3 s in all
+REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_PARAMETER_VALUE")
 ATTEMPTS = 40  # rounds in which other writers may be faster
 PATIENCE_SECONDS = 5.0  # for another process to finish what it has begun
 
@@ -417,11 +419,25 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         with told(self.uri, f"the registered model {name}"):
-            try:
-                self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
+            for attempt in range(MAKE_ATTEMPTS):
+                try:
+                    self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
+                    return
+                except MlflowException as error:
+                    # Of many that make it at once, a busy database refuses some in other words.
+                    if error.error_code == "RESOURCE_ALREADY_EXISTS" or self._is_made(name):
+                        return
+                    if attempt == MAKE_ATTEMPTS - 1 or error.error_code in REFUSALS:
+                        raise
+                time.sleep(0.1 * 2**attempt)
+
+    def _is_made(self, name: str) -> bool:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._tags(name) is not None
+        except MlflowException:  # as busy as before
+            return False
 
     def _log(self, name: str, store: Store | None) -> ChampionLog | None:
         """The model's log: where its tag says; in ``store`` where it says nothing yet."""
