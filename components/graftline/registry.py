@@ -6,6 +6,7 @@ A version is registered once, with all its tags. The alias ``champion`` follows 
 
 import dataclasses
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from graftline.errors import (
     PromotionConflict,
     StoreError,
     TrackingError,
+    TrackingUnreachable,
 )
 from graftline.runtime import message
 from graftline.store import Store, open_store
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 ALIAS = "champion"
 LOG_TAG = TAG + "champions"  # of the registered model: the store that holds its log
-MAKE_ATTEMPTS = 6  # 3 s in all
-REFUSALS = ("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_PARAMETER_VALUE")
+BUSY = r"version creation error|locked|busy|temporarily|timed out|too many|\b50[0-4]\b|internal"
+BUSY_SECONDS = 60.0  # for which a registration is repeated while others write
 ATTEMPTS = 40  # rounds in which other writers may be faster
 PATIENCE_SECONDS = 5.0  # for another process to finish what it has begun
 
@@ -192,23 +194,28 @@ class Registry:
             tags: Its tags, without our prefix.
             store: Where the log of champions goes if the model is new.
         """
-        from mlflow.exceptions import MlflowException
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._register(name, run_id, source, tags, store)
+            except TrackingUnreachable:
+                raise
+            except TrackingError as error:
+                # Of many writers at once, a small database refuses some. All of this may be
+                # repeated: of versions with one content the first is taken.
+                if time.monotonic() > deadline or not re.search(BUSY, str(error), re.IGNORECASE):
+                    raise
+                time.sleep(0.3)
 
+    def _register(
+        self, name: str, run_id: str, source: str, tags: Mapping[str, str], store: Store
+    ) -> RegisteredVersion:
         self._make_model(name, store)
         full = {TAG + key: value for key, value in tags.items()}
-        for attempt in range(ATTEMPTS):
-            try:
-                with told(self.uri, f"a version of {name}"):
-                    made = self._client.create_model_version(
-                        name, source, run_id, tags=full, await_creation_for=30
-                    )
-                break
-            except TrackingError as error:  # many writers at once: MLflow itself tries thrice
-                if "version creation error" not in str(error).lower() or attempt == ATTEMPTS - 1:
-                    raise
-                time.sleep(0.05 * attempt)
-            except MlflowException as error:  # pragma: no cover -- told() has translated it
-                raise TrackingError(str(error)) from error
+        with told(self.uri, f"a version of {name}"):
+            made = self._client.create_model_version(
+                name, source, run_id, tags=full, await_creation_for=30
+            )
         content = tags.get("content_sha256")
         first = self.find(name, content) if content else None  # another may have been faster
         return first or self.version(name, str(made.version))
@@ -419,25 +426,11 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         with told(self.uri, f"the registered model {name}"):
-            for attempt in range(MAKE_ATTEMPTS):
-                try:
-                    self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
-                    return
-                except MlflowException as error:
-                    # Of many that make it at once, a busy database refuses some in other words.
-                    if error.error_code == "RESOURCE_ALREADY_EXISTS" or self._is_made(name):
-                        return
-                    if attempt == MAKE_ATTEMPTS - 1 or error.error_code in REFUSALS:
-                        raise
-                time.sleep(0.1 * 2**attempt)
-
-    def _is_made(self, name: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return self._tags(name) is not None
-        except MlflowException:  # as busy as before
-            return False
+            try:
+                self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
 
     def _log(self, name: str, store: Store | None) -> ChampionLog | None:
         """The model's log: where its tag says; in ``store`` where it says nothing yet."""
