@@ -134,7 +134,8 @@ def mlflow_uri(_mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory)
     port = _free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db"]
+    # Twenty writers at once: a lock is waited for as long as a real database would.
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db?timeout=60"]
     command += ["--artifacts-destination", str(folder / "artifacts")]
     process = subprocess.Popen(
         command,
