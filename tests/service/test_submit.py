@@ -393,8 +393,10 @@ def test_trigger_starts_one_at_a_time(
 def test_json_is_the_only_thing_on_standard_output(
     kfp: Any, graftline: Run, run_file: Callable[..., Path]
 ) -> None:
-    for command in (["submit", run_file(), "--no-registry"], ["runs"], ["schedule", "list"]):
-        json.loads(graftline(*command, "--json").out)
+    submitted = json.loads(graftline("submit", run_file(), "--no-registry", "--json").out)
+    listed = json.loads(graftline("runs", "--json").out)
+    assert [run["run_id"] for run in listed] == [submitted["run_id"]]
+    assert json.loads(graftline("schedule", "list", "--json").out) == []
 
 
 # --- the cluster's nodes ------------------------------------------------------------------------
