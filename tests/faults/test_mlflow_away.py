@@ -173,40 +173,15 @@ WRITES = (
 )
 
 
-def cut_at(moment: int, line: Line, patch: pytest.MonkeyPatch) -> None:
-    """Cut the line at the moment-th edge of a write; each write has two, before and after."""
-    import importlib
-
-    passed = 0
-
-    def edge() -> None:
-        nonlocal passed
-        passed += 1
-        if passed == moment:
-            line.cut()
-
-    def watched(function):
-        def call(*args, **kwargs):
-            edge()
-            result = function(*args, **kwargs)
-            edge()
-            return result
-
-        return call
-
-    for path, name in WRITES:
-        module, _, owner = path.rpartition(".")
-        place = getattr(importlib.import_module(module), owner)
-        patch.setattr(place, name, watched(getattr(place, name)))
-
-
-def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(line, promote):
+def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(
+    line, promote, at_write_edge
+):
     interrupted = 0
     for moment in range(1, 40):
         name = f"away-{moment}-{uuid.uuid4().hex[:6]}"
         run_id = start_run(line.uri, "away", name)
         with pytest.MonkeyPatch.context() as patch:
-            cut_at(moment, line, patch)
+            at_write_edge(moment, WRITES, line.cut, patch.setattr)
             try:
                 promote(line.uri, run_id, name)
             except TrackingError as error:

@@ -27,34 +27,8 @@ WRITES = (
 )
 
 
-def owner(path: str):
-    import importlib
-
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
-
-
-def kill_at(moment: int) -> None:
-    """Die at the moment-th edge of a write; each write has two, before and after."""
-    passed = 0
-
-    def edge() -> None:
-        nonlocal passed
-        passed += 1
-        if passed == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def watched(function):
-        def call(*args, **kwargs):
-            edge()
-            result = function(*args, **kwargs)
-            edge()
-            return result
-
-        return call
-
-    for path, name in WRITES:
-        setattr(owner(path), name, watched(getattr(owner(path), name)))
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -82,7 +56,7 @@ def call(exported_model, mlflow_uri, tmp_path, monkeypatch):
 
 
 def test_killed_anywhere_it_is_nothing_or_all_and_a_second_call_finishes(
-    call, mlflow_uri, tmp_path
+    call, at_write_edge, mlflow_uri, tmp_path
 ):
     import mlflow.onnx  # noqa: F401 -- once, before the children are forked
 
@@ -93,7 +67,7 @@ def test_killed_anywhere_it_is_nothing_or_all_and_a_second_call_finishes(
         store = tmp_path / f"store-{moment}"
 
         def child(moment=moment, name=name, run_id=run_id, store=store) -> None:
-            kill_at(moment)
+            at_write_edge(moment, WRITES, die, setattr)
             call(name, run_id, store)
 
         process = FORK.Process(target=child)

@@ -1,0 +1,44 @@
+"""What the tests of an interrupted promotion share: the edges of its writes."""
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+Write = tuple[str, str]  # a class with its module, and its method
+
+
+@pytest.fixture(scope="session")
+def at_write_edge() -> Callable[..., None]:
+    """Act at the moment-th edge of the writes; each has two, before and after.
+
+    `at(moment, writes, act, setattr)`, or with a monkeypatch's `setattr` to undo it.
+    """
+
+    def at(
+        moment: int, writes: Sequence[Write], act: Callable[[], Any], replace: Callable[..., Any]
+    ) -> None:
+        passed = 0
+
+        def edge() -> None:
+            nonlocal passed
+            passed += 1
+            if passed == moment:
+                act()
+
+        def watched(function):
+            def call(*args, **kwargs):
+                edge()
+                result = function(*args, **kwargs)
+                edge()
+                return result
+
+            return call
+
+        for path, name in writes:
+            module, _, owner = path.rpartition(".")
+            place = getattr(importlib.import_module(module), owner)
+            replace(place, name, watched(getattr(place, name)))
+
+    return at
