@@ -1,47 +1,28 @@
 """Every strategy through the whole graph under KFP's local runner: which branch runs, and why."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 
 @pytest.fixture
 def run_strategy(
-    tmp_path: Path, mlflow_sqlite: str, make_digits_folder: Callable[..., Path]
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path]
 ) -> Callable[..., dict[str, Any]]:
     """`graftline run` with a strategy, on a few digits; its JSON."""
-    source = make_digits_folder(per_class=24, classes=3)
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=24, classes=3))},
+        "backbone": "timm/test_resnet",
+        "weights": "random",
+        "image_size": 32,
+        "probe": {"c_grid": [0.01]},
+    }
 
     def run(**changes: Any) -> dict[str, Any]:
-        path = tmp_path / "run.yaml"
-        document = {
-            "name": "digits",
-            "data": {"source": str(source)},
-            "store": str(tmp_path / "store"),
-            "tracking": {"uri": mlflow_sqlite},
-            "backbone": "timm/test_resnet",
-            "weights": "random",
-            "image_size": 32,
-            "probe": {"c_grid": [0.01]},
-            "evaluation": {"bootstrap": 200, "robustness_images": 0},
-            **changes,
-        }
-        path.write_text(yaml.safe_dump(document))
-        main = "from graftline_pipelines.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", main, "run", str(path), "--json"],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        result: dict[str, Any] = run_graftline({**run_file, **changes}, "--json")[0]
         result["bundle"] = json.loads(_bundle(Path(result["run_dir"])).read_text())
         return result
 

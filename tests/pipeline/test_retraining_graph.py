@@ -2,8 +2,6 @@
 and that a webhook hears of it, however the webhook behaves."""
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 SECRET = "T0pSecretPath"
@@ -45,38 +42,24 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[dict[str, An
 
 @pytest.fixture
 def retrain(
-    tmp_path: Path, mlflow_sqlite: str, make_digits_folder: Callable[..., Path]
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path]
 ) -> Callable[..., tuple[dict[str, Any], str]]:
     """`graftline retrain` as a user types it, on a folder of digits; its JSON, and what it says."""
     source = make_digits_folder(per_class=24, classes=3)
-    path = tmp_path / "run.yaml"
-    document = {
-        "name": "digits",
+    run_file = {
         "data": {"source": str(source)},
-        "store": str(tmp_path / "store"),
-        "tracking": {"uri": mlflow_sqlite},
         "backbone": "timm/test_resnet",
         "weights": "random",
         "image_size": 32,
         "strategy": "probe",
         "probe": {"c_grid": [0.01, 0.1]},
-        "evaluation": {"bootstrap": 200, "robustness_images": 0},
         "gate": {"max_ece": 1.0},  # a dozen test images say nothing of calibration
     }
 
     def call(*options: str, code: int = 0) -> tuple[dict[str, Any], str]:
-        path.write_text(yaml.safe_dump(document))
-        main = "from graftline_pipelines.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", main, "retrain", str(path), "--json", *options],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        assert SECRET not in done.stdout + done.stderr
-        lines = done.stdout.splitlines()
-        return (json.loads(lines[-1]) if lines else {}), done.stderr
+        result, said = run_graftline(run_file, "--json", *options, code=code, command="retrain")
+        assert SECRET not in json.dumps(result) + said
+        return result, said
 
     call.source = source  # type: ignore[attr-defined]
     return call

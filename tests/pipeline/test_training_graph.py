@@ -1,46 +1,11 @@
 """The training graph, whole, under KFP's local runner: real images, weights, MLflow and ONNX."""
 
-import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-import yaml
-
 BACKBONE = "mobilenetv3_small_050"  # the smallest there is; random weights unless a test says
-
-
-@pytest.fixture
-def run_graftline(tmp_path: Path, mlflow_sqlite: str) -> Callable[..., Any]:
-    """Write a run file and run the command as a user would."""
-
-    def run(
-        run_file: dict[str, Any], *options: str, code: int = 0, command: str = "run"
-    ) -> tuple[dict[str, Any], str]:
-        path = tmp_path / "run.yaml"
-        defaults = {
-            "name": "digits",
-            "store": str(tmp_path / "store"),
-            "tracking": {"uri": mlflow_sqlite},
-            "evaluation": {"bootstrap": 200, "robustness_images": 0},
-        }
-        path.write_text(yaml.safe_dump({**defaults, **run_file}))
-        code_to_run = "from graftline_pipelines.cli import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code_to_run, command, str(path), *options],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        lines = done.stdout.splitlines()
-        return (json.loads(lines[-1]) if "--json" in options and lines else {}), done.stderr
-
-    return run
 
 
 def test_probe_is_promoted_and_a_second_run_extracts_and_promotes_nothing(
