@@ -1,5 +1,6 @@
-"""A server with the rules of Kubeflow Pipelines, a run file for it, and the command line."""
+"""A server with the rules of Kubeflow Pipelines, a network that fails, and the command line."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -14,6 +15,20 @@ import pytest
 import yaml
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def proxy(s3_bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The way to the S3 server, which a test may spoil; the AWS variables lead over it."""
+    name = "fault_proxy"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        assert spec and spec.loader
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    with sys.modules[name].FaultProxy(s3_server) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
+        yield between
 
 
 @dataclass

@@ -1,10 +1,8 @@
 """An S3 store over a bad network: a proxy between boto3 and a real S3 server spoils requests."""
 
-import importlib.util
 import os
-import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -20,35 +18,18 @@ from graftline.errors import (
 from graftline.s3_store import PATIENCE_VARIABLE, SHA256
 from graftline.store import Store, open_store
 
-_spec = importlib.util.spec_from_file_location(
-    "fault_proxy", Path(__file__).with_name("fault_proxy.py")
-)
-assert _spec and _spec.loader
-fault_proxy = importlib.util.module_from_spec(_spec)
-sys.modules["fault_proxy"] = fault_proxy
-_spec.loader.exec_module(fault_proxy)
-
 SPOILING = ["503", "reset", "truncate", "lost"]
 
 
 @pytest.fixture
-def proxy(
-    s3_bucket: str, s3_server: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator["fault_proxy.FaultProxy"]:
-    with fault_proxy.FaultProxy(s3_server) as between:
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.url)
-        monkeypatch.setenv(PATIENCE_VARIABLE, "10")
-        yield between
-
-
-@pytest.fixture
-def store(proxy: "fault_proxy.FaultProxy", s3_bucket: str) -> Store:
+def store(proxy: Any, s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv(PATIENCE_VARIABLE, "10")
     return open_store(f"{s3_bucket}/store")
 
 
 @pytest.mark.parametrize("fault", SPOILING)
 def test_every_request_survives_what_a_network_does(
-    store: Store, proxy: "fault_proxy.FaultProxy", fault: str, tmp_path: Path
+    store: Store, proxy: Any, fault: str, tmp_path: Path
 ) -> None:
     data = os.urandom(50_000)
     (tmp_path / "file").write_bytes(data)
@@ -71,9 +52,7 @@ def test_every_request_survives_what_a_network_does(
     assert not struck(store.exists, "k")
 
 
-def test_own_write_whose_acknowledgement_was_lost_counts_as_done(
-    store: Store, proxy: "fault_proxy.FaultProxy"
-) -> None:
+def test_own_write_whose_acknowledgement_was_lost_counts_as_done(store: Store, proxy: Any) -> None:
     """The server did it; asked again it answers 412, for what is one's own object."""
     proxy.faults = [("lost", 1)]
     assert store.write_if_absent("k", b"mine")
@@ -91,7 +70,7 @@ def test_own_write_whose_acknowledgement_was_lost_counts_as_done(
 
 
 def test_large_upload_in_parts_survives_each_lost_acknowledgement(
-    store: Store, proxy: "fault_proxy.FaultProxy", tmp_path: Path
+    store: Store, proxy: Any, tmp_path: Path
 ) -> None:
     (tmp_path / "big").write_bytes(os.urandom(2**20) * 33)
     # A part; the beginning, which has no upload's name yet; and the end, asked for twice.
@@ -108,7 +87,7 @@ def test_large_upload_in_parts_survives_each_lost_acknowledgement(
 
 @pytest.mark.parametrize("name", ["read", "download"])
 def test_flipped_bit_is_noticed_and_the_bytes_fetched_again(
-    store: Store, proxy: "fault_proxy.FaultProxy", name: str, tmp_path: Path
+    store: Store, proxy: Any, name: str, tmp_path: Path
 ) -> None:
     data = os.urandom(200_000)
     store.write("k", data)
@@ -123,7 +102,7 @@ def test_flipped_bit_is_noticed_and_the_bytes_fetched_again(
 
 
 def test_flipped_bit_in_an_object_that_others_wrote_is_noticed_by_its_etag(
-    proxy: "fault_proxy.FaultProxy", s3_bucket: str
+    proxy: Any, s3_bucket: str
 ) -> None:
     data = os.urandom(200_000)
     bucket = s3_bucket.removeprefix("s3://")
@@ -135,7 +114,7 @@ def test_flipped_bit_in_an_object_that_others_wrote_is_noticed_by_its_etag(
 
 
 def test_object_that_is_damaged_in_the_store_is_an_error_that_says_so(
-    store: Store, proxy: "fault_proxy.FaultProxy", s3_bucket: str, tmp_path: Path
+    store: Store, proxy: Any, s3_bucket: str, tmp_path: Path
 ) -> None:
     boto3.client("s3").put_object(
         Bucket=s3_bucket.removeprefix("s3://"),
@@ -154,7 +133,7 @@ def test_object_that_is_damaged_in_the_store_is_an_error_that_says_so(
 
 @pytest.mark.timeout(60)  # half of the patience that is not asked for here
 def test_patience_ends_and_the_error_names_endpoint_and_remedy(
-    store: Store, proxy: "fault_proxy.FaultProxy", monkeypatch: pytest.MonkeyPatch
+    store: Store, proxy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.write("k", b"1")
     for fault in ("503", "reset", "stall"):
@@ -168,7 +147,7 @@ def test_patience_ends_and_the_error_names_endpoint_and_remedy(
 
 
 def test_download_goes_on_where_the_connection_broke(
-    store: Store, proxy: "fault_proxy.FaultProxy", tmp_path: Path
+    store: Store, proxy: Any, tmp_path: Path
 ) -> None:
     data = os.urandom(4_000_000)
     (tmp_path / "file").write_bytes(data)
@@ -179,7 +158,7 @@ def test_download_goes_on_where_the_connection_broke(
     assert proxy.requests["GET"] == 4
 
 
-def test_store_that_may_not_be_written_to(store: Store, proxy: "fault_proxy.FaultProxy") -> None:
+def test_store_that_may_not_be_written_to(store: Store, proxy: Any) -> None:
     proxy.only, proxy.faults = "PUT", [("403", 1)]
     with pytest.raises(StoreAccessDenied, match="write") as caught:
         store.check_writable()
