@@ -81,26 +81,7 @@ def inference_service(
     Raises:
         ConfigurationError: The name or the backend cannot be used.
     """
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
-        raise ConfigurationError(
-            f"{name!r} cannot name a service.",
-            why="Kubernetes takes small letters, digits and hyphens, at most 63, a letter first.",
-            fix="Give another with --name.",
-        )
-    if backend not in BACKENDS:
-        raise ConfigurationError(
-            f"--backend: {backend!r} is not known.", fix=f"Use one of {', '.join(BACKENDS)}."
-        )
-    if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", storage_uri):
-        raise ConfigurationError(
-            f"--storage-uri: {storage_uri!r} is no address that a cluster can read.",
-            fix="Give one such as s3://bucket/models, gs://..., https://... or pvc://claim/path.",
-        )
-    if not 0 <= min_replicas <= max_replicas:
-        raise ConfigurationError(
-            f"{min_replicas} replicas at least, but {max_replicas} at most, cannot be.",
-            fix="Give --min-replicas and --max-replicas in that order, not below zero.",
-        )
+    _check_service(name, storage_uri, backend, min_replicas, max_replicas)
     classifier = OnnxClassifier(model)
     served: dict[str, Any] = {
         "modelFormat": {"name": "onnx" if backend == "triton" else "mlflow", "version": "1"},
@@ -142,6 +123,31 @@ def inference_service(
             }
         },
     }
+
+
+def _check_service(
+    name: str, storage_uri: str, backend: str, min_replicas: int, max_replicas: int
+) -> None:
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise ConfigurationError(
+            f"{name!r} cannot name a service.",
+            why="Kubernetes takes small letters, digits and hyphens, at most 63, a letter first.",
+            fix="Give another with --name.",
+        )
+    if backend not in BACKENDS:
+        raise ConfigurationError(
+            f"--backend: {backend!r} is not known.", fix=f"Use one of {', '.join(BACKENDS)}."
+        )
+    if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", storage_uri):
+        raise ConfigurationError(
+            f"--storage-uri: {storage_uri!r} is no address that a cluster can read.",
+            fix="Give one such as s3://bucket/models, gs://..., https://... or pvc://claim/path.",
+        )
+    if not 0 <= min_replicas <= max_replicas:
+        raise ConfigurationError(
+            f"{min_replicas} replicas at least, but {max_replicas} at most, cannot be.",
+            fix="Give --min-replicas and --max-replicas in that order, not below zero.",
+        )
 
 
 def triton_config(model: Path, *, name: str, cpu: int = 2, gpus: int = 0) -> str:

@@ -141,13 +141,7 @@ def run(
     brightness = pictures.brightness(inference, answers.rows, BRIGHTNESS_IMAGES)
     columns = slices.columns_of(snapshot, answers.rows, brightness)
     guarded, empty = slices.guarded(gate_rules.slices, columns)
-    parts = slices.figures(
-        slices.interesting(columns, labels),
-        probabilities.argmax(axis=1) == labels,
-        rules.confidence,
-        None if opponent is None else opponent.predicted == labels,
-        None if opponent is None else opponent.comparable,
-    )
+    parts = _slices(columns, labels, probabilities, opponent, rules.confidence)
     figures = measured(
         answers, probabilities, labels, groups, snapshot.classes, opponent, parts, rules, seed
     )
@@ -190,6 +184,23 @@ def run(
     report_file.parent.mkdir(parents=True, exist_ok=True)
     report_file.write_text(page.render(findings), encoding="utf-8")
     return _result(findings, temperature, report_file, verdict_file)
+
+
+def _slices(
+    columns: Mapping[str, NDArray[Any]],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    opponent: Opponent | None,
+    confidence: float,
+) -> list[slices.SliceFigures]:
+    """Accuracy of each slice that says something, the champion's beside it."""
+    return slices.figures(
+        slices.interesting(columns, labels),
+        probabilities.argmax(axis=1) == labels,
+        confidence,
+        None if opponent is None else opponent.predicted == labels,
+        None if opponent is None else opponent.comparable,
+    )
 
 
 def _check(snapshot: Snapshot, classifier: Classifier) -> None:
