@@ -245,8 +245,9 @@ def test_the_same_input_gives_the_same_result(world: World) -> None:
 
 
 def test_the_page_escapes_what_users_wrote(world: World) -> None:
-    run(**world.arguments("page"))
+    run(**world.arguments("page", registered_model="the <i>one</i>"))
     text = (world.folder / "page" / "report.html").read_text()
+    assert "Evaluation of the &lt;i&gt;one&lt;/i&gt;" in text
     assert "<b>old</b>" not in text and "<i>text</i>" not in text
     assert "&lt;b&gt;old&lt;/b&gt;" in text
     assert "not an image" in text

@@ -92,6 +92,7 @@ class Findings:
     """Everything, see the fields' own classes.
 
     Attributes:
+        name: Of the registered model; of the backbone where it will not be registered.
         rows: Test rows of the manifest, shape (n,).
         labels: Class index of each test image, shape (n,).
         probabilities: Calibrated, shape (n, classes).
@@ -99,6 +100,7 @@ class Findings:
         worst: Positions of the most confident mistakes, the worst first.
     """
 
+    name: str
     snapshot: Snapshot
     classifier: Classifier
     decision: Decision | None

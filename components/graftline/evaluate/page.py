@@ -30,13 +30,12 @@ def render(findings: Findings) -> str:
         data(findings),
         model(findings),
     ]
-    name = findings.verdict.champion_name or classifier.backbone.spec.architecture
     lead = (
         f"{classifier.backbone.spec.architecture}, {classifier.strategy.replace('_', '-')}, on "
         f"{len(findings.labels):,} test images of {len(snapshot.classes):,} classes."
     )
     return report.html_page(
-        f"Evaluation of {name}",
+        f"Evaluation of {findings.name}",
         [section for section in sections if section is not None],
         kicker="Graftline evaluation",
         lead=lead,

@@ -166,6 +166,7 @@ def run(
         images=rules.robustness_images, confidence=rules.confidence, seed=seed,
     )  # fmt: skip
     findings = Findings(
+        name=registered_model or classifier.backbone.spec.architecture,
         snapshot=snapshot,
         classifier=calibrated,
         decision=read_decision(decision_file) if decision_file else None,
