@@ -107,7 +107,7 @@ def torch_modes(classifier: Classifier) -> dict[str, Run]:
     inductor.freezing = True
     last = copy.deepcopy(classifier).to(memory_format=torch.channels_last)
     compiled = torch.compile(copy.deepcopy(classifier).to(memory_format=torch.channels_last))
-    modes = {
+    modes: dict[str, tuple[Callable[..., torch.Tensor], torch.memory_format]] = {
         "PyTorch eager": (classifier, torch.contiguous_format),
         "PyTorch channels_last": (last, torch.channels_last),
         "PyTorch compiled": (compiled, torch.channels_last),

@@ -10,7 +10,7 @@ Sections:
              ImageFolder, DataLoader, PyTorch in fp32). On a CPU the limit is the fastest decoding
              and resizing alone and the fastest library's forward pass alone on ready batches, one
              after the other, since both share the cores. On a CUDA device it is the forward pass.
-    again    the second run, with 1% of new images, and with nothing new among 50,000.
+    again    the second run among 50,000 images: with 1% of them new, and with nothing new.
     memory   1,000,000 stored vectors assembled into the artifact: memory above the matrix.
 
 Ratios are medians over rounds in which both sides run next to each other: rates alone mean little
@@ -33,9 +33,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,7 @@ from graftline.engine import CPU_BATCH, CUDA_BATCH, resolve_precision
 from graftline.extract_features import step
 from graftline.extract_features.step import ExtractResult, plan
 from graftline.feature_store import FeatureStore
+from graftline.lanes import lanes
 from graftline.preprocessing import Preprocessing
 from graftline.shards import Place, ShardWriter
 from graftline.store import open_store
@@ -67,19 +69,23 @@ BACKBONES = {
 }
 FRACTION_TARGET = 0.9
 FASTER_TARGETS = {"tf_efficientnet_lite0": 5.0, "resnet50": 1.8}
+AGAIN_IMAGES = 50_000
 AGAIN_BACKBONE = "tf_efficientnet_lite0"
 AGAIN_TARGET, NOTHING_TARGET, MEMORY_TARGET = 0.03, 2.0, 1024.0
 HEIGHT, WIDTH, QUALITY = 375, 500, 92
 EAGER_BATCH = 64
+DRAWN = 6_000  # photographs that are drawn and compressed; more of them repeat their pixels
 DECODED = 240  # images that decoding is measured on
 MANY = 1_000_000
+
+Forward = Callable[[np.ndarray], object]
 
 console = Console(stderr=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """Photographs as a user's folder, and packed into a store."""
+    """Photographs packed into a store, and the first ones as a user's folder."""
 
     folder: Path
     images: list[bytes]
@@ -105,7 +111,16 @@ class Data:
 
 
 def photographs(count: int) -> Iterator[bytes]:
-    """JPEG files of 500 x 375: parts of scikit-learn's two photographs, no two alike."""
+    """JPEG files of 500 x 375, no two alike. Beyond ``DRAWN`` they differ in a comment alone."""
+    drawn = list(dict.fromkeys(_drawn(min(count, DRAWN))))
+    for number in range(count):
+        data = drawn[number % len(drawn)]
+        comment = f"{number // len(drawn):08}".encode()
+        yield data[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + data[2:]
+
+
+def _drawn(count: int) -> Iterator[bytes]:
+    """Parts of scikit-learn's two photographs."""
     from sklearn.datasets import load_sample_images
 
     photos = load_sample_images().images
@@ -124,12 +139,13 @@ def photographs(count: int) -> Iterator[bytes]:
 
 def make_data(folder: Path, count: int) -> Data:
     """Write the photographs both ways."""
-    images = list(dict.fromkeys(photographs(count)))
+    images = list(photographs(count))
     files = folder / "files" / "photo"
     files.mkdir(parents=True)
     with ShardWriter(open_store(str(folder / "store"))) as writer:
         for number, data in enumerate(images):
-            (files / f"{number:06}.jpg").write_bytes(data)
+            if number < DRAWN:
+                (files / f"{number:06}.jpg").write_bytes(data)
             writer.add(hashlib.sha256(data).hexdigest(), data, "jpeg", "photo")
     size = statistics.mean(len(data) for data in images)
     console.print(f"{len(images):,} photographs, {size / 1000:.0f} kB each")
@@ -199,7 +215,9 @@ class Speed:
         return statistics.median(found / eager for found, eager in pairs)
 
 
-def measure_speed(data: Data, name: str, precisions: list[str], options: argparse.Namespace):
+def measure_speed(
+    data: Data, name: str, precisions: list[str], options: argparse.Namespace
+) -> list[Speed]:
     """Rounds of limit, extraction and the user's own loop, next to each other."""
     backbone = build(BACKBONES.get(name, name), weights="random")
     prepare = backbone.spec.preprocessing
@@ -236,11 +254,11 @@ def measure_speed(data: Data, name: str, precisions: list[str], options: argpars
     return speeds
 
 
-def forward_runners(backbone: Backbone, precision: str) -> dict[str, Callable]:
+def forward_runners(backbone: Backbone, precision: str) -> dict[str, Forward]:
     """Every library that runs this precision on this machine."""
     device = "cuda" if torch.cuda.is_available() else None
     size, lanes = backbone.spec.preprocessing.input_size, machine.cores()
-    candidates = Candidates(backbone.eval(), size, precision, lanes, device)
+    candidates = Candidates(backbone.eval, None, size, precision, lanes, device)
     return {kind: candidates.get(kind, batch_size()) for kind in candidates.kinds()}
 
 
@@ -249,7 +267,7 @@ def batch_size() -> int:
     return CUDA_BATCH if torch.cuda.is_available() else CPU_BATCH
 
 
-def forward_rate(runner: Callable, prepare: Preprocessing, seconds: float) -> tuple[float, float]:
+def forward_rate(runner: Forward, prepare: Preprocessing, seconds: float) -> tuple[float, float]:
     """Of the forward pass alone on ready batches: images a second, core seconds an image."""
     if torch.cuda.is_available():
         return device_rate(runner, prepare, seconds)
@@ -273,11 +291,11 @@ def device_rate(runner: Any, prepare: Preprocessing, seconds: float) -> tuple[fl
 
 def decode_rate(images: list[bytes], prepare: Preprocessing) -> tuple[float, float]:
     """Of the fastest way to decode and resize: images a second, core seconds an image."""
-    ways = (lambda data: by_graftline(data, prepare), lambda data: by_pillow(data, prepare))
     rates = []
-    for way in ways:
+    for decode in (by_graftline, by_pillow):
+        way = partial(decode, prepare=prepare)
         way(images[0])
-        with single_threaded_pool() as pool:
+        with lanes(machine.cores(), pytorch=True) as pool:
             started, cores = time.perf_counter(), time.process_time()
             for _ in pool.map(way, images):
                 pass
@@ -302,13 +320,8 @@ def by_pillow(data: bytes, prepare: Preprocessing) -> np.ndarray:
     resampling = Image.Resampling[prepare.interpolation.upper()]
     size = (prepare.input_size, prepare.input_size)
     image = image.resize(size, resampling, box=(left, top, left + side, top + side))
-    mean, std = np.float32(prepare.mean) * 255, np.float32(prepare.std) * 255
+    mean, std = (255 * np.array(each, np.float32) for each in (prepare.mean, prepare.std))
     return ((np.asarray(image, np.float32) - mean) / std).transpose(2, 0, 1)
-
-
-def single_threaded_pool() -> ThreadPoolExecutor:
-    """A thread a core, each computing on one core."""
-    return ThreadPoolExecutor(machine.cores(), initializer=torch.set_num_threads, initargs=(1,))
 
 
 def threaded_rate(
@@ -316,7 +329,7 @@ def threaded_rate(
 ) -> tuple[float, float]:
     """Every core repeats a piece of work: images a second, core seconds an image."""
     work(0)
-    with single_threaded_pool() as pool:
+    with lanes(machine.cores(), pytorch=True) as pool:
         started, cores = time.perf_counter(), time.process_time()
 
         def repeat(_: int) -> int:
@@ -349,8 +362,8 @@ def extraction_rate(
         opened.append((time.perf_counter(), time.process_time()))
         return engine
 
-    open_network, step._Network.open = step._Network.open, opens
-    try:
+    open_network = step._Network.open
+    with mock.patch.object(step._Network, "open", opens):
         began = time.perf_counter()
         result = step.run(
             snapshot_folder=snapshot,
@@ -361,8 +374,6 @@ def extraction_rate(
             features_folder=data.folder / "artifact",
         )
         ended = time.perf_counter(), time.process_time()
-    finally:
-        step._Network.open = open_network
     assert result.extracted == count
     seconds, cores = ended[0] - opened[0][0], ended[1] - opened[0][1]
     return count / seconds, cores / count, result, opened[0][0] - began
@@ -469,7 +480,7 @@ def stored_vectors(folder: Path, count: int, fingerprint: str, dim: int) -> Path
 
 def measure_nothing_new(folder: Path, rounds: int) -> float:
     """Seconds of a whole process that finds 50,000 images stored."""
-    snapshot = with_answer(folder, 50_000)
+    snapshot = with_answer(folder, AGAIN_IMAGES)
     seconds = []
     for _ in range(rounds):
         found, extracted = in_new_process(folder, snapshot, "fp32")
@@ -520,7 +531,7 @@ def measure_memory(folder: Path) -> float:
         [sys.executable, "-c", MEMORY, json.dumps(values)],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
-    return json.loads(done.stdout.splitlines()[-1])["peak_kib"] / 1024
+    return float(json.loads(done.stdout.splitlines()[-1])["peak_kib"]) / 1024
 
 
 # --- what comes out ------------------------------------------------------------------------------
@@ -573,7 +584,10 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=6_000, help="photographs (default: 6,000)")
+    parser.add_argument("--images", type=int, default=6_000, help="of speed (default: 6,000)")
+    parser.add_argument(
+        "--again-images", type=int, default=AGAIN_IMAGES, help="of second runs (default: 50,000)"
+    )
     parser.add_argument("--backbones", default=",".join(BACKBONES), help="separated by commas")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="one section; repeatable")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="default: both where it can")
@@ -596,9 +610,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="graftline-", dir=options.folder) as name:
         folder = Path(name)
         tables = []
-        if "speed" in sections or "again" in sections:
-            data = make_data(folder / "photos", options.images)
         if "speed" in sections:
+            data = make_data(folder / "photos", options.images)
             speeds = [
                 speed
                 for backbone in options.backbones.split(",")
@@ -626,6 +639,7 @@ def main() -> None:
             }
         tables.append(other := Table("measured", "found", "target", title="Second runs and memory"))
         if "again" in sections:
+            data = make_data(folder / "more-photos", options.again_images)
             again = measure_again(data, precisions[-1], options)
             fraction = again["second"] / again["first"]
             found["second_run_fraction"] = round(fraction, 4)

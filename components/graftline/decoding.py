@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import torch
 
 from graftline.errors import DataError
 from graftline.pixels import decode
@@ -50,8 +49,7 @@ def network_input(data: bytes, preprocessing: Preprocessing, out: Array) -> None
         DataError: It cannot be decoded.
     """
     shortest = math.ceil(OVERSAMPLING * preprocessing.resize_size)
-    pixels = preprocessing.resize_and_crop(decode(data, shortest=shortest))
-    preprocessing.normalise(pixels, out=torch.from_numpy(out))
+    preprocessing.write_input(decode(data, shortest=shortest), out)
 
 
 def undecodable(position: int, error: DataError) -> DataError:
@@ -197,8 +195,10 @@ def _work(pipe: Connection, memory: Any, shape: tuple[int, ...], preprocessing: 
     """Decode until the pipe closes."""
     import signal
 
+    from threadpoolctl import threadpool_limits
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    torch.set_num_threads(1)
+    threadpool_limits(1)
     prepare = Preprocessing.from_dict(preprocessing)
     ring = np.frombuffer(memory, np.float32).reshape(shape)
     while True:

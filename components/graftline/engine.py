@@ -12,21 +12,23 @@ On a CUDA device, worker processes decode into shared memory while the device co
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
 
 from graftline import machine
-from graftline.backbones import Backbone
 from graftline.decoding import DecodingWorkers, network_input, undecodable
 from graftline.errors import ConfigurationError, DataError
+from graftline.lanes import lanes
 from graftline.preprocessing import Preprocessing
 from graftline.runners import CPU_ENGINES, Array, Runner, is_out_of_memory
 from graftline.runtime import Progress, message
 from graftline.trial import SAMPLE_IMAGES, Candidates
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ENGINES = ("auto", *CPU_ENGINES)
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -133,12 +135,8 @@ class Engine:
 
     def _on_cores(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
         """Every core carries batches of its own."""
-        threads = torch.get_num_threads()
-        pool = ThreadPoolExecutor(
-            self._lanes, "lane", initializer=torch.set_num_threads, initargs=(1,)
-        )
         waiting: deque[Future[Array]] = deque()
-        try:
+        with lanes(self._lanes, pytorch=self.kind == "torch") as pool:
             while batch := list(islice(images, self.batch_size)):
                 waiting.append(pool.submit(self._carry, batch, first))
                 first += len(batch)
@@ -146,9 +144,6 @@ class Engine:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(threads)
 
     def _carry(self, images: list[bytes], first: int) -> Array:
         """One batch from bytes to features, on this thread."""
@@ -193,10 +188,9 @@ class Engine:
 
 
 def open_engine(
-    model: nn.Module | Callable[[], Backbone],
+    module: "nn.Module",
     preprocessing: Preprocessing,
     *,
-    fingerprint: str | None = None,
     engine: str = "auto",
     precision: str = "fp32",
     batch_size: int | None = None,
@@ -204,22 +198,52 @@ def open_engine(
     """Make a network ready on this machine.
 
     Args:
-        model: A backbone, or any module of one (N, 3, S, S) input and one (N, D) output; or what
-            builds a backbone, which is not called where this machine has its graph.
+        module: A backbone, or any module of one (N, 3, S, S) input and one (N, D) output.
         preprocessing: From bytes to its input.
-        fingerprint: Of the backbone that ``model`` builds, in precision ``graph``.
         engine: ``auto`` takes the CUDA device where there is one, else tries which library is
             fastest and remembers it on this machine; ``torch`` is PyTorch on the device or CPU.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine computes in it.
         batch_size: Images in a batch.
     """
+    from graftline.backbones import Backbone
+
+    return open_named(
+        module.eval,
+        module.fingerprint(GRAPH) if isinstance(module, Backbone) else None,
+        preprocessing,
+        engine=engine,
+        precision=precision,
+        batch_size=batch_size,
+    )
+
+
+def open_named(
+    network: "Callable[[], nn.Module]",
+    fingerprint: str | None,
+    preprocessing: Preprocessing,
+    *,
+    engine: str = "auto",
+    precision: str = "fp32",
+    batch_size: int | None = None,
+) -> Engine:
+    """Make a network ready that need not be built where this machine has its graph.
+
+    There, on a CPU, PyTorch is not even imported.
+
+    Args:
+        network: Builds it, in eval mode.
+        fingerprint: Of the backbone that it builds, in precision ``graph``; None for a module
+            that has none.
+        preprocessing: From bytes to its input.
+        engine: As of :func:`open_engine`.
+        precision: As of :func:`open_engine`.
+        batch_size: As of :func:`open_engine`.
+    """
     _check(engine, ENGINES, "engine")
     _check(precision, PRECISIONS, "precision")
-    device = "cuda" if engine in ("auto", "torch") and torch.cuda.is_available() else None
-    if isinstance(model, Backbone):
-        fingerprint = model.fingerprint(GRAPH)
+    device = "cuda" if engine in ("auto", "torch") and machine.has_cuda() else None
     candidates = Candidates(
-        model.eval if isinstance(model, nn.Module) else model,
+        network,
         fingerprint,
         preprocessing.input_size,
         resolve_precision(precision),
@@ -235,13 +259,15 @@ def resolve_precision(precision: str) -> str:
     """``auto`` to what this machine computes in."""
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
+    if machine.has_cuda():
+        import torch
+
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if machine.has_bf16() else "fp32"
 
 
 def forward_images(
-    module: nn.Module,
+    module: "nn.Module",
     preprocessing: Preprocessing,
     images: Iterable[bytes],
     *,

@@ -4,12 +4,17 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
+
+# Where drivers of what PyTorch calls CUDA show themselves: NVIDIA, the same under WSL and on
+# Jetson, and AMD.
+CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/kfd")
 
 
 def cores() -> int:
@@ -58,6 +63,16 @@ def processor() -> str:
 def has_bf16() -> bool:
     """Whether the processor computes in bfloat16 itself."""
     return bool(BF16_FLAGS & _flags())
+
+
+@lru_cache
+def has_cuda() -> bool:
+    """Whether PyTorch sees a CUDA device; where there is no driver, it is not even imported."""
+    if sys.platform == "linux" and not any(Path(sign).exists() for sign in CUDA_SIGNS):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def remembered(kind: str, key: dict[str, Any]) -> dict[str, Any] | None:

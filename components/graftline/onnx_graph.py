@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from graftline import machine
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OPSET = 18
 INPUT, OUTPUT = "images", "features"
@@ -25,12 +26,14 @@ CACHE_BYTES = 4 << 30  # the oldest graphs go when there are more
 log = logging.getLogger(__name__)
 
 
-def export(module: nn.Module, batch_size: int, image_size: int) -> bytes:
+def export(module: "nn.Module", batch_size: int, image_size: int) -> bytes:
     """The ONNX graph of a module in eval mode, weights inside.
 
     Raises:
         Exception: Whatever the exporters raise for a network they cannot trace.
     """
+    import torch
+
     example = torch.zeros(batch_size, 3, image_size, image_size)
     sink = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
@@ -57,7 +60,7 @@ def export(module: nn.Module, batch_size: int, image_size: int) -> bytes:
 
 
 def cached(
-    network: Callable[[], nn.Module], batch_size: int, image_size: int, fingerprint: str | None
+    network: "Callable[[], nn.Module]", batch_size: int, image_size: int, fingerprint: str | None
 ) -> bytes:
     """The graph, out of the machine's cache where this network was exported before.
 

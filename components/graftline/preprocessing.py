@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from graftline.errors import ConfigurationError
+from graftline.resampling import Floats, resample
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
 Interpolation = Literal["bilinear", "bicubic"]
@@ -83,7 +86,21 @@ class Preprocessing:
         resize = max(size, math.floor(size * self.resize_size / self.input_size))
         return Preprocessing(size, resize, self.interpolation, self.crop_mode, self.mean, self.std)
 
-    def resize_and_crop(self, image: "np.ndarray | Tensor") -> "Tensor":
+    def write_input(self, image: npt.NDArray[np.uint8], out: Floats) -> None:
+        """Write one image as the network takes it, without PyTorch.
+
+        Args:
+            image: (H, W, 3), any size.
+            out: (3, input_size, input_size), written in place.
+        """
+        mean, std = (
+            (np.array(values, np.float32) * np.float32(255.0)).reshape(3, 1, 1)
+            for values in (self.mean, self.std)
+        )
+        np.subtract(self._resized_and_cropped(image), mean, out=out)
+        np.divide(out, std, out=out)
+
+    def resize_and_crop(self, image: "npt.NDArray[np.uint8] | Tensor") -> "Tensor":
         """Resize and crop one image.
 
         Args:
@@ -94,38 +111,53 @@ class Preprocessing:
         """
         import torch
 
-        from graftline.resampling import resample
+        if isinstance(image, torch.Tensor):
+            if image.device.type != "cpu":
+                return resize_and_crop(image.unsqueeze(0), self)[0]
+            image = image.numpy()
+        return torch.from_numpy(self._resized_and_cropped(image))
 
-        # Pillow's arrays cannot be written to, which a tensor must be able to: those are copied.
-        pixels = (
-            image
-            if isinstance(image, torch.Tensor)
-            else torch.from_numpy(image if image.flags.writeable else image.copy())
-        )
-        if self.crop_mode == "border" or pixels.device.type != "cpu":
-            return resize_and_crop(pixels.unsqueeze(0), self)[0]
-        height, width = pixels.shape[:2]
-        (top, left, bottom, right), resized = _geometry(height, width, self)
+    def _resized_and_cropped(self, image: npt.NDArray[np.uint8]) -> Floats:
+        """(3, input_size, input_size) in about 0..255, not rounded."""
+        if self.crop_mode == "border":
+            return self._on_border(image)
+        height, width = image.shape[:2]
         side = self.input_size
-        crop = (_half(resized[0] - side), _half(resized[1] - side), side)
-        return resample(pixels[top:bottom, left:right], resized, crop, self.interpolation)
+        (top, left, bottom, right), resized = _geometry(height, width, self, min)
+        crop = (_half(resized[0] - side), _half(resized[1] - side), side, side)
+        return resample(image[top:bottom, left:right], resized, crop, self.interpolation)
 
-    def normalise(self, pixels: "Tensor", out: "Tensor | None" = None) -> "Tensor":
+    def _on_border(self, image: npt.NDArray[np.uint8]) -> Floats:
+        """The whole image, or its middle, on the mean colour."""
+        side, height, width = self.input_size, image.shape[0], image.shape[1]
+        high, wide = resized = _within(height, width, self.resize_size, max)
+        seen = (min(high, side), min(wide, side))
+        crop = (_half(high - seen[0]), _half(wide - seen[1]), *seen)
+        filled = np.empty((3, side, side), np.float32)
+        filled[:] = np.array(self.border_colour, np.float32).reshape(3, 1, 1)
+        top, left = (side - seen[0]) // 2, (side - seen[1]) // 2
+        part = resample(image, resized, crop, self.interpolation)
+        filled[:, top : top + seen[0], left : left + seen[1]] = part
+        return filled
+
+    @property
+    def border_colour(self) -> list[float]:
+        """The mean colour in whole grey levels, red, green and blue."""
+        return [float(round(255 * value)) for value in self.mean]
+
+    def normalise(self, pixels: "Tensor") -> "Tensor":
         """Subtract the mean and divide by the deviation.
 
         Args:
             pixels: (..., 3, H, W) in 0..255.
-            out: Where to write it, of the same shape; None makes a new tensor.
         """
         import torch
 
         mean = torch.tensor(self.mean, dtype=torch.float32, device=pixels.device) * 255.0
         std = torch.tensor(self.std, dtype=torch.float32, device=pixels.device) * 255.0
-        if out is not None:
-            return torch.sub(pixels, mean.view(3, 1, 1), out=out).div_(std.view(3, 1, 1))
         return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1)
 
-    def apply(self, image: "np.ndarray | Tensor") -> "Tensor":
+    def apply(self, image: "npt.NDArray[np.uint8] | Tensor") -> "Tensor":
         """(H, W, 3) uint8 to the network's input, (3, input_size, input_size) float32."""
         return self.normalise(self.resize_and_crop(image))
 
@@ -145,13 +177,9 @@ def resize_and_crop(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     size, resize = preprocessing.input_size, preprocessing.resize_size
     height, width = pixels.shape[1], pixels.shape[2]
     if preprocessing.crop_mode == "border":
-        longer = torch.sym_max(height, width)
-        resized = (
-            torch.sym_max(1, (2 * height * resize + longer) // (2 * longer)),
-            torch.sym_max(1, (2 * width * resize + longer) // (2 * longer)),
-        )
+        resized = _within(height, width, resize, torch.sym_max)
         return _crop_or_pad(_resize(pixels, resized, preprocessing), preprocessing)
-    (top, left, bottom, right), resized = _geometry(height, width, preprocessing)
+    (top, left, bottom, right), resized = _geometry(height, width, preprocessing, torch.sym_min)
     if preprocessing.crop_mode == "center":
         pixels = pixels[:, top:bottom, left:right]
         torch._check(pixels.shape[1] > 0)  # a traced slice has a size that is not seen
@@ -172,23 +200,36 @@ def resize_crop_normalise(pixels: "Tensor", preprocessing: Preprocessing) -> "Te
     return preprocessing.normalise(resize_and_crop(pixels, preprocessing))
 
 
-def _geometry(height: Any, width: Any, preprocessing: Preprocessing) -> Any:
-    """What is seen and what it is resized to, with ``center`` and ``squash``; can be traced.
+def _geometry(height: Any, width: Any, preprocessing: Preprocessing, smaller: Any) -> Any:
+    """What is seen and what it is resized to, with ``center`` and ``squash``.
+
+    Args:
+        height: Of the image, an integer or what stands for one in a traced graph.
+        width: As the height.
+        preprocessing: What to do.
+        smaller: ``min``, or what does so in a traced graph.
 
     Returns:
         (top, left, bottom, right) of the part that is seen, and the (height, width) it gets.
     """
-    import torch
-
     resize = preprocessing.resize_size
     if preprocessing.crop_mode == "squash":
         return (0, 0, height, width), (resize, resize)
-    seen_height = torch.sym_min(height, MAX_ASPECT * width)
-    seen_width = torch.sym_min(width, MAX_ASPECT * height)
+    seen_height = smaller(height, MAX_ASPECT * width)
+    seen_width = smaller(width, MAX_ASPECT * height)
     top, left = (height - seen_height) // 2, (width - seen_width) // 2
-    shorter = torch.sym_min(seen_height, seen_width)
+    shorter = smaller(seen_height, seen_width)
     resized = (resize * seen_height // shorter, resize * seen_width // shorter)
     return (top, left, top + seen_height, left + seen_width), resized
+
+
+def _within(height: Any, width: Any, size: int, larger: Any) -> Any:
+    """Height and width with the longer side at ``size``, rounded, none below 1."""
+    longer = larger(height, width)
+    return (
+        larger(1, (2 * height * size + longer) // (2 * longer)),
+        larger(1, (2 * width * size + longer) // (2 * longer)),
+    )
 
 
 def _resize(pixels: "Tensor", size: Any, preprocessing: Preprocessing) -> "Tensor":
@@ -217,7 +258,7 @@ def _crop_or_pad(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
     height, width = pixels.shape[2], pixels.shape[3]
     high, wide = torch.sym_max(0, size - height), torch.sym_max(0, size - width)
     top, left = high // 2, wide // 2
-    fill = [float(round(255 * value)) for value in preprocessing.mean]
+    fill = preprocessing.border_colour
     colour = torch.tensor(fill, dtype=pixels.dtype, device=pixels.device).view(3, 1, 1)
     border = (left, wide - left, top, high - top)
     padded = functional.pad(pixels - colour, border) + colour  # type: ignore[arg-type]

@@ -1,58 +1,59 @@
-"""The resize of :mod:`graftline.preprocessing` for one image on a CPU, six times as fast.
+"""The resize of :mod:`graftline.preprocessing` for one image on a CPU, seven times as fast.
 
 ``F.interpolate`` with antialiasing resizes the whole image and then most of the work is cropped
 away; here only what the crop shows is computed. A separable resize is two products with sparse
 matrices; each is cut into bands of output rows, whose inputs are narrow, and a band is a small
 dense product. Weights as in PyTorch's ``UpSampleKernel.cpp``; the results differ by less than
 0.001 of 255, from the order of summation alone.
+
+Needs numpy only: what decodes does not wait for PyTorch to be imported.
 """
 
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 BAND = 16  # output rows a product; 16 to 32 were fastest from 100 to 1,000 pixels
 SUPPORT = {"bilinear": 1.0, "bicubic": 2.0}  # half width of the filter, in pixels of the output
 
-Bands = tuple[tuple[slice, slice, Tensor], ...]
+Floats = npt.NDArray[np.float32]
+Bands = tuple[tuple[slice, slice, Floats], ...]
 
 
 def resample(
-    image: Tensor,
+    image: npt.NDArray[np.uint8],
     size: tuple[int, int],
-    crop: tuple[int, int, int],
+    crop: tuple[int, int, int, int],
     interpolation: str,
-) -> Tensor:
-    """Resize an image and cut a square out of the result.
+) -> Floats:
+    """Resize an image and cut a part out of the result.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3).
         size: Height and width that the whole image is resized to.
-        crop: Top, left and side of the square.
+        crop: Top, left, height and width of the part.
         interpolation: ``bilinear`` or ``bicubic``.
 
     Returns:
-        (3, side, side) float32 in about 0..255.
+        (3, height, width) in about 0..255; a view that is not contiguous.
     """
-    top, left, side = crop
-    height, width = image.shape[:2]
-    rows, first_row, last_row = _bands(height, size[0], top, side, interpolation)
-    columns, first_column, last_column = _bands(width, size[1], left, side, interpolation)
-    seen = image[first_row:last_row, first_column:last_column].to(torch.float32)
+    top, left, high, across = crop
+    rows, first_row, last_row = _bands(image.shape[0], size[0], top, high, interpolation)
+    columns, first, last = _bands(image.shape[1], size[1], left, across, interpolation)
+    seen = image[first_row:last_row, first:last].astype(np.float32)
     wide = seen.shape[1]
     flat = seen.reshape(len(seen), wide * 3)
-    tall = torch.empty(side, wide * 3)
+    tall = np.empty((high, wide * 3), np.float32)
     for out, source, weights in rows:
-        torch.mm(weights, flat[source], out=tall[out])
+        np.matmul(weights, flat[source], out=tall[out])
     # The second direction as the first one: columns become rows.
-    turned = tall.view(side, wide, 3).permute(1, 2, 0).reshape(wide, 3 * side)
-    result = torch.empty(side, 3 * side)
+    turned = np.ascontiguousarray(tall.reshape(high, wide, 3).transpose(1, 2, 0))
+    turned = turned.reshape(wide, 3 * high)
+    result = np.empty((across, 3 * high), np.float32)
     for out, source, weights in columns:
-        torch.mm(weights, turned[source], out=result[out])
-    return result.view(side, 3, side).permute(1, 2, 0)
+        np.matmul(weights, turned[source], out=result[out])
+    return result.reshape(across, 3, high).transpose(1, 2, 0)
 
 
 @lru_cache(maxsize=512)
@@ -74,7 +75,7 @@ def _bands(
         # A tap beyond the edge has weight zero and falls on the last pixel.
         np.add.at(dense, (rows, inputs[low:high] - begin), weights[low:high])
         source = slice(begin - lowest, end - lowest)
-        bands.append((slice(low, high), source, torch.from_numpy(dense)))
+        bands.append((slice(low, high), source, dense))
     return tuple(bands), lowest, highest
 
 

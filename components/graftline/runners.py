@@ -5,15 +5,16 @@ batches of their own, so none waits for another, and the result does not depend 
 there are.
 """
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from graftline import machine
 from graftline.onnx_graph import INPUT
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Array = npt.NDArray[np.float32]
 CPU_ENGINES = ("onnxruntime", "openvino", "torch")
@@ -102,12 +103,16 @@ class TorchRunner:
 
     kind = "torch"
 
-    def __init__(self, module: nn.Module, *, precision: str) -> None:
+    def __init__(self, module: "nn.Module", *, precision: str) -> None:
+        import torch
+
         self.precision = precision
         self._module = module.eval().to(memory_format=torch.channels_last)
 
     def __call__(self, batch: Array) -> Array:
         """Features of a full batch."""
+        import torch
+
         images = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast("cpu", enabled=self.precision == "bf16"):
             features: Array = self._module(images).float().flatten(1).numpy()
@@ -116,7 +121,7 @@ class TorchRunner:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a library failed for want of memory."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError | OSError) and any(

@@ -6,19 +6,17 @@ Both answers are remembered on the machine: a later run opens its engine without
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import nn
 
 from graftline import machine, onnx_graph
 from graftline.errors import ConfigurationError
+from graftline.lanes import lanes
 from graftline.runners import (
     Array,
     OnnxRuntimeRunner,
@@ -28,6 +26,9 @@ from graftline.runners import (
     is_out_of_memory,
 )
 from graftline.runtime import message
+
+if TYPE_CHECKING:
+    from torch import nn
 
 SMALLEST_AGREEMENT = 0.9999  # cosine with PyTorch in fp32, below which an fp32 engine is not used
 TRIAL_BATCHES = 3
@@ -74,7 +75,7 @@ class Candidates:
 
     def __init__(
         self,
-        network: Callable[[], nn.Module],
+        network: "Callable[[], nn.Module]",
         fingerprint: str | None,
         size: int,
         precision: str,
@@ -104,6 +105,8 @@ class Candidates:
         """Let go of all runners and their memory."""
         self._runners.clear()
         if self.device is not None:
+            import torch
+
             torch.cuda.empty_cache()
 
     def fastest(self, batch: int) -> str:
@@ -202,14 +205,10 @@ class Candidates:
         """Images a second with every core on batches of its own."""
         sample = sample_batch(batch, self.size)
         runner(sample)
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(
-            self.lanes, initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with lanes(self.lanes, pytorch=runner.kind == "torch") as pool:
             started = time.perf_counter()
             list(pool.map(lambda _: runner(sample), range(TRIAL_BATCHES * self.lanes)))
             seconds = time.perf_counter() - started
-        torch.set_num_threads(threads)
         return TRIAL_BATCHES * self.lanes * batch / seconds
 
     def _build(self, kind: str, batch: int) -> Runner:
@@ -247,7 +246,7 @@ class Candidates:
         }
 
 
-def compare(module: nn.Module, images: Array, found: Array) -> Agreement:
+def compare(module: "nn.Module", images: Array, found: Array) -> Agreement:
     """Features of a few images against the module's own in fp32.
 
     Args:
@@ -255,6 +254,8 @@ def compare(module: nn.Module, images: Array, found: Array) -> Agreement:
         images: (N, 3, S, S), N at least 1.
         found: (N, D).
     """
+    import torch
+
     with torch.inference_mode():
         inputs = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         wanted = module(inputs).float().flatten(1).numpy()
@@ -267,6 +268,8 @@ def compare(module: nn.Module, images: Array, found: Array) -> Agreement:
 
 def sample_batch(batch: int, size: int) -> npt.NDArray[np.float32]:
     """(batch, 3, size, size) smooth normalised pictures with some noise, always the same."""
+    import torch
+
     generator = np.random.default_rng(0)
     coarse = torch.from_numpy(generator.normal(size=(batch, 3, 8, 8)).astype(np.float32))
     smooth = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic").numpy()
@@ -275,4 +278,6 @@ def sample_batch(batch: int, size: int) -> npt.NDArray[np.float32]:
 
 
 def _device_name(device: str) -> str:
+    import torch
+
     return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"

@@ -3,6 +3,8 @@
 import io
 import json
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from graftline import machine
 from graftline.backbones import build
 from graftline.dataset import read_images, read_snapshot
 from graftline.errors import ConfigurationError
@@ -141,6 +144,39 @@ def test_new_images_do_not_build_a_network_whose_graph_is_here(
     assert result.engine == "openvino" and result.agreement["cosine"] > 0.99
     assert content(tmp_path / "second") == content(tmp_path / "whole")
     assert whole.fingerprint == result.fingerprint
+
+
+IN_A_NEW_PROCESS = """
+import json, sys
+from pathlib import Path
+from graftline.extract_features.step import run
+values = json.loads(sys.argv[1])
+result = run(
+    snapshot_folder=Path(values.pop("snapshot")), features_folder=Path(values.pop("features")),
+    **values,
+)
+print(json.dumps([result.extracted, sorted({"torch", "timm"} & set(sys.modules))]))
+"""
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.skipif(machine.has_cuda(), reason="a device's engine is PyTorch's")
+def test_new_images_do_not_wait_for_pytorch_to_be_imported(
+    data: tuple[Path, str], photos: list, snapshot_of_files: Callable, tmp_path: Path, engine: str
+):
+    snapshot_of_files(tmp_path / "part", photos[:60], store=data[1])
+    extract((tmp_path / "part" / "snapshot", data[1]), tmp_path / "first", engine=engine)
+    values = {"snapshot": str(data[0]), "features": str(tmp_path / "second"), "store": data[1]}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_NEW_PROCESS, json.dumps(values | NETWORK | {"engine": engine})],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [IMAGES - 60, []]
+    np.testing.assert_allclose(
+        read_features(tmp_path / "second").matrix, reference(data[0]), rtol=1e-3, atol=1e-4
+    )
 
 
 def test_without_its_graph_a_network_is_built_and_its_weights_compared(

@@ -255,12 +255,12 @@ class _Network:
 
     def open(self) -> "Engine":
         """The engine. The network is built only where this machine lacks its graph."""
-        from graftline.engine import open_engine
+        from graftline.engine import open_named
 
-        self._opened = open_engine(
+        self._opened = open_named(
             self._proven,
+            self.answer.graph,
             Preprocessing.from_dict(self.answer.spec["preprocessing"]),
-            fingerprint=self.answer.graph,
             engine=self._engine,
             precision=self.answer.precision,
             batch_size=self._batch_size,
