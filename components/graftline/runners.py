@@ -85,6 +85,7 @@ class OpenVinoRunner:
             },
         )
         self._idle: list[Any] = [self._model.create_infer_request() for _ in range(lanes)]
+        _set_up(self._idle[0])
 
     def __call__(self, batch: Array) -> Array:
         """Features of a full batch."""
@@ -96,6 +97,20 @@ class OpenVinoRunner:
         features: Array = request.get_output_tensor(0).data.copy()
         self._idle.append(request)
         return features.reshape(len(batch), -1)
+
+
+def _set_up(request: Any) -> None:
+    """Touch what OpenVINO's bindings set up at their first use, in one thread.
+
+    Two threads that do so at once wait for each other for ever: one holds the guard of a table and
+    waits for Python's lock, the other holds that lock and waits for the guard.
+    """
+    import openvino
+
+    taken = request.get_input_tensor(0)
+    shape, dtype = tuple(taken.shape), taken.get_element_type().to_dtype()
+    openvino.Tensor(np.zeros(shape, dtype), shared_memory=True)
+    request.get_output_tensor(0).data.copy()
 
 
 class TorchRunner:

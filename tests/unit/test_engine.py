@@ -1,7 +1,10 @@
 """Engines against PyTorch in fp32, and byte against byte."""
 
 import io
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from graftline.backbones import Backbone, build
 from graftline.decoding import DecodingWorkers, network_input
 from graftline.engine import Engine, forward_images, open_engine
 from graftline.errors import ConfigurationError, DataError
+from graftline.onnx_graph import export
 from graftline.pixels import decode
 from graftline.preprocessing import Preprocessing
 from graftline.runners import is_out_of_memory
@@ -310,6 +314,46 @@ def test_nothing_to_run_gives_nothing(network: Callable[[str], Backbone]) -> Non
     assert list(opened(backbone).run([])) == []
     nothing = forward_images(backbone, backbone.spec.preprocessing, [], total=0, description="none")
     assert nothing.shape == (0, 0)
+
+
+FIRST_CALLS = """
+import sys, threading
+from pathlib import Path
+import numpy as np
+from graftline.runners import OnnxRuntimeRunner, OpenVinoRunner
+graph = Path(sys.argv[2]).read_bytes()
+runner = (
+    OpenVinoRunner(graph, precision="fp32", lanes=4)
+    if sys.argv[1] == "openvino"
+    else OnnxRuntimeRunner(graph)
+)
+sys.setswitchinterval(1e-5)  # Python's lock goes round at every step
+together = threading.Barrier(4)
+def call():
+    together.wait()
+    runner(np.zeros((2, 3, 64, 64), np.float32))
+threads = [threading.Thread(target=call) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("done")
+"""
+
+
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
+def test_the_first_calls_may_come_from_all_cores_at_once(kind: str, tmp_path: Path) -> None:
+    graph = tmp_path / "graph.onnx"
+    backbone = build("timm/test_resnet", weights="random", image_size=64).eval()
+    graph.write_bytes(export(backbone, 2, 64))
+    done = subprocess.run(  # a library sets itself up once a process
+        [sys.executable, "-c", FIRST_CALLS, kind, str(graph)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "done\n"
 
 
 def test_threads_of_the_caller_are_given_back(
