@@ -1,5 +1,6 @@
 """What this machine is and may use: processor, cores, and a folder to remember things in."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -94,6 +95,22 @@ def remember(kind: str, key: dict[str, Any], content: dict[str, Any]) -> None:
         temporary.replace(path)
     except OSError:
         return
+
+
+def make_room(folder: Path, most: int) -> None:
+    """Remove the files of a folder that were used least lately, until it holds ``most`` bytes.
+
+    The newest file stays whatever its size. Several processes may do so at once.
+    """
+    with contextlib.suppress(OSError):
+        found = [(path, path.stat()) for path in folder.iterdir() if path.is_file()]
+        found.sort(key=lambda each: max(each[1].st_atime, each[1].st_mtime))
+        size = sum(stat.st_size for _, stat in found)
+        for path, stat in found[:-1]:
+            if size <= most:
+                return
+            path.unlink(missing_ok=True)
+            size -= stat.st_size
 
 
 def _memory(kind: str, key: dict[str, Any]) -> Path:

@@ -92,9 +92,7 @@ def _keep(path: Path, graph: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(graph)
         temporary.replace(path)
-        kept = sorted(path.parent.glob("*.onnx"), key=lambda each: each.stat().st_mtime)
-        while len(kept) > 1 and sum(each.stat().st_size for each in kept) > CACHE_BYTES:
-            kept.pop(0).unlink(missing_ok=True)
     except OSError as error:
         log.debug("The exported graph was not kept: %s", error)
         temporary.unlink(missing_ok=True)
+    machine.make_room(path.parent, CACHE_BYTES)

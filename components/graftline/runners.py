@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftline import machine
-from graftline.onnx_graph import INPUT
+from graftline.onnx_graph import CACHE_BYTES, INPUT
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,9 +70,9 @@ class OpenVinoRunner:
     def __init__(self, graph: bytes, *, precision: str, lanes: int, keep: bool = False) -> None:
         import openvino
 
-        core = openvino.Core()
+        core, cache = openvino.Core(), machine.cache_folder() / "openvino"
         if keep:  # compiling takes seconds
-            core.set_property({"CACHE_DIR": str(machine.cache_folder() / "openvino")})
+            core.set_property({"CACHE_DIR": str(cache)})
         self.precision = precision
         self._model = core.compile_model(
             core.read_model(graph),
@@ -84,6 +84,8 @@ class OpenVinoRunner:
                 "ENABLE_CPU_PINNING": False,
             },
         )
+        if keep:
+            machine.make_room(cache, CACHE_BYTES)
         self._idle: list[Any] = [self._model.create_infer_request() for _ in range(lanes)]
         _set_up(self._idle[0])
 

@@ -52,3 +52,15 @@ def test_without_a_place_to_write_a_run_goes_on(
 def test_the_processor_is_named() -> None:
     assert machine.processor().partition(";")[0].strip()
     assert isinstance(machine.has_bf16(), bool)
+
+
+def test_room_is_made_by_what_was_used_least_lately(tmp_path: Path) -> None:
+    for age, name in enumerate(("newest", "read", "old", "oldest")):
+        (tmp_path / name).write_bytes(bytes(100))
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    os.utime(tmp_path / "read", (2e9, 1e9 - 1))  # looked at since
+    machine.make_room(tmp_path, 300)
+    assert {path.name for path in tmp_path.iterdir()} == {"newest", "read", "old"}
+    machine.make_room(tmp_path, 10)
+    assert {path.name for path in tmp_path.iterdir()} == {"read"}
+    machine.make_room(tmp_path / "nowhere", 10)
