@@ -74,9 +74,9 @@ def test_check_says_what_a_run_would_do(make_digits_folder, tmp_path: Path) -> N
     assert "extract_features" in report["facts"]["a run would"]
 
 
-@pytest.mark.parametrize("option", [("--runner", "cloud")])
-def test_unknown_choice_is_refused(option: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "retrain"])
+def test_unknown_runner_is_refused(command: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("name: a\ndata: {source: x}\n")
-    done = graftline("run", "run.yaml", *option, cwd=tmp_path)
+    done = graftline(command, "run.yaml", "--runner", "cloud", cwd=tmp_path)
     assert done.returncode == 2
     assert "'cloud'" in done.stderr

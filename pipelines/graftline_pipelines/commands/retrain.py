@@ -6,7 +6,15 @@ from typing import Any
 
 import typer
 
-from graftline_pipelines.commands.run import AsJson, Overrides, RunFile, RunsDir
+from graftline_pipelines.commands.run import (
+    AsJson,
+    Overrides,
+    RunFile,
+    RunnerName,
+    RunsDir,
+    chosen_runner,
+    show_failure,
+)
 
 
 def retrain(
@@ -14,17 +22,18 @@ def retrain(
     overrides: Overrides = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
+    runner: RunnerName = "subprocess",
 ) -> None:
     """Compare the source with the champion's data; train only if something changed."""
     from rich.console import Console
 
     from graftline.runtime import read_result
     from graftline_pipelines import local, preflight, summary
-    from graftline_pipelines.commands.run import _show_failure
     from graftline_pipelines.retraining import retraining_pipeline
     from graftline_pipelines.run_file import load
 
     settings = load(run_file, overrides or ())
+    chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
     preflight.require(local.with_absolute_paths(settings))
 
@@ -32,9 +41,9 @@ def retrain(
         return retraining_pipeline(resolved, run_id, on_cluster=False)
 
     try:
-        finished = local.run(settings, build, runs_dir=runs_dir, console=console)
+        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
     except local.StepFailed as failure:
-        _show_failure(failure, Console(stderr=True, soft_wrap=True))
+        show_failure(failure, Console(stderr=True, soft_wrap=True))
         raise typer.Exit(1) from None
     looked = dict(read_result(finished.run_dir, "watch") or {})
     # A browser wants the ending; the artifact has none.

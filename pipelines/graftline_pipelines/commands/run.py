@@ -15,6 +15,10 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
 RunsDir = Annotated[Path, typer.Option(help="The folder that each run gets a folder in.")]
+RunnerName = Annotated[
+    str,
+    typer.Option("--runner", help="subprocess, or docker for one hardened container a step."),
+]
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
@@ -23,9 +27,7 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
-    runner: Annotated[
-        str, typer.Option(help="subprocess, or docker for one hardened container a step.")
-    ] = "subprocess",
+    runner: RunnerName = "subprocess",
 ) -> None:
     """Run the training graph on this machine."""
     from rich.console import Console
@@ -33,7 +35,7 @@ def run(
     from graftline_pipelines.run_file import load
 
     settings = load(run_file, overrides or ())
-    chosen = _runner(runner)
+    chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
 
     from graftline_pipelines import local, preflight, summary
@@ -47,7 +49,7 @@ def run(
     try:
         finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
     except local.StepFailed as failure:
-        _show_failure(failure, Console(stderr=True, soft_wrap=True))
+        show_failure(failure, Console(stderr=True, soft_wrap=True))
         raise typer.Exit(1) from None
     result = summary.summarise(finished, settings)
     summary.show(result, console, _sample_image(settings.data.source))
@@ -97,7 +99,8 @@ def register(app: typer.Typer) -> None:
     app.command("compile")(compile_)
 
 
-def _runner(name: str) -> Literal["subprocess", "docker"]:
+def chosen_runner(name: str) -> Literal["subprocess", "docker"]:
+    """What ``--runner`` says; a usage error where it says something else."""
     if name == "subprocess":
         return "subprocess"
     if name == "docker":
@@ -113,7 +116,8 @@ def _graph_name(name: str) -> Literal["train", "retrain"]:
     raise typer.BadParameter(f"{name!r} is neither train nor retrain", param_hint="--pipeline")
 
 
-def _show_failure(failure: Any, console: Any) -> None:
+def show_failure(failure: Any, console: Any) -> None:
+    """Which step failed, with what, and where its log is."""
     from rich.text import Text
 
     console.print(Text(f"Step {failure.step} failed: ", "bold red") + Text(str(failure)))
