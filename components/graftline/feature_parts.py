@@ -260,6 +260,17 @@ def sorted_once(ids: Ids, vectors: Vectors) -> Content:
     return ids[first], vectors[order[first]]
 
 
+def repeated(parts: Sequence[Ids]) -> list[npt.NDArray[np.bool_]]:
+    """Which rows of each part an earlier part holds, or an earlier row of the same one."""
+    if not parts:
+        return []
+    words = _words(np.concatenate(parts))
+    order = np.lexsort(tuple(words[:, column] for column in (3, 2, 1, 0)))  # stable
+    again = np.zeros(len(words), bool)
+    again[order[1:]] = (words[order[1:]] == words[order[:-1]]).all(axis=1)
+    return np.split(again, np.cumsum([len(ids) for ids in parts])[:-1])
+
+
 def unique_ids(ids: Ids) -> Ids:
     """Sorted, each once."""
     return sorted_once(ids, np.zeros((len(ids), 0), np.float32))[0]

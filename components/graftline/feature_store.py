@@ -8,7 +8,7 @@ Each batch becomes a part as soon as it is computed, so a killed run loses at mo
 flight: the one being computed and, where the store is slow, those that wait for it. Small parts
 are folded into larger ones: the larger one is written before the small ones are removed, so
 readers find every row at every moment, some of them twice. Several runs may fill the same
-fingerprint; a row that two of them computed is kept once at the next folding.
+fingerprint; a row that two of them computed is kept once by the next run that reads it.
 """
 
 import hashlib
@@ -16,8 +16,10 @@ import json
 import logging
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -25,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftline.dataset import check_schema_version
-from graftline.errors import DataError, StoreNotFound
+from graftline.errors import DataError, IntegrityError, StoreNotFound
 from graftline.feature_parts import (
     Content,
     DamagedPart,
@@ -37,6 +39,7 @@ from graftline.feature_parts import (
     encode_part,
     part_of,
     read_ids,
+    repeated,
     sorted_once,
     unique_ids,
 )
@@ -68,6 +71,7 @@ class FeatureStore:
         self.fingerprint = fingerprint
         self.store = store.child(f"features/{fingerprint}")
         self._description: bytes | None = None
+        self._read_twice = False  # a row was found in more than one part
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Say what made these features, once."""
@@ -88,9 +92,9 @@ class FeatureStore:
         """
         try:
             content = json.loads(self.store.read("backbone.json"))
-        except (StoreNotFound, ValueError):
+        except (StoreNotFound, IntegrityError, ValueError):
             return {}
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or "schema_version" not in content:
             return {}
         what = f"The description of the features {self.fingerprint}"
         check_schema_version(content, SCHEMA_VERSION, what)
@@ -122,7 +126,9 @@ class FeatureStore:
         for ids, vectors in self._each(self.parts(), vectors=True, dim=matrix.shape[1]):
             rows = index.rows(ids)
             wanted = rows >= 0
-            wanted[wanted] = ~filled[rows[wanted]]
+            known = filled[rows[wanted]]
+            self._read_twice |= bool(known.any())
+            wanted[wanted] = ~known
             matrix[rows[wanted]] = vectors[wanted]
             filled[rows[wanted]] = True
 
@@ -134,42 +140,84 @@ class FeatureStore:
         """Write one part; its key comes back. The same content gives the same part."""
         data = encode_part(ids, vectors, about)
         key = f"parts/{hashlib.sha256(data).hexdigest()}-{len(ids)}.parquet"
-        self.store.write_if_absent(key, data)
+        if not self.store.write_if_absent(key, data) and not self._holds(key, data):
+            self.store.write(key, data)  # the one of this name was damaged
         return key
 
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.store.read(key) == data
+        except (StoreNotFound, IntegrityError):
+            return False
+
     def compact(self) -> int:
-        """Fold small parts into large ones where there are many; how many were folded."""
+        """Fold small parts into large ones where there are many; how many were folded.
+
+        Rows that :meth:`load` found in several parts are kept in one of them.
+        """
         small = [part for part in self.parts() if part.size < PART_BYTES // 4]
-        if len(small) <= SMALL_PARTS:
-            return 0
         folded = 0
-        for group in _groups(small):
-            folded += self._fold(group)
+        if len(small) > SMALL_PARTS:
+            for group in _groups(small):
+                folded += self._fold(group)
+        if self._read_twice:
+            self._drop_repeated()
         return folded
 
-    def drop_from(self, part: Part, used: IdIndex, *, remove: bool) -> tuple[int, int]:
-        """Count, and remove, what of a part no one uses.
+    def _drop_repeated(self) -> None:
+        """Of a row in several parts, keep the one in the first part by name.
+
+        Whoever else does so at the same time, with other parts in sight, never removes the copy in
+        the first part that either sees.
+        """
+        read = [
+            (part, ids)
+            for part in self.parts()
+            for ids, _ in self._each([part], vectors=False, again=False)
+        ]
+        again = repeated([ids for _, ids in read])
+        for (part, _), more in zip(read, again, strict=True):
+            if more.any():
+                self._rewrite(part, partial(_all_but, more))  # a part never changes
+        self._read_twice = False
+
+    def unused(self, part: Part, used: IdIndex) -> tuple[int, int]:
+        """Count what of a part no one uses; nothing in the store is touched.
 
         Returns:
             Vectors in the part, and those of them whose images are not in ``used``; none where
-            the part is damaged. Without ``remove``, nothing in the store is touched.
+            the part is damaged.
         """
         total = unwanted = 0
-        for ids, vectors in self._each([part], vectors=remove, again=False, aside=remove):
-            wanted = used.rows(ids) >= 0
+        for ids, _ in self._each([part], vectors=False, again=False, aside=False):
             total += len(ids)
-            unwanted += int((~wanted).sum())
-            if remove and not wanted.all():
-                if wanted.any():
-                    self.write_part(ids[wanted], vectors[wanted], {})
-                self.store.delete(part.key)
+            unwanted += int((used.rows(ids) < 0).sum())
         return total, unwanted
+
+    def drop_unused(self, part: Part, used: Callable[[], IdIndex]) -> None:
+        """Remove what of a part no one uses.
+
+        Args:
+            part: Which.
+            used: Says what is used now; asked when the part has been read.
+        """
+        self._rewrite(part, lambda ids: used().rows(ids) >= 0)
+
+    def _rewrite(self, part: Part, wanted: Callable[[Ids], npt.NDArray[np.bool_]]) -> None:
+        """Put a part with the wanted rows alone in its place; none where none is wanted."""
+        for ids, vectors in self._each([part], vectors=True, again=False):
+            stays = wanted(ids)
+            if stays.all():
+                continue
+            if stays.any():
+                self.write_part(ids[stays], vectors[stays], {})
+            self.store.delete(part.key)
 
     def check(self) -> Iterator[tuple[Part, str | None]]:
         """Read every part; each with what is wrong with it, None for nothing. Changes nothing."""
         for part in self.parts():
             try:
-                decode_part(self.store.read(part.key), part)
+                self._content(part)
             except StoreNotFound:
                 continue  # folded meanwhile
             except DamagedPart as reason:
@@ -184,14 +232,11 @@ class FeatureStore:
         now stays.
         """
         try:
-            data = self.store.read(part.key)
-            width = _width(decode_part(data, part))
-            if dim is None or width == dim:
+            if not self._is_unfit(part, dim):
                 return
+            data = self.store.read_range(part.key, 0, part.size)  # without the digest it had
         except StoreNotFound:
             return  # another run was faster
-        except DamagedPart:
-            pass
         message(
             "Stored features: part %s of %s is damaged (%s). It was moved to damaged/; "
             "its images are computed again.",
@@ -200,7 +245,29 @@ class FeatureStore:
             reason,
         )
         self.store.write(f"damaged/{part.key.rpartition('/')[2]}", data)
-        self.store.delete(part.key)
+        with suppress(StoreNotFound):
+            if self._is_unfit(part, dim):
+                self.store.delete(part.key)
+
+    def _is_unfit(self, part: Part, dim: int | None) -> bool:
+        try:
+            width = _width(self._content(part))
+        except DamagedPart:
+            return True
+        return dim is not None and width != dim
+
+    def _content(self, part: Part) -> Content:
+        """A whole part.
+
+        Raises:
+            DamagedPart: It is not what was written.
+            StoreNotFound: It is gone.
+        """
+        try:
+            data = self.store.read(part.key)
+        except IntegrityError as error:
+            raise DamagedPart("its bytes are not those that were written") from error
+        return decode_part(data, part)
 
     def _fold(self, parts: Sequence[Part]) -> int:
         read = list(self._each(parts, vectors=True, again=False))
@@ -264,7 +331,7 @@ class FeatureStore:
             if not vectors:
                 ids = read_ids(self.store, part)
                 return ids, np.zeros((len(ids), 0), np.float32)
-            content = decode_part(self.store.read(part.key), part)
+            content = self._content(part)
         except StoreNotFound:
             return None
         except DamagedPart as reason:
@@ -272,6 +339,10 @@ class FeatureStore:
         if dim is not None and _width(content) != dim:
             return DamagedPart(f"its vectors are {_width(content)} wide, not {dim}")
         return content
+
+
+def _all_but(rows: npt.NDArray[np.bool_], _: Ids) -> npt.NDArray[np.bool_]:
+    return ~rows
 
 
 def _width(content: Content) -> int:

@@ -1,14 +1,14 @@
 """What is stored under which backbone, and removing what no kept snapshot uses."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from graftline.dataset import snapshot_key
-from graftline.errors import ConfigurationError
+from graftline.dataset import read_parquet, snapshot_key
+from graftline.errors import ConfigurationError, IntegrityError, StoreNotFound
 from graftline.feature_parts import IdIndex, Ids, Part, binary_ids, unique_ids
 from graftline.feature_store import FeatureStore
 from graftline.store import Store
@@ -87,7 +87,9 @@ def collect_garbage(
 ) -> Iterator[Removal]:
     """Find, and remove, the features of images that no kept snapshot holds.
 
-    The parts are listed before the snapshots are: what a run adds meanwhile is not touched.
+    The parts are listed before the snapshots are: what a run adds meanwhile is not touched. Where
+    all snapshots are kept, they are listed again before each removal: what one that was added
+    meanwhile reuses stays.
 
     Args:
         store: The store.
@@ -96,6 +98,7 @@ def collect_garbage(
 
     Raises:
         ConfigurationError: A snapshot to be kept is not in the store, or nothing would be kept.
+        IntegrityError: A snapshot is damaged: what it uses cannot be known.
     """
     found = {each: FeatureStore(store, each) for each in _fingerprints(store)}
     parts = {each: features.parts() for each, features in found.items()}
@@ -112,18 +115,39 @@ def collect_garbage(
             f"{store.uri} keeps no snapshot, so every feature in it would be removed.",
             fix="If that is meant, delete its `features/` yourself.",
         )
-    used = IdIndex(_ids_of(store, kept))
+    used = _Used(store, kept, grows=keep is None)
     for fingerprint, features in found.items():
         yield _collect(features, parts[fingerprint], used, remove)
 
 
-def _collect(features: FeatureStore, parts: Sequence[Part], used: IdIndex, remove: bool) -> Removal:
+class _Used:
+    """The images of the kept snapshots; where all are kept, of those too that are added later."""
+
+    def __init__(self, store: Store, kept: Sequence[str], *, grows: bool) -> None:
+        self._store, self._grows, self._kept = store, grows, set(kept)
+        self._ids = _ids_of(store, kept)
+        self._index = IdIndex(self._ids)
+
+    def now(self) -> IdIndex:
+        """What is used as of now."""
+        added = sorted(set(snapshots(self._store)) - self._kept) if self._grows else []
+        if added:
+            self._kept.update(added)
+            self._ids = unique_ids(np.concatenate([self._ids, _ids_of(self._store, added)]))
+            self._index = IdIndex(self._ids)
+        return self._index
+
+
+def _collect(features: FeatureStore, parts: Sequence[Part], used: _Used, remove: bool) -> Removal:
     backbone = _named(features)[0]
     unwanted = in_parts = 0
+    index = used.now()
     for part in parts:
-        total, unused = features.drop_from(part, used, remove=remove)
+        total, unused = features.unused(part, index)
         in_parts += total
         unwanted += unused
+        if remove and unused:
+            features.drop_unused(part, used.now)
     damaged = [info.key for info in features.store.list("damaged/")]
     if remove:
         for key in damaged:
@@ -137,16 +161,35 @@ def _ids_of(store: Store, snapshot_ids: Iterable[str]) -> Ids:
     """The ids of all images of some snapshots, each once."""
     ids = np.zeros((0, 32), np.uint8)
     for snapshot_id in snapshot_ids:
-        manifest = pa.BufferReader(store.read(snapshot_key(snapshot_id, "manifest.parquet")))
-        column = pq.read_table(manifest, columns=["image_id"])["image_id"]
-        ids = unique_ids(np.concatenate([ids, binary_ids(column)]))
+        try:
+            manifest = _manifest(store, snapshot_id)
+            found = binary_ids(read_parquet(manifest)["image_id"])
+        except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError) as error:
+            raise IntegrityError(
+                f"Snapshot {snapshot_id} in {store.uri} is damaged: what it uses is not known.",
+                why=str(error),
+                fix="Run `ingest` on its source again, or name the snapshots to keep with --keep.",
+            ) from error
+        ids = unique_ids(np.concatenate([ids, found]))
     return ids
+
+
+def _manifest(store: Store, snapshot_id: str) -> bytes:
+    """A kept snapshot's manifest, compared with the digest in its head."""
+    for _ in range(2):  # the snapshot may just be written anew
+        head = json.loads(store.read(snapshot_key(snapshot_id, "snapshot.json")))
+        manifest = store.read(snapshot_key(snapshot_id, "manifest.parquet"))
+        if hashlib.sha256(manifest).hexdigest() == head["sha256"]["manifest.parquet"]:
+            return manifest
+    raise ValueError("Its manifest is not the file that its snapshot.json was written with.")
 
 
 def _named(features: FeatureStore) -> tuple[str, str, int | None]:
     """Backbone, precision and image size; empty where they were never said."""
     description = features.description()
-    size = description.get("preprocessing", {}).get("input_size")
+    preprocessing = description.get("preprocessing")
+    size = preprocessing.get("input_size") if isinstance(preprocessing, dict) else None
+    size = size if isinstance(size, int) else None
     return str(description.get("name", "")), str(description.get("precision", "")), size
 
 

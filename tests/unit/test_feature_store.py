@@ -244,6 +244,84 @@ def test_damage_in_the_ids_is_seen_where_only_they_are_read(features):
     assert not features.store.exists(key)
 
 
+def flip_at_rest(features, key: str, at: int) -> None:
+    """Change one byte behind the back of the store, what it notes beside the bytes left alone."""
+    store = features.store
+    if not hasattr(store, "client"):
+        path = store.root / key
+        data = bytearray(path.read_bytes())
+        data[at] ^= 1
+        path.write_bytes(data)
+        return
+    place = {"Bucket": store.bucket, "Key": store.name(key)}
+    found = store.client.get_object(**place)
+    data = bytearray(found["Body"].read())
+    data[at] ^= 1
+    store.client.put_object(**place, Body=bytes(data), Metadata=found["Metadata"])
+
+
+@pytest.mark.parametrize("at", [-1, 60, 700])
+def test_a_part_that_was_damaged_at_rest_is_set_aside_by_whoever_reads_it(features, at):
+    write(features, [7])
+    key = write(features, range(30))
+    flip_at_rest(features, key, at)
+    assert [part.key for part, reason in features.check() if reason] == [key]
+    assert load(features, [1, 7]) == [7]
+    assert not features.store.exists(key)
+    assert features.store.exists(f"damaged/{key.rpartition('/')[2]}")
+    write(features, range(30))
+    assert load(features, range(30)) == list(range(30))
+
+
+def test_a_description_that_was_damaged_at_rest_is_none(features):
+    features.describe({"name": "timm/resnet18"})
+    flip_at_rest(features, "backbone.json", 5)
+    assert features.description() == {}
+
+
+def test_a_part_is_written_again_where_one_of_its_name_is_damaged(features):
+    key = write(features, range(5))
+    flip_at_rest(features, key, -1)
+    assert write(features, range(5)) == key
+    assert load(features, range(5)) == list(range(5))
+
+
+def test_what_was_healed_while_it_was_moved_aside_stays(features, monkeypatch):
+    key = write(features, range(3))
+    (part,) = features.parts()
+    flip_at_rest(features, key, -1)
+    move = features.store.write
+
+    def healed_meanwhile(name: str, data: bytes) -> None:
+        move(name, data)
+        if name.startswith("damaged/"):
+            monkeypatch.undo()
+            write(features, range(3))
+
+    monkeypatch.setattr(features.store, "write", healed_meanwhile)
+    features.set_aside(part, "it is damaged")
+    assert load(features, range(3)) == [0, 1, 2]
+
+
+def test_rows_of_two_runs_at_once_are_kept_once_by_the_next(features, place):
+    def rows() -> int:
+        return sum(part.rows for part in features.parts())
+
+    write(features, range(10))
+    write(features, range(5, 15))
+    write(features, range(3, 6))
+    assert rows() == 23
+    features.compact()
+    assert rows() == 23, "nobody has read them yet"
+    assert load(features, range(15)) == list(range(15))
+    others = FeatureStore(place, features.fingerprint)
+    assert load(others, range(15)) == list(range(15))
+    with ThreadPoolExecutor(2) as pool:  # two runs end at the same time
+        list(pool.map(FeatureStore.compact, (features, others)))
+    assert rows() == 15
+    assert load(features, range(15)) == list(range(15))
+
+
 def test_damaged_parts_are_not_folded_into_whole_ones(features):
     keys = [write(features, [number]) for number in range(SMALL_PARTS + 5)]
     data = features.store.read(keys[3])

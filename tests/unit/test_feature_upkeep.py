@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from graftline import dataset
-from graftline.errors import ConfigurationError, SchemaVersionError
+from graftline.errors import ConfigurationError, IntegrityError, SchemaVersionError
 from graftline.feature_parts import IdIndex, binary_ids
 from graftline.feature_store import FeatureStore
 from graftline.feature_upkeep import collect_garbage, snapshots, stored
@@ -253,3 +253,52 @@ def test_parts_that_come_after_gc_has_begun_stay_though_no_snapshot_uses_them(pl
     write(place, VIT, range(70, 75))  # of a snapshot that is being made
     list(collecting)
     assert numbers_in(place, VIT) == [*range(5), *range(70, 75)]
+
+
+def test_gc_keeps_what_a_snapshot_uses_that_is_kept_while_it_works(place, tmp_path, monkeypatch):
+    keep(place, tmp_path, range(5))
+    for fingerprint in (CNN, VIT):
+        write(place, fingerprint, range(20))
+    removals = collect_garbage(place, remove=True)
+    assert next(removals).images == 15
+    keep(place, tmp_path, range(10, 20))  # by an ingest, between two backbones
+    rest = FeatureStore.drop_unused
+
+    def kept_between(self, part, used):
+        keep(place, tmp_path, [7])  # by another one, between count and removal
+        rest(self, part, used)
+
+    monkeypatch.setattr(FeatureStore, "drop_unused", kept_between)
+    assert [removal.kept for removal in removals] == [15]
+    assert numbers_in(place, VIT) == [*range(5), 7, *range(10, 20)]
+    assert numbers_in(place, CNN) == list(range(5))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "head"])
+def test_gc_removes_nothing_where_a_snapshot_is_damaged(place, tmp_path, damage):
+    snapshot = keep(place, tmp_path, range(5))
+    write(place, CNN, range(10))
+    key = dataset.snapshot_key(snapshot, "manifest.parquet")
+    data = place.read(key)
+    middle = len(data) // 2
+    if damage == "gone":
+        place.delete(key)
+    elif damage == "head":
+        place.write(dataset.snapshot_key(snapshot, "snapshot.json"), b"[]")
+    else:
+        changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+        place.write(key, changed if damage == "flipped" else data[:middle])
+    before = everything(place)
+    done = command("gc", "--store", place.uri, "--yes")
+    assert done.exit_code == 1
+    with pytest.raises(IntegrityError, match=f"Snapshot {snapshot} .* is damaged"):
+        list(collect_garbage(place, remove=True))
+    assert everything(place) == before
+
+
+def test_ls_shows_features_whose_description_makes_no_sense(place):
+    write(place, CNN, range(5))
+    for preprocessing in ("null", "[]", '{"input_size": "x"}'):
+        text = f'{{"schema_version": 1, "name": "x", "preprocessing": {preprocessing}}}'
+        place.write(f"features/{CNN}/backbone.json", text.encode())
+        assert [(one.backbone, one.image_size) for one in stored(place)] == [("x", None)]
