@@ -15,7 +15,7 @@ from torch import nn
 from graftline import engine as engine_module
 from graftline import machine
 from graftline.backbones import Backbone, build
-from graftline.decoding import DecodingWorkers, network_input
+from graftline.decoding import network_input
 from graftline.engine import Engine, forward_images, open_engine
 from graftline.errors import ConfigurationError, DataError
 from graftline.onnx_graph import export
@@ -388,56 +388,3 @@ def test_a_large_photograph_is_read_at_a_fraction_within_tolerance(
 def test_the_sample_is_always_the_same() -> None:
     assert sample_batch(2, 32).tobytes() == sample_batch(2, 32).tobytes()
     assert engine_module.CPU_BATCH >= 1
-
-
-def test_decoding_workers_give_the_inputs_in_order(
-    network: Callable[[str], Backbone], photos: list[bytes]
-) -> None:
-    prepare = network("timm/test_resnet").spec.preprocessing
-    wanted = np.stack([prepare.apply(decode(data)).numpy() for data in photos])
-    found = []
-    with DecodingWorkers(prepare, batch_size=8, workers=2) as workers:
-        for slot, count in workers.batches(photos):
-            assert not workers.ring[slot, count:].any(), "the last batch is filled with zeros"
-            found.append(workers.ring[slot, :count].copy())
-            workers.release(slot)
-    assert [len(part) for part in found] == [8, 8, 8, 8, 5]
-    assert np.concatenate(found).tobytes() == wanted.tobytes()
-    assert not any(process.is_alive() for process in workers._processes)
-
-
-def test_decoding_workers_name_a_broken_image_and_end(
-    network: Callable[[str], Backbone], photos: list[bytes]
-) -> None:
-    prepare = network("timm/test_resnet").spec.preprocessing
-    images = [*photos[:11], b"no image", *photos[12:]]
-    with (
-        pytest.raises(DataError, match="Image 111 cannot be decoded: not an image"),
-        DecodingWorkers(prepare, batch_size=4, workers=1) as workers,
-    ):
-        for slot, _ in workers.batches(images, first=100):
-            workers.release(slot)
-
-
-def test_decoding_workers_can_be_left_in_the_middle(
-    network: Callable[[str], Backbone], photos: list[bytes]
-) -> None:
-    prepare = network("timm/test_resnet").spec.preprocessing
-    source = iter(photos * 3)
-    with DecodingWorkers(prepare, batch_size=4, workers=1) as workers:
-        next(workers.batches(source))
-    rest = list(source)  # nobody else reads on
-    assert 0 < len(rest) < 3 * len(photos)
-
-
-def test_a_decoding_worker_that_is_killed_is_an_error_not_a_wait(
-    network: Callable[[str], Backbone], photos: list[bytes]
-) -> None:
-    prepare = network("timm/test_resnet").spec.preprocessing
-    with (
-        pytest.raises(DataError, match="worker ended unexpectedly"),
-        DecodingWorkers(prepare, batch_size=4, workers=1) as workers,
-    ):
-        for slot, _ in workers.batches(photos):
-            workers._processes[0].kill()
-            workers.release(slot)
