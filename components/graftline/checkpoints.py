@@ -6,17 +6,18 @@ Never a pickle: a file that would run code is refused, and what it would have ca
 import hashlib
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import torch
 from torch import Tensor
 
 from graftline.errors import IntegrityError, StoreNotFound, WeightsError
 from graftline.store import open_store
+from graftline.weights_place import WeightsPlace, parse
 
 STATE_KEYS = (
     "state_dict_ema",
@@ -29,6 +30,7 @@ STATE_KEYS = (
     "teacher",
     "encoder",
 )
+REPEATED_BYTES = 1 << 20  # a tensor up to this size may repeat values that are stored once
 UNREADABLE = "They may be damaged or cut off. Copy them again, or give others."
 NO_CODE = (
     "Load it where you trust it, and save only the tensors: "
@@ -48,42 +50,29 @@ class Checkpoint(dict[str, Tensor]):
         self._metadata = metadata
 
 
-def read_checkpoint(place: str) -> Checkpoint:
+def read_checkpoint(text: str) -> Checkpoint:
     """Read a checkpoint's tensors.
 
     Args:
-        place: A path, ``file://`` or ``s3://`` URI. The SHA-256 that it must have may follow as
-            ``#sha256=...``; a file name that is 64 hexadecimal digits is checked the same way.
+        text: Where it is and which digest it must have, as :func:`graftline.weights_place.parse`
+            takes it.
 
     Raises:
         WeightsError: There is nothing, or it is no checkpoint.
         IntegrityError: The digest differs.
     """
-    bare, _, fragment = place.partition("#")
-    expected = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else None
-    named = re.search(r"(?:^|[/.\-])([0-9a-f]{64})\.", bare.rpartition("/")[2])
-    if expected is None and named is not None:
-        expected = named.group(1)
-    with _local_copy(bare) as path:
-        if expected is not None:
-            check_digest(path, expected, bare)
-        return read_file(path, bare)
+    wanted = parse(text)
+    with _local_copy(wanted) as path:
+        if wanted.sha256 is not None:
+            check_digest(path, wanted.sha256, wanted.place)
+        return read_file(path, wanted.place)
 
 
-def exists(place: str) -> bool:
-    """Whether there is a checkpoint at a path or URI; for a store, it is asked."""
-    bare = place.partition("#")[0]
-    if urlsplit(bare).scheme != "s3":
-        return local_path(bare).is_file()
-    parent, _, name = bare.rpartition("/")
-    return open_store(parent).exists(name)
-
-
-def local_path(place: str) -> Path:
-    """The path that a plain path or a ``file://`` URI means."""
-    if place.startswith("file:"):
-        return Path(unquote(urlsplit(place).path))
-    return Path(place).expanduser()
+def exists(wanted: WeightsPlace) -> bool:
+    """Whether there is a checkpoint; for a store, it is asked."""
+    if wanted.is_in_store:
+        return open_store(wanted.parent).exists(wanted.name)
+    return wanted.path.is_file()
 
 
 def check_digest(
@@ -127,7 +116,8 @@ def read_file(path: Path, source: str) -> Checkpoint:
 
     try:
         if _is_safetensors(path):
-            return Checkpoint(load_file(path))
+            return _plain(Checkpoint(load_file(path)), source)
+        _check_size(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
         raise WeightsError(
@@ -136,6 +126,43 @@ def read_file(path: Path, source: str) -> Checkpoint:
     except Exception as error:  # an UnpicklingError, which is not named here: no pickle is used
         raise _not_plain(path, source, error) from error
     return _state_of(content, source)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse an archive that would unpack to more than its own size; PyTorch never compresses."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"It unpacks to {size:,} bytes, more than the file has.")
+
+
+def _plain(tensors: Checkpoint, source: str) -> Checkpoint:
+    """The tensors, all of which must hold their values themselves, one after the other.
+
+    A few bytes can stand for a tensor of any size (one value repeated), and sparse, quantised or
+    nested tensors are none that a network's parameters could be.
+    """
+    strange = [name for name, tensor in tensors.items() if not _holds_its_values(tensor)]
+    if strange:
+        raise WeightsError(
+            f"The weights in {source} hold tensors that are not plain: {', '.join(strange[:5])}"
+            + f" and {len(strange) - 5} more." * (len(strange) > 5)
+            + "." * (len(strange) <= 5),
+            why="Sparse, quantised, complex or nested ones, and one value repeated, are not read.",
+            fix=NO_CODE,
+        )
+    return tensors
+
+
+def _holds_its_values(tensor: Tensor) -> bool:
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_quantized:
+        return False
+    if tensor.is_complex():
+        return False
+    size = tensor.numel() * tensor.element_size()
+    return size <= max(tensor.untyped_storage().nbytes(), REPEATED_BYTES)
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -174,7 +201,7 @@ def _state_of(content: Any, source: str) -> Checkpoint:
         if inner is None:
             tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
             if tensors:
-                return Checkpoint(tensors, getattr(content, "_metadata", None))
+                return _plain(Checkpoint(tensors, getattr(content, "_metadata", None)), source)
             break
         content = inner
     raise WeightsError(
@@ -184,26 +211,25 @@ def _state_of(content: Any, source: str) -> Checkpoint:
 
 
 @contextmanager
-def _local_copy(place: str) -> Iterator[Path]:
+def _local_copy(wanted: WeightsPlace) -> Iterator[Path]:
     """The checkpoint as a local file; one from a store is a temporary copy."""
-    if urlsplit(place).scheme != "s3":
-        path = local_path(place)
+    if not wanted.is_in_store:
+        path = wanted.path
         if not path.is_file():
             raise WeightsError(
-                f"There are no weights at '{place}'.",
+                f"There are no weights at '{wanted.place}'.",
                 why="No such file." if not path.exists() else "It is not a file.",
                 fix="Correct `weights:`, or leave it out for the library's own.",
             )
         yield path
         return
-    parent, _, name = place.rpartition("/")
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
+        path = Path(folder) / "weights"
         try:
-            open_store(parent).download(name, path)
+            open_store(wanted.parent).download(wanted.name, path)
         except StoreNotFound as error:
             raise WeightsError(
-                f"There are no weights at '{place}'.",
+                f"There are no weights at '{wanted.place}'.",
                 why=str(error.what),
                 fix="Correct `weights:`, or put them there with `graftline mirror-weights`.",
             ) from error

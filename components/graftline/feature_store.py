@@ -1,6 +1,7 @@
 """Stored features: append-only Parquet parts of image id and vector, under a fingerprint.
 
     features/<fingerprint>/backbone.json                        what made them
+    features/<fingerprint>/agreement/<engine>.json              with PyTorch in fp32, on a sample
     features/<fingerprint>/parts/<sha256>-<rows>.parquet        written once, never changed
     features/<fingerprint>/damaged/<sha256>-<rows>.parquet      bytes that are not what they were
 
@@ -99,6 +100,28 @@ class FeatureStore:
         what = f"The description of the features {self.fingerprint}"
         check_schema_version(content, SCHEMA_VERSION, what)
         return content
+
+    def keep_agreement(self, engine: str, agreement: Mapping[str, float]) -> None:
+        """Say how close an engine that computed some of these features is to PyTorch in fp32."""
+        content = {"schema_version": SCHEMA_VERSION, **agreement}
+        self.store.write(f"agreement/{engine}.json", json.dumps(content).encode())
+
+    def agreement(self) -> dict[str, float]:
+        """Of the engine that agrees least of those that computed them; empty where none said so."""
+        found = []
+        for info in self.store.list("agreement/"):
+            try:
+                content = json.loads(self.store.read(info.key))
+                if content.pop("schema_version") == SCHEMA_VERSION:
+                    found.append((float(content["cosine"]), content))
+            except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return min(found, key=lambda each: each[0])[1] if found else {}
+
+    def forget(self) -> None:
+        """Remove what is said of features that are no more."""
+        for key in ["backbone.json", *(info.key for info in self.store.list("agreement/"))]:
+            self.store.delete(key)
 
     def parts(self) -> list[Part]:
         """All parts, by name."""

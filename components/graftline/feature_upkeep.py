@@ -153,7 +153,7 @@ def _collect(features: FeatureStore, parts: Sequence[Part], used: _Used, remove:
         for key in damaged:
             features.store.delete(key)
         if not features.parts():  # a run that begins just now says again what it computes
-            features.store.delete("backbone.json")
+            features.forget()
     return Removal(features.fingerprint, backbone, unwanted, in_parts - unwanted, len(damaged))
 
 

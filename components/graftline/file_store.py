@@ -173,6 +173,15 @@ class FileStore(Store):
         self.delete(key)
 
     @override
+    def check_there(self) -> None:
+        if not self.root.is_dir():
+            raise StoreError(
+                f"There is no store at {self.root}.",
+                why="It is not a folder." if self.root.exists() else "There is no such folder.",
+                fix="Write the `store` of the run file.",
+            )
+
+    @override
     def child(self, prefix: str) -> "FileStore":
         return FileStore(self.root / checked_key(prefix.strip("/")), self._hidden)
 

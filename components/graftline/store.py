@@ -106,6 +106,10 @@ class Store(ABC):
     def check_writable(self) -> None:
         """Prove that this store can be written to, or raise the :class:`StoreError` saying why."""
 
+    def check_there(self) -> None:
+        """Raise a :class:`StoreError` where this is a place that no store was ever made in."""
+        next(iter(self.list()), None)
+
     @abstractmethod
     def child(self, prefix: str) -> "Store":
         """The part of this store below a prefix."""

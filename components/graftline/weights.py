@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 from torch import Tensor, nn
 
-from graftline import checkpoints, positions, published
+from graftline import checkpoints, positions, published, weights_place
 from graftline.architectures import Architecture, checkpoint_filter, create
 from graftline.checkpoints import Checkpoint
 from graftline.dataset import check_schema_version
@@ -43,9 +42,9 @@ def locate(architecture: Architecture, weights: str | None, store: Store | None 
     if weights == RANDOM:
         return Origin("random", "random initialisation", at_hand=True)
     if weights is not None:
-        place = weights.partition("#")[0]
-        kind = "store" if urlsplit(place).scheme == "s3" else "file"
-        return Origin(kind, place, at_hand=checkpoints.exists(place))
+        wanted = weights_place.parse(weights)
+        kind = "store" if wanted.is_in_store else "file"
+        return Origin(kind, wanted.place, at_hand=checkpoints.exists(wanted))
     return published.origin(architecture.full_name, architecture.source, store)
 
 
@@ -121,6 +120,13 @@ def fit_state(
         for name in wanted
         if name in found and found[name].shape != wanted[name].shape
     ]
+    misshapen += [
+        f"{name} is {str(found[name].dtype).removeprefix('torch.')} and should be floating point"
+        for name in wanted
+        if name in found
+        and wanted[name].is_floating_point()
+        and not found[name].is_floating_point()
+    ]
     fitting = Checkpoint(
         {k: v for k, v in found.items() if k not in wanted or v.shape == wanted[k].shape},
         _versions(network, state, found),
@@ -138,14 +144,17 @@ def fit_state(
     unexpected = sorted(extra - _head_names(architecture, set(wanted))) if extra else []
     if misshapen and not missing and not unexpected:
         raise _does_not_fit(
-            architecture, source, f"Tensors of another shape: {_listed(misshapen)}.", resized=True
+            architecture,
+            source,
+            f"Tensors of another shape or type: {_listed(misshapen)}.",
+            resized=True,
         )
     problems = [
         f"{label}: {_listed(items)}"
         for label, items in (
             ("missing", missing),
             ("unexpected", unexpected),
-            ("of another shape", misshapen),
+            ("of another shape or type", misshapen),
         )
         if items
     ]
@@ -221,6 +230,12 @@ def mirror(
     """
     from safetensors.torch import save_file
 
+    if weights == RANDOM:
+        raise ConfigurationError(
+            "Random weights are not mirrored.",
+            why="Every run with this store and backbone would take them for pretrained ones.",
+            fix="Write `weights: random` in the run file that wants them.",
+        )
     origin = locate(architecture, weights)
     network = load(architecture, architecture.preprocessing.input_size, weights=weights)
     with tempfile.TemporaryDirectory() as folder:

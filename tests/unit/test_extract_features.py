@@ -1,8 +1,10 @@
 """extract_features: what meets the network, and that it is the same whoever computes it."""
 
+import hashlib
 import io
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from graftline import machine
 from graftline.backbones import build
 from graftline.dataset import read_images, read_snapshot
-from graftline.errors import ConfigurationError
-from graftline.extract_features import step
-from graftline.extract_features.step import ExtractResult, assemble, plan, run
+from graftline.errors import ConfigurationError, IntegrityError
+from graftline.extract_features import request, step
+from graftline.extract_features.step import ExtractResult, plan, run
 from graftline.feature_store import FeatureStore
 from graftline.features import read_features
 from graftline.pixels import decode
@@ -179,6 +182,74 @@ def test_new_images_do_not_wait_for_pytorch_to_be_imported(
     )
 
 
+@pytest.mark.parametrize("content", [b"{", b"5", b"{}", b'{"schema_version": 1}'])
+def test_a_damaged_answer_of_a_request_heals(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+):
+    first = extract(data, tmp_path / "first")
+    store = open_store(data[1])
+    (answer,) = store.list("features/requests/")
+    whole = store.read(answer.key)
+    store.write(answer.key, content)
+    assert extract(data, tmp_path / "second").fingerprint == first.fingerprint
+    assert store.read(answer.key) == whole
+    monkeypatch.setattr("graftline.backbones.build", lambda *_, **__: pytest.fail("built again"))
+    assert extract(data, tmp_path / "third").fingerprint == first.fingerprint
+
+
+def test_auto_is_the_same_for_images_with_and_without_a_device(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    releases = {"torch": "2.14.1+cpu", "torchvision": "0.29.1+cpu", "timm": "1.0.31"}
+    monkeypatch.setattr(request, "version", lambda name: releases.get(name, "1"))
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    assert extract(data, None, precision="auto", engine="torch").precision == "bf16"
+    releases |= {"torch": "2.14.1", "torchvision": "0.29.1+cu130"}
+    monkeypatch.setattr(machine, "has_bf16", lambda: False)
+    later = extract(data, tmp_path / "features", precision="auto", engine="torch")
+    assert (later.precision, later.reused) == ("bf16", IMAGES)
+
+
+def test_weights_that_are_replaced_while_they_are_read_leave_no_wrong_answer(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "weights.safetensors"
+
+    def write(seed: int) -> None:
+        torch.manual_seed(seed)
+        network = build("timm/test_resnet", weights="random", image_size=64).network
+        torch.nn.init.normal_(next(network.parameters()))
+        save_file(network.state_dict(), path)
+
+    def replaced(name: str, **options: object):
+        network = build(name, **options)
+        write(2)
+        return network
+
+    write(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("graftline.backbones.build", replaced)
+        old = extract(data, tmp_path / "old", weights=str(path))
+    new = extract(data, tmp_path / "new", weights=str(path))
+    assert new.fingerprint != old.fingerprint and new.extracted == IMAGES
+    assert extract(data, tmp_path / "again", weights=str(path)).fingerprint == new.fingerprint
+
+
+def test_a_digest_is_compared_although_the_weights_are_known(
+    data: tuple[Path, str], tmp_path: Path
+):
+    path = tmp_path / "weights.safetensors"
+    save_file(build("timm/test_resnet", weights="random", image_size=64).network.state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    first = extract(data, None, weights=str(path))
+    assert extract(data, None, weights=f"{path}#sha256={digest}").fingerprint == first.fingerprint
+    with pytest.raises(IntegrityError, match="not the ones that were asked for"):
+        extract(data, None, weights=f"{path}#sha256={'0' * 64}")
+    shutil.copy(path, tmp_path / f"{'a' * 64}.safetensors")
+    with pytest.raises(IntegrityError, match="not the ones that were asked for"):
+        extract(data, None, weights=str(tmp_path / f"{'a' * 64}.safetensors"))
+
+
 def test_without_its_graph_a_network_is_built_and_its_weights_compared(
     data: tuple[Path, str],
     photos: list,
@@ -210,14 +281,11 @@ def test_workers_batch_places_and_restarts_do_not_show_in_the_bytes(
         shares = [extract(other, None, worker=worker, workers=workers) for worker in range(workers)]
         assert sum(share.extracted for share in shares) == IMAGES
         assert all(share.extracted > 0 for share in shares)
-        result = assemble(
-            snapshot_folder=other[0],
-            store=other[1],
-            features_folder=tmp_path / f"{workers}" / "features",
-            extracted_by_workers=IMAGES,
-            **NETWORK,  # type: ignore[arg-type]
-        )
-        assert (result.extracted, result.reused) == (IMAGES, 0)
+        folder = tmp_path / f"{workers}" / "features"
+        result = extract(other, folder, extracted_by_workers=IMAGES)
+        assert (result.extracted, result.reused, result.engine) == (IMAGES, 0, "stored")
+        assert result.agreement == shares[0].agreement and result.agreement["cosine"] > 0.99999
+        assert read_features(folder).extracted == IMAGES
         assert content(tmp_path / f"{workers}" / "features") == content(tmp_path / "one")
 
 
@@ -228,8 +296,9 @@ def test_assembly_computes_what_a_worker_left_out(data: tuple[Path, str], tmp_pa
     for info in store.list(f"features/{fingerprint}/parts/"):
         store.delete(info.key)
     share = extract(data, None, worker=0, workers=2)
-    result = extract(data, tmp_path / "features")
-    assert 0 < share.extracted < IMAGES and result.extracted == IMAGES - share.extracted
+    result = extract(data, tmp_path / "features", extracted_by_workers=IMAGES)
+    assert 0 < share.extracted < IMAGES
+    assert (result.extracted, result.reused) == (IMAGES, 0), "what was lost is not counted twice"
     assert content(tmp_path / "features") == content(tmp_path / "whole")
 
 

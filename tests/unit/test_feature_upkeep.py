@@ -8,7 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from graftline import dataset
-from graftline.errors import ConfigurationError, IntegrityError, SchemaVersionError
+from graftline.errors import (
+    ConfigurationError,
+    IntegrityError,
+    SchemaVersionError,
+    StoreError,
+)
 from graftline.feature_parts import IdIndex, binary_ids
 from graftline.feature_store import FeatureStore
 from graftline.feature_upkeep import collect_garbage, snapshots, stored
@@ -82,7 +87,19 @@ def command(*arguments: str):
     return CliRunner().invoke(app, ["features", *arguments])
 
 
+@pytest.mark.parametrize("action", ["ls", "gc"])
+@pytest.mark.parametrize("name", ["no[/such]", "file"])
+def test_a_place_without_a_store_is_named_not_taken_for_an_empty_one(tmp_path, action, name):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match="There is no store at") as caught:
+        CliRunner().invoke(
+            app, ["features", action, "--store", str(tmp_path / name)], catch_exceptions=False
+        )
+    assert str(tmp_path / name) in str(caught.value)
+
+
 def test_ls_of_an_empty_store_says_so(place):
+    place.check_writable()
     done = command("ls", "--store", place.uri)
     assert done.exit_code == 0
     assert "No features are stored" in done.stdout

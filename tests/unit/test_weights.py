@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,66 @@ def test_a_digest_in_the_name_or_behind_it_is_checked(tmp_path):
     save_file(trained(seed=2), good)
     with pytest.raises(IntegrityError, match=digest):
         read_checkpoint(str(good))
+
+
+@pytest.mark.parametrize("form", ["#sha256=", "#SHA256=" + "0" * 64, "#md5=0011", "#v2/w.pth"])
+def test_what_is_no_digest_after_the_weights_is_refused_not_ignored(tmp_path, form):
+    save_file(trained(), tmp_path / "w.safetensors")
+    for ask in (read_checkpoint, lambda text: resolve(NAME, weights=text)):
+        with pytest.raises(WeightsError, match="is no digest") as caught:
+            ask(f"{tmp_path}/w.safetensors{form}")
+        assert form in str(caught.value) and "#sha256=" in caught.value.fix
+
+
+def test_a_bucket_alone_is_no_place_for_weights():
+    with pytest.raises(WeightsError, match="'s3://bucket' name no object"):
+        read_checkpoint("s3://bucket")
+
+
+def test_an_archive_that_unpacks_to_more_than_its_size_is_not_unpacked(tmp_path):
+    torch.save({"stem.weight": torch.zeros(1000, 1000)}, tmp_path / "w.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "w.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry))
+    assert (tmp_path / "bomb.pth").stat().st_size < 100_000
+    with pytest.raises(WeightsError, match="unpacks to"):
+        read_checkpoint(str(tmp_path / "bomb.pth"))
+
+
+STRANGE = {
+    "repeated": lambda: torch.zeros(1).expand(1, 60_000, 768),
+    "sparse": lambda: torch.eye(4).to_sparse(),
+    "complex": lambda: torch.zeros(4, 4, dtype=torch.complex64),
+    "nested": lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+    "quantised": lambda: torch.quantize_per_tensor(torch.zeros(4), 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of PyTorch, about such tensors
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_tensor_that_is_not_plain_is_refused_and_named(tmp_path, kind):
+    torch.save({"pos_embed": STRANGE[kind](), "stem.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="pos_embed") as caught:
+        read_checkpoint(str(tmp_path / "w.pth"))
+    assert "stem.weight" not in str(caught.value)
+
+
+def test_integers_are_not_taken_for_weights(tmp_path):
+    state = trained()
+    name = next(name for name, tensor in state.items() if tensor.is_floating_point())
+    save_file(state | {name: state[name].to(torch.int8)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=f"{name} is int8 and should be floating point"):
+        build(NAME, weights=str(tmp_path / "w.safetensors"))
+
+
+def test_random_weights_are_not_mirrored(tmp_path):
+    store = open_store(str(tmp_path))
+    with pytest.raises(ConfigurationError, match="Random weights are not mirrored"):
+        mirror(find(NAME), store, "random")
+    assert list(store.list()) == []
 
 
 def test_weights_of_another_network_are_refused_and_tensors_named_up_to_a_few(tmp_path):

@@ -32,12 +32,12 @@ def assemble_features(
     from pathlib import Path
     from typing import NamedTuple
 
-    from graftline.extract_features.step import assemble
+    from graftline.extract_features.step import run
     from graftline.runtime import step
     from graftline.tracking import log_result
 
     with step("extract_features") as recorder:
-        result = assemble(
+        result = run(
             snapshot_folder=Path(snapshot.path),
             features_folder=Path(features.path),
             store=store,

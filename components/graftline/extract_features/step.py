@@ -6,16 +6,22 @@ nothing is missing.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from graftline.dataset import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
-from graftline.extract_features.request import Answer, Request, keep_answer, known_answer
+from graftline.extract_features.request import (
+    Answer,
+    Request,
+    keep_answer,
+    known_answer,
+    request_key,
+)
 from graftline.feature_parts import IdIndex, Ids, binary_ids
 from graftline.feature_store import FeatureStore
 from graftline.features import Features, create_matrix, write_features
@@ -29,6 +35,7 @@ if TYPE_CHECKING:
 
 SHARE_IMAGES = 256  # so many are worth one more worker, which has to start and open the network
 STORED = "stored"
+READ_AHEAD = 65_536  # images whose places in the store are looked up at once
 
 Vectors = npt.NDArray[np.float32]
 
@@ -90,6 +97,7 @@ def run(
     batch_size: int | None = None,
     worker: int = 0,
     workers: int = 1,
+    extracted_by_workers: int = 0,
 ) -> ExtractResult:
     """Compute what the store lacks and write the artifact.
 
@@ -105,6 +113,7 @@ def run(
         batch_size: Images in a batch, None for what suits the machine.
         worker: Which share, from 0.
         workers: How many shares there are.
+        extracted_by_workers: What the workers of a fan-out computed before, counted as new.
 
     Raises:
         UnknownBackbone: No library has it.
@@ -133,20 +142,21 @@ def run(
         missing = snapshot.storage_order(missing)
         rate = _extract(snapshot, missing, ids, features, network, matrix)
         filled[missing] = True
-        features.compact()
     mine = int((_shares(ids, workers) == worker).sum())
+    extracted = min(mine, len(missing) + extracted_by_workers)
     result = ExtractResult(
         fingerprint=answer.fingerprint,
         backbone=answer.backbone,
-        extracted=len(missing),
-        reused=mine - len(missing),
+        extracted=extracted,
+        reused=mine - extracted,
         dim=answer.dim,
         engine=network.kind,
         precision=answer.precision,
         images_per_second=round(rate, 1),
-        agreement=network.agreement,
+        agreement=network.agreement or features.agreement(),
     )
     if features_folder is not None and matrix is not None:
+        features.compact()  # not by a share: others are still gathering their parts
         write_features(features_folder, _artifact(result, snapshot, matrix), filled)
     message(
         "Features: %s computed, %s reused, %s wide.",
@@ -196,24 +206,6 @@ def plan(
     return [f"{worker}/{count}" for worker in range(count)]
 
 
-def assemble(
-    *, features_folder: Path, extracted_by_workers: int, **arguments: Any
-) -> ExtractResult:
-    """Write the artifact after a fan-out; what a worker left out is computed here.
-
-    Args:
-        features_folder: The artifact.
-        extracted_by_workers: What all workers together computed, to be counted as new.
-        arguments: As of :func:`run`.
-    """
-    result = run(features_folder=features_folder, **arguments)
-    return replace(
-        result,
-        extracted=result.extracted + extracted_by_workers,
-        reused=result.reused - extracted_by_workers,
-    )
-
-
 class _Network:
     """The network of a request; built only when something needs it."""
 
@@ -222,9 +214,10 @@ class _Network:
         self._engine, self._batch_size = engine, batch_size
         self._backbone: Backbone | None = None
         self._opened: Engine | None = None
-        self.answer = known_answer(store, request) or self._ask()
+        key = request_key(store, request)  # before any weights are read
+        self.answer = known_answer(store, key) or self._ask(key)
 
-    def _ask(self) -> Answer:
+    def _ask(self, key: str) -> Answer:
         from graftline.engine import GRAPH, resolve_precision
 
         backbone = self.backbone
@@ -237,7 +230,9 @@ class _Network:
             graph=backbone.fingerprint(GRAPH),
             spec=backbone.spec.to_dict(),
         )
-        return keep_answer(self._store, self._request, answer)
+        if request_key(self._store, self._request) != key:
+            return answer  # other weights were put there meanwhile: these are not theirs
+        return keep_answer(self._store, key, answer)
 
     @property
     def backbone(self) -> "Backbone":
@@ -315,12 +310,15 @@ def _extract(
                 matrix[batch] = vectors
             done += len(vectors)
             bar.advance(len(vectors))
+    features.keep_agreement(engine.kind, engine.agreement.to_dict())
     return len(rows) / (time.perf_counter() - started)
 
 
 def _bytes(snapshot: Snapshot, rows: npt.NDArray[np.int64], network: _Network) -> Iterator[bytes]:
-    for _, data in read_images(snapshot, rows, store=network._store):
-        yield data
+    for first in range(0, len(rows), READ_AHEAD):  # the places of millions would fill the memory
+        part = rows[first : first + READ_AHEAD]
+        for _, data in read_images(snapshot, part, store=network._store):
+            yield data
 
 
 def _shares(ids: Ids, workers: int) -> npt.NDArray[np.int64]:

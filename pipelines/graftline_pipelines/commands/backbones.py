@@ -64,7 +64,7 @@ def mirror_weights(
     architecture = find(name)
     place.check_writable()
     mirrored = mirror(architecture, place, weights, replace=replace)
-    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     size = f"{mirrored['bytes'] / 2**20:,.1f} MiB"
     console.print(f"Mirrored {architecture.full_name} ({size}) from {mirrored['origin']}.")
     console.print(f"sha256  {mirrored['sha256']}\nuri     {mirrored['uri']}")
@@ -145,7 +145,7 @@ def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
         ("Published", f"{', '.join(tags[:TAGS_SHOWN])}{rest}" if tags else "none"),
     ):
         table.add_row(label, value)
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, markup=False)
     console.print(table)
     if len(tags) > 1:
         console.print(
@@ -223,7 +223,7 @@ def _print_table(found: list[Any], here: set[str], as_json: bool) -> None:
             if entry.pretrained
             else "none published",
         )
-    console = Console(stderr=as_json, highlight=False)
+    console = Console(stderr=as_json, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 120  # a file or a pipe has room for whole names
     if found:

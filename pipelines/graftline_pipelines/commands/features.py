@@ -26,8 +26,10 @@ def list_features(
     from graftline.feature_upkeep import stored
     from graftline.store import open_store
 
-    found = stored(open_store(store), check=check)
-    console = Console(stderr=as_json, highlight=False)
+    place = open_store(store)
+    place.check_there()
+    found = stored(place, check=check)
+    console = Console(stderr=as_json, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 140  # a file or a pipe has room for whole names
     if found:
@@ -61,9 +63,11 @@ def collect(
     from graftline.feature_upkeep import collect_garbage
     from graftline.store import open_store
 
-    console = Console(stderr=as_json, soft_wrap=True, highlight=False)
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
+    place = open_store(store)
+    place.check_there()
     removals = []
-    for removal in collect_garbage(open_store(store), keep, remove=yes):
+    for removal in collect_garbage(place, keep, remove=yes):
         removals.append(removal)
         damaged = f", {removal.damaged:,} damaged parts" if removal.damaged else ""
         console.print(

@@ -1,0 +1,76 @@
+"""What ``weights:`` says: where a checkpoint is, and the SHA-256 that it must have."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from graftline.errors import WeightsError
+
+DIGEST = re.compile(r"sha256=([0-9a-fA-F]{8,64})")
+NAMED_BY_DIGEST = re.compile(r"(?:^|[/.\-])([0-9a-f]{64})\.")
+
+
+@dataclass(frozen=True)
+class WeightsPlace:
+    """Where a checkpoint is.
+
+    Attributes:
+        place: A path, ``file://`` or ``s3://`` URI.
+        sha256: The digest that it must have, or how it begins; None for any.
+    """
+
+    place: str
+    sha256: str | None
+
+    @property
+    def is_in_store(self) -> bool:
+        """Whether it is an object of an S3 store."""
+        return urlsplit(self.place).scheme == "s3"
+
+    @property
+    def path(self) -> Path:
+        """The path that a plain path or a ``file://`` URI means."""
+        if self.place.startswith("file:"):
+            return Path(unquote(urlsplit(self.place).path))
+        return Path(self.place).expanduser()
+
+    @property
+    def parent(self) -> str:
+        """URI of the folder or prefix that holds it."""
+        return self.place.rpartition("/")[0]
+
+    @property
+    def name(self) -> str:
+        """Its name in the parent."""
+        return self.place.rpartition("/")[2]
+
+
+def parse(text: str) -> WeightsPlace:
+    """Take apart what ``weights:`` says.
+
+    Args:
+        text: A place; the SHA-256 may follow as ``#sha256=...``, 8 to 64 digits of it. A file name
+            that is 64 hexadecimal digits asks for that digest too.
+
+    Raises:
+        WeightsError: What follows is no digest, or no object is named.
+    """
+    place, mark, fragment = text.partition("#")
+    pinned = DIGEST.fullmatch(fragment)
+    if mark and pinned is None:
+        raise WeightsError(
+            f"'#{fragment}' after the weights '{place}' is no digest.",
+            why="What follows a # is the SHA-256 that the file must have.",
+            fix="Write #sha256= and 8 to 64 hexadecimal digits. A path must not have a # in it.",
+        )
+    found = WeightsPlace(place, pinned.group(1).lower() if pinned else None)
+    if found.is_in_store and not urlsplit(place).path.strip("/"):
+        raise WeightsError(
+            f"The weights '{place}' name no object.",
+            fix="Write s3://bucket/path/to/weights.safetensors.",
+        )
+    named = NAMED_BY_DIGEST.search(found.name)
+    if found.sha256 is None and named is not None:
+        return WeightsPlace(place, named.group(1))
+    return found
