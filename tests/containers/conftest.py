@@ -172,7 +172,9 @@ def docker_host(
     path = tmp_path_factory.mktemp("engine") / "podman.sock"
     address = f"unix://{path}"
     process = subprocess.Popen(
-        ["podman", "system", "service", "--time=0", address], env=podman_environment
+        ["podman", "system", "service", "--time=0", address],
+        env=podman_environment,
+        cwd=path.parent,  # where a container that runs out of memory leaves a note
     )
     deadline = time.monotonic() + 30
     while not path.exists():

@@ -153,7 +153,9 @@ def _check_same_network(network: Backbone, features: Features) -> None:
             f"{network.spec.name} with weights from {network.spec.weights} at "
             f"{network.spec.preprocessing.input_size} pixels",
             why="backbone, weights or image_size differ between extraction and fitting",
-            fix="extract the features again with the same backbone, weights and image_size",
+            fix="extract the features again with the same backbone, weights and image_size; where "
+            "they are the same, the weights have changed where they are published: keep one set in "
+            f"the store with `graftline mirror-weights {network.spec.name} --store URI`",
         )
 
 
