@@ -50,7 +50,7 @@ from graftline import machine
 from graftline.backbones import Backbone, build
 from graftline.dataset import MANIFEST, SET_ASIDE, write_snapshot
 from graftline.decoding import network_input
-from graftline.engine import CPU_BATCH, CUDA_BATCH, resolve_precision
+from graftline.engine import CUDA_BATCH, resolve_precision
 from graftline.extract_features import step
 from graftline.extract_features.step import ExtractResult, plan
 from graftline.feature_store import FeatureStore
@@ -58,7 +58,7 @@ from graftline.lanes import lanes
 from graftline.preprocessing import Preprocessing
 from graftline.shards import Place, ShardWriter
 from graftline.store import open_store
-from graftline.trial import Candidates, sample_batch
+from graftline.trial import CPU_BATCH, Candidates, sample_batch
 
 SECTIONS = ("speed", "again", "memory")
 BACKBONES = {

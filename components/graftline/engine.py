@@ -9,10 +9,12 @@ On a CUDA device, worker processes decode into shared memory while the device co
 (:mod:`graftline.cuda`).
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ from graftline.lanes import lanes
 from graftline.preprocessing import Preprocessing
 from graftline.runners import CPU_ENGINES, Array, Runner, is_out_of_memory
 from graftline.runtime import Progress, message
-from graftline.trial import SAMPLE_IMAGES, Candidates
+from graftline.trial import CPU_BATCH, SAMPLE_IMAGES, Candidates
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,9 +35,10 @@ if TYPE_CHECKING:
 ENGINES = ("auto", *CPU_ENGINES)
 PRECISIONS = ("auto", "fp32", "bf16")
 GRAPH = "graph"  # in the place of a precision, the fingerprint of a network in any of them
-CPU_BATCH = 16
 CUDA_BATCH = 256
 FEW_IMAGES = 64  # fewer are run in PyTorch as they are: exporting takes seconds
+
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -46,7 +49,7 @@ class Engine:
         precision: ``fp32`` or ``bf16``.
         batch_size: Images in a batch; the last batch is filled up. Halved where memory runs out.
         agreement: With PyTorch in fp32. With bf16, on the first images that this network got on
-            this machine.
+            this machine, from the end of a run on.
     """
 
     def __init__(
@@ -64,18 +67,22 @@ class Engine:
 
     def _open(self, kind: str) -> None:
         """Make the runner, with half the batch as often as memory runs out."""
-        while True:
-            try:
-                chosen = kind if kind != "auto" else self._candidates.fastest(self.batch_size)
-                self._runner, self.agreement = self._candidates.checked(chosen, self.batch_size)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._halve(error)
-            else:
-                self.kind, self.precision = self._runner.kind, self._runner.precision
-                self._candidates.drop()  # those that were slower
-                return
+        while not self._opened(kind):
+            self._candidates.drop()  # now that no error holds frames which use them
+        self.kind, self.precision = self._runner.kind, self._runner.precision
+        self._candidates.drop()  # those that were slower
+
+    def _opened(self, kind: str) -> bool:
+        try:
+            chosen = kind if kind != "auto" else self._candidates.fastest(self.batch_size)
+            found = self._candidates.checked(chosen, self.batch_size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._halve(error)
+            return False
+        self._runner, self.agreement, self.batch_size = found
+        return True
 
     def _halve(self, error: BaseException) -> None:
         if self.batch_size == 1:
@@ -90,7 +97,6 @@ class Engine:
             self.batch_size // 2,
         )
         self.batch_size //= 2
-        self._candidates.drop()
 
     def run(self, images: Iterable[bytes]) -> Iterator[Array]:
         """Features of encoded images, batch by batch in order.
@@ -107,30 +113,36 @@ class Engine:
         done = 0
         while True:
             source, taken = chain(taken, source), deque()
-            batches = self._batches(_noted(source, taken), done)
+            sample: tuple[list[bytes], Array] | None = None
             try:
-                for features in batches:
-                    if done == 0 and self.precision == "bf16":
-                        self._measure([taken[row] for row in range(len(features))], features)
-                    for _ in range(len(features)):
-                        taken.popleft()
-                    done += len(features)
-                    yield features
-                return
+                with closing(self._batches(_noted(source, taken), done)) as batches:
+                    for features in batches:
+                        if sample is None:
+                            count = min(len(features), SAMPLE_IMAGES)
+                            sample = list(islice(taken, count)), features[:count].copy()
+                        for _ in range(len(features)):
+                            taken.popleft()
+                        done += len(features)
+                        yield features
+                break
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                batches.close()
-                del self._runner
                 self._halve(error)
-                self._open(self.kind)
+            # Not before the error is gone: it holds the frames that memory ran out in, and with
+            # them the runner.
+            del self._runner
+            self._candidates.drop()
+            self._open(self.kind)
+        if sample is not None and self.precision == "bf16":
+            self._measure(*sample)
 
     def _batches(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
         if self.kind != "cuda":
             return self._on_cores(images, first)
         head = list(islice(images, 2 * self.batch_size))
         if len(head) < 2 * self.batch_size:  # workers take seconds to start
-            return self._on_cores(iter(head), first)
+            return self._few_on_device(iter(head), first)
         return self._on_device(chain(head, images), first)
 
     def _on_cores(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
@@ -163,6 +175,28 @@ class Engine:
                 raise undecodable(first + row, error) from error
         batch[len(images) :] = 0.0
 
+    def _few_on_device(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
+        """Every core decodes a part of the batch that the device computes then."""
+        size = self.preprocessing.input_size
+        inputs = np.zeros((self.batch_size, 3, size, size), np.float32)
+        with lanes(self._lanes, pytorch=False) as pool:
+            while batch := list(islice(images, self.batch_size)):
+                inputs[len(batch) :] = 0.0
+                rows = -(-len(batch) // self._lanes)
+                parts = [
+                    pool.submit(
+                        self._decode,
+                        batch[start : start + rows],
+                        first + start,
+                        inputs[start : start + rows],
+                    )
+                    for start in range(0, len(batch), rows)
+                ]
+                for part in parts:
+                    part.result()
+                yield self._runner(inputs)[: len(batch)]
+                first += len(batch)
+
     def _on_device(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
         """Worker processes decode beside the device."""
         from graftline import cuda
@@ -174,17 +208,22 @@ class Engine:
             yield from cuda.run(self._runner, workers, images, first)
 
     def _measure(self, images: list[bytes], features: Array) -> None:
-        """Agreement on the first images themselves."""
-        count, size = min(len(images), SAMPLE_IMAGES), self.preprocessing.input_size
+        """Agreement on the first images themselves, while no device waits for it."""
+        size = self.preprocessing.input_size
 
         def inputs() -> Array:
-            batch = np.zeros((count, 3, size, size), np.float32)
-            self._decode(images[:count], 0, batch)
+            batch = np.zeros((len(images), 3, size, size), np.float32)
+            self._decode(images, 0, batch)
             return batch
 
-        self.agreement = self._candidates.agreement_on(
-            self.kind, self.batch_size, inputs, features[:count]
-        )
+        try:
+            self.agreement = self._candidates.agreement_on(
+                self.kind, self.batch_size, inputs, features
+            )
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.info("No memory to measure agreement on the images: %s", error)
 
 
 def open_engine(
@@ -246,7 +285,7 @@ def open_named(
         network,
         fingerprint,
         preprocessing.input_size,
-        resolve_precision(precision),
+        resolve_precision(precision, engine),
         machine.cores(),
         device,
     )
@@ -255,11 +294,18 @@ def open_named(
     return Engine(candidates, kind, preprocessing, batch_size or default)
 
 
-def resolve_precision(precision: str) -> str:
-    """``auto`` to what this machine computes in."""
+def resolve_precision(precision: str, engine: str = "auto") -> str:
+    """``auto`` to what this machine computes in.
+
+    Args:
+        precision: As of :func:`open_engine`.
+        engine: What will run; only ``auto`` and ``torch`` are for a device.
+    """
     if precision != "auto":
         return precision
-    if machine.has_cuda():
+    if engine == "onnxruntime":
+        return "fp32"
+    if engine != "openvino" and machine.has_cuda():
         import torch
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -289,6 +335,8 @@ def forward_images(
         (N, D) float32 in the order of the images.
     """
     few = total is not None and total <= FEW_IMAGES
+    if total and batch_size is None and machine.has_cuda():
+        batch_size = min(total, CUDA_BATCH)  # the device computes all of a batch, filled or not
     engine = open_engine(
         module, preprocessing, engine="torch" if few else "auto", batch_size=batch_size
     )

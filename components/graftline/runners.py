@@ -20,7 +20,14 @@ Array = npt.NDArray[np.float32]
 CPU_ENGINES = ("onnxruntime", "openvino", "torch")
 
 # How libraries that have no exception of their own for it say that memory ran out.
-_OUT_OF_MEMORY = ("can't allocate memory", "failed to allocate", "bad_alloc", "out of memory")
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate",
+    "out of memory",
+    "status_alloc_failed",  # cuBLAS and cuDNN
+)
 
 
 class Runner(Protocol):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SMALLEST_AGREEMENT = 0.9999  # cosine with PyTorch in fp32, below which an fp32 engine is not used
 TRIAL_ROUNDS = 3
 TRIAL_BATCHES = 2  # a core and round
+CPU_BATCH = 16
 SAMPLE_IMAGES = 4  # that agreement is measured on; PyTorch in fp32 is up to ten times as slow
 LIBRARIES = ("onnxruntime", "openvino", "timm", "torch")
 
@@ -143,10 +144,15 @@ class Candidates:
             machine.remember("trials", self._key(batch), found)
         return best
 
-    def checked(self, kind: str, batch: int) -> tuple[Runner, Agreement]:
-        """A runner that agrees with PyTorch; PyTorch itself where this kind does not."""
+    def checked(self, kind: str, batch: int) -> tuple[Runner, Agreement, int]:
+        """A runner that agrees with PyTorch; PyTorch itself where this kind does not.
+
+        Returns:
+            The runner, its agreement, and its batch: PyTorch in place of a device takes smaller
+            ones, since every core computes one.
+        """
         if kind == "torch" and self.precision == "fp32":
-            return self.get(kind, batch), ITSELF
+            return self.get(kind, batch), ITSELF, batch
         try:
             runner = self.get(kind, batch)
             agreement = self._agreement(kind, runner, batch)
@@ -162,13 +168,15 @@ class Candidates:
                 agreement.cosine,
             )
             return self._plain(batch)
-        return runner, agreement
+        return runner, agreement, batch
 
-    def _plain(self, batch: int) -> tuple[Runner, Agreement]:
+    def _plain(self, batch: int) -> tuple[Runner, Agreement, int]:
+        if self.device is not None:
+            batch = min(batch, CPU_BATCH)
         runner = self.get("torch", batch)
         if self.precision == "fp32":
-            return runner, ITSELF
-        return runner, self._agreement("torch", runner, batch)
+            return runner, ITSELF, batch
+        return runner, self._agreement("torch", runner, batch), batch
 
     def _agreement(self, kind: str, runner: Runner, batch: int) -> Agreement:
         """On a sample of smooth pictures with noise, always the same."""

@@ -1,9 +1,14 @@
 """Engines against PyTorch in fp32, and byte against byte."""
 
+import errno
+import gc
 import io
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +18,15 @@ from PIL import Image
 from torch import nn
 
 from graftline import engine as engine_module
-from graftline import machine
+from graftline import machine, trial
 from graftline.backbones import Backbone, build
 from graftline.decoding import network_input
-from graftline.engine import Engine, forward_images, open_engine
+from graftline.engine import Engine, forward_images, open_engine, resolve_precision
 from graftline.errors import ConfigurationError, DataError
 from graftline.onnx_graph import export
 from graftline.pixels import decode
 from graftline.preprocessing import Preprocessing
-from graftline.runners import is_out_of_memory
+from graftline.runners import Array, Runner, TorchRunner, is_out_of_memory
 from graftline.trial import sample_batch
 
 FP32_ENGINES = ("onnxruntime", "openvino", "torch")
@@ -32,6 +37,12 @@ NETWORKS = ("timm/test_resnet", "timm/test_vit")
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of this machine is neither read nor changed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of a processor, also on a machine with a device: that one is for tests/gpu."""
+    monkeypatch.setattr(machine, "has_cuda", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -243,13 +254,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(photos: list[bytes]) -> None
 
 def test_out_of_memory_in_the_middle_loses_and_repeats_nothing(photos: list[bytes]) -> None:
     prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    hungry = Hungry(limit=8)
+    hungry, images = Hungry(limit=8), 8 * photos  # more than are on their way at once
     engine = opened(hungry, prepare, batch_size=8)
     read = 0
 
     def reading():
         nonlocal read
-        for data in photos:
+        for data in images:
             read += 1
             yield data
 
@@ -258,9 +269,58 @@ def test_out_of_memory_in_the_middle_loses_and_repeats_nothing(photos: list[byte
         parts.append(part)
         hungry.limit = 2  # from now on, as if another process had taken the memory
     found = np.concatenate(parts)
-    wanted = np.stack([prepared(data, prepare).mean((1, 2)) for data in photos])
+    wanted = np.stack([prepared(data, prepare).mean((1, 2)) for data in images])
     np.testing.assert_allclose(found, wanted, atol=1e-6)
-    assert read == len(photos) and engine.batch_size == 2
+    assert read == len(images) and engine.batch_size == 2
+
+
+def test_out_of_memory_frees_the_old_runner_before_the_new_one_is_made(
+    photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    hungry = Hungry(limit=8)
+    engine = opened(hungry, prepare, batch_size=8)
+    old = [weakref.ref(engine._runner)]
+    alive: list[bool] = []
+    build = trial.Candidates._build
+
+    def building(self: trial.Candidates, kind: str, batch: int) -> Runner:
+        alive.append(any(each() is not None for each in old))
+        made = build(self, kind, batch)
+        old.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(trial.Candidates, "_build", building)
+    gc.collect()
+    gc.disable()  # not by luck
+    try:
+        parts = []
+        for part in engine.run(8 * photos):
+            parts.append(part)
+            hungry.limit = 2
+    finally:
+        gc.enable()
+    assert sum(map(len, parts)) == 8 * len(photos)
+    assert alive == [False, False], "batches of 4, then of 2"
+
+
+def test_out_of_memory_at_opening_frees_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what only the error's frames hold."""
+    prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    old: list[weakref.ref[np.ndarray]] = []
+    alive: list[bool] = []
+
+    def get(self: trial.Candidates, kind: str, batch: int) -> Runner:
+        alive.append(any(each() is not None for each in old))
+        memory = np.zeros(batch)
+        old.append(weakref.ref(memory))
+        if batch > 4:
+            raise MemoryError
+        return TorchRunner(self.module(), precision="fp32")
+
+    monkeypatch.setattr(trial.Candidates, "get", get)
+    assert opened(Hungry(limit=8), prepare, batch_size=16).batch_size == 4
+    assert alive == [False, False, False]
 
 
 def test_no_memory_for_one_image_says_what_to_do(photos: list[bytes]) -> None:
@@ -279,6 +339,10 @@ def test_memory_errors_of_each_library_are_known() -> None:
     assert is_out_of_memory(of_torch.value) and is_out_of_memory(of_numpy.value)
     assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory."))
     assert is_out_of_memory(RuntimeError("std::bad_alloc"))
+    assert is_out_of_memory(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)))
+    for library in ("CUBLAS", "CUDNN"):
+        error = RuntimeError(f"error: {library}_STATUS_ALLOC_FAILED when calling create(handle)")
+        assert is_out_of_memory(error)
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
     assert not is_out_of_memory(DataError("the file says: out of memory"))
 
@@ -388,3 +452,149 @@ def test_a_large_photograph_is_read_at_a_fraction_within_tolerance(
 def test_the_sample_is_always_the_same() -> None:
     assert sample_batch(2, 32).tobytes() == sample_batch(2, 32).tobytes()
     assert engine_module.CPU_BATCH >= 1
+
+
+class OnDevice:
+    """A runner of the kind ``cuda`` that needs no device: means of channels.
+
+    Args:
+        batch: The only one that it takes, as a CUDA graph.
+    """
+
+    kind = "cuda"
+
+    def __init__(self, batch: int, precision: str = "fp32") -> None:
+        self.batch, self.precision = batch, precision
+
+    def __call__(self, batch: Array) -> Array:
+        assert len(batch) == self.batch
+        return batch.mean((2, 3))
+
+
+class Means(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3))
+
+
+PLAIN = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine passes for one with a device."""
+    build = trial.Candidates._build
+
+    def building(self: trial.Candidates, kind: str, batch: int) -> Runner:
+        return OnDevice(batch, self.precision) if kind == "cuda" else build(self, kind, batch)
+
+    monkeypatch.setattr(trial.Candidates, "_build", building)
+    monkeypatch.setattr(trial.Candidates, "drop", lambda self: self._runners.clear())
+    monkeypatch.setattr(trial, "_device_name", lambda device: "a device")
+    monkeypatch.setattr(machine, "has_cuda", lambda: True)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 8, 11, 15])
+def test_few_images_for_a_device_are_decoded_by_all_cores(
+    count: int, on_device: None, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    threads: set[int] = set()
+    decode_ = engine_module.network_input
+
+    def decoding(*arguments: object) -> None:
+        threads.add(threading.get_ident())
+        together.wait(timeout=60)  # only where four are at it at once
+        decode_(*arguments)  # type: ignore[arg-type]
+
+    together = threading.Barrier(4 if count == 8 else 1)
+    monkeypatch.setattr(engine_module, "network_input", decoding)
+    engine = opened(Means(), PLAIN, batch_size=8)
+    parts = list(engine.run(photos[:count]))
+    assert engine.kind == "cuda" and [len(part) for part in parts] == [
+        min(8, count - first) for first in range(0, count, 8)
+    ]
+    if count:
+        wanted = np.stack([prepared(data, PLAIN).mean((1, 2)) for data in photos[:count]])
+        np.testing.assert_allclose(np.concatenate(parts), wanted, atol=1e-6)
+
+
+def test_a_broken_image_among_few_for_a_device_is_named(
+    on_device: None, photos: list[bytes]
+) -> None:
+    engine = opened(Means(), PLAIN, batch_size=8)
+    images = [*photos[:9], b"no image", photos[10], b"no image"]
+    with pytest.raises(DataError, match="Image 9 cannot be decoded"):
+        features(engine, images)
+
+
+def test_few_images_do_not_make_a_device_compute_many(on_device: None, photos: list[bytes]) -> None:
+    batches: list[int] = []
+    open_ = engine_module.open_engine
+
+    def opening(*arguments: object, **options: object) -> Engine:
+        engine = open_(*arguments, **options)  # type: ignore[arg-type]
+        batches.append(engine.batch_size)
+        return engine
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(engine_module, "open_engine", opening)
+        for total in (3, 37, None):
+            forward_images(Means(), PLAIN, photos[:total], total=total, description="means")
+    assert batches == [3, 37, engine_module.CUDA_BATCH]
+
+
+def test_what_a_device_cannot_run_is_run_by_pytorch_in_small_batches(
+    on_device: None, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: OnDevice, batch: Array) -> Array:
+        raise RuntimeError("no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(OnDevice, "__call__", fails)
+    for precision in ("fp32", "bf16"):
+        engine = opened(Means(), PLAIN, precision=precision)
+        assert (engine.kind, engine.batch_size) == ("torch", engine_module.CPU_BATCH)
+        assert max(map(len, engine.run(photos))) == engine_module.CPU_BATCH
+    assert opened(Means(), PLAIN, batch_size=5).batch_size == 5
+
+
+def test_auto_precision_is_that_of_the_engine_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "has_cuda", lambda: True)
+    monkeypatch.setattr(machine, "has_bf16", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    found = {engine: resolve_precision("auto", engine) for engine in engine_module.ENGINES}
+    assert found == {"auto": "bf16", "onnxruntime": "fp32", "openvino": "fp32", "torch": "bf16"}
+    assert resolve_precision("auto") == "bf16"
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    monkeypatch.setattr(machine, "has_cuda", lambda: False)
+    found = {engine: resolve_precision("auto", engine) for engine in engine_module.ENGINES}
+    assert found == {"auto": "bf16", "onnxruntime": "fp32", "openvino": "bf16", "torch": "bf16"}
+    assert {resolve_precision("fp32", engine) for engine in engine_module.ENGINES} == {"fp32"}
+
+
+def test_bf16_is_compared_after_the_last_batch_and_not_where_a_run_is_left(
+    network: Callable[[str], Backbone], photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened(network("timm/test_resnet"), precision="bf16", batch_size=8)
+    opening = engine.agreement
+    monkeypatch.setattr("graftline.machine.remembered", lambda *_: None)
+    run: Iterator[Array] = engine.run(photos)
+    next(run)
+    run.close()  # type: ignore[attr-defined]
+    assert engine.agreement is opening
+    for _ in engine.run(photos):
+        assert engine.agreement is opening
+    assert engine.agreement is not opening and engine.agreement.images == 4
+
+
+def test_no_memory_to_compare_with_does_not_spoil_a_run(
+    network: Callable[[str], Backbone], photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened(network("timm/test_resnet"), precision="bf16", batch_size=8)
+    opening = engine.agreement
+
+    def fails(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("graftline.trial.Candidates.agreement_on", fails)
+    assert len(features(engine, photos)) == len(photos)
+    assert engine.agreement is opening and engine.batch_size == 8
