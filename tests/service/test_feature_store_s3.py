@@ -19,6 +19,7 @@ import sys
 import numpy as np
 from graftline import feature_store
 from graftline.feature_store import FeatureStore
+from graftline.feature_writer import PartWriter
 from graftline.store import open_store
 
 uri, count, dim = sys.argv[1], *map(int, sys.argv[2:4])
@@ -28,7 +29,7 @@ numbers = np.arange(count)
 ids = np.zeros((count, 32), np.uint8)
 ids[:, 5] = numbers
 vectors = np.repeat(numbers[:, None], dim, 1).astype(np.float32)
-with features.writer(dim, {"engine": "torch"}) as writer:
+with PartWriter(features, dim, {"engine": "torch"}) as writer:
     for first in range(0, count, 4):
         writer.add(ids[first : first + 4], vectors[first : first + 4])
         print("added", flush=True)

@@ -12,6 +12,7 @@ import pytest
 from graftline.errors import DataError, SchemaVersionError
 from graftline.feature_parts import IdIndex, encode_part
 from graftline.feature_store import READERS, SMALL_PARTS, FeatureStore
+from graftline.feature_writer import PartWriter
 from graftline.store import open_store
 
 DIM = 4
@@ -79,7 +80,7 @@ def test_parts_are_appended_and_never_changed(features):
 
 
 def test_a_writer_stores_each_batch_as_it_comes_and_folds_its_own(features):
-    with features.writer(DIM, {"engine": "torch"}) as writer:
+    with PartWriter(features, DIM, {"engine": "torch"}) as writer:
         writer.add(ids_of(range(4)), vectors_of(range(4)))
         wait_until(lambda: load(features, range(4)) == [0, 1, 2, 3])
         for first in range(4, 40, 4):
@@ -94,7 +95,7 @@ def test_a_batch_that_is_not_finite_is_refused_and_names_the_image(features):
     vectors[1, 2] = np.nan
     with (
         pytest.raises(DataError, match=hashlib.sha256(b"1").hexdigest()),
-        features.writer(DIM, {}) as writer,
+        PartWriter(features, DIM, {}) as writer,
     ):
         writer.add(ids_of(range(3)), vectors)
     assert features.parts() == []
@@ -103,7 +104,7 @@ def test_a_batch_that_is_not_finite_is_refused_and_names_the_image(features):
 def test_a_failing_store_stops_the_writer_and_keeps_what_was_stored(features, monkeypatch):
     write(features, range(3))
     monkeypatch.setattr(features, "write_part", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"), features.writer(DIM, {}) as writer:
+    with pytest.raises(OSError, match="full"), PartWriter(features, DIM, {}) as writer:
         for number in range(10, 200):
             writer.add(ids_of([number]), vectors_of([number]))
     monkeypatch.undo()
@@ -172,7 +173,7 @@ def test_readers_see_every_row_while_parts_are_folded_around_them(features):
 def test_two_writers_of_one_fingerprint_end_with_one_right_set(features, place):
     def fill() -> None:
         mine = FeatureStore(place, features.fingerprint)
-        with mine.writer(DIM, {"engine": "torch"}) as writer:
+        with PartWriter(mine, DIM, {"engine": "torch"}) as writer:
             for first in range(0, 200, 5):
                 numbers = range(first, first + 5)
                 writer.add(ids_of(numbers), vectors_of(numbers))

@@ -17,6 +17,7 @@ from graftline.errors import (
 from graftline.feature_parts import IdIndex, binary_ids
 from graftline.feature_store import FeatureStore
 from graftline.feature_upkeep import collect_garbage, snapshots, stored
+from graftline.feature_writer import PartWriter
 from graftline.store import open_store
 from graftline_pipelines.cli import app
 
@@ -250,7 +251,7 @@ def test_gc_beside_a_running_extraction_loses_nothing_of_it(place, tmp_path):
     vectors = np.arange(50 * DIM, dtype=np.float32).reshape(50, DIM)
     list(collect_garbage(place, remove=True))  # before the first part: the description goes
     assert features.description() == {}
-    with features.writer(DIM, {}) as writer:
+    with PartWriter(features, DIM, {}) as writer:
         for first in range(0, 50, 5):
             writer.add(ids[first : first + 5], vectors[first : first + 5])
             list(collect_garbage(place, remove=True))

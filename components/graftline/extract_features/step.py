@@ -24,6 +24,7 @@ from graftline.extract_features.request import (
 )
 from graftline.feature_parts import IdIndex, Ids, binary_ids
 from graftline.feature_store import FeatureStore
+from graftline.feature_writer import PartWriter
 from graftline.features import Features, create_matrix, write_features
 from graftline.preprocessing import Preprocessing
 from graftline.runtime import Progress, StepResult, message
@@ -301,7 +302,7 @@ def _extract(
     started, done = time.perf_counter(), 0
     with (
         Progress("Extracting features", len(rows)) as bar,
-        features.writer(network.answer.dim, about) as writer,
+        PartWriter(features, network.answer.dim, about) as writer,
     ):
         for vectors in engine.run(_bytes(snapshot, rows, network)):
             batch = rows[done : done + len(vectors)]
