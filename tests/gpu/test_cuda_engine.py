@@ -1,12 +1,16 @@
 """The engine on a CUDA device; skipped visibly where there is none."""
 
+import gc
 import io
+import weakref
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from graftline import cuda, machine, trial
 from graftline.backbones import Backbone, build
 from graftline.decoding import DecodingWorkers
 from graftline.engine import Engine, open_engine, resolve_precision
@@ -90,10 +94,8 @@ def test_equal_bytes_in_every_run_by_workers_and_by_threads(
 
 
 def test_the_network_is_one_launch(backbone: Backbone) -> None:
-    from graftline.cuda import CudaRunner
-
     size = backbone.spec.preprocessing.input_size
-    runner = CudaRunner(backbone, (4, 3, size, size), precision="bf16", device="cuda")
+    runner = cuda.CudaRunner(backbone, (4, 3, size, size), precision="bf16", device="cuda")
     assert runner._graph is not None
 
 
@@ -119,15 +121,210 @@ def test_a_broken_image_is_named_by_its_position(photos: list[bytes]) -> None:
 
 
 def test_workers_write_into_memory_that_the_device_reads(photos: list[bytes]) -> None:
-    from graftline import cuda
-
     prepare = build("timm/test_resnet", weights="random").spec.preprocessing
     with DecodingWorkers(prepare, batch_size=4, workers=1) as workers:
         ring = torch.from_numpy(workers.ring)
-        assert cuda._pin(ring)
+        assert cuda._pin(ring, torch.device("cuda"))
         cuda._cudart().cudaHostUnregister(ring.data_ptr())
 
 
 def test_auto_precision_is_what_the_device_computes_in() -> None:
     able = torch.cuda.is_bf16_supported(including_emulation=False)
     assert resolve_precision("auto") == ("bf16" if able else "fp32")
+
+
+class Means(torch.nn.Module):
+    """With 64 MiB of weights, so that its memory is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.zeros(2**24))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.mean((2, 3)) + self.weights[0]
+
+
+class Stepwise(Means):
+    """Asks the device for a number, which no graph can hold."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images) * (images[0, 0, 0, 0].isfinite().item() + 0.0)
+
+
+@pytest.fixture
+def prepare() -> object:
+    return build("timm/test_resnet", weights="random").spec.preprocessing
+
+
+def means(prepare: object, images: list[bytes]) -> np.ndarray:
+    return np.stack([prepare.apply(decode(data)).mean((1, 2)).numpy() for data in images])  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """At each building of a runner, whether an older one still stood; no collection helps."""
+    old: list[weakref.ref[object]] = []
+    found: list[bool] = []
+    build_ = trial.Candidates._build
+
+    def building(self: trial.Candidates, kind: str, batch: int) -> object:
+        found.append(any(each() is not None for each in old))
+        made = build_(self, kind, batch)
+        old.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(trial.Candidates, "_build", building)
+    gc.collect()
+    gc.disable()
+    yield found
+    gc.enable()
+
+
+def test_out_of_memory_in_the_middle_of_a_run(
+    prepare: object, photos: list[bytes], alive: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
+    compute, calls = cuda.CudaRunner.compute, 0
+
+    def computing(self: cuda.CudaRunner, images: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if len(images) == BATCH and calls > 2:
+            torch.empty(2**45, device="cuda")
+        return compute(self, images)
+
+    monkeypatch.setattr(cuda.CudaRunner, "compute", computing)
+    calls = 1  # the second one fails
+    found = features(engine, photos)
+    assert (engine.kind, engine.batch_size) == ("cuda", BATCH // 2)
+    assert alive == [False, False], "the old runner's memory was not free for the new one"
+    np.testing.assert_allclose(found, means(prepare, photos), atol=1e-5)
+
+
+def test_out_of_memory_before_the_first_batch_of_a_run(
+    prepare: object, photos: list[bytes], alive: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
+    empty = torch.empty
+    unlocked: list[int] = []
+    cudart = cuda._cudart()
+
+    def staging(*sizes: object, **options: object) -> torch.Tensor:
+        if sizes and isinstance(sizes[0], torch.Size) and sizes[0][0] == BATCH:
+            return empty(2**45, device="cuda")
+        return empty(*sizes, **options)  # type: ignore[call-overload,no-any-return]
+
+    class Noting:
+        cudaHostRegister = staticmethod(cudart.cudaHostRegister)
+
+        @staticmethod
+        def cudaHostUnregister(pointer: int) -> object:
+            unlocked.append(pointer)
+            return cudart.cudaHostUnregister(pointer)
+
+    monkeypatch.setattr(cuda, "_cudart", Noting)
+    with monkeypatch.context() as patches:
+        patches.setattr(torch, "empty", staging)
+        found = features(engine, photos)
+    assert engine.batch_size == BATCH // 2 and len(unlocked) == 2
+    assert alive == [False, False]
+    np.testing.assert_allclose(found, means(prepare, photos), atol=1e-5)
+
+
+def test_a_refused_page_lock_costs_only_speed(
+    backbone: Backbone, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened(backbone)
+    wanted = features(engine, photos)
+    pin, answers = cuda._pin, []
+
+    def refused(ring: torch.Tensor, device: torch.device) -> bool:
+        """The device refuses memory that is page-locked already."""
+        held = cuda._cudart()
+        assert int(held.cudaHostRegister(ring.data_ptr(), ring.nbytes, 0)) == 0
+        try:
+            answers.append(pin(ring, device))
+        finally:
+            held.cudaHostUnregister(ring.data_ptr())
+        return answers[-1]
+
+    monkeypatch.setattr(cuda, "_pin", refused)
+    assert features(engine, photos).tobytes() == wanted.tobytes()
+    assert answers == [False]
+    torch.ones(1, device="cuda").add_(1.0)  # no error was left for it
+
+
+def test_a_network_that_no_graph_can_hold(prepare: object, photos: list[bytes]) -> None:
+    before = torch.cuda.current_stream()
+    engine = open_engine(Stepwise(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
+    assert torch.cuda.current_stream() == before
+    assert engine.kind == "cuda" and engine._runner._graph is None  # type: ignore[attr-defined]
+    found = features(engine, photos)
+    assert torch.cuda.current_stream() == before
+    np.testing.assert_allclose(found, means(prepare, photos), atol=1e-5)
+    plain = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
+    assert plain._runner._graph is not None, "one that failed spoils the next"  # type: ignore[attr-defined]
+    np.testing.assert_allclose(features(plain, photos), found, atol=1e-6)
+
+
+def test_the_stream_of_who_asks_does_not_matter(backbone: Backbone, photos: list[bytes]) -> None:
+    engine = opened(backbone)
+    wanted = features(engine, photos)
+    run, found = engine.run(photos), []
+    for streams in range(100):
+        with torch.cuda.stream(torch.cuda.Stream() if streams % 2 else None):
+            part = next(run, None)
+        if part is None:
+            break
+        found.append(part)
+    assert np.concatenate(found).tobytes() == wanted.tobytes()
+
+
+def test_a_run_that_is_left_gives_its_memory_back(prepare: object, photos: list[bytes]) -> None:
+    engine = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
+    features(engine, photos)  # libraries keep what they set up at first
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    run = engine.run(photos)
+    next(run)
+    assert torch.cuda.memory_allocated() > before
+    run.close()  # type: ignore[attr-defined]
+    assert torch.cuda.memory_allocated() == before
+    del run, engine
+    assert torch.cuda.memory_allocated() <= before - 2**26
+
+
+def test_a_worker_that_is_killed_in_the_middle_of_a_run(
+    prepare: object, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[DecodingWorkers] = []
+    enter = DecodingWorkers.__enter__
+
+    def entering(self: DecodingWorkers) -> DecodingWorkers:
+        started.append(self)
+        return enter(self)
+
+    monkeypatch.setattr(DecodingWorkers, "__enter__", entering)
+    engine = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="worker ended unexpectedly"):
+        for _ in engine.run(20 * photos):
+            started[0]._processes[0].kill()
+    assert not any(process.is_alive() for process in started[0]._processes)
+    assert len(features(engine, photos)) == len(photos), "the engine goes on"
+
+
+def test_products_are_exact_whatever_the_caller_allows(photos: list[bytes]) -> None:
+    backbone = build("timm/vit_tiny_patch16_224", weights="random").eval()
+    wanted = features(opened(backbone), photos)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert features(opened(backbone), photos).tobytes() == wanted.tobytes()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_precision_auto_of_an_engine_of_the_processor() -> None:
+    assert resolve_precision("auto", "onnxruntime") == "fp32"
+    assert resolve_precision("auto", "openvino") == ("bf16" if machine.has_bf16() else "fp32")
