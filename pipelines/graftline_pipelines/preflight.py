@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from graftline.errors import ConfigurationError, GraftlineError
+from graftline.errors import ConfigurationError, GraftlineError, WeightsError
 from graftline_pipelines.settings import RunSettings
 
 
@@ -167,6 +167,11 @@ def _backbone(settings: RunSettings) -> str:
     from graftline.backbones import resolve
 
     spec = resolve(settings.backbone, weights=settings.weights, image_size=settings.image_size)
+    if settings.weights is not None and not spec.at_hand:
+        raise WeightsError(
+            f"There are no weights at '{spec.weights}'.",
+            fix="Correct `weights`, or leave it out for the library's own.",
+        )
     return (
         f"{spec.name}, {spec.parameters / 1e6:.1f} M parameters, {spec.feature_dim} features, "
         f"{spec.preprocessing.input_size} px; weights {settings.weights or spec.weights}"

@@ -74,6 +74,24 @@ def test_check_says_what_a_run_would_do(make_digits_folder, tmp_path: Path) -> N
     assert "extract_features" in report["facts"]["a run would"]
 
 
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [("none.safetensors", "There are no weights at"), ("w.pth#md5=00", "'#md5=00'")],
+)
+def test_check_names_weights_that_cannot_be_had(
+    make_digits_folder, tmp_path: Path, weights: str, said: str
+) -> None:
+    folder = make_digits_folder(per_class=4, classes=3)
+    (tmp_path / "run.yaml").write_text(
+        f"name: a\ndata: {{source: {folder}}}\nstore: {tmp_path}/store\n"
+        f"backbone: timm/test_resnet\nweights: {tmp_path}/{weights}\n"
+    )
+    done = graftline("check", "run.yaml", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    (problem,) = json.loads(done.stdout.splitlines()[-1])["problems"]
+    assert said in json.dumps(problem)
+
+
 @pytest.mark.parametrize("command", ["run", "retrain"])
 def test_unknown_runner_is_refused(command: str, tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("name: a\ndata: {source: x}\n")
