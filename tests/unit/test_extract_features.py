@@ -182,6 +182,17 @@ def test_new_images_do_not_wait_for_pytorch_to_be_imported(
     )
 
 
+def test_auto_is_fp32_where_the_engine_knows_no_other(
+    data: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    asked = {"precision": "auto", "engine": "onnxruntime"}
+    result = extract(data, None, **asked)
+    assert (result.precision, result.extracted) == ("fp32", IMAGES)
+    done = {"snapshot_folder": data[0], "store": data[1], **NETWORK, **asked}
+    assert plan(**done, workers=4, share_images=20) == ["0/1"], "nothing is left to compute"
+
+
 @pytest.mark.parametrize("content", [b"{", b"5", b"{}", b'{"schema_version": 1}'])
 def test_a_damaged_answer_of_a_request_heals(
     data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes

@@ -23,7 +23,7 @@ def plan_extraction(store: str, config: str, workers: int, snapshot: Input[Datas
 
     with step("plan_extraction"):
         asked = json.loads(config)
-        kept = ("backbone", "weights", "image_size", "precision")
+        kept = ("backbone", "weights", "image_size", "engine", "precision")
         return plan(
             snapshot_folder=Path(snapshot.path),
             store=store,

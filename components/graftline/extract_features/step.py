@@ -123,7 +123,8 @@ def run(
     """
     _check_share(worker, workers, features_folder)
     snapshot, place = read_snapshot(snapshot_folder), open_store(store)
-    network = _Network(place, Request(backbone, weights, image_size, precision), engine, batch_size)
+    request = Request(backbone, weights, image_size, _wished(precision, engine))
+    network = _Network(place, request, engine, batch_size)
     answer = network.answer
     features = FeatureStore(place, answer.fingerprint)
     ids = binary_ids(snapshot.manifest.column("image_id"))
@@ -176,6 +177,7 @@ def plan(
     workers: int,
     weights: str | None = None,
     image_size: int | None = None,
+    engine: str = "auto",
     precision: str = "fp32",
     share_images: int = SHARE_IMAGES,
 ) -> list[str]:
@@ -188,6 +190,7 @@ def plan(
         workers: The most shares there may be.
         weights: As of :func:`run`.
         image_size: As of :func:`run`.
+        engine: As of :func:`run`.
         precision: As of :func:`run`.
         share_images: What one share is worth at least; fewer images are left to fewer workers.
 
@@ -198,7 +201,8 @@ def plan(
     if workers < 1:
         raise ConfigurationError(f"`extract.workers: {workers}`: at least one is needed.")
     snapshot, place = read_snapshot(snapshot_folder), open_store(store)
-    network = _Network(place, Request(backbone, weights, image_size, precision), "auto", None)
+    request = Request(backbone, weights, image_size, _wished(precision, engine))
+    network = _Network(place, request, engine, None)
     index = IdIndex(binary_ids(snapshot.manifest.column("image_id")))
     stored = FeatureStore(place, network.answer.fingerprint).ids()
     missing = len(snapshot) - int((index.rows(stored) >= 0).sum())
@@ -222,7 +226,7 @@ class _Network:
         from graftline.engine import GRAPH, resolve_precision
 
         backbone = self.backbone
-        precision = resolve_precision(self._request.precision)
+        precision = resolve_precision(self._request.precision, self._engine)
         answer = Answer(
             fingerprint=backbone.fingerprint(precision),
             backbone=backbone.spec.name,
@@ -325,6 +329,11 @@ def _bytes(snapshot: Snapshot, rows: npt.NDArray[np.int64], network: _Network) -
 def _shares(ids: Ids, workers: int) -> npt.NDArray[np.int64]:
     """Which worker an image belongs to: by its digest, so every worker decides alike."""
     return ids[:, :4].copy().view(">u4").reshape(-1).astype(np.int64) % workers
+
+
+def _wished(precision: str, engine: str) -> str:
+    """The precision of the request: ``auto`` is one answer for all engines that compute in bf16."""
+    return "fp32" if precision == "auto" and engine == "onnxruntime" else precision
 
 
 def _check_share(worker: int, workers: int, features_folder: Path | None) -> None:
