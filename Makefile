@@ -42,7 +42,7 @@ lint: install  ## format and lint
 
 types: install  ## mypy, strict
 	$(BIN)/mypy
-	MYPYPATH=components:pipelines $(BIN)/mypy benchmarks/*.py
+	MYPYPATH=components:pipelines:benchmarks $(BIN)/mypy benchmarks/*.py
 
 wheel: install  ## build the wheel, install it alone, import it
 	rm -rf dist build/wheel-env
