@@ -1,5 +1,6 @@
 """Real parts for the tests: digit images, an S3 protocol server, an MLflow server."""
 
+import gc
 import hashlib
 import os
 import shutil
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -343,3 +345,25 @@ def exported_model(tmp_path_factory, snapshot_of_files, make_classifier) -> tupl
         run_id="made-by-run",
     )
     return folder, snapshot, result
+
+
+@pytest.fixture
+def older_runners(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
+    """At each making of an engine's runner, whether an older one still stood; by no luck."""
+    from graftline import trial
+
+    made: list[weakref.ref[object]] = []
+    found: list[bool] = []
+    build = trial.Candidates._build
+
+    def building(self: trial.Candidates, kind: str, batch: int) -> object:
+        found.append(any(each() is not None for each in made))
+        runner = build(self, kind, batch)
+        made.append(weakref.ref(runner))
+        return runner
+
+    monkeypatch.setattr(trial.Candidates, "_build", building)
+    gc.collect()
+    gc.disable()
+    yield found
+    gc.enable()

@@ -3,7 +3,6 @@
 import queue
 import threading
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 
 import numpy as np
 
@@ -39,12 +38,7 @@ class PartWriter:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._waiting.put(None)
         self._thread.join()
         if kind is None:

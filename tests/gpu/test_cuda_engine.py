@@ -1,16 +1,13 @@
 """The engine on a CUDA device; skipped visibly where there is none."""
 
-import gc
 import io
-import weakref
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from graftline import cuda, machine, trial
+from graftline import cuda, machine
 from graftline.backbones import Backbone, build
 from graftline.decoding import DecodingWorkers
 from graftline.engine import Engine, open_engine, resolve_precision
@@ -160,28 +157,8 @@ def means(prepare: object, images: list[bytes]) -> np.ndarray:
     return np.stack([prepare.apply(decode(data)).mean((1, 2)).numpy() for data in images])  # type: ignore[attr-defined]
 
 
-@pytest.fixture
-def alive(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
-    """At each building of a runner, whether an older one still stood; no collection helps."""
-    old: list[weakref.ref[object]] = []
-    found: list[bool] = []
-    build_ = trial.Candidates._build
-
-    def building(self: trial.Candidates, kind: str, batch: int) -> object:
-        found.append(any(each() is not None for each in old))
-        made = build_(self, kind, batch)
-        old.append(weakref.ref(made))
-        return made
-
-    monkeypatch.setattr(trial.Candidates, "_build", building)
-    gc.collect()
-    gc.disable()
-    yield found
-    gc.enable()
-
-
 def test_out_of_memory_in_the_middle_of_a_run(
-    prepare: object, photos: list[bytes], alive: list[bool], monkeypatch: pytest.MonkeyPatch
+    prepare: object, photos: list[bytes], older_runners: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
     compute, calls = cuda.CudaRunner.compute, 0
@@ -197,12 +174,12 @@ def test_out_of_memory_in_the_middle_of_a_run(
     calls = 1  # the second one fails
     found = features(engine, photos)
     assert (engine.kind, engine.batch_size) == ("cuda", BATCH // 2)
-    assert alive == [False, False], "the old runner's memory was not free for the new one"
+    assert older_runners == [False, False], "the old runner's memory was not free for the new one"
     np.testing.assert_allclose(found, means(prepare, photos), atol=1e-5)
 
 
 def test_out_of_memory_before_the_first_batch_of_a_run(
-    prepare: object, photos: list[bytes], alive: list[bool], monkeypatch: pytest.MonkeyPatch
+    prepare: object, photos: list[bytes], older_runners: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = open_engine(Means(), prepare, batch_size=BATCH)  # type: ignore[arg-type]
     empty = torch.empty
@@ -227,7 +204,7 @@ def test_out_of_memory_before_the_first_batch_of_a_run(
         patches.setattr(torch, "empty", staging)
         found = features(engine, photos)
     assert engine.batch_size == BATCH // 2 and len(unlocked) == 2
-    assert alive == [False, False]
+    assert older_runners == [False, False]
     np.testing.assert_allclose(found, means(prepare, photos), atol=1e-5)
 
 

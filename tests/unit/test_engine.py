@@ -1,7 +1,6 @@
 """Engines against PyTorch in fp32, and byte against byte."""
 
 import errno
-import gc
 import io
 import os
 import subprocess
@@ -275,33 +274,17 @@ def test_out_of_memory_in_the_middle_loses_and_repeats_nothing(photos: list[byte
 
 
 def test_out_of_memory_frees_the_old_runner_before_the_new_one_is_made(
-    photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+    photos: list[bytes], older_runners: list[bool]
 ) -> None:
     prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     hungry = Hungry(limit=8)
     engine = opened(hungry, prepare, batch_size=8)
-    old = [weakref.ref(engine._runner)]
-    alive: list[bool] = []
-    build = trial.Candidates._build
-
-    def building(self: trial.Candidates, kind: str, batch: int) -> Runner:
-        alive.append(any(each() is not None for each in old))
-        made = build(self, kind, batch)
-        old.append(weakref.ref(made))
-        return made
-
-    monkeypatch.setattr(trial.Candidates, "_build", building)
-    gc.collect()
-    gc.disable()  # not by luck
-    try:
-        parts = []
-        for part in engine.run(8 * photos):
-            parts.append(part)
-            hungry.limit = 2
-    finally:
-        gc.enable()
+    parts = []
+    for part in engine.run(8 * photos):
+        parts.append(part)
+        hungry.limit = 2
     assert sum(map(len, parts)) == 8 * len(photos)
-    assert alive == [False, False], "batches of 4, then of 2"
+    assert older_runners == [False, False, False], "batches of 8, of 4, of 2"
 
 
 def test_out_of_memory_at_opening_frees_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
