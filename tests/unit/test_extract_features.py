@@ -186,6 +186,7 @@ def test_auto_is_fp32_where_the_engine_knows_no_other(
     data: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(machine, "has_bf16", lambda: True)
+    assert extract(data, None, precision="auto", engine="torch").precision == "bf16"
     asked = {"precision": "auto", "engine": "onnxruntime"}
     result = extract(data, None, **asked)
     assert (result.precision, result.extracted) == ("fp32", IMAGES)
