@@ -178,7 +178,7 @@ class FileStore(Store):
             raise StoreError(
                 f"There is no store at {self.root}.",
                 why="It is not a folder." if self.root.exists() else "There is no such folder.",
-                fix="Write the `store` of the run file.",
+                fix="Give --store what `store` says in the run file.",
             )
 
     @override
