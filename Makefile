@@ -49,7 +49,7 @@ wheel: install  ## build the wheel, install it alone, import it
 	$(BIN)/python -m build --wheel --outdir dist > /dev/null
 	$(PYTHON) -m venv build/wheel-env
 	build/wheel-env/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
-	cd build && wheel-env/bin/python -c "import graftline, graftline_pipelines.training; print('imported', graftline.__version__)"
+	cd build && wheel-env/bin/python -c "import graftline, graftline_pipelines.graphs.training; print('imported', graftline.__version__)"
 	build/wheel-env/bin/graftline --version
 	rm -rf build/wheel-env
 
@@ -66,7 +66,7 @@ $(CHECKOV):  # the policy scanner of the manifests, apart: its requirements conf
 	build/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
 
 docs: install  ## the generated reference of the run file
-	$(BIN)/python -m graftline_pipelines.run_file_reference docs/run-file.md run.schema.json
+	$(BIN)/python -m graftline_pipelines.runfile.reference docs/run-file.md run.schema.json
 
 clean:  ## remove what was built (not .graftline)
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -35,12 +35,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from graftline.backbones import build
-from graftline.classifier import Classifier
-from graftline.export_onnx.graph import compose_graph, export_network, save_model
-from graftline.export_onnx.quantise import to_fp16, to_int8
-from graftline.export_onnx.smaller import SPARED
-from graftline.predict import ModelMetadata, OnnxClassifier
+from graftline.classifier.bundle import Classifier
+from graftline.models.backbone import build
+from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
+from graftline.steps.export_onnx.graph import compose_graph, export_network, save_model
+from graftline.steps.export_onnx.low_precision import SPARED
+from graftline.steps.export_onnx.quantise import to_fp16, to_int8
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet50")
 PARTS = ("speed", "accuracy")
@@ -180,7 +180,7 @@ def accuracy(console: Console) -> dict[str, float]:
             "backbone: tf_efficientnet_lite0\nstrategy: probe\n"
             "export: {int8: true, fp16: true}\n"
         )
-        code = "from graftline_pipelines.cli import main; main()"
+        code = "from graftline_pipelines.cli.main import main; main()"
         command = [sys.executable, "-c", code, "run", "run.yaml"]
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
         (record,) = folder.rglob("export_onnx.json")

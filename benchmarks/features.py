@@ -42,7 +42,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graftline import machine
-from graftline.engine import resolve_precision
+from graftline.inference.engine import resolve_precision
 
 SECTIONS = ("speed", "again", "memory")
 IMAGES, DEVICE_IMAGES = 6_000, 60_000

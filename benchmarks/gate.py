@@ -28,9 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from graftline import machine
-from graftline.evaluate.gate import Champion, Evidence, decide
-from graftline.evaluate.intervals import share_interval
-from graftline.evaluate.rules import GateRules
+from graftline.stats.intervals import share_interval
+from graftline.steps.evaluate.config import GateRules
+from graftline.steps.evaluate.gate import Champion, Evidence, decide
 
 RULES = GateRules()
 CLASSES = tuple("0123456789")

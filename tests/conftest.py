@@ -69,8 +69,8 @@ def make_digits_folder(tmp_path: Path, digits: tuple) -> Callable[..., Path]:
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
             chosen = [i for i in range(len(labels)) if labels[i] == label][:per_class]
             for i in chosen:
-                pixels = (images[i] * 255 / 16).astype("uint8")
-                Image.fromarray(pixels).save(folder / str(label) / f"{i:04}.png")
+                decode = (images[i] * 255 / 16).astype("uint8")
+                Image.fromarray(decode).save(folder / str(label) / f"{i:04}.png")
         return folder
 
     return make
@@ -164,16 +164,17 @@ def snapshot_of_files() -> Callable[..., object]:
 
         import pyarrow as pa
 
-        from graftline import dataset, pixels
-        from graftline.shards import ShardWriter
-        from graftline.store import open_store
+        from graftline.data import snapshot as dataset
+        from graftline.data.shards import ShardWriter
+        from graftline.images import decode
+        from graftline.storage.base import open_store
 
         place = open_store(store or str(folder / "store"))
         rows = []
         with ShardWriter(place) as writer:
             for number, (label, split, data) in enumerate(images):
                 image_id = hashlib.sha256(data).hexdigest()
-                decoded = pixels.decode_image(data)
+                decoded = decode.decode_image(data)
                 writer.add(image_id, data, decoded.format, label)
                 row = {"image_id": image_id, "source": f"{label}/{number:04}.{decoded.format}"}
                 row |= {"source_version": "1", "label": label, "split": split, "group": image_id}
@@ -198,8 +199,8 @@ def make_classifier() -> Callable[..., object]:
     def make(name: str, classes: list[str], *, snapshot_id: str = "", strategy: str = "probe"):
         import torch
 
-        from graftline.backbones import build
-        from graftline.classifier import Classifier
+        from graftline.classifier.bundle import Classifier
+        from graftline.models.backbone import build
 
         torch.manual_seed(0)
         backbone = build(name, weights="random", pretrained=False)
@@ -229,9 +230,9 @@ def make_snapshot(tmp_path: Path, digits: tuple) -> Callable[..., tuple[Path, st
 
         import pyarrow as pa
 
-        from graftline.dataset import MANIFEST, SET_ASIDE, write_snapshot
-        from graftline.shards import ShardWriter
-        from graftline.store import open_store
+        from graftline.data.shards import ShardWriter
+        from graftline.data.snapshot import MANIFEST, SET_ASIDE, write_snapshot
+        from graftline.storage.base import open_store
 
         store = open_store(str(tmp_path / name / "store"))
         images, labels = digits
@@ -242,8 +243,8 @@ def make_snapshot(tmp_path: Path, digits: tuple) -> Callable[..., tuple[Path, st
                 chosen = [i for i in range(len(labels)) if labels[i] == label][:count]
                 for place, i in enumerate(chosen):
                     buffer = io.BytesIO()
-                    pixels = (images[i] * 255 / 16).astype("uint8")
-                    Image.fromarray(pixels).save(buffer, "PNG")
+                    decode = (images[i] * 255 / 16).astype("uint8")
+                    Image.fromarray(decode).save(buffer, "PNG")
                     data = buffer.getvalue()
                     image_id = hashlib.sha256(data).hexdigest()
                     writer.add(image_id, data, "png", str(label))
@@ -287,13 +288,13 @@ def make_features(tmp_path: Path) -> Callable[..., Path]:
         import numpy as np
         import torch
 
-        from graftline import pixels
-        from graftline.dataset import read_images, read_snapshot
-        from graftline.features import Features, write_features
+        from graftline.data.snapshot import read_images, read_snapshot
+        from graftline.features.matrix import Features, write_features
+        from graftline.images import decode
 
         snapshot = read_snapshot(snapshot_folder)
         tensors = [
-            backbone.spec.preprocessing.apply(pixels.decode(data))
+            backbone.spec.preprocessing.apply(decode.decode(data))
             for _, data in read_images(snapshot, snapshot.rows())
         ]
         with torch.inference_mode():
@@ -323,15 +324,15 @@ def exported_model(tmp_path_factory, snapshot_of_files, make_classifier) -> tupl
 
     import numpy as np
 
-    from graftline.classifier import save_classifier
-    from graftline.export_onnx.step import run
+    from graftline.classifier.bundle import save_classifier
+    from graftline.steps.export_onnx.step import run
 
     folder = tmp_path_factory.mktemp("exported")
     classes, images = ["cat", "dog", "eel"], []
     for number in range(24):
-        pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 30, 3), dtype="uint8")
+        decode = np.random.default_rng(number).integers(0, 256, (20 + number, 30, 3), dtype="uint8")
         stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, "PNG")
+        Image.fromarray(decode).save(stream, "PNG")
         split = ("train", "val", "test", "test")[number % 4]
         images.append((classes[number % 3], split, stream.getvalue()))
     snapshot = snapshot_of_files(folder, images)
@@ -350,19 +351,19 @@ def exported_model(tmp_path_factory, snapshot_of_files, make_classifier) -> tupl
 @pytest.fixture
 def older_runners(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bool]]:
     """At each making of an engine's runner, whether an older one still stood; by no luck."""
-    from graftline import trial
+    from graftline.inference import autotune
 
     made: list[weakref.ref[object]] = []
     found: list[bool] = []
-    build = trial.Candidates._build
+    build = autotune.Candidates._build
 
-    def building(self: trial.Candidates, kind: str, batch: int) -> object:
+    def building(self: autotune.Candidates, kind: str, batch: int) -> object:
         found.append(any(each() is not None for each in made))
         runner = build(self, kind, batch)
         made.append(weakref.ref(runner))
         return runner
 
-    monkeypatch.setattr(trial.Candidates, "_build", building)
+    monkeypatch.setattr(autotune.Candidates, "_build", building)
     gc.collect()
     gc.disable()
     yield found

@@ -11,9 +11,9 @@ import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 
-from graftline.dataset import MANIFEST, SET_ASIDE, write_snapshot
-from graftline.shards import Place, ShardWriter
-from graftline.store import open_store
+from graftline.data.shards import Place, ShardWriter
+from graftline.data.snapshot import MANIFEST, SET_ASIDE, write_snapshot
+from graftline.storage.base import open_store
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 92
 DRAWN = 6_000  # photographs that are drawn and compressed; more of them repeat their pixels

@@ -13,10 +13,10 @@ import numpy as np
 
 from extraction.photographs import Data, console, snapshot_of
 from extraction.speed import core_seconds
-from graftline.backbones import build
-from graftline.extract_features.step import plan
-from graftline.feature_store import FeatureStore
-from graftline.store import open_store
+from graftline.features.store import FeatureStore
+from graftline.models.backbone import build
+from graftline.steps.extract_features.step import plan
+from graftline.storage.base import open_store
 
 AGAIN_IMAGES = 50_000
 AGAIN_BACKBONE = "tf_efficientnet_lite0"
@@ -25,7 +25,7 @@ MANY = 1_000_000
 AGAIN = """
 import json, sys, time
 from pathlib import Path
-from graftline.extract_features.step import run
+from graftline.steps.extract_features.step import run
 values = json.loads(sys.argv[1])
 started = time.perf_counter()
 result = run(
@@ -123,7 +123,7 @@ def watch():
         peak = max(peak, sizes["RssAnon"] + sizes["RssShmem"])
         time.sleep(0.02)
 threading.Thread(target=watch, daemon=True).start()
-from graftline.extract_features.step import run
+from graftline.steps.extract_features.step import run
 result = run(
     snapshot_folder=Path(values.pop("snapshot")), features_folder=Path(values.pop("features")),
     **values,

@@ -19,15 +19,15 @@ from PIL import Image
 
 from extraction.photographs import Data, console
 from graftline import machine
-from graftline.backbones import Backbone, build
-from graftline.cuda import ON_THEIR_WAY
-from graftline.decoding import network_input
-from graftline.engine import CUDA_BATCH, Engine
-from graftline.extract_features import step
-from graftline.extract_features.step import ExtractResult
-from graftline.lanes import lanes
-from graftline.preprocessing import Preprocessing
-from graftline.trial import CPU_BATCH, Candidates, sample_batch
+from graftline.images.preprocessing import Preprocessing
+from graftline.inference.autotune import CPU_BATCH, Candidates, sample_batch
+from graftline.inference.cpu_pool import lanes
+from graftline.inference.cuda import ON_THEIR_WAY
+from graftline.inference.decode_workers import network_input
+from graftline.inference.engine import CUDA_BATCH, Engine
+from graftline.models.backbone import Backbone, build
+from graftline.steps.extract_features import step
+from graftline.steps.extract_features.step import ExtractResult
 
 BACKBONES = {
     "tf_efficientnet_lite0": "tf_efficientnet_lite0",

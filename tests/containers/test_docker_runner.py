@@ -38,7 +38,7 @@ def graftline(
             "evaluation": {"bootstrap": 100, "robustness_images": 0},
         }
         (folder / "run.yaml").write_text(yaml.safe_dump({**defaults, **run_file}))
-        code = "from graftline_pipelines.cli import main; main()"
+        code = "from graftline_pipelines.cli.main import main; main()"
         return subprocess.run(
             [sys.executable, "-c", code, command, str(folder / "run.yaml"), *options],
             cwd=folder,
@@ -185,7 +185,7 @@ def test_an_image_that_is_not_there_is_named_before_anything_runs(
 @pytest.fixture
 def engine(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the Docker API."""
-    from graftline_pipelines.docker_runner import patient_client
+    from graftline_pipelines.local.docker import patient_client
 
     monkeypatch.setenv("DOCKER_HOST", docker_host)
     client = patient_client()
@@ -205,7 +205,7 @@ def engine(docker_host: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_exit_code_is_read_before_the_container_goes(
     engine: Any, cpu_image: str, command: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from graftline_pipelines.docker_runner import run_to_the_end
+    from graftline_pipelines.local.docker import run_to_the_end
 
     before = len(engine.containers.list(all=True))
     assert run_to_the_end(engine, cpu_image, command, mem_limit="256m", network_mode="none") == code
@@ -218,7 +218,7 @@ def test_the_exit_code_is_read_before_the_container_goes(
 def test_a_container_that_is_silent_for_over_a_minute_is_waited_for(
     engine: Any, cpu_image: str
 ) -> None:
-    from graftline_pipelines.docker_runner import run_to_the_end
+    from graftline_pipelines.local.docker import run_to_the_end
 
     assert run_to_the_end(engine, cpu_image, ["sh", "-c", "sleep 75; exit 4"]) == 4
 
@@ -244,8 +244,8 @@ def hardened(code: int) -> str:
     sys.exit(code) if code else None
     return "ran"
 
-from graftline_pipelines.docker_runner import hardened_runner
-from graftline_pipelines.settings import RunSettings
+from graftline_pipelines.local.docker import hardened_runner
+from graftline_pipelines.runfile.settings import RunSettings
 folder = Path(sys.argv[1])
 settings = RunSettings.model_validate({
     "name": "x", "data": {"source": str(folder)}, "store": str(folder / "store"),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from graftline_pipelines.cli import main
+from graftline_pipelines.cli.main import main
 
 PROBLEM = 1
 MISTAKE = 2
@@ -48,7 +48,9 @@ def graftline(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "2000")
     for question in ("_tracking", "_champion", "_backbone", "_pipeline"):  # seconds, and all well
-        monkeypatch.setattr(f"graftline_pipelines.preflight.{question}", lambda settings: "well")
+        monkeypatch.setattr(
+            f"graftline_pipelines.cli.preflight.{question}", lambda settings: "well"
+        )
 
     def call(code: int, run_file: str | dict[str, Any], *options: str, command: str = "check"):
         if isinstance(run_file, dict):
@@ -201,7 +203,7 @@ def test_s3_bucket_and_prefix_that_are_not_there(graftline, s3_bucket: str) -> N
 
 def test_s3_endpoint_that_nobody_answers_at(graftline, s3_bucket: str, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setattr("graftline.s3_store.FIRST_CONTACT", 0.2)
+    monkeypatch.setattr("graftline.storage.s3.FIRST_CONTACT", 0.2)
     shown = graftline(PROBLEM, {**source(f"{s3_bucket}/images"), "store": f"{s3_bucket}/store"})
     says(shown, "http://127.0.0.1:9", "AWS_ENDPOINT_URL_S3")
 

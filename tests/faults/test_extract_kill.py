@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from graftline import machine
-from graftline.extract_features.step import run
-from graftline.feature_store import FeatureStore
-from graftline.features import read_features
-from graftline.store import open_store
+from graftline.features.matrix import read_features
+from graftline.features.store import FeatureStore
+from graftline.steps.extract_features.step import run
+from graftline.storage.base import open_store
 
 IMAGES, BATCH = 96, 4
 NETWORK = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 64}
@@ -31,8 +31,8 @@ CALLS = {"fsync": "fsync", "link": "link,linkat,rename", "unlink": "unlink,unlin
 EXTRACTION = """
 import json, sys, time
 from pathlib import Path
-from graftline import engine
-from graftline.extract_features.step import run
+from graftline.inference import engine
+from graftline.steps.extract_features.step import run
 
 values = json.loads(sys.argv[1])
 pause = values.pop("pause")

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftline.feature_parts import IdIndex
-from graftline.feature_store import FeatureStore
-from graftline.store import open_store
+from graftline.features.parts import IdIndex
+from graftline.features.store import FeatureStore
+from graftline.storage.base import open_store
 
 FINGERPRINT = "f" * 32
 BATCHES, BATCH, DIM = 6, 5, 4
@@ -20,9 +20,9 @@ BATCHES, BATCH, DIM = 6, 5, 4
 WRITER = """
 import sys
 import numpy as np
-from graftline import feature_store
-from graftline.feature_store import FeatureStore
-from graftline.store import open_store
+from graftline.features import store as feature_store
+from graftline.features.store import FeatureStore
+from graftline.storage.base import open_store
 
 feature_store.SMALL_PARTS = 1  # fold at the end, so that it can be killed there too
 store, batches, batch, dim = sys.argv[1], *map(int, sys.argv[2:5])

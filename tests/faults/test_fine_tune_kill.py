@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from graftline.backbones import build
-from graftline.fit_head.step import run as fit_head
+from graftline.models.backbone import build
+from graftline.steps.fit_head.step import run as fit_head
 
 NAME, SIZE = "timm/test_resnet", 32
 SLOW = 0.15  # seconds a step takes at least, so that a signal meets the middle of an epoch
@@ -24,8 +24,8 @@ SLOW = 0.15  # seconds a step takes at least, so that a signal meets the middle 
 TRAINING = """
 import json, sys, time
 from pathlib import Path
-from graftline.fine_tune import loop
-from graftline.fine_tune.step import run
+from graftline.steps.fine_tune import loop
+from graftline.steps.fine_tune.step import run
 
 options = json.loads(sys.argv[1])
 steps, pause = Path(options.pop("steps")), options.pop("pause")

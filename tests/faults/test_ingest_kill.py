@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftline.dataset import fetch_snapshot, read_images, read_snapshot
-from graftline.ingest.step import run
-from graftline.store import open_store
+from graftline.data.snapshot import fetch_snapshot, read_images, read_snapshot
+from graftline.steps.ingest.step import run
+from graftline.storage.base import open_store
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 
@@ -22,7 +22,7 @@ INGEST = """
 import sys
 from pathlib import Path
 from graftline.errors import GraftlineError
-from graftline.ingest.step import run
+from graftline.steps.ingest.step import run
 
 try:
     run(source=sys.argv[1], store=sys.argv[2], snapshot_folder=Path(sys.argv[3]))

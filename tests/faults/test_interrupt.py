@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-COMMAND = [sys.executable, "-c", "from graftline_pipelines.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
 
 
 def started(runs: Path, process: subprocess.Popen[str]) -> Path:

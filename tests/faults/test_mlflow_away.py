@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from graftline.errors import TrackingError, TrackingUnreachable
-from graftline.promote import step as promote_step
-from graftline.registry import ALIAS, open_registry
-from graftline.runtime import StepResult
-from graftline.tracking import connect, log_result, start_run
-from graftline.verdict import GateTest, Verdict, write_verdict
+from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.steps.promote import step as promote_step
+from graftline.steps.runtime import StepResult
+from graftline.tracking.mlflow_run import connect, log_result, start_run
+from graftline.tracking.registry import ALIAS, open_registry
 
 
 class Line:
@@ -83,7 +83,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's client gives up at once, rather than after the seconds that we allow it."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    monkeypatch.setattr("graftline.registry.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.1)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_server_that_is_away_is_told_by_its_address_and_what_to_do():
 
 @pytest.mark.timeout(60)
 def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr("graftline.tracking.PROBE_SECONDS", 1)
+    monkeypatch.setattr("graftline.tracking.mlflow_run.PROBE_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(TrackingUnreachable, match="does not answer"):

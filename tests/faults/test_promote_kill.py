@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from graftline.champions import ChampionLog
-from graftline.promote import step as promote_step
-from graftline.registry import ALIAS, open_registry
-from graftline.store import open_store
-from graftline.tracking import connect, start_run
-from graftline.verdict import GateTest, Verdict, write_verdict
+from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.steps.promote import step as promote_step
+from graftline.storage.base import open_store
+from graftline.tracking.champion_log import ChampionLog
+from graftline.tracking.mlflow_run import connect, start_run
+from graftline.tracking.registry import ALIAS, open_registry
 
 FORK = multiprocessing.get_context("fork")
 WRITES = (
     ("mlflow.tracking.client.MlflowClient", "log_artifacts"),
     ("mlflow.tracking.client.MlflowClient", "create_registered_model"),
     ("mlflow.tracking.client.MlflowClient", "create_model_version"),
-    ("graftline.champions.ChampionLog", "append"),
+    ("graftline.tracking.champion_log.ChampionLog", "append"),
     ("mlflow.tracking.client.MlflowClient", "set_registered_model_alias"),
-    ("graftline.champions.ChampionLog", "settle"),
+    ("graftline.tracking.champion_log.ChampionLog", "settle"),
     ("mlflow.tracking.client.MlflowClient", "set_model_version_tag"),
 )
 
@@ -33,7 +33,7 @@ def die() -> None:
 
 @pytest.fixture
 def call(exported_model, mlflow_uri, tmp_path, monkeypatch):
-    monkeypatch.setattr("graftline.registry.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.1)
     folder, snapshot, _ = exported_model
     passed = [GateTest(name="floor", passed=True, reason="It is high enough.")]
     verdict = Verdict(promote=True, reasons=["Good."], tests=passed, snapshot_id=snapshot.id)

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from graftline import cuda, machine
-from graftline.backbones import Backbone, build
-from graftline.decoding import DecodingWorkers
-from graftline.engine import Engine, open_engine, resolve_precision
+from graftline import machine
 from graftline.errors import DataError
-from graftline.pixels import decode
+from graftline.images.decode import decode
+from graftline.inference import cuda
+from graftline.inference.decode_workers import DecodingWorkers
+from graftline.inference.engine import Engine, open_engine, resolve_precision
+from graftline.models.backbone import Backbone, build
 
 pytestmark = [
     pytest.mark.gpu,

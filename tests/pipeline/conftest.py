@@ -29,7 +29,7 @@ def run_graftline(tmp_path: Path, mlflow_sqlite: str) -> Callable[..., Any]:
             "evaluation": {"bootstrap": 200, "robustness_images": 0},
         }
         path.write_text(yaml.safe_dump({**defaults, **run_file}))
-        main = "from graftline_pipelines.cli import main; main()"
+        main = "from graftline_pipelines.cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", main, command, str(path), *options],
             capture_output=True,

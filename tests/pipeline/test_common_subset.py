@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from graftline_pipelines.compilation import compile_to
-from graftline_pipelines.run_file import load
+from graftline_pipelines.graphs.compile import compile_to
+from graftline_pipelines.runfile.load import load
 
 ROOT = Path(__file__).parents[2]
 RUN_FILES = sorted(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from graftline_pipelines.compilation import GraphName, compile_to
-from graftline_pipelines.package import build, check, image_problems
-from graftline_pipelines.pools import pool_name
-from graftline_pipelines.quantities import to_bytes
-from graftline_pipelines.run_file import load
-from graftline_pipelines.settings import RunSettings
+from graftline_pipelines.cluster.package import build, check, image_problems
+from graftline_pipelines.graphs.compile import GraphName, compile_to
+from graftline_pipelines.graphs.placement import pool_name
+from graftline_pipelines.runfile.load import load
+from graftline_pipelines.runfile.quantities import to_bytes
+from graftline_pipelines.runfile.settings import RunSettings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))

@@ -11,9 +11,9 @@ from kfp import dsl
 from rich.console import Console
 
 from graftline.errors import ConfigurationError
-from graftline.runtime import RUN_DIR_VARIABLE, read_result
-from graftline_pipelines import local
-from graftline_pipelines.settings import RunSettings
+from graftline.steps.runtime import RUN_DIR_VARIABLE, read_result
+from graftline_pipelines.local import run as local
+from graftline_pipelines.runfile.settings import RunSettings
 
 SETTINGS = RunSettings.model_validate({"name": "small", "data": {"source": "images"}})
 
@@ -21,7 +21,7 @@ SETTINGS = RunSettings.model_validate({"name": "small", "data": {"source": "imag
 def good(count: int) -> int:
     from dataclasses import dataclass
 
-    from graftline.runtime import StepResult, message, progress, step
+    from graftline.steps.runtime import StepResult, message, progress, step
 
     @dataclass(frozen=True, kw_only=True)
     class Result(StepResult):
@@ -38,14 +38,14 @@ def good(count: int) -> int:
 
 def wrong(count: int) -> int:
     from graftline.errors import DataError
-    from graftline.runtime import step
+    from graftline.steps.runtime import step
 
     with step("wrong"):
         raise DataError(f"{count} is too few", why="it is", fix="Count further.")
 
 
 def faulty(count: int) -> int:
-    from graftline.runtime import step
+    from graftline.steps.runtime import step
 
     with step("faulty"):
         return count // 0
@@ -54,7 +54,7 @@ def faulty(count: int) -> int:
 def full(count: int) -> int:
     import errno
 
-    from graftline.runtime import step
+    from graftline.steps.runtime import step
 
     with step("full"):
         raise OSError(errno.ENOSPC, "No space left on device", "/images/1.png")
@@ -64,7 +64,7 @@ def killed(count: int) -> int:
     import os
     import signal
 
-    from graftline.runtime import step
+    from graftline.steps.runtime import step
 
     with step("killed"):
         os.kill(os.getpid(), signal.SIGKILL)

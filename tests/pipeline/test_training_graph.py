@@ -94,7 +94,7 @@ def test_fan_out_gives_the_features_of_one_worker(
     by_two = {path.read_bytes() for path in tmp_path.rglob("features.npy")}
     assert len(by_two) == 1
 
-    from graftline.extract_features.step import run
+    from graftline.steps.extract_features.step import run
 
     snapshot = next(path.parent for path in tmp_path.rglob("snapshot.json"))
     shutil.copytree(

@@ -105,8 +105,8 @@ _compiled: dict[tuple[str, str], bytes] = {}
 @pytest.fixture
 def _compile_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compile each run file once for all tests; what is compiled is the same each time."""
-    from graftline_pipelines import package
-    from graftline_pipelines.compilation import compile_to
+    from graftline_pipelines.cluster import package
+    from graftline_pipelines.graphs.compile import compile_to
 
     def once(settings: Any, graph: Any, output: Path) -> None:
         key = (settings.model_dump_json(), graph)
@@ -136,14 +136,14 @@ def graftline(
     _compile_once: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Said]:
     """Run the command line in this process, as `graftline ARGUMENTS`."""
-    from graftline_pipelines import cli
+    from graftline_pipelines.cli import main
 
     def run(*arguments: object) -> Said:
         capsys.readouterr()
         monkeypatch.setenv("COLUMNS", "250")
         monkeypatch.setattr(sys, "argv", ["graftline", *map(str, arguments)])
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 0

@@ -8,7 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from graftline_pipelines.cron import parse
+from graftline_pipelines.runfile.cron import parse
 
 # What the API server makes of Argo's phases; it knows no other and says so.
 STATES = {

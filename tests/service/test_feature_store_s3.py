@@ -8,19 +8,19 @@ import sys
 import numpy as np
 import pytest
 
-from graftline.feature_parts import IdIndex
-from graftline.feature_store import FeatureStore
-from graftline.store import open_store
+from graftline.features.parts import IdIndex
+from graftline.features.store import FeatureStore
+from graftline.storage.base import open_store
 
 COUNT, DIM = 120, 8
 
 WRITER = """
 import sys
 import numpy as np
-from graftline import feature_store
-from graftline.feature_store import FeatureStore
-from graftline.feature_writer import PartWriter
-from graftline.store import open_store
+from graftline.features import store as feature_store
+from graftline.features.store import FeatureStore
+from graftline.features.writer import PartWriter
+from graftline.storage.base import open_store
 
 uri, count, dim = sys.argv[1], *map(int, sys.argv[2:4])
 feature_store.SMALL_PARTS = 4

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from graftline_pipelines.image_registry import address, look_up
+from graftline_pipelines.cluster.image_registry import address, look_up
 
 USER, PASSWORD, TOKEN = "robot", "s3cret", "a-token"
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from graftline_pipelines import cluster, login
-from graftline_pipelines.kfp_errors import LoginRequired, translated
+from graftline_pipelines.cluster import auth
+from graftline_pipelines.cluster import server as cluster
+from graftline_pipelines.cluster.errors import LoginRequired, translated
 
 Run = Callable[..., Any]
 
@@ -71,8 +72,8 @@ def test_the_projected_token_inside_a_cluster(
     kfp: Any, graftline: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text("projected")
-    monkeypatch.setattr(login, "TOKEN_FILE", str(tmp_path / "token"))
-    monkeypatch.setattr(login, "IN_CLUSTER_HOST", kfp.url)
+    monkeypatch.setattr(auth, "TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setattr(auth, "IN_CLUSTER_HOST", kfp.url)
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     kfp.control("settings", token="projected")
@@ -155,7 +156,7 @@ def silent_host() -> Iterator[str]:
 def test_a_host_that_never_answers(
     graftline: Run, kfp: Any, silent_host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(login, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(auth, "CONNECT_SECONDS", 0.2)
     said = graftline("runs", "--host", silent_host)
     assert said.code == 1 and "does not answer" in said.err and "timed out" in said.err
 
@@ -216,7 +217,7 @@ def test_a_field_that_an_older_server_does_not_know() -> None:
 def test_several_users(
     kfp: Any, graftline: Run, run_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(login, "POD_NAMESPACE_FILE", "/nowhere")
+    monkeypatch.setattr(auth, "POD_NAMESPACE_FILE", "/nowhere")
     kfp.control("settings", multi_user=True)
     said = graftline("submit", run_file(), "--no-registry")
     assert said.code == 2 and "cluster.namespace is missing" in said.err

@@ -354,7 +354,7 @@ def test_the_training_pipeline_tracks_and_promotes_through_it(
             }
         )
     )
-    code = "from graftline_pipelines.cli import main; main()"
+    code = "from graftline_pipelines.cli.main import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(run_file), "--json"],
         cwd=tmp_path,

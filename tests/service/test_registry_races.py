@@ -6,11 +6,11 @@ import uuid
 
 import pytest
 
-from graftline.champions import ChampionLog
 from graftline.errors import PromotionConflict
-from graftline.registry import ALIAS, open_registry
-from graftline.store import open_store
-from graftline.tracking import connect, start_run
+from graftline.storage.base import open_store
+from graftline.tracking.champion_log import ChampionLog
+from graftline.tracking.mlflow_run import connect, start_run
+from graftline.tracking.registry import ALIAS, open_registry
 
 PROCESSES = 20
 FORK = multiprocessing.get_context("fork")  # the parent has imported MLflow: twenty times seconds

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftline.dataset import read_images, read_snapshot
+from graftline.data.snapshot import read_images, read_snapshot
 from graftline.errors import StoreAccessDenied
-from graftline.ingest.step import run
+from graftline.steps.ingest.step import run
 
 
 def png(number: int) -> bytes:

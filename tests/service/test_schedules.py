@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from graftline.errors import ClusterError
-from graftline_pipelines import reconciler, schedules
-from graftline_pipelines.cluster import Version, connect
-from graftline_pipelines.cron import next_times, parse
+from graftline_pipelines.cluster import reconcile, schedules
+from graftline_pipelines.cluster.server import Version, connect
+from graftline_pipelines.runfile.cron import next_times, parse
 
 Run = Callable[..., Any]
 NIGHTLY = "0 30 2 * * *"
@@ -22,8 +22,8 @@ SERVICE = "/apis/v2beta1/recurringruns"
 @pytest.fixture(autouse=True)
 def _far_from_any_firing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests at 02:30 would wait, as they should."""
-    monkeypatch.setattr(reconciler, "GUARD", timedelta(0))
-    monkeypatch.setattr(reconciler, "SETTLE_SECONDS", 0)
+    monkeypatch.setattr(reconcile, "GUARD", timedelta(0))
+    monkeypatch.setattr(reconcile, "SETTLE_SECONDS", 0)
 
 
 def apply(graftline: Run, *arguments: object) -> Any:
@@ -153,17 +153,17 @@ def interrupt(kfp: Any, patch: pytest.MonkeyPatch, step: int, how: str, old: str
     """Let one step of the replacement fail: by the server, on the way back, or by a kill."""
     names = ["_make", "_switch", "_switch", "remove"]
     if how == "killed":
-        method = getattr(reconciler.Reconciler, names[step])
+        method = getattr(reconcile.Reconciler, names[step])
         calls = itertools.count(1)
         last = 2 if step == 2 else 1  # the second switch is the third step
 
         def killed(self: Any, *arguments: Any, **named: Any) -> Any:
             if next(calls) == last:
-                patch.setattr(reconciler.Reconciler, "_undo", lambda *a: None)
+                patch.setattr(reconcile.Reconciler, "_undo", lambda *a: None)
                 raise KeyboardInterrupt
             return method(self, *arguments, **named)
 
-        patch.setattr(reconciler.Reconciler, names[step], killed)
+        patch.setattr(reconcile.Reconciler, names[step], killed)
         return
     fault = 500 if how == "refused" else "drop"
     if step == 3:
@@ -181,7 +181,7 @@ def test_two_that_apply_at_once_leave_one(
     server = connect(kfp.url)
     (there,) = schedules.existing(server, "flowers")
     reference = one["pipeline_version_reference"]
-    reconciler.Reconciler(server, print)._make(
+    reconcile.Reconciler(server, print)._make(
         on=True,
         display_name="flowers",
         description=there.raw.description,
@@ -228,8 +228,8 @@ def test_no_switching_while_it_may_fire(
     before: int,
     waits: bool,
 ) -> None:
-    monkeypatch.setattr(reconciler, "GUARD", timedelta(seconds=30))
-    monkeypatch.setattr(reconciler, "SETTLE_SECONDS", 15)
+    monkeypatch.setattr(reconcile, "GUARD", timedelta(seconds=30))
+    monkeypatch.setattr(reconcile, "SETTLE_SECONDS", 15)
     apply(graftline, run_file())
     server = connect(kfp.url)
     there = schedules.existing(server, "flowers")
@@ -239,7 +239,7 @@ def test_no_switching_while_it_may_fire(
     plan = schedules.plan(wish, there, there[0].version_id)
     version = Version(there[0].pipeline_id, there[0].version_id, "v", uploaded=False)
     said: list[str] = []
-    reconciler.Reconciler(server, said.append, clock.sleep, clock).apply(plan, wish, version)
+    reconcile.Reconciler(server, said.append, clock.sleep, clock).apply(plan, wish, version)
     assert bool(clock.slept) == waits
     assert clock.now >= fires + timedelta(seconds=15) or not waits
     assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
@@ -291,7 +291,7 @@ def test_resume_makes_up_for_nothing(
     server = connect(kfp.url)
     (one,) = schedules.existing(server, "flowers")
     clock = Clock(datetime.now(UTC) + timedelta(days=3))
-    reconciler.Reconciler(server, print, clock.sleep, clock).resume(one)
+    reconcile.Reconciler(server, print, clock.sleep, clock).resume(one)
     (left,) = kfp.table("recurringruns")
     assert left["recurring_run_id"] != one.schedule_id and left["mode"] == "ENABLE"
     # For the server, no time has passed since the new one was made, so nothing is due.
@@ -320,7 +320,7 @@ def test_list_shows_ours_only(kfp: Any, graftline: Run, run_file: Callable[..., 
     apply(graftline, run_file(name="cars", schedule={"cron": "0 0 6 * * MON"}))
     server = connect(kfp.url)
     somebody = schedules.existing(server)[0]
-    reconciler.Reconciler(server, print)._make(
+    reconcile.Reconciler(server, print)._make(
         on=True,
         display_name="flowers",
         description="made in the UI",
@@ -426,7 +426,7 @@ def test_the_time_zone_is_stated(kfp: Any, graftline: Run, run_file: Callable[..
 def test_many_schedules_over_several_pages(
     kfp: Any, graftline: Run, run_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from graftline_pipelines import cluster
+    from graftline_pipelines.cluster import server as cluster
 
     monkeypatch.setattr(cluster, "PAGE", 1)
     for number in range(3):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from graftline_pipelines import run_progress
-from graftline_pipelines.cluster import connect
+from graftline_pipelines.cluster import monitor
+from graftline_pipelines.cluster.server import connect
 
 Run = Callable[..., Any]
 UPLOAD = "POST /apis/v2beta1/pipelines/upload_version"
@@ -20,9 +20,9 @@ MIDNIGHT = "2026-03-01T12:00:00Z"
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        run_progress.follow,
+        monitor.follow,
         "__kwdefaults__",
-        {**(run_progress.follow.__kwdefaults__ or {}), "poll_seconds": 0.01},
+        {**(monitor.follow.__kwdefaults__ or {}), "poll_seconds": 0.01},
     )
 
 
@@ -318,7 +318,7 @@ def test_a_step_whose_pod_waits_is_explained_once(
     stream = io.StringIO()
     server = connect(kfp.url)
     console = Console(file=stream, width=300)
-    waiting = run_progress.Waiting(server, console, waiting_seconds=0, look_seconds=0)
+    waiting = monitor.Waiting(server, console, waiting_seconds=0, look_seconds=0)
     for _ in range(3):
         waiting.look(server.run(started["run_id"]))
     said = stream.getvalue()
@@ -405,7 +405,7 @@ def test_json_is_the_only_thing_on_standard_output(
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """What --kube-context sees: one node without a GPU (reading nodes has tests of its own)."""
-    from graftline_pipelines import nodes as module
+    from graftline_pipelines.cluster import nodes as module
 
     small = module.Node("cpu-1", {}, {"cpu": "4", "memory": "16Gi"}, ())
     monkeypatch.setattr(module, "read_nodes", lambda context: [small])

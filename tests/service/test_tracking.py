@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from graftline.errors import ConfigurationError, TrackingError
-from graftline.promote import step as promote_step
-from graftline.runtime import StepResult
-from graftline.tracking import (
+from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.steps.promote import step as promote_step
+from graftline.steps.runtime import StepResult
+from graftline.tracking.mlflow_run import (
     RUN_ID_VARIABLE,
     absolute_uri,
     connect,
@@ -18,7 +19,6 @@ from graftline.tracking import (
     redacted,
     start_run,
 )
-from graftline.verdict import GateTest, Verdict, write_verdict
 
 
 class Result(StepResult):

@@ -14,12 +14,12 @@ import timm
 import torch
 from timm.models._registry import _model_to_module
 
-from graftline.architectures import create, find, names
-from graftline.backbones import build, resolve
-from graftline.catalogue import entries
 from graftline.errors import WeightsError
-from graftline.probing import fitting_sizes
-from graftline.weights import load
+from graftline.models.architectures import create, find, names
+from graftline.models.backbone import build, resolve
+from graftline.models.catalogue import entries
+from graftline.models.input_size import fitting_sizes
+from graftline.models.weights.load import load
 
 # CNN, mobile CNN, plain and windowed transformer, MLP mixer, and torchvision's own of two kinds.
 FAST = (
@@ -167,8 +167,10 @@ def test_published_weights_at_another_size_are_what_the_library_itself_makes_of_
     size = another_size(name, native)
     path = tmp_path / "weights.safetensors"
     saved = save_as_published(architecture, path)
-    monkeypatch.setattr("graftline.published.cached_file", lambda source: path)
-    monkeypatch.setattr("graftline.published.expected_digest", lambda source, path: None)
+    monkeypatch.setattr("graftline.models.weights.published.cached_file", lambda source: path)
+    monkeypatch.setattr(
+        "graftline.models.weights.published.expected_digest", lambda source, path: None
+    )
     if name in WEIGHTS_OF_ONE_SIZE:
         with pytest.raises(WeightsError, match=WEIGHTS_OF_ONE_SIZE[name]) as caught:
             load(architecture, size)

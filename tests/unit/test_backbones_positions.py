@@ -4,7 +4,7 @@ import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from graftline.positions import resampled
+from graftline.models.position_embedding import resampled
 
 
 def ramp(side: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from graftline.evaluate.calibration import (
+from graftline.stats.calibration import (
     bin_of,
     expected_noise,
     fit_temperature,

@@ -8,12 +8,12 @@ from importlib.metadata import version
 import pytest
 from typer.testing import CliRunner
 
-from graftline import catalogue
-from graftline.architectures import find, names, tags_of
-from graftline.backbones import matching, resolve
 from graftline.errors import BackboneError, ConfigurationError, UnknownBackbone
-from graftline.store import open_store
-from graftline_pipelines.cli import app
+from graftline.models import catalogue
+from graftline.models.architectures import find, names, tags_of
+from graftline.models.backbone import matching, resolve
+from graftline.storage.base import open_store
+from graftline_pipelines.cli.main import app
 
 SAMPLE = ("timm/test_vit", "timm/resnet50", "timm/tf_efficientnet_lite0", "torchvision/vit_b_16")
 
@@ -72,7 +72,7 @@ def test_with_other_versions_the_libraries_are_asked(monkeypatch, tmp_path):
 def test_listing_and_showing_need_no_pytorch(tmp_path):
     code = (
         "import sys\n"
-        "from graftline_pipelines.cli import app\n"
+        "from graftline_pipelines.cli.main import app\n"
         "for arguments in (['backbones'], ['backbones', 'resnet18'], ['backbones', 'x.y']):\n"
         "    try:\n"
         "        app(arguments, standalone_mode=False)\n"

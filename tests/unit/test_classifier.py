@@ -11,9 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from graftline import weights as weights_module
-from graftline.backbones import build
-from graftline.classifier import (
+from graftline.classifier.bundle import (
     Classifier,
     HeldOut,
     MLPHead,
@@ -30,6 +28,8 @@ from graftline.errors import (
     StoreReadOnly,
     WeightsError,
 )
+from graftline.models.backbone import build
+from graftline.models.weights import load as weights_module
 
 NAME = "timm/test_resnet"
 CLASSES = ("cat", "dog", "Übergröße")

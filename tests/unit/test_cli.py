@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graftline_pipelines.cli import app
+from graftline_pipelines.cli.main import app
 
 HEAVY = ("torch", "torchvision", "timm", "mlflow", "onnxruntime", "pyarrow", "openvino", "kfp")
 
 
 def graftline(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from graftline_pipelines.cli import main; main()"]
+    command = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=cwd)
 
 
@@ -22,7 +22,7 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys, contextlib, io\n"
         "sys.argv = ['graftline', '--help']\n"
-        "from graftline_pipelines.cli import app\n"
+        "from graftline_pipelines.cli.main import app\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
         "    app()\n"
         f"print([name for name in {HEAVY} if name in sys.modules])\n"

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines.cron import next_times, parse
+from graftline_pipelines.runfile.cron import next_times, parse
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # a Sunday
 

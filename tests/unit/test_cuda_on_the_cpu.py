@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.backends import cudnn
 
-from graftline import cuda
+from graftline.inference import cuda
 
 SWITCHES = [
     ("generic", "all"), ("cuda", "all"), ("cuda", "conv"), ("cuda", "rnn"), ("cuda", "matmul"),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from graftline.dataset import (
+from graftline.data.snapshot import (
     MANIFEST,
     SET_ASIDE,
     Snapshot,
@@ -17,7 +17,7 @@ from graftline.dataset import (
     write_snapshot,
 )
 from graftline.errors import ConfigurationError, DataError, SchemaVersionError, StoreNotFound
-from graftline.store import open_store
+from graftline.storage.base import open_store
 
 ROW = {
     "source": "a/1.png",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline.decision import Decision, Outcome, read_decision, write_decision
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
+from graftline.records.decision import Decision, Outcome, read_decision, write_decision
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftline.decoding import SLOTS, DecodingWorkers, network_input
 from graftline.errors import DataError
-from graftline.preprocessing import Preprocessing
+from graftline.images.preprocessing import Preprocessing
+from graftline.inference.decode_workers import SLOTS, DecodingWorkers, network_input
 
 PREPARE = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -214,8 +214,8 @@ folder = Path(sys.argv[1])
 with (folder / "main").open("a") as file:
     file.write("main imported\\n")
 sys.path.insert(0, str(folder / "modules"))  # its torch says that it was imported
-from graftline.decoding import DecodingWorkers
-from graftline.preprocessing import Preprocessing
+from graftline.inference.decode_workers import DecodingWorkers
+from graftline.images.preprocessing import Preprocessing
 prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 with DecodingWorkers(prepare, batch_size=2, workers=2) as workers:
     print([count for _, count in workers.batches(3 * [(folder / "photo.jpg").read_bytes()])])

@@ -8,14 +8,14 @@ from docker.errors import APIError, ImageNotFound
 from rich.console import Console
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines import docker_runner, local
-from graftline_pipelines.settings import RunSettings
+from graftline_pipelines.local import docker, run
+from graftline_pipelines.runfile.settings import RunSettings
 
 
 @pytest.fixture(autouse=True)
 def _no_aws(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "GRAFTLINE_WEBHOOK_URL")
-    for name in (*addresses, *docker_runner.AUTHORITIES):
+    for name in (*addresses, *docker.AUTHORITIES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -38,8 +38,8 @@ def settings(tmp_path: Path) -> Any:
 
 def _mounts(settings: RunSettings, run_dir: Path) -> dict[str, bool]:
     """Where something is mounted, and whether it is read-only."""
-    written = [run_dir, *docker_runner._written(settings)]
-    found = docker_runner._mounts(written, docker_runner._read(settings))
+    written = [run_dir, *docker._written(settings)]
+    found = docker._mounts(written, docker._read(settings))
     assert all(mount["Target"] == mount["Source"] for mount in found)
     return {mount["Target"]: bool(mount["ReadOnly"]) for mount in found}
 
@@ -99,7 +99,7 @@ def test_a_network_only_where_one_is_needed(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert docker_runner._network(settings(**changes)) == network
+    assert docker._network(settings(**changes)) == network
 
 
 def test_variables_that_steps_need_are_passed_on_and_no_others(
@@ -109,7 +109,7 @@ def test_variables_that_steps_need_are_passed_on_and_no_others(
         monkeypatch.setenv(name, f"value of {name}")
     monkeypatch.setenv("GITHUB_TOKEN", "not theirs")
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")  # another kernel computes other last bits
-    passed = docker_runner._environment(tmp_path, settings(store="s3://b/p"))
+    passed = docker._environment(tmp_path, settings(store="s3://b/p"))
     assert passed["AWS_SECRET_ACCESS_KEY"] == "value of AWS_SECRET_ACCESS_KEY"
     assert passed["MLFLOW_TRACKING_TOKEN"] == "value of MLFLOW_TRACKING_TOKEN"
     assert passed["OPENBLAS_CORETYPE"] == "Haswell"
@@ -125,7 +125,7 @@ def test_proxies_and_certificates_reach_the_container(
     monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
     monkeypatch.setenv("NO_PROXY", "mlflow.example.com")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(authority))
-    passed = docker_runner._environment(tmp_path, settings())
+    passed = docker._environment(tmp_path, settings())
     assert passed["https_proxy"] == "http://proxy.example.com:3128"
     assert passed["NO_PROXY"] == "mlflow.example.com"
     assert passed["REQUESTS_CA_BUNDLE"] == str(authority)
@@ -145,11 +145,11 @@ def test_the_keys_of_a_profile_reach_the_container(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_PROFILE", "team")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    passed = docker_runner._environment(tmp_path, settings(store="s3://b/p"))
+    passed = docker._environment(tmp_path, settings(store="s3://b/p"))
     assert passed["AWS_ACCESS_KEY_ID"] == "AKIATEAM"
     assert passed["AWS_DEFAULT_REGION"] == "eu-west-1"
     assert not {"AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"} & set(passed)
-    assert "AWS_ACCESS_KEY_ID" not in docker_runner._environment(tmp_path, settings())
+    assert "AWS_ACCESS_KEY_ID" not in docker._environment(tmp_path, settings())
 
 
 def test_without_an_engine_the_remedy_is_named_before_a_folder_is_made(
@@ -157,7 +157,7 @@ def test_without_an_engine_the_remedy_is_named_before_a_folder_is_made(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     with pytest.raises(ConfigurationError) as caught:
-        local.run(
+        run.run(
             settings(),
             lambda _settings, _run_id: pytest.fail("the graph was built"),
             runs_dir=tmp_path / "runs",
@@ -168,23 +168,23 @@ def test_without_an_engine_the_remedy_is_named_before_a_folder_is_made(
     assert "podman system service" in str(caught.value)
     assert not (tmp_path / "runs").exists()
     with pytest.raises(ConfigurationError, match="no container engine answers"):
-        docker_runner.hardened_runner(tmp_path / "run", settings())
+        docker.hardened_runner(tmp_path / "run", settings())
 
 
 def test_podman_s_socket_is_found_where_docker_has_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.setattr(docker_runner, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
+    monkeypatch.setattr(docker, "DOCKER_SOCKET", str(tmp_path / "docker.sock"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     (tmp_path / "podman").mkdir()
     podman = tmp_path / "podman" / "podman.sock"
     podman.touch()
-    assert docker_runner._engine_variables()["DOCKER_HOST"] == f"unix://{podman}"
+    assert docker._engine_variables()["DOCKER_HOST"] == f"unix://{podman}"
     (tmp_path / "docker.sock").touch()
-    assert docker_runner._engine_variables()["DOCKER_HOST"] == f"unix://{tmp_path}/docker.sock"
+    assert docker._engine_variables()["DOCKER_HOST"] == f"unix://{tmp_path}/docker.sock"
     monkeypatch.setenv("DOCKER_HOST", "tcp://elsewhere:2375")
-    assert docker_runner._engine_variables()["DOCKER_HOST"] == "tcp://elsewhere:2375"
+    assert docker._engine_variables()["DOCKER_HOST"] == "tcp://elsewhere:2375"
 
 
 class _Engine:
@@ -218,7 +218,7 @@ def test_an_image_is_pulled_from_a_registry_of_ours_only(
 ) -> None:
     engine, said = _Engine(), []
     with pytest.raises(ConfigurationError) as caught:
-        docker_runner._find_image(engine, image, said.append)
+        docker._find_image(engine, image, said.append)
     assert engine.pulled == pulled
     assert len(said) == len(pulled)
     assert why in str(caught.value)

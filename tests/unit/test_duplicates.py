@@ -9,8 +9,8 @@ from PIL import Image, ImageEnhance, ImageFilter
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
-from graftline.ingest.duplicates import THUMBNAIL_BYTES, looks_of, near_duplicates
-from graftline.pixels import decode
+from graftline.images.decode import decode
+from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, looks_of, near_duplicates
 
 
 def picture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -98,7 +98,7 @@ def test_bands_find_what_comparing_all_pairs_finds(
         for bit in generator.choice(64, generator.integers(0, 2 * distance + 2), replace=False):
             flips[row, column] |= np.uint64(1) << np.uint64(bit)
     hashes = (base[None] ^ flips).ravel()
-    monkeypatch.setattr("graftline.ingest.duplicates.PARTNERS", len(hashes))
+    monkeypatch.setattr("graftline.steps.ingest.duplicates.PARTNERS", len(hashes))
     alike = np.zeros((len(hashes), THUMBNAIL_BYTES), dtype=np.uint8)
     pairs = {(int(a), int(b)) for a, b in near_duplicates(hashes, alike, distance)}
     expected = {

@@ -16,17 +16,18 @@ import torch
 from PIL import Image
 from torch import nn
 
-from graftline import engine as engine_module
-from graftline import machine, trial
-from graftline.backbones import Backbone, build
-from graftline.decoding import network_input
-from graftline.engine import Engine, forward_images, open_engine, resolve_precision
+from graftline import machine
 from graftline.errors import ConfigurationError, DataError
-from graftline.onnx_graph import export
-from graftline.pixels import decode
-from graftline.preprocessing import Preprocessing
-from graftline.runners import Array, Runner, TorchRunner, is_out_of_memory
-from graftline.trial import sample_batch
+from graftline.images.decode import decode
+from graftline.images.preprocessing import Preprocessing
+from graftline.inference import autotune
+from graftline.inference import engine as engine_module
+from graftline.inference.autotune import sample_batch
+from graftline.inference.decode_workers import network_input
+from graftline.inference.engine import Engine, forward_images, open_engine, resolve_precision
+from graftline.inference.onnx_cache import export
+from graftline.inference.runners import Array, Runner, TorchRunner, is_out_of_memory
+from graftline.models.backbone import Backbone, build
 
 FP32_ENGINES = ("onnxruntime", "openvino", "torch")
 NETWORKS = ("timm/test_resnet", "timm/test_vit")
@@ -184,7 +185,7 @@ def test_auto_tries_once_and_remembers_on_this_machine(
         tried.append(type(runner).__name__)
         return quiet[tried[-1]] if tried.count(tried[-1]) == 2 else disturbed
 
-    monkeypatch.setattr("graftline.trial.Candidates._rate", rate)
+    monkeypatch.setattr("graftline.inference.autotune.Candidates._rate", rate)
     assert opened(backbone, engine="auto").kind == "openvino"
     assert tried == 3 * ["OnnxRuntimeRunner", "OpenVinoRunner"]
     assert opened(backbone, engine="auto").kind == "openvino"
@@ -200,7 +201,7 @@ def test_an_engine_that_computes_something_else_is_not_used(
 ) -> None:
     backbone = network("timm/test_resnet")
     monkeypatch.setattr(
-        "graftline.runners.OnnxRuntimeRunner.__call__",
+        "graftline.inference.runners.OnnxRuntimeRunner.__call__",
         lambda self, batch: np.ones((len(batch), backbone.spec.feature_dim), np.float32),
     )
     monkeypatch.setattr("graftline.machine.remembered", lambda *_: None)
@@ -293,7 +294,7 @@ def test_out_of_memory_at_opening_frees_what_was_tried(monkeypatch: pytest.Monke
     old: list[weakref.ref[np.ndarray]] = []
     alive: list[bool] = []
 
-    def get(self: trial.Candidates, kind: str, batch: int) -> Runner:
+    def get(self: autotune.Candidates, kind: str, batch: int) -> Runner:
         alive.append(any(each() is not None for each in old))
         memory = np.zeros(batch)
         old.append(weakref.ref(memory))
@@ -301,7 +302,7 @@ def test_out_of_memory_at_opening_frees_what_was_tried(monkeypatch: pytest.Monke
             raise MemoryError
         return TorchRunner(self.module(), precision="fp32")
 
-    monkeypatch.setattr(trial.Candidates, "get", get)
+    monkeypatch.setattr(autotune.Candidates, "get", get)
     assert opened(Hungry(limit=8), prepare, batch_size=16).batch_size == 4
     assert alive == [False, False, False]
 
@@ -368,7 +369,7 @@ FIRST_CALLS = """
 import sys, threading
 from pathlib import Path
 import numpy as np
-from graftline.runners import OnnxRuntimeRunner, OpenVinoRunner
+from graftline.inference.runners import OnnxRuntimeRunner, OpenVinoRunner
 graph = Path(sys.argv[2]).read_bytes()
 runner = (
     OpenVinoRunner(graph, precision="fp32", lanes=4)
@@ -465,14 +466,14 @@ PLAIN = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 
 @pytest.fixture
 def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """This machine passes for one with a device."""
-    build = trial.Candidates._build
+    build = autotune.Candidates._build
 
-    def building(self: trial.Candidates, kind: str, batch: int) -> Runner:
+    def building(self: autotune.Candidates, kind: str, batch: int) -> Runner:
         return OnDevice(batch, self.precision) if kind == "cuda" else build(self, kind, batch)
 
-    monkeypatch.setattr(trial.Candidates, "_build", building)
-    monkeypatch.setattr(trial.Candidates, "drop", lambda self: self._runners.clear())
-    monkeypatch.setattr(trial, "_device_name", lambda device: "a device")
+    monkeypatch.setattr(autotune.Candidates, "_build", building)
+    monkeypatch.setattr(autotune.Candidates, "drop", lambda self: self._runners.clear())
+    monkeypatch.setattr(autotune, "_device_name", lambda device: "a device")
     monkeypatch.setattr(machine, "has_cuda", lambda: True)
 
 
@@ -578,6 +579,6 @@ def test_no_memory_to_compare_with_does_not_spoil_a_run(
     def fails(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("graftline.trial.Candidates.agreement_on", fails)
+    monkeypatch.setattr("graftline.inference.autotune.Candidates.agreement_on", fails)
     assert len(features(engine, photos)) == len(photos)
     assert engine.agreement is opening and engine.batch_size == 8

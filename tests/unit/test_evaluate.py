@@ -17,23 +17,23 @@ from PIL import Image
 from safetensors.numpy import load_file
 from sklearn.linear_model import LogisticRegression
 
-from graftline.backbones import build
-from graftline.classifier import (
+from graftline.classifier.bundle import (
     Classifier,
     HeldOut,
     load_classifier,
     read_held_out,
     save_classifier,
 )
-from graftline.dataset import MANIFEST, SET_ASIDE, Snapshot, keep_snapshot, write_snapshot
-from graftline.engine import forward_images
+from graftline.data.shards import ShardWriter
+from graftline.data.snapshot import MANIFEST, SET_ASIDE, Snapshot, keep_snapshot, write_snapshot
 from graftline.errors import ConfigurationError, DataError
-from graftline.evaluate import opponent as opponent_module
-from graftline.evaluate.step import run
-from graftline.features import Features, write_features
-from graftline.shards import ShardWriter
-from graftline.store import open_store
-from graftline.verdict import read_verdict
+from graftline.features.matrix import Features, write_features
+from graftline.inference.engine import forward_images
+from graftline.models.backbone import build
+from graftline.records.verdict import read_verdict
+from graftline.steps.evaluate import champion as opponent_module
+from graftline.steps.evaluate.step import run
+from graftline.storage.base import open_store
 
 BACKBONE = "timm/test_resnet.r160_in1k"
 SIZE = 64
@@ -113,7 +113,7 @@ def make_world(
     keep_snapshot(store, snapshot)
     torch.manual_seed(0)
     backbone = build(BACKBONE, weights="random", image_size=SIZE)
-    from graftline.dataset import read_images
+    from graftline.data.snapshot import read_images
 
     images = [data for _, data in read_images(snapshot, snapshot.rows(), store=store)]
     matrix = forward_images(
@@ -364,7 +364,7 @@ def test_no_test_images_and_foreign_classes_are_told(
 def test_kfp_artifacts_are_filled(tmp_path: Path, digits: tuple[Any, Any], world: World) -> None:
     from kfp.dsl import ClassificationMetrics, Metrics
 
-    from graftline.evaluate.ui import fill_classification, fill_metrics
+    from graftline.steps.evaluate.ui import fill_classification, fill_metrics
 
     metrics, classification = Metrics(), ClassificationMetrics()
     result = run(**world.arguments("kfp"))

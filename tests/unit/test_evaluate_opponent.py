@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from graftline.errors import StoreError
-from graftline.evaluate import opponent
+from graftline.steps.evaluate import champion
 
 
 def ours(ids: list[str], groups: list[str | None]) -> Any:
@@ -21,18 +21,18 @@ def test_an_image_or_its_group_in_the_champions_training_is_left_out() -> None:
     snapshot = ours(["a", "b", "c", "d"], [None, "p1", "p2", None])
     rows = np.array([0, 1, 2, 3])
     seen = ({"d", "z"}, {"p1", "p9"})
-    assert opponent._overlap(snapshot, rows, seen).tolist() == [False, True, False, True]
+    assert champion._overlap(snapshot, rows, seen).tolist() == [False, True, False, True]
     # Images without a group have none in common.
-    assert opponent._overlap(snapshot, rows, (set(), set())).tolist() == [False] * 4
+    assert champion._overlap(snapshot, rows, (set(), set())).tolist() == [False] * 4
 
 
 def test_columns_come_in_our_order_and_unknown_classes_get_nothing() -> None:
     raw = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
-    aligned = opponent._aligned(raw, ("cat", "old", "ant"), ("ant", "bee", "cat"))
+    aligned = champion._aligned(raw, ("cat", "old", "ant"), ("ant", "bee", "cat"))
     np.testing.assert_allclose(aligned, [[0.2, 0, 0.5, 0.3], [0.7, 0, 0.1, 0.2]])
     # An answer that only the champion knows is wrong for all of ours.
     assert aligned[0].argmax() == 2
-    swapped = opponent._aligned(raw[:, [1, 0, 2]], ("cat", "old", "ant"), ("ant", "bee", "cat"))
+    swapped = champion._aligned(raw[:, [1, 0, 2]], ("cat", "old", "ant"), ("ant", "bee", "cat"))
     assert swapped[0].argmax() == 3
 
 
@@ -53,17 +53,17 @@ def test_train_and_val_of_the_champions_snapshot_count_as_seen_and_test_does_not
             raise StoreError("it is not here")
         return theirs
 
-    monkeypatch.setattr(opponent, "fetch_snapshot", fetch)
-    monkeypatch.setattr(opponent, "open_store", lambda uri: SimpleNamespace(uri=uri))
+    monkeypatch.setattr(champion, "fetch_snapshot", fetch)
+    monkeypatch.setattr(champion, "open_store", lambda uri: SimpleNamespace(uri=uri))
     version = SimpleNamespace(snapshot_id="s1", tags={"graftline.store": "file:///there"})
     here: Any = SimpleNamespace(uri="file:///here")
-    (ids, groups), notes = opponent._trained_on(version, here, tmp_path)
+    (ids, groups), notes = champion._trained_on(version, here, tmp_path)
     assert (ids, groups, notes) == ({"a", "b", "c"}, {"g0", "g2"}, [])
     assert asked == ["file:///here", "file:///there"]  # its own store where ours has it not
 
 
 def test_a_snapshot_that_is_not_to_be_had_is_told(tmp_path: Path) -> None:
     version = SimpleNamespace(snapshot_id="", tags={})
-    (ids, groups), notes = opponent._trained_on(version, SimpleNamespace(uri="x"), tmp_path)
+    (ids, groups), notes = champion._trained_on(version, SimpleNamespace(uri="x"), tmp_path)
     assert not ids and not groups
     assert "can only favour the champion" in notes[0]

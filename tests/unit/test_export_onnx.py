@@ -13,13 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from graftline.agreement import check
 from graftline.errors import ConfigurationError, IntegrityError, ParityError
-from graftline.export_onnx import parity as proof
-from graftline.export_onnx.graph import compose_graph, content_digest, export_network, save_model
-from graftline.export_onnx.preprocessing_graph import preprocessing_graph
-from graftline.predict import ModelMetadata, OnnxClassifier
-from graftline.preprocessing import Preprocessing, resize_crop_normalise
+from graftline.images.preprocessing import Preprocessing, resize_crop_normalise
+from graftline.onnx_model.parity import check
+from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
+from graftline.steps.export_onnx import parity as proof
+from graftline.steps.export_onnx.graph import (
+    compose_graph,
+    content_digest,
+    export_network,
+    save_model,
+)
+from graftline.steps.export_onnx.preprocessing_graph import preprocessing_graph
 
 CLASSES = ["cat", "dog", "eel"]
 SIZES = [(1, 1), (2, 500), (1, 7), (700, 1), (8, 8), (33, 31), (255, 257), (160, 160), (613, 421)]
@@ -194,7 +199,7 @@ def kinds_of_files() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_kind_of_file_is_answered_as_by_pytorch(networks, tmp_path, name):
-    from graftline.pixels import decode
+    from graftline.images.decode import decode
 
     classifier, network = networks[name]
     path = tmp_path / "model.onnx"
@@ -250,8 +255,8 @@ def test_file_states_what_it_is(exported):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_distance_is_that_of_the_evaluation(networks, smaller, tmp_path, precision):
-    from graftline.class_means import ClassMeans, read_class_means
-    from graftline.evaluate.rejection import references
+    from graftline.classifier.class_means import ClassMeans, read_class_means
+    from graftline.steps.evaluate.out_of_distribution import references
 
     classifier, network = networks["timm/test_resnet"]
     converted = {"fp32": network, **smaller[1]}[precision]
@@ -279,7 +284,7 @@ def test_distance_is_that_of_the_evaluation(networks, smaller, tmp_path, precisi
 
 
 def test_damaged_class_means_are_told(tmp_path):
-    from graftline.class_means import CLASS_MEANS_FILE, read_class_means
+    from graftline.classifier.class_means import CLASS_MEANS_FILE, read_class_means
 
     assert read_class_means(tmp_path) is None
     (tmp_path / CLASS_MEANS_FILE).write_bytes(b"none")
@@ -340,7 +345,7 @@ def test_metadata_survives_its_own_reader():
 @pytest.fixture(scope="session")
 def smaller(networks) -> tuple:
     """fp16 and int8 of the small network, and the pixels that they were calibrated on."""
-    from graftline.export_onnx.quantise import to_fp16, to_int8
+    from graftline.steps.export_onnx.quantise import to_fp16, to_int8
 
     classifier, network = networks["timm/test_resnet"]
     pixels = images([(64, 64)] * 24, seed=3)

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from graftline.classifier import save_classifier
+from graftline.classifier.bundle import save_classifier
 from graftline.errors import ConfigurationError, ParityError
-from graftline.export_onnx import smaller as smaller_module
-from graftline.export_onnx import step
-from graftline.predict import OnnxClassifier
-from graftline.verification import verify
+from graftline.onnx_model.predict import OnnxClassifier
+from graftline.onnx_model.verify import verify
+from graftline.steps.export_onnx import low_precision as smaller_module
+from graftline.steps.export_onnx import step
 
 CLASSES = ["cat", "dog", "eel"]
 

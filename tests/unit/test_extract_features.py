@@ -17,15 +17,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from graftline import machine
-from graftline.backbones import build
-from graftline.dataset import read_images, read_snapshot
+from graftline.data.snapshot import read_images, read_snapshot
 from graftline.errors import ConfigurationError, IntegrityError
-from graftline.extract_features import request, step
-from graftline.extract_features.step import ExtractResult, plan, run
-from graftline.feature_store import FeatureStore
-from graftline.features import read_features
-from graftline.pixels import decode
-from graftline.store import open_store
+from graftline.features.matrix import read_features
+from graftline.features.store import FeatureStore
+from graftline.images.decode import decode
+from graftline.models.backbone import build
+from graftline.steps.extract_features import request, step
+from graftline.steps.extract_features.step import ExtractResult, plan, run
+from graftline.storage.base import open_store
 
 NETWORK = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 64}
 IMAGES = 83  # not a multiple of the batch
@@ -103,7 +103,7 @@ def test_a_second_run_computes_nothing_and_gives_the_same_bytes(
 ):
     extract(data, tmp_path / "first")
     monkeypatch.setattr(step._Network, "open", lambda self: pytest.fail("the network was opened"))
-    monkeypatch.setattr("graftline.backbones.build", lambda *_, **__: pytest.fail("built"))
+    monkeypatch.setattr("graftline.models.backbone.build", lambda *_, **__: pytest.fail("built"))
     again = extract(data, tmp_path / "second")
     assert (again.extracted, again.reused, again.engine) == (0, IMAGES, "stored")
     assert content(tmp_path / "second") == content(tmp_path / "first")
@@ -141,7 +141,7 @@ def test_new_images_do_not_build_a_network_whose_graph_is_here(
         raise AssertionError("the network was built")
 
     with monkeypatch.context() as patch:
-        patch.setattr("graftline.backbones.build", refused)
+        patch.setattr("graftline.models.backbone.build", refused)
         result = extract(data, tmp_path / "second", **options)
     assert (result.extracted, result.reused) == (IMAGES - 60, 60)
     assert result.engine == "openvino" and result.agreement["cosine"] > 0.99
@@ -152,7 +152,7 @@ def test_new_images_do_not_build_a_network_whose_graph_is_here(
 IN_A_NEW_PROCESS = """
 import json, sys
 from pathlib import Path
-from graftline.extract_features.step import run
+from graftline.steps.extract_features.step import run
 values = json.loads(sys.argv[1])
 result = run(
     snapshot_folder=Path(values.pop("snapshot")), features_folder=Path(values.pop("features")),
@@ -205,7 +205,9 @@ def test_a_damaged_answer_of_a_request_heals(
     store.write(answer.key, content)
     assert extract(data, tmp_path / "second").fingerprint == first.fingerprint
     assert store.read(answer.key) == whole
-    monkeypatch.setattr("graftline.backbones.build", lambda *_, **__: pytest.fail("built again"))
+    monkeypatch.setattr(
+        "graftline.models.backbone.build", lambda *_, **__: pytest.fail("built again")
+    )
     assert extract(data, tmp_path / "third").fingerprint == first.fingerprint
 
 
@@ -243,7 +245,7 @@ def test_weights_that_are_replaced_meanwhile_leave_no_wrong_answer(
 
     write(1)
     with monkeypatch.context() as patch:
-        patch.setattr("graftline.backbones.build", replaced)
+        patch.setattr("graftline.models.backbone.build", replaced)
         extract(data, tmp_path / "meanwhile", weights=str(path))
     found = {}
     for seed in (1, 2):
@@ -285,7 +287,7 @@ def test_without_its_graph_a_network_is_built_and_its_weights_compared(
         torch.nn.init.ones_(next(network.parameters()))
         return network
 
-    monkeypatch.setattr("graftline.backbones.build", others)
+    monkeypatch.setattr("graftline.models.backbone.build", others)
     with pytest.raises(ConfigurationError, match="have changed where they are published"):
         extract(data, tmp_path / "second")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graftline.errors import DataError, NoSpace, SchemaVersionError
-from graftline.features import Features, create_matrix, read_features, write_features
+from graftline.features.matrix import Features, create_matrix, read_features, write_features
 
 
 def features(matrix: np.ndarray) -> Features:

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftline.dataset import read_snapshot
+from graftline.data.snapshot import read_snapshot
 from graftline.errors import ConfigurationError
-from graftline.extract_features.step import run
-from graftline.feature_store import FeatureStore
-from graftline.features import Features, read_features
-from graftline.store import open_store
+from graftline.features.matrix import Features, read_features
+from graftline.features.store import FeatureStore
+from graftline.steps.extract_features.step import run
+from graftline.storage.base import open_store
 
 
 def picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype="uint8")
+    decode = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype="uint8")
     stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
+    Image.fromarray(decode).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -77,12 +77,12 @@ def test_only_images_that_no_part_holds_meet_the_network(snapshot, extract, tmp_
 def test_rows_are_those_of_the_network_in_manifest_order(snapshot, extract, tmp_path):
     import torch
 
-    from graftline import pixels
-    from graftline.backbones import build
+    from graftline.images import decode
+    from graftline.models.backbone import build
 
     _, found = extract(snapshot("one", range(6)))
     backbone = build("timm/test_resnet", weights="random", image_size=64)
-    decoded = [pixels.decode(picture(seed)) for seed in range(6)]
+    decoded = [decode.decode(picture(seed)) for seed in range(6)]
     batch = torch.stack([backbone.spec.preprocessing.apply(image) for image in decoded])
     with torch.inference_mode():
         expected = backbone(batch).numpy()

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from graftline.errors import SchemaVersionError, StoreNotFound
-from graftline.feature_parts import (
+from graftline.features.parts import (
     DamagedPart,
     IdIndex,
     Part,
@@ -21,7 +21,7 @@ from graftline.feature_parts import (
     sorted_once,
     unique_ids,
 )
-from graftline.store import ObjectInfo, open_store
+from graftline.storage.base import ObjectInfo, open_store
 
 
 def content(count: int, dim: int = 3, seed: int = 0):
@@ -148,7 +148,7 @@ def test_a_part_with_another_number_of_rows_than_its_name_says_is_damaged():
 
 @pytest.mark.parametrize("version", ["0", "2", "old"])
 def test_another_schema_version_is_refused_and_named(version, tmp_path, monkeypatch):
-    monkeypatch.setattr("graftline.feature_parts.SCHEMA_VERSION", version)
+    monkeypatch.setattr("graftline.features.parts.SCHEMA_VERSION", version)
     data = encode_part(*content(5), {})
     monkeypatch.undo()
     part, store = named(data, 5), open_store(str(tmp_path))

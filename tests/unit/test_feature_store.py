@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from graftline.errors import DataError, SchemaVersionError
-from graftline.feature_parts import IdIndex, encode_part
-from graftline.feature_store import READERS, SMALL_PARTS, FeatureStore
-from graftline.feature_writer import PartWriter
-from graftline.store import open_store
+from graftline.features.parts import IdIndex, encode_part
+from graftline.features.store import READERS, SMALL_PARTS, FeatureStore
+from graftline.features.writer import PartWriter
+from graftline.storage.base import open_store
 
 DIM = 4
 
@@ -135,8 +135,8 @@ def test_whoever_folds_the_same_parts_comes_to_the_same_one(features, place):
 
 def test_folded_parts_stay_bounded(features, monkeypatch):
     size = len(encode_part(ids_of([0]), vectors_of([0]), {"engine": "torch"}))
-    monkeypatch.setattr("graftline.feature_store.PART_BYTES", 10 * size)
-    monkeypatch.setattr("graftline.feature_store.SMALL_PARTS", 3)
+    monkeypatch.setattr("graftline.features.store.PART_BYTES", 10 * size)
+    monkeypatch.setattr("graftline.features.store.SMALL_PARTS", 3)
     for number in range(30):
         write(features, [number])
     features.compact()
@@ -335,7 +335,7 @@ def test_damaged_parts_are_not_folded_into_whole_ones(features):
 
 
 def test_another_schema_version_of_a_part_stops_the_run(features, monkeypatch):
-    monkeypatch.setattr("graftline.feature_parts.SCHEMA_VERSION", 0)
+    monkeypatch.setattr("graftline.features.parts.SCHEMA_VERSION", 0)
     key = write(features, range(3))
     monkeypatch.undo()
     with pytest.raises(SchemaVersionError, match="older Graftline"):

@@ -7,19 +7,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
-from graftline import dataset
-from graftline.errors import (
-    ConfigurationError,
-    IntegrityError,
-    SchemaVersionError,
-    StoreError,
-)
-from graftline.feature_parts import IdIndex, binary_ids
-from graftline.feature_store import FeatureStore
-from graftline.feature_upkeep import collect_garbage, snapshots, stored
-from graftline.feature_writer import PartWriter
-from graftline.store import open_store
-from graftline_pipelines.cli import app
+from graftline.data import snapshot as dataset
+from graftline.errors import ConfigurationError, IntegrityError, SchemaVersionError, StoreError
+from graftline.features.gc import collect_garbage, snapshots, stored
+from graftline.features.parts import IdIndex, binary_ids
+from graftline.features.store import FeatureStore
+from graftline.features.writer import PartWriter
+from graftline.storage.base import open_store
+from graftline_pipelines.cli.main import app
 
 CNN, VIT = "a" * 32, "b" * 32
 DIM = 4

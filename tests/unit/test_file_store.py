@@ -5,9 +5,9 @@ import threading
 import time
 from pathlib import Path
 
-from graftline.file_store import HIDDEN, STALE_SECONDS
-from graftline.source import open_source
-from graftline.store import open_store
+from graftline.data.sources.base import open_source
+from graftline.storage.base import open_store
+from graftline.storage.local import HIDDEN, STALE_SECONDS
 
 
 def test_links_are_followed_and_rings_are_not(tmp_path: Path) -> None:

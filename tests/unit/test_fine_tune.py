@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from graftline.backbones import Backbone, build
-from graftline.classifier import Classifier, load_classifier, read_held_out, save_classifier
-from graftline.dataset import read_snapshot
-from graftline.decision import read_decision
+from graftline.classifier.bundle import Classifier, load_classifier, read_held_out, save_classifier
+from graftline.data.snapshot import read_snapshot
 from graftline.errors import ConfigurationError, FrozenWeightsMoved, TrainingError
-from graftline.fine_tune import loop
-from graftline.fine_tune.checkpoints import Checkpoint, Checkpoints
-from graftline.fine_tune.ends import compare, sharpness
-from graftline.fine_tune.freezing import (
+from graftline.images.preprocessing import Preprocessing
+from graftline.models.backbone import Backbone, build
+from graftline.records.decision import read_decision
+from graftline.steps.fine_tune import loop
+from graftline.steps.fine_tune.freezing import (
     check_unmoved,
     divide,
     freeze,
@@ -27,11 +26,12 @@ from graftline.fine_tune.freezing import (
     parameter_groups,
     training_mode,
 )
-from graftline.fine_tune.images import ahead, network_input, random_crop
-from graftline.fine_tune.step import FineTuneResult, run
-from graftline.fit_head.step import run as fit_head
-from graftline.preprocessing import Preprocessing
-from graftline.store import open_store
+from graftline.steps.fine_tune.images import ahead, network_input, random_crop
+from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
+from graftline.steps.fine_tune.start_and_outcome import compare, sharpness
+from graftline.steps.fine_tune.step import FineTuneResult, run
+from graftline.steps.fit_head.step import run as fit_head
+from graftline.storage.base import open_store
 
 NAME = "timm/test_resnet"
 SIZE = 32
@@ -268,13 +268,13 @@ def _check_held_out(bundle: Path, folder: Path, result: FineTuneResult) -> None:
     assert held_out is not None
     truth = snapshot.labels()[held_out.rows]
     assert (held_out.logits.argmax(axis=1) == truth).mean() == pytest.approx(result.val_accuracy)
-    from graftline import pixels
-    from graftline.dataset import read_images
+    from graftline.data.snapshot import read_images
+    from graftline.images import decode
 
     tuned = load_classifier(bundle)
     x = torch.stack(
         [
-            tuned.preprocessing.apply(pixels.decode(data))
+            tuned.preprocessing.apply(decode.decode(data))
             for _, data in read_images(snapshot, held_out.rows)
         ]
     )

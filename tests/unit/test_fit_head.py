@@ -12,15 +12,14 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from graftline.backbones import build
-from graftline.classifier import MLPHead, load_classifier, read_held_out
-from graftline.dataset import read_snapshot
-from graftline.decision import read_decision
+from graftline.classifier.bundle import MLPHead, load_classifier, read_held_out
+from graftline.data.snapshot import read_snapshot
 from graftline.errors import ConfigurationError, DataError
-from graftline.features import read_features
-from graftline.fit_head.auto import Thresholds, decide
-from graftline.fit_head.folds import make_folds, subsample, wilson
-from graftline.fit_head.linear import (
+from graftline.features.matrix import read_features
+from graftline.models.backbone import build
+from graftline.records.decision import read_decision
+from graftline.steps.fit_head.folds import make_folds, subsample, wilson
+from graftline.steps.fit_head.linear import (
     Scaling,
     Standardisation,
     balanced_weights,
@@ -29,9 +28,10 @@ from graftline.fit_head.linear import (
     fold_scikit_learn,
     standardisation,
 )
-from graftline.fit_head.mlp import train_mlp
-from graftline.fit_head.search import fit_candidate, knn_accuracies, search
-from graftline.fit_head.step import FitHeadResult, run
+from graftline.steps.fit_head.mlp import train_mlp
+from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
+from graftline.steps.fit_head.step import FitHeadResult, run
+from graftline.steps.fit_head.strategy import Thresholds, decide
 
 NAME = "timm/test_resnet"
 SIZE = 64

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from graftline_pipelines.follow import (
+from graftline_pipelines.local.progress import (
     StepFollower,
     failure_of,
     seconds_by_step,

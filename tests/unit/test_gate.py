@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from graftline.errors import ConfigurationError
-from graftline.evaluate.gate import Champion, Evidence, decide
-from graftline.evaluate.intervals import mcnemar, score_bound
-from graftline.evaluate.rules import EvaluationRules, GateRules, rules_from
-from graftline.verdict import GateTest
+from graftline.records.verdict import GateTest
+from graftline.stats.intervals import mcnemar, score_bound
+from graftline.steps.evaluate.config import EvaluationRules, GateRules, rules_from
+from graftline.steps.evaluate.gate import Champion, Evidence, decide
 
 
 def paired(
@@ -253,7 +253,7 @@ def test_wrong_rules_are_told(values: dict[str, Any], told: str) -> None:
 
 
 def test_rules_default_and_the_run_file_agrees() -> None:
-    from graftline_pipelines.settings import EvaluationSettings, GateSettings
+    from graftline_pipelines.runfile.settings import EvaluationSettings, GateSettings
 
     for own, section in ((GateRules(), GateSettings()), (EvaluationRules(), EvaluationSettings())):
         for name, value in section.model_dump().items():

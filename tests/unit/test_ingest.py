@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftline.dataset import fetch_snapshot, read_images, read_snapshot
+from graftline.data.snapshot import fetch_snapshot, read_images, read_snapshot
+from graftline.data.sources.base import open_source
 from graftline.errors import ConfigurationError, DataError, SchemaVersionError
-from graftline.ingest.memory import load_memory, memory_key
-from graftline.ingest.step import IngestResult, run
-from graftline.source import open_source
-from graftline.store import open_store
+from graftline.steps.ingest.source_index import load_memory, memory_key
+from graftline.steps.ingest.step import IngestResult, run
+from graftline.storage.base import open_store
 
 
 def encoded(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -250,7 +250,7 @@ def test_only_what_is_new_is_read_and_nothing_moves(
     read: list[str] = []
     original = open_source(str(folder)).__class__.read
     monkeypatch.setattr(
-        "graftline.source.FolderSource.read",
+        "graftline.data.sources.base.FolderSource.read",
         lambda self, entry: (read.append(entry.path), original(self, entry))[1],
     )
     same = ingest(folder)
@@ -400,9 +400,9 @@ def test_nothing_is_left_lying_about(folder: Path, ingest, tmp_path: Path) -> No
 def test_interrupted_run_goes_on_where_it_stopped(
     folder: Path, ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graftline.shards.SHARD_BYTES", 20_000)
+    monkeypatch.setattr("graftline.data.shards.SHARD_BYTES", 20_000)
     monkeypatch.setattr(
-        "graftline.shards.ShardWriter.__init__.__kwdefaults__", {"shard_bytes": 20_000}
+        "graftline.data.shards.ShardWriter.__init__.__kwdefaults__", {"shard_bytes": 20_000}
     )
     original = open_source(str(folder)).__class__.read
 
@@ -412,7 +412,7 @@ def test_interrupted_run_goes_on_where_it_stopped(
         return original(self, entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr("graftline.source.FolderSource.read", read)
+        patch.setattr("graftline.data.sources.base.FolderSource.read", read)
         with pytest.raises(KeyboardInterrupt):
             ingest(folder)
     assert load_memory(open_store(str(tmp_path / "store")), folder.as_uri()).partial

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline.ingest.step import run
-from graftline_pipelines.cli import main
+from graftline.steps.ingest.step import run
+from graftline_pipelines.cli.main import main
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from graftline.evaluate.intervals import (
+from graftline.stats.intervals import (
     Bootstrap,
     effective_images,
     mcnemar,

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from graftline.evaluate import metrics
-from graftline.evaluate.intervals import Bootstrap
+from graftline.stats.intervals import Bootstrap
+from graftline.steps.evaluate import metrics
 
 
 def answers(n: int = 300, classes: int = 5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

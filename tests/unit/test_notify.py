@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from graftline.news import read_news, write_news
-from graftline.notify.step import URL_VARIABLE, NotifyResult, compose, run
-from graftline.registry import open_registry
-from graftline.store import open_store
-from graftline.tracking import start_run
+from graftline.records.retrain_notice import read_news, write_news
+from graftline.steps.notify.step import URL_VARIABLE, NotifyResult, compose, run
+from graftline.storage.base import open_store
+from graftline.tracking.mlflow_run import start_run
+from graftline.tracking.registry import open_registry
 
 
 class Webhook:
@@ -148,8 +148,8 @@ def test_ends_cleanly_whatever_the_webhook_does(
     habit: str, tell, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It takes the connection and then: says nothing; a byte at a time; hangs up; no HTTP."""
-    monkeypatch.setattr("graftline.notify.step.TIMEOUT_SECONDS", 0.2)
-    monkeypatch.setattr("graftline.notify.step.TOTAL_SECONDS", 0.6)
+    monkeypatch.setattr("graftline.steps.notify.step.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.steps.notify.step.TOTAL_SECONDS", 0.6)
     ended = threading.Event()
     server = socket.create_server(("127.0.0.1", 0))
 
@@ -226,7 +226,7 @@ def test_a_message_stays_short() -> None:
 
 
 def test_news_of_another_schema_are_not_read(tmp_path: Path) -> None:
-    from graftline.store import open_store
+    from graftline.storage.base import open_store
 
     place = str(tmp_path / "store")
     assert read_news(place, "digits") is None

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from graftline_pipelines import package
-from graftline_pipelines.package import (
+from graftline_pipelines.cluster import package
+from graftline_pipelines.cluster.package import (
     Package,
     SubmissionError,
     build,
@@ -17,7 +17,7 @@ from graftline_pipelines.package import (
     image_problems,
     split_image,
 )
-from graftline_pipelines.settings import RunSettings
+from graftline_pipelines.runfile.settings import RunSettings
 
 
 def settings(**changes: Any) -> RunSettings:
@@ -103,7 +103,7 @@ def test_a_compiled_file_appears_whole_or_not_at_all(
 ) -> None:
     from kfp import compiler
 
-    from graftline_pipelines.compilation import compile_to
+    from graftline_pipelines.graphs.compile import compile_to
 
     output = tmp_path / "new" / "pipeline.yaml"
     compile_to(settings(), "train", output)

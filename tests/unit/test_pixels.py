@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from graftline.errors import DataError
-from graftline.pixels import decode, decode_image
+from graftline.images.decode import decode, decode_image
 
 
 def encoded(pixels: np.ndarray | Image.Image, form: str, **options: object) -> bytes:

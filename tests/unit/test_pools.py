@@ -7,16 +7,16 @@ import pytest
 import yaml
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines.pool_settings import NOT_IN_KFP, ClusterSettings, PoolSettings
-from graftline_pipelines.pools import (
+from graftline_pipelines.graphs.placement import (
     DEFAULT_POOLS,
     apply_cluster,
     apply_pool,
     pool_name,
     pool_of,
 )
-from graftline_pipelines.quantities import to_bytes, to_cores, to_seconds
-from graftline_pipelines.run_file import RunFileError, load
+from graftline_pipelines.runfile.load import RunFileError, load
+from graftline_pipelines.runfile.pools import NOT_IN_KFP, ClusterSettings, PoolSettings
+from graftline_pipelines.runfile.quantities import to_bytes, to_cores, to_seconds
 
 
 def compiled(tmp_path: Path, pool: PoolSettings, cluster: ClusterSettings) -> tuple[Any, Any]:

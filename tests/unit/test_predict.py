@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from graftline.predict import OnnxClassifier
-from graftline_pipelines.cli import app
+from graftline.onnx_model.predict import OnnxClassifier
+from graftline_pipelines.cli.main import app
 
 NEEDED = ("numpy", "onnxruntime", "PIL", "graftline", "flatbuffers", "google", "packaging")
 # What the command's own library needs; nothing of it is about models.
@@ -53,7 +53,7 @@ def test_predict_needs_only_onnxruntime_numpy_and_pillow(exported_model, picture
     path = exported_model[2].onnx
     done = alone(
         "import json\n"
-        "from graftline.predict import OnnxClassifier\n"
+        "from graftline.onnx_model.predict import OnnxClassifier\n"
         f"model = OnnxClassifier({str(path)!r})\n"
         f"(answer,) = model.predict([{str(picture)!r}], top=3)\n"
         "heavy = [m for m in ('torch', 'timm', 'mlflow', 'onnx', 'yaml') if m in sys.modules]\n"
@@ -76,7 +76,7 @@ def test_commands_run_without_pytorch_and_mlflow(exported_model, picture, comman
     folder, _, result = exported_model
     rest = ["--images", str(picture.parent)] if command == "verify" else [str(picture), "--json"]
     arguments = ["graftline", command, result.onnx, *rest]
-    code = f"sys.argv = {arguments!r}\nfrom graftline_pipelines.cli import main\nmain()\n"
+    code = f"sys.argv = {arguments!r}\nfrom graftline_pipelines.cli.main import main\nmain()\n"
     done = alone(code, *COMMAND)
     assert "Traceback" not in done.stderr, done.stderr
     if command == "predict":

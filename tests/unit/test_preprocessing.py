@@ -9,8 +9,8 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from graftline.errors import ConfigurationError
-from graftline.preprocessing import Preprocessing, resize_and_crop, resize_crop_normalise
-from graftline.resampling import resample
+from graftline.images.preprocessing import Preprocessing, resize_and_crop, resize_crop_normalise
+from graftline.images.resample import resample
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZES = ((375, 500), (224, 224), (61, 700), (1, 9), (30, 41))

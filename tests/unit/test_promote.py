@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from graftline.champions import ChampionLog, Entry
 from graftline.errors import ConfigurationError, IntegrityError, PromotionConflict, TrackingError
-from graftline.export_onnx import step as export_step
-from graftline.predict import OnnxClassifier
-from graftline.promote import step as promote_step
-from graftline.registry import ALIAS, open_registry
-from graftline.store import open_store
-from graftline.tracking import connect, start_run
-from graftline.verdict import GateTest, Verdict, write_verdict
+from graftline.onnx_model.predict import OnnxClassifier
+from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.steps.export_onnx import step as export_step
+from graftline.steps.promote import step as promote_step
+from graftline.storage.base import open_store
+from graftline.tracking.champion_log import ChampionLog, Entry
+from graftline.tracking.mlflow_run import connect, start_run
+from graftline.tracking.registry import ALIAS, open_registry
 
 NAME = "animals"
 
@@ -207,7 +207,7 @@ def test_replaced_promotion_is_not_applied_again(place, exported, tmp_path):
 
 
 def test_alias_moved_by_hand_is_respected_and_recorded(place, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("graftline.registry.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.2)
     place()
     place(against="1", onnx_folder=other_model(exported, tmp_path, 2))
     connect(place.uri).set_registered_model_alias(NAME, ALIAS, "1")
@@ -219,7 +219,7 @@ def test_alias_moved_by_hand_is_respected_and_recorded(place, exported, tmp_path
 
 
 def test_interrupted_promotion_is_finished_by_whoever_comes_next(place, monkeypatch):
-    monkeypatch.setattr("graftline.registry.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.2)
     place(promote=False)
     log = ChampionLog(open_store(place.store), NAME)
     assert log.append(Entry(number=1, kind="promotion", version="1", replaced=None))
@@ -274,7 +274,7 @@ def test_promotion_conflict_names_both(place, exported, tmp_path):
 def command(*arguments: str):
     from typer.testing import CliRunner
 
-    from graftline_pipelines.cli import app
+    from graftline_pipelines.cli.main import app
 
     return CliRunner().invoke(app, list(arguments))
 

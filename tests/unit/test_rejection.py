@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu
 
-from graftline.evaluate.rejection import coverage, none_of_these, references
+from graftline.steps.evaluate.out_of_distribution import coverage, none_of_these, references
 
 
 def two(sure: list[float]) -> np.ndarray:

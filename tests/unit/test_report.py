@@ -10,7 +10,8 @@ import pytest
 from markupsafe import Markup
 from PIL import Image
 
-from graftline import charts, report
+from graftline.reports import charts
+from graftline.reports import html as report
 
 HOSTILE = "<script>alert(1)</script>\"'&</title><img src=x onerror=alert(1)>"
 

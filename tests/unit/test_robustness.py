@@ -9,10 +9,16 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from graftline.backbones import build
-from graftline.evaluate import robustness
-from graftline.evaluate.robustness import Corruption, as_they_are, corruptions, measure, sample
-from graftline.pixels import decode
+from graftline.images.decode import decode
+from graftline.models.backbone import build
+from graftline.steps.evaluate import robustness
+from graftline.steps.evaluate.robustness import (
+    Corruption,
+    as_they_are,
+    corruptions,
+    measure,
+    sample,
+)
 
 
 def picture(side: int = 96) -> torch.Tensor:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline_pipelines import run_file_reference
-from graftline_pipelines.run_file import RunFileError, load
+from graftline_pipelines.runfile import reference
+from graftline_pipelines.runfile.load import RunFileError, load
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,13 +88,13 @@ def test_set_replaces_and_creates_keys(tmp_path: Path) -> None:
 
 
 def test_reference_and_schema_are_up_to_date() -> None:
-    assert (ROOT / "docs/run-file.md").read_text() == run_file_reference.reference(), "make docs"
+    assert (ROOT / "docs/run-file.md").read_text() == reference.reference(), "make docs"
     schema = json.loads((ROOT / "run.schema.json").read_text())
-    assert schema == run_file_reference.schema(), "run `make docs`"
+    assert schema == reference.schema(), "run `make docs`"
 
 
 def test_every_key_is_documented() -> None:
-    schema = run_file_reference.schema()
+    schema = reference.schema()
     models = [schema, *schema["$defs"].values()]
     bare = [
         f"{model.get('title')}.{key}"

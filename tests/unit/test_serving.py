@@ -12,8 +12,8 @@ import yaml
 from typer.testing import CliRunner
 
 from graftline.errors import ConfigurationError
-from graftline.serving import inference_service, resources_for, triton_config
-from graftline_pipelines.cli import app
+from graftline.onnx_model.serving import inference_service, resources_for, triton_config
+from graftline_pipelines.cli.main import app
 
 CRD = Path(__file__).parents[3] / "shared" / "crds" / "serving.kserve.io_inferenceservices.yaml"
 NAME = "animals"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from graftline.data.shards import RANGE_BYTES, Place, ShardWriter, read_places, shard_key
 from graftline.errors import IntegrityError, StoreNotFound
-from graftline.shards import RANGE_BYTES, Place, ShardWriter, read_places, shard_key
-from graftline.store import Store, open_store
+from graftline.storage.base import Store, open_store
 
 
 def image(number: int) -> tuple[str, bytes]:

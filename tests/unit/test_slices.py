@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graftline.errors import ConfigurationError
-from graftline.evaluate import slices
+from graftline.steps.evaluate import slices
 
 
 class Table:

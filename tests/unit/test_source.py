@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from graftline.data.sources.base import Columns, Entry, open_source
 from graftline.errors import ConfigurationError, DataError, StoreNotFound
-from graftline.source import Columns, Entry, open_source
-from graftline.store import Store, open_store
+from graftline.storage.base import Store, open_store
 
 
 def png(seed: int = 0) -> bytes:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from graftline.data.sources.base import Columns, open_source
 from graftline.errors import DataError
-from graftline.source import Columns, open_source
-from graftline.store import open_store
+from graftline.storage.base import open_store
 
 LIMIT = 100_000
 
@@ -161,7 +161,7 @@ def test_forged_header_cannot_ask_for_gigabytes(unpacked) -> None:
 
 
 def test_compressed_bomb_is_not_unpacked(unpacked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graftline.archive_source.UNPACKED_FLOOR", 2**20)
+    monkeypatch.setattr("graftline.data.sources.tar.UNPACKED_FLOOR", 2**20)
     members = [(f"a/{n}.png", b"\0" * 90_000) for n in range(200)]
     data = tar(members, "w:gz")
     assert len(data) < 2**20

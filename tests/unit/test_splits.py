@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from graftline.ingest.splits import Candidate, assign
+from graftline.steps.ingest.splits import Candidate, assign
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 

@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from graftline.errors import (
-    ConfigurationError,
-    PreconditionFailed,
-    StoreError,
-    StoreNotFound,
-)
-from graftline.s3_store import S3Store
-from graftline.store import Store, open_store
+from graftline.errors import ConfigurationError, PreconditionFailed, StoreError, StoreNotFound
+from graftline.storage.base import Store, open_store
+from graftline.storage.s3 import S3Store
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -152,7 +147,7 @@ def test_one_of_many_threads_creates_the_object(store: Store) -> None:
 COUNT = """
 import sys
 from graftline.errors import PreconditionFailed
-from graftline.store import open_store
+from graftline.storage.base import open_store
 
 store, wins = open_store(sys.argv[1]), 0
 for turn in range(8):
@@ -209,7 +204,7 @@ def test_files_go_up_and_down_again(store: Store, tmp_path: Path) -> None:
 MOVE = """
 import hashlib, resource, sys
 from pathlib import Path
-from graftline.store import open_store
+from graftline.storage.base import open_store
 
 store, folder = open_store(sys.argv[1]), Path(sys.argv[2])
 store.upload(folder / "small", "small")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from graftline_pipelines import summary
-from graftline_pipelines.local import LocalRun
-from graftline_pipelines.settings import RunSettings
+from graftline_pipelines.local import summary
+from graftline_pipelines.local.run import LocalRun
+from graftline_pipelines.runfile.settings import RunSettings
 
 
 def finished(folder: Path, *, report: bool = True) -> LocalRun:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
-from graftline.verdict import GateTest, Verdict, read_verdict, write_verdict
+from graftline.records.verdict import GateTest, Verdict, read_verdict, write_verdict
 
 
 def make(promote: bool = True) -> Verdict:

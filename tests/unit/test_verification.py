@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from graftline.dataset import read_images, read_snapshot
+from graftline.data.snapshot import read_images, read_snapshot
 from graftline.errors import (
     DataError,
     IntegrityError,
@@ -19,9 +19,9 @@ from graftline.errors import (
     SchemaVersionError,
     StoreNotFound,
 )
-from graftline.reference import REFERENCE_FILE, read_reference, write_reference
-from graftline.verification import verify
-from graftline_pipelines.cli import app
+from graftline.onnx_model.reference import REFERENCE_FILE, read_reference, write_reference
+from graftline.onnx_model.verify import verify
+from graftline_pipelines.cli.main import app
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_file_that_answers_differently_is_refused_and_the_images_named(proven):
     model, images = proven
     before = read_reference(model.parent / REFERENCE_FILE)
     plant(model)
-    from graftline.export_onnx.step import sha256
+    from graftline.steps.export_onnx.step import sha256
 
     write_reference(model.parent, sha256(model), before.image_ids, before.probabilities)
     with pytest.raises(ParityError, match=r"\d+\.png: \w+ in PyTorch"):

@@ -13,16 +13,16 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 import graftline
-from graftline.dataset import MANIFEST, SET_ASIDE, keep_snapshot, write_snapshot
-from graftline.predict import ModelMetadata
-from graftline.registry import open_registry
-from graftline.shards import ShardWriter
-from graftline.source import open_source
-from graftline.store import open_store
-from graftline.tracking import start_run
-from graftline.watch.drift import compare_features
-from graftline.watch.rules import Found, judge
-from graftline.watch.step import WatchResult, run
+from graftline.data.shards import ShardWriter
+from graftline.data.snapshot import MANIFEST, SET_ASIDE, keep_snapshot, write_snapshot
+from graftline.data.sources.base import open_source
+from graftline.onnx_model.predict import ModelMetadata
+from graftline.steps.watch.drift import compare_features
+from graftline.steps.watch.step import WatchResult, run
+from graftline.steps.watch.triggers import Found, judge
+from graftline.storage.base import open_store
+from graftline.tracking.mlflow_run import start_run
+from graftline.tracking.registry import open_registry
 
 WHEN = {"new_fraction": 0.05, "labels_changed": 1, "drift": 0.05}
 
@@ -263,11 +263,12 @@ def test_no_change_starts_nothing_and_reads_no_image(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting.train(promote=True)
-    from graftline.source import FolderSource
+    from graftline.data.sources.base import FolderSource
 
     monkeypatch.setattr(FolderSource, "read", lambda *a: pytest.fail("an image was read"))
     monkeypatch.setattr(
-        "graftline.watch.step.OnnxClassifier", lambda *a: pytest.fail("the network was loaded")
+        "graftline.steps.watch.step.OnnxClassifier",
+        lambda *a: pytest.fail("the network was loaded"),
     )
     result = setting.look()
     assert not result.start

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from graftline import published
-from graftline.architectures import create, find
-from graftline.backbones import build, resolve
-from graftline.checkpoints import read_checkpoint
 from graftline.errors import ConfigurationError, IntegrityError, SchemaVersionError, WeightsError
-from graftline.store import open_store
-from graftline.weights import fit_state, load, mirror
+from graftline.models.architectures import create, find
+from graftline.models.backbone import build, resolve
+from graftline.models.weights import published
+from graftline.models.weights.checkpoint_file import read_checkpoint
+from graftline.models.weights.load import fit_state, load, mirror
+from graftline.storage.base import open_store
 
 NAME = "timm/test_resnet"
 
@@ -251,7 +251,9 @@ def torch_file(tmp_path: Path, name: str, state) -> Path:
 
 @pytest.fixture
 def any_digest(monkeypatch):
-    monkeypatch.setattr("graftline.published.expected_digest", lambda source, path: None)
+    monkeypatch.setattr(
+        "graftline.models.weights.published.expected_digest", lambda source, path: None
+    )
 
 
 def old_densenet(state):
@@ -302,7 +304,9 @@ def test_a_cached_file_of_torchvision_is_compared_with_the_digits_in_its_name(
     with pytest.raises(IntegrityError, match=r"not b8a52dc0\.\.\.") as caught:
         build(name)
     assert f"Delete {path}" in caught.value.fix
-    monkeypatch.setattr("graftline.published.expected_digest", lambda *_: _sha(path)[:8])
+    monkeypatch.setattr(
+        "graftline.models.weights.published.expected_digest", lambda *_: _sha(path)[:8]
+    )
     assert_loaded(build(name).network, trained(name))
 
 
@@ -314,7 +318,9 @@ def _sha(path: Path) -> str:
 def test_what_the_hugging_face_client_fetched_is_used_without_asking_anybody(
     tmp_path, monkeypatch, form
 ):
-    monkeypatch.setattr("graftline.published._check_reachable", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(
+        "graftline.models.weights.published._check_reachable", lambda *_: pytest.fail("asked")
+    )
     (save_file if form.startswith("model") else torch.save)(trained(), tmp_path / "w")
     assert not resolve(NAME).at_hand
     blob = hub_file(tmp_path, NAME, tmp_path / "w", form)
@@ -354,7 +360,7 @@ def test_the_clients_own_offline_mode_is_respected(monkeypatch):
 
 
 def test_a_download_that_fails_half_way_is_the_same_clear_error(monkeypatch):
-    monkeypatch.setattr("graftline.published._check_reachable", lambda *_: None)
+    monkeypatch.setattr("graftline.models.weights.published._check_reachable", lambda *_: None)
 
     def broken(*_, **__):
         raise ConnectionResetError("by peer")

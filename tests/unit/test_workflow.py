@@ -1,6 +1,6 @@
 """The pods of a run, out of its Argo workflow."""
 
-from graftline_pipelines.workflow import pods_of, step_of
+from graftline_pipelines.cluster.argo import pods_of, step_of
 
 
 def node(key: str, shown: str, kind: str, template: str = "t", **rest: object) -> dict[str, object]:

@@ -1,0 +1,1 @@
+"""The classifier bundle: backbone, head, classes and temperature."""

@@ -1,0 +1,1 @@
+"""Labelled images: sources, shards in the store, dataset snapshots and their changes."""

@@ -1,0 +1,304 @@
+"""The dataset snapshot: which images, with which label, in which split, and where their bytes are.
+
+A folder with ``snapshot.json``, ``manifest.parquet`` (one row an image, sorted by image id) and
+``set_aside.parquet`` (what was not taken, and why). The images stand in the store's shards.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from graftline.data.shards import Place, read_places
+from graftline.errors import ConfigurationError, DataError, SchemaVersionError
+from graftline.storage.base import Store, open_store
+from graftline.storage.local import translated, write_whole
+
+SCHEMA_VERSION = 2
+SPLITS = ("train", "val", "test")
+FILES = ("manifest.parquet", "set_aside.parquet", "snapshot.json")  # the last one completes it
+
+MANIFEST = pa.schema(
+    [
+        ("image_id", pa.string()),  # sha256 of the file's bytes
+        ("source", pa.string()),
+        ("source_version", pa.string()),
+        ("label", pa.string()),
+        ("split", pa.string()),
+        ("group", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("bytes", pa.int64()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("dhash", pa.uint64()),
+    ]
+)
+SET_ASIDE = pa.schema(
+    [
+        ("source", pa.string()),
+        ("source_version", pa.string()),
+        ("label", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.string()),
+        ("image_id", pa.string()),
+    ]
+)
+
+Rows = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A dataset as it was at one moment.
+
+    Attributes:
+        id: Digest of image ids, labels, splits, groups and attributes.
+        folder: Where the files are.
+        manifest: One row an image, sorted by image id.
+        classes: The labels, sorted; a class index is a position here.
+        store: URI of the store that holds the shards.
+        source: URI that it was taken from.
+        set_aside: What was not taken, with the reason.
+        created: When, ISO 8601 in UTC.
+    """
+
+    id: str
+    folder: Path
+    manifest: pa.Table
+    classes: tuple[str, ...]
+    store: str
+    source: str
+    set_aside: pa.Table
+    created: str
+    schema_version: int = SCHEMA_VERSION
+
+    def __len__(self) -> int:
+        return int(self.manifest.num_rows)
+
+    def rows(self, split: str | None = None) -> Rows:
+        """Row numbers of a split, ascending; of all images for None."""
+        if split is None:
+            return np.arange(len(self), dtype=np.int64)
+        if split not in SPLITS:
+            raise ConfigurationError(
+                f"{split!r} is not a split", fix=f"Use one of {', '.join(SPLITS)}."
+            )
+        return np.flatnonzero(self.column("split") == split).astype(np.int64)
+
+    def labels(self) -> npt.NDArray[np.int64]:
+        """The class index of each row."""
+        return np.searchsorted(np.array(self.classes, dtype=object), self.column("label"))
+
+    def image_ids(self) -> list[str]:
+        """The image id of each row."""
+        return list(self.manifest.column("image_id").to_pylist())
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """A manifest column as an array; strings as objects."""
+        if name not in self.manifest.column_names:
+            raise ConfigurationError(
+                f"The snapshot has no column {name!r}",
+                fix=f"It has {', '.join(self.manifest.column_names)}.",
+            )
+        values: npt.NDArray[Any] = self.manifest.column(name).to_numpy()
+        return values
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The names of the user's own columns."""
+        return tuple(self.manifest.column_names[len(MANIFEST) :])
+
+    @cached_property
+    def _places(self) -> tuple[npt.NDArray[Any], ...]:
+        return tuple(self.column(name) for name in ("image_id", "shard", "offset", "length"))
+
+    def storage_order(self, rows: Sequence[int] | Rows) -> Rows:
+        """The same rows in the order in which the store reads them fastest."""
+        _, shards, offsets, _ = self._places
+        wanted = np.asarray(rows, dtype=np.int64)
+        return wanted[np.lexsort((offsets[wanted], shards[wanted].astype(str)))]
+
+
+def read_images(
+    snapshot: Snapshot, rows: Sequence[int] | Rows, *, store: Store | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """The encoded bytes of rows, in the order given, each compared with its sha256.
+
+    Rows in :meth:`Snapshot.storage_order` are read in long ranges; any other order costs one
+    request an image. Memory is bounded by what :func:`graftline.data.shards.read_places` reads ahead.
+    """
+    ids, shards, offsets, lengths = snapshot._places
+    wanted = [
+        (str(ids[row]), Place(str(shards[row]), int(offsets[row]), int(lengths[row])))
+        for row in rows
+    ]
+    place = store or open_store(snapshot.store)
+    for row, data in zip(rows, read_places(place, wanted), strict=True):
+        yield int(row), data
+
+
+def snapshot_digest(manifest: pa.Table) -> str:
+    """The snapshot's id: equal data gives an equal id wherever the bytes stand.
+
+    Args:
+        manifest: Sorted by image id.
+    """
+    told = ["image_id", "label", "split", "group"]
+    attributes = manifest.column_names[len(MANIFEST) :]
+    digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, *attributes]).encode())
+    for batch in manifest.select([*told, *attributes]).to_batches(max_chunksize=10_000):
+        columns = [column.to_pylist() for column in batch.columns]
+        for row in zip(*columns, strict=True):
+            digest.update(json.dumps(row, default=str).encode() + b"\n")
+    return digest.hexdigest()[:32]
+
+
+def write_snapshot(
+    folder: Path,
+    manifest: pa.Table,
+    set_aside: pa.Table,
+    *,
+    store: str,
+    source: str,
+    created: str | None = None,
+) -> Snapshot:
+    """Write the snapshot's folder; ``snapshot.json`` comes last and makes it complete."""
+    manifest = manifest.sort_by("image_id").combine_chunks()
+    identity = snapshot_digest(manifest)
+    classes = tuple(sorted(set(manifest.column("label").to_pylist())))
+    splits = manifest.column("split").to_pylist()
+    head = {
+        "schema_version": SCHEMA_VERSION,
+        "id": identity,
+        "classes": classes,
+        "images": {split: splits.count(split) for split in SPLITS},
+        "store": store,
+        "source": source,
+        "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with translated(str(folder), "write"):
+        digests = {}
+        for name, table in zip(FILES, (manifest, set_aside), strict=False):
+            data = parquet_bytes(table)
+            digests[name] = hashlib.sha256(data).hexdigest()
+            write_whole(folder / name, data)
+        text = json.dumps({**head, "sha256": digests}, indent=1, ensure_ascii=False)
+        write_whole(folder / FILES[-1], text.encode())
+    return read_snapshot(folder)
+
+
+def read_snapshot(folder: Path | str) -> Snapshot:
+    """Read a snapshot's folder.
+
+    Raises:
+        SchemaVersionError: It was written by an older or newer Graftline.
+        DataError: A file of it is damaged.
+    """
+    folder = Path(folder)
+    with translated(str(folder / FILES[-1]), "read"):
+        text = (folder / FILES[-1]).read_text(encoding="utf-8")
+    try:
+        head = json.loads(text)
+        check_schema_version(head, SCHEMA_VERSION, f"The snapshot in {folder}")
+        tables = [_read_table(folder / name, head["sha256"][name]) for name in FILES[:-1]]
+        return Snapshot(
+            id=head["id"],
+            folder=folder,
+            manifest=tables[0],
+            classes=tuple(head["classes"]),
+            store=head["store"],
+            source=head["source"],
+            set_aside=tables[1],
+            created=head["created"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"The snapshot in {folder} is damaged",
+            why=str(error),
+            fix="Run `ingest` again: the images are still in the store.",
+        ) from error
+
+
+def _read_table(path: Path, sha256: str) -> pa.Table:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path.name} is missing") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{path.name} is not the file that snapshot.json was written with")
+    return read_parquet(data)
+
+
+def snapshot_key(snapshot_id: str, name: str) -> str:
+    """The store's key for a file of a snapshot."""
+    return f"snapshots/{snapshot_id}/{name}"
+
+
+def keep_snapshot(store: Store, snapshot: Snapshot, *, replace: bool = False) -> None:
+    """Put the snapshot's files in the store, where later runs find them by its id.
+
+    Args:
+        store: The store.
+        snapshot: The snapshot.
+        replace: Whether one that is kept already is replaced, since its images were packed anew.
+    """
+    if replace or not store.exists(snapshot_key(snapshot.id, FILES[-1])):
+        for name in FILES:
+            store.upload(snapshot.folder / name, snapshot_key(snapshot.id, name))
+
+
+def fetch_snapshot(store: Store, snapshot_id: str, folder: Path) -> Snapshot:
+    """Copy a kept snapshot out of the store and read it."""
+    for name in FILES:
+        store.download(snapshot_key(snapshot_id, name), folder / name)
+    return read_snapshot(folder)
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The table as a Parquet file with page checksums."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def read_parquet(source: Path | bytes) -> pa.Table:
+    """Read a Parquet file, comparing its checksums; a damaged one raises ``ValueError``."""
+    name = str(source) if isinstance(source, Path) else "the table"
+    place = name if isinstance(source, Path) else pa.BufferReader(source)
+    try:
+        return pq.ParquetFile(place, page_checksum_verification=True).read()
+    except (OSError, pa.ArrowInvalid) as error:
+        if isinstance(error, FileNotFoundError):
+            raise ValueError(f"{name} is missing") from error
+        raise ValueError(f"{name}: {error}") from error
+
+
+def check_schema_version(head: Any, version: int, what: str) -> None:
+    """Refuse what another version wrote.
+
+    Raises:
+        SchemaVersionError: With which of the two is the older one.
+    """
+    found = head.get("schema_version") if isinstance(head, dict) else None
+    if found == version:
+        return
+    newer = isinstance(found, int) and found > version
+    raise SchemaVersionError(
+        f"{what} has schema version {found}; this Graftline reads version {version}",
+        fix="Use the newer Graftline that wrote it."
+        if newer
+        else "It was written by an older Graftline: run the step that makes it again.",
+    )

@@ -1,0 +1,1 @@
+"""Where the user's labelled images come from: class folders, a table, or tar shards."""

@@ -1,0 +1,375 @@
+"""Stored features: append-only Parquet parts of image id and vector, under a fingerprint.
+
+    features/<fingerprint>/backbone.json                        what made them
+    features/<fingerprint>/agreement/<engine>.json              with PyTorch in fp32, on a sample
+    features/<fingerprint>/parts/<sha256>-<rows>.parquet        written once, never changed
+    features/<fingerprint>/damaged/<sha256>-<rows>.parquet      bytes that are not what they were
+
+Each batch becomes a part as soon as it is computed, so a killed run loses at most the batches in
+flight: the one being computed and, where the store is slow, those that wait for it. Small parts
+are folded into larger ones: the larger one is written before the small ones are removed, so
+readers find every row at every moment, some of them twice. Several runs may fill the same
+fingerprint; a row that two of them computed is kept once by the next run that reads it.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from graftline.data.snapshot import check_schema_version
+from graftline.errors import IntegrityError, StoreNotFound
+from graftline.features.parts import (
+    Content,
+    DamagedPart,
+    IdIndex,
+    Ids,
+    Part,
+    Vectors,
+    decode_part,
+    encode_part,
+    part_of,
+    read_ids,
+    repeated,
+    sorted_once,
+    unique_ids,
+)
+from graftline.steps.runtime import message
+from graftline.storage.base import Store
+
+PART_BYTES = 64 << 20  # a folded part; with the readers below it bounds the memory of a reader
+SMALL_PARTS = 32  # more parts than this below a quarter of PART_BYTES are folded after a run
+READERS = 4
+READ_TRIES = 5  # listings, when parts vanish under a reader because another run folds them
+
+SCHEMA_VERSION = 1  # of backbone.json
+
+log = logging.getLogger(__name__)
+
+
+class FeatureStore:
+    """The stored features of one fingerprint.
+
+    Attributes:
+        fingerprint: Of the backbone, its weights, preprocessing and precision.
+        store: The part of the store below it.
+    """
+
+    def __init__(self, store: Store, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.store = store.child(f"features/{fingerprint}")
+        self._description: bytes | None = None
+        self._read_twice = False  # a row was found in more than one part
+
+    def describe(self, description: Mapping[str, Any]) -> None:
+        """Say what made these features, once."""
+        content = {"schema_version": SCHEMA_VERSION, **description}
+        self._description = json.dumps(content, indent=1).encode()
+        self.describe_again()
+
+    def describe_again(self) -> None:
+        """Say it once more: a collection of garbage may have removed it before the first part."""
+        if self._description is not None and not self.store.exists("backbone.json"):
+            self.store.write_if_absent("backbone.json", self._description)
+
+    def description(self) -> dict[str, Any]:
+        """What made these features; empty where it was never said, or is damaged.
+
+        Raises:
+            SchemaVersionError: Another version of Graftline said so.
+        """
+        try:
+            content = json.loads(self.store.read("backbone.json"))
+        except (StoreNotFound, IntegrityError, ValueError):
+            return {}
+        if not isinstance(content, dict) or "schema_version" not in content:
+            return {}
+        what = f"The description of the features {self.fingerprint}"
+        check_schema_version(content, SCHEMA_VERSION, what)
+        return content
+
+    def keep_agreement(self, engine: str, agreement: Mapping[str, float]) -> None:
+        """Say how close an engine that computed some of these features is to PyTorch in fp32."""
+        content = {"schema_version": SCHEMA_VERSION, **agreement}
+        self.store.write(f"agreement/{engine}.json", json.dumps(content).encode())
+
+    def agreement(self) -> dict[str, float]:
+        """Of the engine that agrees least of those that computed them; empty where none said so."""
+        found = []
+        for info in self.store.list("agreement/"):
+            try:
+                content = json.loads(self.store.read(info.key))
+                if content.pop("schema_version") == SCHEMA_VERSION:
+                    found.append((float(content["cosine"]), content))
+            except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):
+                continue
+        return min(found, key=lambda each: each[0])[1] if found else {}
+
+    def forget(self) -> None:
+        """Remove what is said of features that are no more."""
+        for key in ["backbone.json", *(info.key for info in self.store.list("agreement/"))]:
+            self.store.delete(key)
+
+    def parts(self) -> list[Part]:
+        """All parts, by name."""
+        return [part for info in self.store.list("parts/") if (part := part_of(info)) is not None]
+
+    def ids(self) -> Ids:
+        """(N, 32) ids that are stored, each once. Reads the id columns only."""
+        found = [ids for ids, _ in self._each(self.parts(), vectors=False)]
+        return unique_ids(np.concatenate(found)) if found else np.zeros((0, 32), np.uint8)
+
+    def load(self, index: IdIndex, matrix: Vectors, filled: npt.NDArray[np.bool_]) -> None:
+        """Copy the stored vectors of wanted images into their rows.
+
+        Args:
+            index: The wanted images.
+            matrix: (N, D), written in place.
+            filled: (N,), set where a row was written.
+
+        A damaged part, and one of another width, is named, put under ``damaged/`` and left out.
+        Memory is bounded by the size of a few parts.
+
+        Raises:
+            SchemaVersionError: Another version of Graftline wrote a part.
+        """
+        for ids, vectors in self._each(self.parts(), vectors=True, dim=matrix.shape[1]):
+            rows = index.rows(ids)
+            wanted = rows >= 0
+            known = filled[rows[wanted]]
+            self._read_twice |= bool(known.any())
+            wanted[wanted] = ~known
+            matrix[rows[wanted]] = vectors[wanted]
+            filled[rows[wanted]] = True
+
+    def write_part(self, ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> str:
+        """Write one part; its key comes back. The same content gives the same part."""
+        data = encode_part(ids, vectors, about)
+        key = f"parts/{hashlib.sha256(data).hexdigest()}-{len(ids)}.parquet"
+        if not self.store.write_if_absent(key, data) and not self._holds(key, data):
+            self.store.write(key, data)  # the one of this name was damaged
+        return key
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return self.store.read(key) == data
+        except (StoreNotFound, IntegrityError):
+            return False
+
+    def compact(self) -> int:
+        """Fold small parts into large ones where there are many; how many were folded.
+
+        Rows that :meth:`load` found in several parts are kept in one of them.
+        """
+        small = [part for part in self.parts() if part.size < PART_BYTES // 4]
+        folded = 0
+        if len(small) > SMALL_PARTS:
+            for group in _groups(small):
+                folded += self._fold(group)
+        if self._read_twice:
+            self._drop_repeated()
+        return folded
+
+    def _drop_repeated(self) -> None:
+        """Of a row in several parts, keep the one in the first part by name.
+
+        Whoever else does so at the same time, with other parts in sight, never removes the copy in
+        the first part that either sees.
+        """
+        read = [
+            (part, ids)
+            for part in self.parts()
+            for ids, _ in self._each([part], vectors=False, again=False)
+        ]
+        again = repeated([ids for _, ids in read])
+        for (part, _), more in zip(read, again, strict=True):
+            if more.any():
+                self._rewrite(part, partial(_all_but, more))  # a part never changes
+        self._read_twice = False
+
+    def unused(self, part: Part, used: IdIndex) -> tuple[int, int]:
+        """Count what of a part no one uses; nothing in the store is touched.
+
+        Returns:
+            Vectors in the part, and those of them whose images are not in ``used``; none where
+            the part is damaged.
+        """
+        total = unwanted = 0
+        for ids, _ in self._each([part], vectors=False, again=False, aside=False):
+            total += len(ids)
+            unwanted += int((used.rows(ids) < 0).sum())
+        return total, unwanted
+
+    def drop_unused(self, part: Part, used: Callable[[], IdIndex]) -> None:
+        """Remove what of a part no one uses.
+
+        Args:
+            part: Which.
+            used: Says what is used now; asked when the part has been read.
+        """
+        self._rewrite(part, lambda ids: used().rows(ids) >= 0)
+
+    def _rewrite(self, part: Part, wanted: Callable[[Ids], npt.NDArray[np.bool_]]) -> None:
+        """Put a part with the wanted rows alone in its place; none where none is wanted."""
+        for ids, vectors in self._each([part], vectors=True, again=False):
+            stays = wanted(ids)
+            if stays.all():
+                continue
+            if stays.any():
+                self.write_part(ids[stays], vectors[stays], {})
+            self.store.delete(part.key)
+
+    def check(self) -> Iterator[tuple[Part, str | None]]:
+        """Read every part; each with what is wrong with it, None for nothing. Changes nothing."""
+        for part in self.parts():
+            try:
+                self._content(part)
+            except StoreNotFound:
+                continue  # folded meanwhile
+            except DamagedPart as reason:
+                yield part, str(reason)
+            else:
+                yield part, None
+
+    def set_aside(self, part: Part, reason: str, dim: int | None = None) -> None:
+        """Move a damaged part out of the way and say so.
+
+        Another run may have moved it and computed it anew, under the same name: what is whole by
+        now stays.
+        """
+        try:
+            if not self._is_unfit(part, dim):
+                return
+            data = self.store.read_range(part.key, 0, part.size)  # without the digest it had
+        except StoreNotFound:
+            return  # another run was faster
+        message(
+            "Stored features: part %s of %s is damaged (%s). It was moved to damaged/; "
+            "its images are computed again.",
+            part.key,
+            self.fingerprint,
+            reason,
+        )
+        self.store.write(f"damaged/{part.key.rpartition('/')[2]}", data)
+        with suppress(StoreNotFound):
+            if self._is_unfit(part, dim):
+                self.store.delete(part.key)
+
+    def _is_unfit(self, part: Part, dim: int | None) -> bool:
+        try:
+            width = _width(self._content(part))
+        except DamagedPart:
+            return True
+        return dim is not None and width != dim
+
+    def _content(self, part: Part) -> Content:
+        """A whole part.
+
+        Raises:
+            DamagedPart: It is not what was written.
+            StoreNotFound: It is gone.
+        """
+        try:
+            data = self.store.read(part.key)
+        except IntegrityError as error:
+            raise DamagedPart("its bytes are not those that were written") from error
+        return decode_part(data, part)
+
+    def _fold(self, parts: Sequence[Part]) -> int:
+        read = list(self._each(parts, vectors=True, again=False))
+        if len(read) < len(parts) or len({_width(content) for content in read}) > 1:
+            return 0  # another run is folding the same ones, or one is damaged: next time
+        ids, vectors = sorted_once(
+            np.concatenate([ids for ids, _ in read]),
+            np.concatenate([vectors for _, vectors in read]),
+        )
+        kept = self.write_part(ids, vectors, {"folded": str(len(parts))})
+        for part in parts:
+            if part.key != kept:
+                self.store.delete(part.key)
+        return len(parts)
+
+    def _each(
+        self,
+        parts: Sequence[Part],
+        *,
+        vectors: bool,
+        dim: int | None = None,
+        again: bool = True,
+        aside: bool = True,
+    ) -> Iterator[Content]:
+        """The content of parts, read ahead.
+
+        Args:
+            parts: Which.
+            vectors: False reads the ids alone.
+            dim: Width that the vectors must have, None for any.
+            again: Look for parts that were folded meanwhile.
+            aside: Set damaged parts aside; False only leaves them out.
+        """
+        seen: set[str] = set()
+        for _ in range(READ_TRIES):
+            vanished = False
+            todo = [part for part in parts if part.key not in seen]
+            for part, content in self._read_ahead(todo, vectors, dim):
+                seen.add(part.key)
+                if isinstance(content, tuple):
+                    yield content
+                elif isinstance(content, DamagedPart) and aside:
+                    self.set_aside(part, str(content), dim)
+                vanished |= content is None
+            if not vanished or not again:
+                return
+            parts = self.parts()
+
+    def _read_ahead(
+        self, parts: Sequence[Part], vectors: bool, dim: int | None
+    ) -> Iterator[tuple[Part, Content | DamagedPart | None]]:
+        with ThreadPoolExecutor(READERS, "features") as pool:
+            for first in range(0, len(parts), READERS):
+                group = parts[first : first + READERS]
+                read = pool.map(lambda part: self._read(part, vectors, dim), group)
+                yield from zip(group, read, strict=True)
+
+    def _read(self, part: Part, vectors: bool, dim: int | None) -> Content | DamagedPart | None:
+        """A part's content, what is wrong with it, or None where it was folded meanwhile."""
+        try:
+            if not vectors:
+                ids = read_ids(self.store, part)
+                return ids, np.zeros((len(ids), 0), np.float32)
+            content = self._content(part)
+        except StoreNotFound:
+            return None
+        except DamagedPart as reason:
+            return reason
+        if dim is not None and _width(content) != dim:
+            return DamagedPart(f"its vectors are {_width(content)} wide, not {dim}")
+        return content
+
+
+def _all_but(rows: npt.NDArray[np.bool_], _: Ids) -> npt.NDArray[np.bool_]:
+    return ~rows
+
+
+def _width(content: Content) -> int:
+    return int(content[1].shape[1])
+
+
+def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Parts that together make one of about ``PART_BYTES``; never a single one."""
+    group: list[Part] = []
+    for part in parts:
+        if group and sum(each.size for each in group) + part.size > PART_BYTES:
+            if len(group) > 1:
+                yield group
+            group = []
+        group.append(part)
+    if len(group) > 1:
+        yield group

@@ -1,0 +1,1 @@
+"""A frozen network over encoded images, as fast as this machine can."""

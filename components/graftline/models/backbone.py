@@ -1,0 +1,186 @@
+"""A name to a pretrained network, its preprocessing and its fingerprint.
+
+Any torchvision classification network and any timm network with a pooled feature vector. A
+:class:`Backbone` ends in those features; heads are fitted or trained on them elsewhere.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from graftline.errors import ConfigurationError
+from graftline.images.preprocessing import Preprocessing
+from graftline.models.architectures import find, names
+from graftline.models.blocks import blocks_of
+from graftline.models.catalogue import LIBRARIES
+from graftline.models.input_size import measure
+from graftline.models.weights import load as weights_module
+from graftline.storage.base import Store
+
+FINGERPRINT_VERSION = 1
+LAYER = "pooled"
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """What a backbone is, known without its weights.
+
+    Attributes:
+        name: As :func:`build` takes it: ``library/architecture``, with a tag where one was given.
+        library: ``timm`` or ``torchvision``.
+        architecture: The library's name.
+        feature_dim: Width of the pooled features.
+        parameters: Number of parameters, without a head.
+        preprocessing: At the image size asked for.
+        native_size: Image size it was pretrained with, in pixels.
+        weights: Where the weights come from, for people.
+        at_hand: Whether they can be had without a download.
+    """
+
+    name: str
+    library: str
+    architecture: str
+    feature_dim: int
+    parameters: int
+    preprocessing: Preprocessing
+    native_size: int
+    weights: str
+    at_hand: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self.__dict__, "preprocessing": self.preprocessing.to_dict()}
+
+
+class Backbone(nn.Module):
+    """A network that gives pooled features.
+
+    Attributes:
+        spec: What it is.
+        network: The library's module without its head.
+    """
+
+    def __init__(self, spec: BackboneSpec, network: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features.
+
+        Args:
+            images: (N, 3, S, S), normalised.
+
+        Returns:
+            (N, feature_dim).
+        """
+        features: Tensor = self.network(images)
+        return features.flatten(1)
+
+    def blocks(self) -> list[tuple[str, nn.Module]]:
+        """Blocks from input to output, the stem first; each tensor is in exactly one."""
+        return blocks_of(self.network)
+
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the present weights and buffers; computed anew at each call."""
+        return weights_module.state_digest(self.network)
+
+    def fingerprint(self, precision: str = "fp32") -> str:
+        """Name of the features that this network gives: equal fingerprint, equal features."""
+        return fingerprint_of(self.spec, self.weights_digest, precision)
+
+
+def fingerprint_of(spec: BackboneSpec, weights_digest: str, precision: str) -> str:
+    """128 bits over everything that the features depend on, in hexadecimal."""
+    identity = {
+        "version": FINGERPRINT_VERSION,
+        "library": spec.library,
+        "architecture": spec.architecture,
+        "weights": weights_digest,
+        "preprocessing": spec.preprocessing.to_dict(),
+        "layer": LAYER,
+        "precision": precision,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def resolve(
+    name: str,
+    *,
+    weights: str | None = None,
+    image_size: int | None = None,
+    store: Store | None = None,
+) -> BackboneSpec:
+    """Describe a backbone without loading weights or asking any server but the store.
+
+    Raises:
+        UnknownBackbone: No library has it.
+        BackboneError: It does not take this image size, or has no pooled features.
+    """
+    architecture = find(name)
+    if image_size is not None and image_size < 1:
+        raise ConfigurationError(f"`image_size: {image_size}`: at least one pixel is needed.")
+    size = image_size or architecture.preprocessing.input_size
+    parameters, feature_dim = _measure(architecture, size)
+    origin = weights_module.locate(architecture, weights, store)
+    return BackboneSpec(
+        name=architecture.full_name,
+        library=architecture.library,
+        architecture=architecture.name,
+        feature_dim=feature_dim,
+        parameters=parameters,
+        preprocessing=_at_size(architecture.preprocessing, size),
+        native_size=architecture.preprocessing.input_size,
+        weights=origin.place,
+        at_hand=origin.at_hand,
+    )
+
+
+def build(
+    name: str,
+    *,
+    weights: str | None = None,
+    image_size: int | None = None,
+    pretrained: bool = True,
+    store: Store | None = None,
+) -> Backbone:
+    """Build a backbone with its weights, in eval mode.
+
+    Args:
+        name: See :func:`graftline.models.architectures.find`.
+        weights: None for the published ones (out of the store, where they were mirrored); a path,
+            ``file://`` or ``s3://`` URI; ``random`` for a seeded random initialisation.
+        image_size: Side of the input in pixels; None for the pretrained one.
+        pretrained: False builds the architecture with random weights, whatever ``weights`` says.
+        store: Where mirrored weights may be.
+
+    Raises:
+        UnknownBackbone: No library has it.
+        WeightsError: The weights cannot be had or do not fit.
+        IntegrityError: The weights are not those that their digest names.
+    """
+    wanted = weights if pretrained else weights_module.RANDOM
+    spec = resolve(name, weights=wanted, image_size=image_size, store=store)
+    network = weights_module.load(
+        find(name), spec.preprocessing.input_size, weights=wanted, store=store
+    )
+    return Backbone(spec, network).eval()
+
+
+def matching() -> list[str]:
+    """All names of both libraries."""
+    return [f"{library}/{name}" for library in LIBRARIES for name in names(library)]
+
+
+_measure = lru_cache(maxsize=4096)(measure)
+
+
+def _at_size(preprocessing: Preprocessing, size: int) -> Preprocessing:
+    return (
+        preprocessing if size == preprocessing.input_size else preprocessing.with_input_size(size)
+    )

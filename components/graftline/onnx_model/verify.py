@@ -1,0 +1,127 @@
+"""The proof of an exported file, repeated on any machine: no PyTorch needed.
+
+The file's answers here, by this machine's ONNX Runtime, are compared with those that PyTorch gave
+at export for the same original images (:mod:`graftline.onnx_model.reference`).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from graftline.errors import DataError, IntegrityError
+from graftline.images.decode import SUFFIXES, decode
+from graftline.onnx_model.parity import MAX_DIFFERENCE, Parity, check, summarise
+from graftline.onnx_model.predict import OnnxClassifier
+from graftline.onnx_model.reference import REFERENCE_FILE, Reference, read_reference
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What came of it.
+
+    Attributes:
+        parity: Agreement with PyTorch.
+        unknown: Images given that the proof at export did not hold.
+        missing: Images of the proof that were not given.
+        precision: Of the file: ``fp32``, ``fp16`` or ``int8``.
+    """
+
+    parity: Parity
+    unknown: int
+    missing: int
+    precision: str
+
+
+def verify(
+    model: Path,
+    images: Path,
+    *,
+    reference: Path | None = None,
+    label_tolerance: int = 0,
+    max_probability_difference: float = MAX_DIFFERENCE,
+) -> Verification:
+    """Compare the file's answers here with PyTorch's at export.
+
+    A file in lower precision is measured and not refused: its loss was judged at export.
+
+    Args:
+        model: The ONNX file.
+        images: A snapshot's folder, or a folder with original image files.
+        reference: PyTorch's answers; ``reference.npz`` beside the file when not given.
+        label_tolerance: Images whose label may differ.
+        max_probability_difference: Largest difference of a probability.
+
+    Raises:
+        ParityError: The file answers differently here; the images are named.
+        IntegrityError: It is not the file that was proven.
+        DataError: None of the images is one of the proof's.
+    """
+    classifier = OnnxClassifier(model)
+    expected = read_reference(reference or model.parent / REFERENCE_FILE)
+    precision = classifier.metadata.precision
+    if precision == "fp32":
+        _check_digest(model, expected)
+    rows, names, unknown = [], [], 0
+    known = expected.rows()
+
+    def pixels() -> Iterator[np.ndarray]:
+        nonlocal unknown
+        for name, data in _originals(images):
+            row = known.get(hashlib.sha256(data).hexdigest())
+            if row is None:
+                unknown += 1
+                continue
+            rows.append(row)
+            names.append(name)
+            yield decode(data)
+
+    found = classifier.probabilities(pixels())
+    if not rows and not unknown:
+        raise DataError(
+            f"{images} holds no image files.",
+            fix="Give the folder of the original test images, or the snapshot's folder.",
+        )
+    if not rows:
+        raise DataError(
+            f"None of the {unknown} images in {images} is one that {model} was proven on.",
+            why="They are told by the sha256 of the original files' bytes.",
+            fix="Give the test images as they were ingested, or the snapshot's folder.",
+        )
+    parity = summarise(
+        expected.probabilities[rows], found, names, classifier.classes, max_probability_difference
+    )
+    if precision == "fp32":
+        check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
+    missing = len(known) - len(set(rows))
+    return Verification(parity=parity, unknown=unknown, missing=missing, precision=precision)
+
+
+def _check_digest(model: Path, reference: Reference) -> None:
+    with model.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    if digest != reference.model_sha256:
+        raise IntegrityError(
+            f"{model} is not the file that was proven.",
+            why=f"Its sha256 is {digest}, the proof's is {reference.model_sha256}.",
+            fix="Take model.onnx and reference.npz from the same run or version.",
+        )
+
+
+def _originals(images: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the original files."""
+    if (images / "snapshot.json").is_file():
+        from graftline.data.snapshot import read_images, read_snapshot
+
+        snapshot = read_snapshot(images)
+        sources = snapshot.column("source")
+        for row, data in read_images(snapshot, snapshot.storage_order(snapshot.rows("test"))):
+            yield str(sources[row]), data
+        return
+    if not images.is_dir():
+        raise DataError(f"There is no folder {images}.", fix="Give a folder of images.")
+    for path in sorted(images.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            yield str(path.relative_to(images)), path.read_bytes()

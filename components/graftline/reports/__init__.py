@@ -1,0 +1,1 @@
+"""HTML pages: templates, tables and charts as inline SVG."""

@@ -1,0 +1,46 @@
+"""KFP signature of the step ``export_onnx``."""
+
+from kfp.dsl import Dataset, Input, Model, Output
+
+
+def export_onnx(
+    snapshot: Input[Dataset],
+    classifier: Input[Model],
+    store: str,
+    config: str,
+    tracking: str,
+    tracking_run: str,
+    model: Output[Model],
+) -> None:
+    """Write the classifier as one ONNX file, and prove it equal on every test image.
+
+    Args:
+        snapshot: The dataset snapshot.
+        classifier: The calibrated classifier.
+        store: URI of the store.
+        config: Settings of the export, as JSON.
+        tracking: Where MLflow is, as JSON.
+        tracking_run: The run that all steps join.
+        model: The folder of the ONNX file.
+    """
+    import json
+    from pathlib import Path
+
+    from graftline.steps.export_onnx.step import run
+    from graftline.steps.runtime import step
+    from graftline.tracking.mlflow_run import log_result
+
+    with step("export_onnx") as recorder:
+        result = run(
+            classifier_folder=Path(classifier.path),
+            snapshot_folder=Path(snapshot.path),
+            store=store,
+            onnx_folder=Path(model.path),
+            run_id=tracking_run,
+            **json.loads(config),
+        )
+        model.metadata["sha256"] = result.sha256
+        model.metadata["opset"] = str(result.opset)
+        model.metadata["framework"] = "onnx"
+        recorder.record(result)
+        log_result(json.loads(tracking)["uri"], tracking_run, "export_onnx", result)

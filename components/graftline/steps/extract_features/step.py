@@ -1,0 +1,359 @@
+"""Features of every image of a snapshot; each image meets the network once, ever.
+
+What the store holds is copied; only what it lacks is computed. PyTorch is not even imported where
+nothing is missing.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from graftline.data.snapshot import Snapshot, read_images, read_snapshot
+from graftline.errors import ConfigurationError
+from graftline.features.matrix import Features, create_matrix, write_features
+from graftline.features.parts import IdIndex, Ids, binary_ids
+from graftline.features.store import FeatureStore
+from graftline.features.writer import PartWriter
+from graftline.images.preprocessing import Preprocessing
+from graftline.steps.extract_features.request import (
+    Answer,
+    Request,
+    keep_answer,
+    known_answer,
+    request_key,
+)
+from graftline.steps.runtime import Progress, StepResult, message
+from graftline.storage.base import Store, open_store
+
+if TYPE_CHECKING:
+    from graftline.inference.engine import Engine
+    from graftline.models.backbone import Backbone
+
+SHARE_IMAGES = 256  # so many are worth one more worker, which has to start and open the network
+STORED = "stored"
+READ_AHEAD = 65_536  # images whose places in the store are looked up at once
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractResult(StepResult):
+    """What the extraction came to.
+
+    Attributes:
+        fingerprint: Of the features.
+        extracted: Images that met the network now.
+        reused: Images whose features were stored.
+        dim: Width of the features.
+        engine: What ran the network; ``stored`` where nothing was missing.
+        precision: ``fp32`` or ``bf16``.
+        images_per_second: Of those that met the network, everything included.
+        agreement: The engine against PyTorch in fp32 on a sample.
+    """
+
+    fingerprint: str
+    backbone: str
+    extracted: int
+    reused: int
+    dim: int
+    engine: str
+    precision: str
+    images_per_second: float
+    agreement: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Figures for the tracking run."""
+        return {
+            "extracted": self.extracted,
+            "reused": self.reused,
+            "images_per_second": self.images_per_second,
+            **{f"agreement_{name}": value for name, value in self.agreement.items()},
+        }
+
+    def params(self) -> dict[str, str]:
+        """Choices for the tracking run."""
+        return {
+            "backbone": self.backbone,
+            "fingerprint": self.fingerprint,
+            "engine": self.engine,
+            "precision": self.precision,
+        }
+
+
+def run(
+    *,
+    snapshot_folder: Path,
+    store: str,
+    backbone: str,
+    features_folder: Path | None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    batch_size: int | None = None,
+    worker: int = 0,
+    workers: int = 1,
+    extracted_by_workers: int = 0,
+) -> ExtractResult:
+    """Compute what the store lacks and write the artifact.
+
+    Args:
+        snapshot_folder: The dataset snapshot.
+        store: URI of the store; its images and features.
+        backbone: Name of the network.
+        features_folder: The artifact; None for one worker's share, which goes to the store alone.
+        weights: Where the weights are, None for the published ones.
+        image_size: Side of the input in pixels, None for the pretrained one.
+        engine: ``auto``, ``onnxruntime``, ``openvino`` or ``torch``.
+        precision: ``fp32``, ``bf16`` or ``auto``.
+        batch_size: Images in a batch, None for what suits the machine.
+        worker: Which share, from 0.
+        workers: How many shares there are.
+        extracted_by_workers: What the workers of a fan-out computed before, counted as new.
+
+    Raises:
+        UnknownBackbone: No library has it.
+        WeightsError: The weights cannot be had or do not fit.
+        StoreError: The store cannot be read or written.
+    """
+    _check_share(worker, workers, features_folder)
+    snapshot, place = read_snapshot(snapshot_folder), open_store(store)
+    request = Request(backbone, weights, image_size, _wished(precision, engine))
+    network = _Network(place, request, engine, batch_size)
+    answer = network.answer
+    features = FeatureStore(place, answer.fingerprint)
+    ids = binary_ids(snapshot.manifest.column("image_id"))
+    index = IdIndex(ids)
+    filled = np.zeros(len(snapshot), bool)
+    if features_folder is None:
+        matrix = None
+        stored = index.rows(features.ids())
+        filled[stored[stored >= 0]] = True
+        filled |= _shares(ids, workers) != worker
+    else:
+        matrix = create_matrix(features_folder, len(snapshot), answer.dim)
+        features.load(index, matrix, filled)
+    missing = np.flatnonzero(~filled)
+    rate = 0.0
+    if len(missing):
+        missing = snapshot.storage_order(missing)
+        rate = _extract(snapshot, missing, ids, features, network, matrix)
+        filled[missing] = True
+    mine = int((_shares(ids, workers) == worker).sum())
+    extracted = min(mine, len(missing) + extracted_by_workers)
+    result = ExtractResult(
+        fingerprint=answer.fingerprint,
+        backbone=answer.backbone,
+        extracted=extracted,
+        reused=mine - extracted,
+        dim=answer.dim,
+        engine=network.kind,
+        precision=answer.precision,
+        images_per_second=round(rate, 1),
+        agreement=network.agreement or features.agreement(),
+    )
+    if features_folder is not None and matrix is not None:
+        features.compact()  # not by a share: others are still gathering their parts
+        write_features(features_folder, _artifact(result, snapshot, matrix), filled)
+    message(
+        "Features: %s computed, %s reused, %s wide.",
+        f"{result.extracted:,}",
+        f"{result.reused:,}",
+        result.dim,
+    )
+    return result
+
+
+def plan(
+    *,
+    snapshot_folder: Path,
+    store: str,
+    backbone: str,
+    workers: int,
+    weights: str | None = None,
+    image_size: int | None = None,
+    engine: str = "auto",
+    precision: str = "fp32",
+    share_images: int = SHARE_IMAGES,
+) -> list[str]:
+    """Split the missing images over workers.
+
+    Args:
+        snapshot_folder: The dataset snapshot.
+        store: URI of the store.
+        backbone: Name of the network.
+        workers: The most shares there may be.
+        weights: As of :func:`run`.
+        image_size: As of :func:`run`.
+        engine: As of :func:`run`.
+        precision: As of :func:`run`.
+        share_images: What one share is worth at least; fewer images are left to fewer workers.
+
+    Returns:
+        Shares as ``worker/workers``, at least one and at most ``workers``; as many as there is
+        work for.
+    """
+    if workers < 1:
+        raise ConfigurationError(f"`extract.workers: {workers}`: at least one is needed.")
+    snapshot, place = read_snapshot(snapshot_folder), open_store(store)
+    request = Request(backbone, weights, image_size, _wished(precision, engine))
+    network = _Network(place, request, engine, None)
+    index = IdIndex(binary_ids(snapshot.manifest.column("image_id")))
+    stored = FeatureStore(place, network.answer.fingerprint).ids()
+    missing = len(snapshot) - int((index.rows(stored) >= 0).sum())
+    count = max(1, min(workers, -(-missing // share_images)))
+    message("%s images to compute, in %s shares.", f"{missing:,}", count)
+    return [f"{worker}/{count}" for worker in range(count)]
+
+
+class _Network:
+    """The network of a request; built only when something needs it."""
+
+    def __init__(self, store: Store, request: Request, engine: str, batch_size: int | None) -> None:
+        self._store, self._request = store, request
+        self._engine, self._batch_size = engine, batch_size
+        self._backbone: Backbone | None = None
+        self._opened: Engine | None = None
+        key = request_key(store, request)  # before any weights are read
+        self.answer = known_answer(store, key) or self._ask(key)
+
+    def _ask(self, key: str) -> Answer:
+        from graftline.inference.engine import GRAPH, resolve_precision
+
+        backbone = self.backbone
+        precision = resolve_precision(self._request.precision, self._engine)
+        answer = Answer(
+            fingerprint=backbone.fingerprint(precision),
+            backbone=backbone.spec.name,
+            dim=backbone.spec.feature_dim,
+            precision=precision,
+            graph=backbone.fingerprint(GRAPH),
+            spec=backbone.spec.to_dict(),
+        )
+        if request_key(self._store, self._request) != key:
+            return answer  # other weights were put there meanwhile: these are not theirs
+        return keep_answer(self._store, key, answer)
+
+    @property
+    def backbone(self) -> "Backbone":
+        """The network with its weights; seconds the first time."""
+        from graftline.models.backbone import build
+
+        if self._backbone is None:
+            self._backbone = build(
+                self._request.backbone,
+                weights=self._request.weights,
+                image_size=self._request.image_size,
+                store=self._store,
+            )
+        return self._backbone
+
+    def open(self) -> "Engine":
+        """The engine. The network is built only where this machine lacks its graph."""
+        from graftline.inference.engine import open_named
+
+        self._opened = open_named(
+            self._proven,
+            self.answer.graph,
+            Preprocessing.from_dict(self.answer.spec["preprocessing"]),
+            engine=self._engine,
+            precision=self.answer.precision,
+            batch_size=self._batch_size,
+        )
+        return self._opened
+
+    def _proven(self) -> "Backbone":
+        """The network; weights that are not those of the answer are refused."""
+        backbone = self.backbone
+        found = backbone.fingerprint(self.answer.precision)
+        if found != self.answer.fingerprint:
+            raise ConfigurationError(
+                f"The weights of '{backbone.spec.name}' have changed where they are published.",
+                why=f"Stored features have fingerprint {self.answer.fingerprint}, now {found}.",
+                fix="Keep one set of weights in the store with `graftline mirror-weights "
+                f"{backbone.spec.name} --store {self._store.uri}`.",
+            )
+        return backbone
+
+    @property
+    def kind(self) -> str:
+        """The engine that ran, or ``stored``."""
+        return self._opened.kind if self._opened else STORED
+
+    @property
+    def agreement(self) -> dict[str, float]:
+        """Of the engine that ran with PyTorch in fp32."""
+        return self._opened.agreement.to_dict() if self._opened else {}
+
+
+def _extract(
+    snapshot: Snapshot,
+    rows: npt.NDArray[np.int64],
+    ids: Ids,
+    features: FeatureStore,
+    network: _Network,
+    matrix: Vectors | None,
+) -> float:
+    """Run the network over rows; the images a second come back."""
+    engine = network.open()
+    features.describe(network.answer.spec | {"precision": engine.precision})
+    about = {"engine": engine.kind, "precision": engine.precision}
+    started, done = time.perf_counter(), 0
+    with (
+        Progress("Extracting features", len(rows)) as bar,
+        PartWriter(features, network.answer.dim, about) as writer,
+    ):
+        for vectors in engine.run(_bytes(snapshot, rows, network)):
+            batch = rows[done : done + len(vectors)]
+            writer.add(ids[batch], vectors)
+            if matrix is not None:
+                matrix[batch] = vectors
+            done += len(vectors)
+            bar.advance(len(vectors))
+    features.keep_agreement(engine.kind, engine.agreement.to_dict())
+    return len(rows) / (time.perf_counter() - started)
+
+
+def _bytes(snapshot: Snapshot, rows: npt.NDArray[np.int64], network: _Network) -> Iterator[bytes]:
+    for first in range(0, len(rows), READ_AHEAD):  # the places of millions would fill the memory
+        part = rows[first : first + READ_AHEAD]
+        for _, data in read_images(snapshot, part, store=network._store):
+            yield data
+
+
+def _shares(ids: Ids, workers: int) -> npt.NDArray[np.int64]:
+    """Which worker an image belongs to: by its digest, so every worker decides alike."""
+    return ids[:, :4].copy().view(">u4").reshape(-1).astype(np.int64) % workers
+
+
+def _wished(precision: str, engine: str) -> str:
+    """The precision of the request: ``auto`` is one answer for all engines that compute in bf16."""
+    return "fp32" if precision == "auto" and engine == "onnxruntime" else precision
+
+
+def _check_share(worker: int, workers: int, features_folder: Path | None) -> None:
+    if workers < 1 or not 0 <= worker < workers:
+        raise ConfigurationError(f"There is no share {worker} of {workers}.")
+    if workers > 1 and features_folder is not None:
+        raise ConfigurationError(
+            "One worker's share is not a whole artifact.", fix="Assemble it after all workers."
+        )
+
+
+def _artifact(result: ExtractResult, snapshot: Snapshot, matrix: Vectors) -> Features:
+    return Features(
+        matrix=matrix,
+        fingerprint=result.fingerprint,
+        snapshot_id=snapshot.id,
+        backbone=result.backbone,
+        engine=result.engine,
+        precision=result.precision,
+        extracted=result.extracted,
+        reused=result.reused,
+        agreement=result.agreement,
+    )

@@ -1,0 +1,56 @@
+"""The KFP interface of fine_tune."""
+
+from typing import NamedTuple
+
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+
+def fine_tune(
+    store: str,
+    config: str,
+    tracking: str,
+    tracking_run: str,
+    snapshot: Input[Dataset],
+    probe: Input[Model],
+    probe_decision: Input[Artifact],
+    classifier: Output[Model],
+    decision: Output[Artifact],
+) -> NamedTuple("Outputs", [("strategy", str)]):  # type: ignore[valid-type]
+    """Train the upper blocks and the head, and keep them only if they beat the probe.
+
+    Args:
+        store: URI of the store; checkpoints go straight to it.
+        config: Keyword arguments of the step, as JSON.
+        tracking: Where MLflow is, as JSON.
+        tracking_run: The MLflow run that all steps join.
+        snapshot: The dataset snapshot.
+        probe: The classifier that fit_head wrote.
+        probe_decision: The decision record that fit_head wrote.
+        classifier: The trained classifier, or the probe where it was not better.
+        decision: The decision record with its outcome.
+
+    Returns:
+        What the classifier is: fine_tune, scratch or probe.
+    """
+    import json
+    from pathlib import Path
+    from typing import NamedTuple
+
+    from graftline.steps.fine_tune.step import run
+    from graftline.steps.runtime import step
+    from graftline.tracking.mlflow_run import log_result
+
+    with step("fine_tune") as recorder:
+        result = run(
+            snapshot_folder=Path(snapshot.path),
+            probe_folder=Path(probe.path),
+            decision_file=Path(probe_decision.path),
+            store=store,
+            classifier_folder=Path(classifier.path),
+            decision_out=Path(decision.path),
+            **json.loads(config),
+        )
+        recorder.record(result)
+        log_result(json.loads(tracking)["uri"], tracking_run, "fine_tune", result)
+    Outputs = NamedTuple("Outputs", [("strategy", str)])
+    return Outputs(strategy=result.strategy)

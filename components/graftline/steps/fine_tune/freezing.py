@@ -1,0 +1,131 @@
+"""Which blocks stay as they are, proof that they did, and how fast the others learn."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from graftline.classifier.bundle import Classifier
+from graftline.errors import FrozenWeightsMoved
+from graftline.models.backbone import Backbone
+
+
+@dataclass(frozen=True)
+class Division:
+    """The blocks of a network, from input to output.
+
+    Attributes:
+        frozen: Names of the blocks that stay.
+        trained: Names of the blocks that are trained.
+    """
+
+    frozen: tuple[str, ...]
+    trained: tuple[str, ...]
+
+
+def divide(backbone: Backbone, frozen_fraction: float) -> Division:
+    """Freeze the lower share of the blocks, rounded down; at 1 the whole backbone."""
+    names = [name for name, _ in backbone.blocks()]
+    count = min(len(names), math.floor(frozen_fraction * len(names) + 1e-9))
+    return Division(tuple(names[:count]), tuple(names[count:]))
+
+
+def freeze(backbone: Backbone, division: Division) -> None:
+    """Take the frozen blocks out of the gradient; the others into it."""
+    for name, block in backbone.blocks():
+        block.requires_grad_(name not in division.frozen)
+
+
+def training_mode(classifier: Classifier, division: Division, *, adapt_batch_norm: bool) -> None:
+    """Training mode above the frozen blocks.
+
+    Frozen blocks stay in eval mode: BatchNorm in training mode would change its statistics even
+    without a gradient. ``adapt_batch_norm`` False keeps the statistics of the trained blocks too.
+    """
+    classifier.train()
+    for name, block in classifier.backbone.blocks():
+        if name in division.frozen:
+            block.eval()
+        elif not adapt_batch_norm:
+            for module in block.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+
+
+def frozen_digests(backbone: Backbone, division: Division) -> dict[str, str]:
+    """Sha256 of every frozen parameter and buffer, by name."""
+    trained = {id(tensor) for tensor in trained_tensors(backbone, division).values()}
+    return {
+        name: _digest(tensor) for name, tensor in _tensors(backbone) if id(tensor) not in trained
+    }
+
+
+def check_unmoved(backbone: Backbone, division: Division, before: dict[str, str]) -> None:
+    """Compare with the digests from before training.
+
+    Raises:
+        FrozenWeightsMoved: A frozen tensor changed; it is named.
+    """
+    after = frozen_digests(backbone, division)
+    moved = sorted(name for name in before if after.get(name) != before[name])
+    if moved:
+        shown = ", ".join(moved[:8]) + (f" and {len(moved) - 8} more" if moved[8:] else "")
+        raise FrozenWeightsMoved(
+            f"{len(moved)} frozen tensors changed during training: {shown}",
+            why="the architecture updates them by itself, outside of the optimiser",
+            fix="set fine_tune.frozen_fraction to 0 for this backbone, or choose another one, "
+            "and report it",
+        )
+
+
+def trained_tensors(backbone: Backbone, division: Division) -> dict[str, Tensor]:
+    """Parameters and buffers of the trained blocks, by their name in the backbone."""
+    inside = set()
+    for name, block in backbone.blocks():
+        if name in division.trained:
+            inside |= {id(tensor) for _, tensor in _tensors(block)}
+    return {name: tensor for name, tensor in _tensors(backbone) if id(tensor) in inside}
+
+
+def parameter_groups(
+    classifier: Classifier,
+    division: Division,
+    *,
+    learning_rate: float,
+    layer_decay: float,
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """Groups for AdamW: the head learns fastest, each block below it slower by a factor.
+
+    Biases and normalisation (one-dimensional parameters) are not decayed.
+    """
+    blocks = dict(classifier.backbone.blocks())
+    places: list[tuple[nn.Module, float]] = [(classifier.head, learning_rate)]
+    for depth, name in enumerate(reversed(division.trained), start=1):
+        places.append((blocks[name], learning_rate * layer_decay**depth))
+    groups: list[dict[str, Any]] = []
+    for module, rate in places:
+        own = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        for parameters, decay in (
+            ([p for p in own if p.ndim > 1], weight_decay),
+            ([p for p in own if p.ndim <= 1], 0.0),
+        ):
+            if parameters:
+                group = {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
+                groups.append(group)
+    return groups
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _digest(tensor: Tensor) -> str:
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    return hashlib.sha256(raw.numpy().tobytes()).hexdigest()

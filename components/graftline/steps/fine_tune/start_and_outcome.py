@@ -1,0 +1,120 @@
+"""Where training starts from, and what its result is compared with."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from torch import nn
+
+from graftline.classifier.bundle import Classifier, HeldOut
+from graftline.models.backbone import build
+from graftline.records.decision import Outcome
+
+Logits = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+def from_probe(probe: Classifier, held_out: HeldOut, truth: Labels) -> Classifier:
+    """The probe with the head that was fitted on train alone: linear probing, then fine-tuning.
+
+    A random head would send large, useless gradients into the pretrained blocks (Kumar et al.
+    2022, "Fine-Tuning can Distort Pretrained Features"). For the same reason the head is scaled
+    to be as sure as it is right: an SVM's margins are not log-odds.
+
+    Args:
+        probe: As fit_head wrote it; refitted on train and val, so its own head knows val.
+        held_out: The train-only head and its val logits.
+        truth: Labels of the held-out rows.
+    """
+    head = nn.Linear(probe.backbone.spec.feature_dim, len(probe.classes))
+    head.load_state_dict(dict(held_out.head or probe.head.state_dict()))
+    scale = sharpness(held_out.logits, truth)
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
+    return Classifier(
+        probe.backbone,
+        head,
+        probe.classes,
+        preprocessing=probe.preprocessing,
+        strategy="fine_tune",
+        snapshot_id=probe.snapshot_id,
+        backbone_fingerprint=probe.backbone_fingerprint,
+    )
+
+
+def from_scratch(probe: Classifier, seed: int) -> Classifier:
+    """The same architecture as it is before any training, and a random head."""
+    size = probe.preprocessing.input_size
+    backbone = build(probe.backbone.spec.name, weights="random", image_size=size, pretrained=False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = nn.Linear(backbone.spec.feature_dim, len(probe.classes))
+        nn.init.normal_(head.weight, std=0.01)
+        nn.init.zeros_(head.bias)
+    return Classifier(
+        backbone,
+        head,
+        probe.classes,
+        preprocessing=probe.preprocessing,
+        strategy="scratch",
+        snapshot_id=probe.snapshot_id,
+    )
+
+
+def sharpness(logits: Logits, truth: Labels) -> float:
+    """The factor on the logits that makes their log-loss least; the inverse of a temperature."""
+    wide = logits.astype(np.float64)
+
+    def loss(log_scale: float) -> float:
+        logs = log_softmax(wide * np.exp(log_scale), axis=1)
+        return float(-logs[np.arange(len(truth)), truth].mean())
+
+    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(found.x))
+
+
+def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Outcome:
+    """The trained model against the train-only probe on the same validation images.
+
+    The interval is that of a paired difference of two proportions (Wald's, from the images that
+    only one of the two labels rightly).
+
+    Args:
+        strategy: ``fine_tune`` or ``scratch``.
+        trained: Logits of the trained model, shape (N, classes).
+        probe: Logits of the probe, shape (N, classes).
+        truth: Class indices, shape (N,).
+    """
+    right, probe_right = trained.argmax(axis=1) == truth, probe.argmax(axis=1) == truth
+    count = len(truth)
+    won, lost = int((right & ~probe_right).sum()), int((probe_right & ~right).sum())
+    gain = (won - lost) / count
+    error = np.sqrt(max(won + lost - (won - lost) ** 2 / count, 0.0)) / count
+    low, high = max(-1.0, gain - 1.959964 * error), min(1.0, gain + 1.959964 * error)
+    better = won > lost
+    used = strategy if strategy == "scratch" or better else "probe"
+    verb = "beat" if better else "did not beat"
+    measured = (
+        f"on {count:,} validation images: {right.mean():.1%} against {probe_right.mean():.1%} "
+        f"(difference {gain:+.1%}, 95% interval {low:+.1%} to {high:+.1%})"
+    )
+    if strategy == "scratch":
+        sentence = f"Training from random weights {verb} the probe on frozen features {measured}."
+    elif better:
+        sentence = f"Fine-tuning beat the probe {measured}; the fine-tuned model is used."
+        if low <= 0:
+            sentence += " The interval includes no gain at all: the difference may be chance."
+    else:
+        sentence = f"Fine-tuning did not beat the probe {measured}; the probe is used."
+    return Outcome(
+        fine_tuned_accuracy=float(right.mean()),
+        probe_accuracy=float(probe_right.mean()),
+        gain=float(gain),
+        gain_interval=(float(low), float(high)),
+        validation_images=count,
+        used=used,
+        agreed=better,
+        sentence=sentence,
+    )

@@ -1,0 +1,53 @@
+"""The KFP interface of fit_head."""
+
+from typing import NamedTuple
+
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+
+def fit_head(
+    store: str,
+    config: str,
+    tracking: str,
+    tracking_run: str,
+    snapshot: Input[Dataset],
+    features: Input[Dataset],
+    classifier: Output[Model],
+    decision: Output[Artifact],
+) -> NamedTuple("Outputs", [("fine_tune", bool), ("strategy", str)]):  # type: ignore[valid-type]
+    """Fit classifiers on frozen features and decide whether fine-tuning is worth a GPU.
+
+    Args:
+        store: URI of the store.
+        config: Keyword arguments of the step, as JSON.
+        tracking: Where MLflow is, as JSON.
+        tracking_run: The MLflow run that all steps join.
+        snapshot: The dataset snapshot.
+        features: Features in manifest order.
+        classifier: The fitted probe or head.
+        decision: The decision record.
+
+    Returns:
+        Whether to fine-tune, and the strategy chosen.
+    """
+    import json
+    from pathlib import Path
+    from typing import NamedTuple
+
+    from graftline.steps.fit_head.step import run
+    from graftline.steps.runtime import step
+    from graftline.tracking.mlflow_run import log_result
+
+    with step("fit_head") as recorder:
+        result = run(
+            snapshot_folder=Path(snapshot.path),
+            features_folder=Path(features.path),
+            store=store,
+            classifier_folder=Path(classifier.path),
+            decision_file=Path(decision.path),
+            **json.loads(config),
+        )
+        recorder.record(result)
+        log_result(json.loads(tracking)["uri"], tracking_run, "fit_head", result)
+    Outputs = NamedTuple("Outputs", [("fine_tune", bool), ("strategy", str)])
+    return Outputs(fine_tune=result.fine_tune, strategy=result.strategy)

@@ -1,0 +1,147 @@
+"""Whether a selection can be learned from, said with names and numbers before any training."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from graftline.data.snapshot import MANIFEST, SPLITS
+from graftline.data.sources.base import Entry, Source
+from graftline.errors import ConfigurationError, DataError
+from graftline.steps.ingest.selection import Selection
+
+SHOWN = 5
+MIN_IMAGES_PER_CLASS = 3
+TOLERANCE = 1e-6
+
+
+def check_arguments(split: Mapping[str, float], attributes: Sequence[str], minimum: int) -> None:
+    """Refuse fractions that are none, and attribute columns that the manifest has already."""
+    problems = [
+        f"{name!r} is not one of {', '.join(SPLITS)}" for name in split if name not in SPLITS
+    ]
+    problems += [f"{name} is {value}" for name, value in split.items() if not 0 <= value <= 1]
+    if abs(sum(split.values()) - 1) > TOLERANCE:
+        problems.append(f"the fractions add up to {sum(split.values()):g}")
+    if split.get("train", 0) <= 0:
+        problems.append("nothing is left for train")
+    if problems:
+        raise ConfigurationError(
+            f"data.split cannot be used: {'; '.join(problems)}",
+            fix="For instance data.split: {train: 0.7, val: 0.15, test: 0.15}.",
+        )
+    taken = sorted(set(attributes) & set(MANIFEST.names))
+    if taken:
+        raise ConfigurationError(
+            f"data.attributes names {', '.join(taken)}, which the manifest uses itself",
+            fix="Rename the column in the table.",
+        )
+    if minimum < 1:
+        raise ConfigurationError(f"min_images_per_class is {minimum}", fix="Use 1 or more.")
+
+
+def check_listing(source: Source, entries: Sequence[Entry], minimum: int) -> str:
+    """What a listing tells before any image is read, in a sentence.
+
+    Raises:
+        DataError: It tells already that nothing can be learned from this source.
+    """
+    aside = Counter(str(entry.problem) for entry in entries if entry.problem is not None)
+    left = f"; set aside: {_listed(aside)}" if aside else ""
+    usable = [entry for entry in entries if entry.problem is None]
+    if any(entry.archive for entry in usable):
+        size = sum(entry.size for entry in usable) / 2**20
+        return f"{len(usable):,} tar shards, {size:,.0f} MiB{left}"
+    counts = Counter(str(entry.label) for entry in usable)
+    examples = [entry.path for entry in entries if entry.problem is not None]
+    given = bool(usable) and all(entry.split for entry in usable)
+    _check_counts(source, counts, aside, examples, 1 if given else minimum)
+    return f"{len(usable):,} files listed in {len(counts)} classes ({_listed(counts)}){left}"
+
+
+def check_selection(selection: Selection, source: Source, minimum: int) -> list[str]:
+    """Refuse what cannot be learned from; what is merely poor comes back as warnings.
+
+    Raises:
+        DataError: No image, one class, classes with too few images or none to train on.
+    """
+    aside = Counter(one.reason for one in selection.aside)
+    counts = Counter(str(one.label) for one in selection.chosen.values())
+    given = all(one.split for one in selection.chosen.values())
+    examples = [one.path for one in selection.aside]
+    _check_counts(source, counts, aside, examples, 1 if given else minimum)
+    return _check_splits(selection, sorted(counts))
+
+
+def _check_counts(
+    source: Source,
+    counts: Mapping[str, int],
+    aside: Mapping[str, int],
+    examples: Sequence[str],
+    minimum: int,
+) -> None:
+    """Refuse no image, one class, and classes with fewer images than the minimum."""
+    understood = "".join(f". {note.rstrip('.')}" for note in source.notes)
+    also = (f"; set aside were {_listed(aside)}" if aside else "") + understood
+    few = {label: count for label, count in counts.items() if count < minimum}
+    if not counts:
+        raise DataError(
+            f"No usable image in {source.uri}",
+            why=f"all {sum(aside.values()):,} files were set aside: {_listed(aside)}"
+            + (f"; for instance {examples[0]}" if examples else "")
+            + understood,
+            fix="Correct `data.source` and `data.format`: class folders of images, a CSV table or "
+            "tar shards.",
+        )
+    if len(counts) == 1:
+        raise DataError(
+            f"All {sum(counts.values()):,} images in {source.uri} have the one label "
+            f"{next(iter(counts))!r}",
+            why="a classifier needs at least two classes" + also,
+            fix="Put each class in a folder of its own, or correct `data.label_column`.",
+        )
+    if few:
+        raise DataError(
+            f"Too few images in {_listed(few)}",
+            why=f"a class needs {minimum}: one each to train on, to calibrate on and to test on"
+            + also,
+            fix="Add images to these classes, merge them with others, or remove them.",
+        )
+
+
+def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
+    splits = selection.assignment.splits
+    have = Counter((str(one.label), splits[i]) for i, one in selection.chosen.items())
+    without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
+    if without["train"]:
+        raise DataError(
+            f"No image to train on in {_names(without['train'])}",
+            why="the table's split column, or groups that must stay together, put all of them "
+            "into val or test",
+            fix="Add images of other groups, or put some into train in the table.",
+        )
+    warnings = [
+        f"No {split} image in {_names(without[split])}: too few images or groups"
+        for split in ("val", "test")
+        if without[split]
+    ]
+    if selection.across:
+        warnings.append(
+            f"{selection.across:,} images look like one in another split, since the table, the "
+            "groups or earlier runs put them there: the test may flatter the model"
+        )
+    if selection.moved:
+        warnings.append(
+            f"{selection.moved:,} images are in another split than before, since the table says "
+            "so: earlier models may have been trained on what is now test"
+        )
+    return warnings
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    top = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    text = ", ".join(f"{name} ({count:,})" for name, count in top[:SHOWN])
+    return text + (f" and {len(top) - SHOWN} more" if len(top) > SHOWN else "")
+
+
+def _names(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
+    return ", ".join(repr(label) for label in labels[:SHOWN]) + more

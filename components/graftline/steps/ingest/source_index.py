@@ -1,0 +1,260 @@
+"""What the store remembers of a source: what was looked at, what came of it, and every split.
+
+Under ``sources/<digest of the source's URI>``: a pointer ``.json``, changed by compare-and-swap,
+that names two Parquet tables by their content; and ``/partial/``, where a run leaves what it has
+fetched so far, one file a shard, so that an interrupted run goes on where it stopped.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from graftline.data.shards import Place
+from graftline.data.snapshot import check_schema_version, parquet_bytes, read_parquet
+from graftline.errors import DataError, StoreNotFound
+from graftline.steps.ingest.duplicates import Looks
+from graftline.steps.runtime import message
+from graftline.storage.base import Store
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """One name in the source, as it was looked at.
+
+    Attributes:
+        path: The entry's path.
+        version: The entry's version at that time.
+        image_id: What it held, None where it could not be used.
+        reason: Why it could not be used.
+        detail: More on that.
+        label: Told by an archive's member (a listing tells the others'); so are the next three.
+        split: See above.
+        group: See above.
+        attributes: See above.
+    """
+
+    path: str
+    version: str
+    image_id: str | None
+    reason: str | None = None
+    detail: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    attributes: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Known:
+    """One image in the store."""
+
+    image_id: str
+    width: int
+    height: int
+    format: str
+    bytes: int
+    looks: Looks
+    place: Place
+
+
+@dataclasses.dataclass
+class Memory:
+    """Everything remembered of one source.
+
+    Attributes:
+        seen: By path.
+        images: By image id: those whose bytes are in the store.
+        splits: By image id, for ever, of images that are no longer in the source too.
+        version: Of the pointer, for the compare-and-swap.
+        partial: Keys of what interrupted runs and this one left.
+        repacked: Whether images were fetched again since their shard was gone.
+    """
+
+    seen: dict[str, Seen] = dataclasses.field(default_factory=dict)
+    images: dict[str, Known] = dataclasses.field(default_factory=dict)
+    splits: dict[str, str] = dataclasses.field(default_factory=dict)
+    version: str | None = None
+    partial: set[str] = dataclasses.field(default_factory=set)
+    repacked: bool = False
+
+
+def memory_key(source_uri: str, name: str = ".json") -> str:
+    """The store's key for a part of a source's memory."""
+    digest = hashlib.sha256(source_uri.encode()).hexdigest()[:32]
+    return f"sources/{digest}{name}"
+
+
+def load_memory(store: Store, source_uri: str) -> Memory:
+    """Read what is remembered; what stands in a shard that is gone is forgotten."""
+    memory = Memory()
+    try:
+        text, memory.version = store.read_versioned(memory_key(source_uri))
+    except StoreNotFound:
+        pass
+    else:
+        _add_tables(memory, store, source_uri, text)
+    _add_partial(memory, store, source_uri)
+    shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
+    lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
+    if lost:
+        message("%d images stood in shards that are gone; they are fetched again", len(lost))
+        memory.seen = {p: s for p, s in memory.seen.items() if s.image_id not in lost}
+        memory.images = {i: k for i, k in memory.images.items() if i not in lost}
+        memory.repacked = True
+    return memory
+
+
+def last_snapshot_id(store: Store, source_uri: str) -> str | None:
+    """The snapshot that the last ingest of a source ended with, None before the first."""
+    try:
+        head = json.loads(store.read(memory_key(source_uri)))
+    except StoreNotFound:
+        return None
+    check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+    return str(head["snapshot"])
+
+
+def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -> None:
+    what = f"{store.uri}/{memory_key(source_uri)}"
+    try:
+        head = json.loads(pointer)
+        check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for name in ("seen", "images", "splits"):
+            what = f"{store.uri}/{head[name]}"
+            rows[name] = read_parquet(store.read(head[name])).to_pylist()
+    except (ValueError, KeyError, TypeError, StoreNotFound) as error:
+        raise DataError(
+            f"{what} is damaged or gone",
+            why=str(error),
+            fix="Restore it from a backup: it holds the splits that earlier models were tested "
+            f"on. To begin anew without them, remove {store.uri}/{memory_key(source_uri)}.",
+        ) from error
+    _add(memory, rows["seen"], rows["images"])
+    memory.splits = {row["image_id"]: row["split"] for row in rows["splits"]}
+
+
+def _add_partial(memory: Memory, store: Store, source_uri: str) -> None:
+    """Add what interrupted runs left; what cannot be read is only fetched once more."""
+    for info in list(store.list(memory_key(source_uri, "/partial/"))):
+        memory.partial.add(info.key)
+        try:
+            table = read_parquet(store.read(info.key))
+            _add(memory, table.column("seen")[0].as_py(), table.column("images")[0].as_py())
+        except StoreNotFound:
+            continue  # another run is done with it, and moved the pointer
+        except (ValueError, KeyError, TypeError):
+            message("%s is damaged and is left out; its images are fetched again", info.key)
+
+
+def _add(
+    memory: Memory, seen: Iterable[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
+) -> None:
+    for row in seen:
+        attributes = json.loads(row["attributes"]) if row["attributes"] else {}
+        memory.seen[row["path"]] = Seen(**{**row, "attributes": attributes})
+    for row in images:
+        memory.images[row["image_id"]] = Known(
+            row["image_id"],
+            row["width"],
+            row["height"],
+            row["format"],
+            row["bytes"],
+            Looks(row["dhash"], row["thumbnail"]),
+            Place(row["shard"], row["offset"], row["length"]),
+        )
+
+
+SEEN = pa.struct([(f.name, pa.string()) for f in dataclasses.fields(Seen)])
+IMAGES = pa.struct(
+    [
+        ("image_id", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("bytes", pa.int64()),
+        ("dhash", pa.uint64()),
+        ("thumbnail", pa.binary()),
+        ("shard", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+    ]
+)
+SPLIT = pa.struct([("image_id", pa.string()), ("split", pa.string())])
+
+
+def _seen_rows(seen: Iterable[Seen]) -> list[dict[str, Any]]:
+    names = [f.name for f in dataclasses.fields(Seen)]
+    rows = [{name: getattr(one, name) for name in names} for one in seen]
+    for row in rows:
+        row["attributes"] = json.dumps(row["attributes"]) if row["attributes"] else None
+    return rows
+
+
+def _image_rows(images: Iterable[Known]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": one.image_id,
+            "width": one.width,
+            "height": one.height,
+            "format": one.format,
+            "bytes": one.bytes,
+            "dhash": one.looks.dhash,
+            "thumbnail": one.looks.thumbnail,
+            "shard": one.place.shard,
+            "offset": one.place.offset,
+            "length": one.place.length,
+        }
+        for one in images
+    ]
+
+
+def save_partial(
+    store: Store, source_uri: str, shard: str, seen: Iterable[Seen], images: Iterable[Known]
+) -> str:
+    """Leave what was fetched so far where the next run finds it; the key comes back."""
+    table = pa.table(
+        {
+            "seen": pa.array([_seen_rows(seen)], type=pa.list_(SEEN)),
+            "images": pa.array([_image_rows(images)], type=pa.list_(IMAGES)),
+        }
+    )
+    key = memory_key(source_uri, f"/partial/{shard}.parquet")
+    store.write(key, parquet_bytes(table))
+    return key
+
+
+def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str) -> None:
+    """Write the tables, then move the pointer to them.
+
+    Raises:
+        PreconditionFailed: Another run has moved it meanwhile: load and decide again.
+    """
+    head: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "source": source_uri,
+        "snapshot": snapshot_id,
+    }
+    tables = {
+        "seen": (_seen_rows(memory.seen[path] for path in sorted(memory.seen)), SEEN),
+        "images": (_image_rows(memory.images[i] for i in sorted(memory.images)), IMAGES),
+        "splits": (
+            [{"image_id": i, "split": memory.splits[i]} for i in sorted(memory.splits)],
+            SPLIT,
+        ),
+    }
+    for name, (rows, kind) in tables.items():
+        data = parquet_bytes(pa.Table.from_pylist(rows, schema=pa.schema(list(kind))))
+        digest = hashlib.sha256(data).hexdigest()
+        head[name] = memory_key(source_uri, f"/{name}-{digest[:32]}.parquet")
+        store.write_if_absent(head[name], data)
+    pointer = json.dumps(head, sort_keys=True).encode()
+    store.write_if_match(memory_key(source_uri), pointer, memory.version)
+    for key in memory.partial:
+        store.delete(key)

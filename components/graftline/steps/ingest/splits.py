@@ -1,0 +1,196 @@
+"""Groups and splits. Whatever is in a split stays there for ever; nothing ever moves.
+
+What belongs together (the user's group, else near-duplicates) stays on one side:
+
+1. A split that the user's table gives is obeyed.
+2. An image that had a split keeps it.
+3. A newcomer joins the split of its group. One that would tie two splits together is set aside.
+4. Where a group is all new, a hash of seed and group id decides, which needs no knowledge of
+   what else came at the same time: equal data has equal splits whatever its history. Only where
+   that leaves a split of a new class empty, the smallest group to spare moves there, so that a
+   class of three images has one in each split.
+"""
+
+import dataclasses
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from graftline.data.snapshot import SPLITS
+
+HELD_OUT_FIRST = ("test", "val", "train")
+SPLITS_HELD_OUT = HELD_OUT_FIRST[:2]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image that wants a place.
+
+    Attributes:
+        image_id: Its id.
+        label: Its class.
+        given: The split that the user's table states.
+        earlier: The split it has had.
+        group: The user's group.
+    """
+
+    image_id: str
+    label: str
+    given: str | None = None
+    earlier: str | None = None
+    group: str | None = None
+
+    @property
+    def fixed(self) -> str | None:
+        """The split that is not ours to choose."""
+        return self.given or self.earlier
+
+
+@dataclasses.dataclass
+class Assignment:
+    """Groups and splits by image id, and what cannot have one.
+
+    Attributes:
+        groups: The user's, else the smallest image id among the near-duplicates.
+        splits: One of :data:`graftline.data.snapshot.SPLITS`.
+        ties: Set aside, with the splits they would tie together.
+    """
+
+    groups: dict[str, str]
+    splits: dict[str, str]
+    ties: dict[str, str]
+
+
+def assign(
+    candidates: Sequence[Candidate],
+    pairs: Iterable[tuple[int, int]],
+    fractions: Mapping[str, float],
+    seed: int,
+) -> Assignment:
+    """Give each image its group and its split.
+
+    Args:
+        candidates: Sorted by image id.
+        pairs: Positions of near-duplicates.
+        fractions: Of each split; their sum is 1.
+        seed: Of the hash.
+    """
+    neighbours: dict[int, list[int]] = defaultdict(list)
+    for first, second in pairs:
+        if candidates[first].group is None and candidates[second].group is None:
+            neighbours[first].append(second)
+            neighbours[second].append(first)
+    forest = _Forest([one.fixed for one in candidates])
+    tied = _join(candidates, neighbours, forest)
+    members: dict[int, list[int]] = defaultdict(list)
+    for index in range(len(candidates)):
+        if index not in tied:
+            members[forest.root(index)].append(index)
+    result = Assignment({}, {}, {candidates[i].image_id: why for i, why in tied.items()})
+    open_groups: dict[str, list[list[int]]] = defaultdict(list)
+    for root, indices in members.items():
+        for index in indices:
+            one = candidates[index]
+            result.groups[one.image_id] = one.group or candidates[min(indices)].image_id
+            if forest.split[root] is not None:
+                result.splits[one.image_id] = str(forest.split[root])
+        if forest.split[root] is None:
+            labels = Counter(candidates[index].label for index in indices)
+            most = max(labels.values())
+            open_groups[min(c for c, n in labels.items() if n == most)].append(indices)
+    settled = {one.label for one in candidates if one.fixed is not None}
+    for label, groups in open_groups.items():
+        named = [(result.groups[candidates[g[0]].image_id], g) for g in groups]
+        named.sort(key=lambda pair: (_fraction(seed, pair[0]), pair[0]))
+        chosen = [_by_hash(_fraction(seed, name), fractions) for name, _ in named]
+        if label not in settled:
+            _fill(chosen, [len(group) for _, group in named], fractions)
+        for (_, group), split in zip(named, chosen, strict=True):
+            result.splits.update((candidates[index].image_id, split) for index in group)
+    return result
+
+
+class _Forest:
+    """Disjoint sets of images, each with the split that one of its members has."""
+
+    def __init__(self, splits: list[str | None]) -> None:
+        self.parent = list(range(len(splits)))
+        self.split = list(splits)
+
+    def root(self, index: int) -> int:
+        while self.parent[index] != index:
+            self.parent[index] = self.parent[self.parent[index]]
+            index = self.parent[index]
+        return index
+
+    def join(self, first: int, second: int) -> None:
+        first, second = sorted((self.root(first), self.root(second)))
+        if first != second:
+            self.parent[second] = first
+            self.split[first] = self.split[first] or self.split[second]
+
+
+def _join(
+    candidates: Sequence[Candidate], neighbours: Mapping[int, Sequence[int]], forest: _Forest
+) -> dict[int, str]:
+    """Put together what belongs together: the settled first, then newcomers by their id."""
+    tied: dict[int, str] = {}
+    joined: set[int] = set()
+    by_group: dict[str, dict[int, None]] = defaultdict(dict)
+    order = sorted(range(len(candidates)), key=lambda i: (candidates[i].fixed is None, i))
+    for index in order:
+        one = candidates[index]
+        related = [other for other in neighbours.get(index, ()) if other in joined]
+        if one.group is not None:
+            related = list(by_group[one.group])
+        if one.fixed is not None:  # stays where it is, whatever else looks like it
+            related = [other for other in related if forest.split[forest.root(other)] == one.fixed]
+        sides = {forest.split[forest.root(other)] for other in related} - {None}
+        if len(sides) > 1:
+            names = " and ".join(split for split in SPLITS if split in sides)
+            what = "its group has images" if one.group is not None else "it has near-duplicates"
+            tied[index] = f"{what} in {names}"
+            continue
+        for other in related:
+            forest.join(index, other)
+        joined.add(index)
+        if one.group is not None:
+            by_group[one.group] = dict.fromkeys(
+                forest.root(other) for other in [*by_group[one.group], index]
+            )
+    return tied
+
+
+def _fraction(seed: int, name: str) -> float:
+    """A number in [0, 1) that the seed and the name decide."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _by_hash(fraction: float, fractions: Mapping[str, float]) -> str:
+    bound = 0.0
+    for split in ("test", "val"):
+        bound += fractions.get(split, 0.0)
+        if fraction < bound:
+            return split
+    return "train"
+
+
+def _fill(chosen: list[str], sizes: Sequence[int], fractions: Mapping[str, float]) -> None:
+    """Put a group into each split of a class that the hash left empty, if there are enough.
+
+    One group is for training; of two, the other is held out.
+
+    Args:
+        chosen: A split for each group, in the order of their hashes; is changed.
+        sizes: Images in each group.
+        fractions: Of each split.
+    """
+    wanted = ["train", *(s for s in SPLITS_HELD_OUT if fractions.get(s, 0) > 0)][: len(chosen)]
+    for split in wanted:
+        have = Counter(chosen)
+        if not have[split]:
+            # The smallest of those that can be spared; the largest to train on.
+            spare = [i for i, s in enumerate(chosen) if have[s] > 1 or s not in wanted]
+            sign = -1 if split == "train" else 1
+            chosen[min(spare, key=lambda i: (sign * sizes[i], i))] = split

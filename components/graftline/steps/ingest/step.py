@@ -1,0 +1,178 @@
+"""The step `ingest`: list, fetch only what is new, check, find duplicates, split, pack."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from typing_extensions import override
+
+from graftline.data.snapshot import SPLITS, Snapshot, keep_snapshot, write_snapshot
+from graftline.data.sources.base import Columns, Entry, open_source
+from graftline.errors import PreconditionFailed
+from graftline.images.decode import MAX_PIXELS
+from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_arguments, check_selection
+from graftline.steps.ingest.duplicates import DISTANCE
+from graftline.steps.ingest.fetch import GONE, fetch
+from graftline.steps.ingest.selection import Selection, current, select, tables
+from graftline.steps.ingest.source_index import Memory, Seen, load_memory, save_memory
+from graftline.steps.runtime import StepResult, message
+from graftline.storage.base import open_store
+
+DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+TURNS = 5  # of giving way to another run on the same source
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IngestResult(StepResult):
+    """What came in.
+
+    Attributes:
+        snapshot_id: Of the snapshot.
+        images: Images by split.
+        classes: The labels, sorted.
+        per_class: Images by class.
+        set_aside: Files that were not taken, by reason.
+        fetched: Files read now.
+        reused: Images whose bytes were in the store already.
+        near_duplicates: Images that look like another one.
+        groups: How many groups there are.
+        warnings: What is poor but possible.
+    """
+
+    snapshot_id: str
+    images: dict[str, int]
+    classes: list[str]
+    per_class: dict[str, int]
+    set_aside: dict[str, int]
+    fetched: int
+    reused: int
+    near_duplicates: int
+    groups: int
+    warnings: list[str]
+
+    @override
+    def metrics(self) -> dict[str, float]:
+        return {
+            **{f"images_{split}": float(count) for split, count in self.images.items()},
+            "set_aside": float(sum(self.set_aside.values())),
+            "fetched": float(self.fetched),
+            "near_duplicates": float(self.near_duplicates),
+        }
+
+    @override
+    def params(self) -> dict[str, str]:
+        return {"snapshot_id": self.snapshot_id, "classes": str(len(self.classes))}
+
+
+def run(
+    *,
+    source: str,
+    store: str,
+    snapshot_folder: Path,
+    format: str = "auto",  # noqa: A002 -- the run file's own word
+    split: Mapping[str, float] = DEFAULT_SPLIT,
+    seed: int = 0,
+    image_column: str = "image",
+    label_column: str = "label",
+    split_column: str = "split",
+    group_column: str | None = None,
+    attributes: Sequence[str] = (),
+    near_duplicates: int | None = DISTANCE,
+    min_images_per_class: int = MIN_IMAGES_PER_CLASS,
+    max_pixels: int = MAX_PIXELS,
+) -> IngestResult:
+    """Take a snapshot of a source of labelled images.
+
+    Args:
+        source: A folder, ``file://`` or ``s3://`` URI, or a CSV table.
+        store: Where the images are kept.
+        snapshot_folder: Is written.
+        format: ``auto``, ``folders``, ``table`` or ``shards``.
+        split: Fractions of train, val and test for what is new.
+        seed: Of the hash that splits.
+        image_column: Of a table.
+        label_column: Of a table, or a key of a shard's JSON notes; so are the next three.
+        split_column: A stated split is obeyed.
+        group_column: Images of one group stay in one split.
+        attributes: Further columns to keep.
+        near_duplicates: Bits of the 64-bit difference hash that may differ; None looks for none.
+        min_images_per_class: A class with fewer is an error.
+        max_pixels: Larger images are set aside unread.
+
+    Raises:
+        DataError: Nothing that can be learned from; the message says what to do.
+        StoreError: The source or the store cannot be read or written.
+    """
+    split = {name: float(value) for name, value in split.items()}
+    check_arguments(split, attributes, min_images_per_class)
+    columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
+    origin = open_source(source, format, columns)
+    place = open_store(store)
+    place.check_writable()
+    entries = origin.entries()
+    message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
+    for note in origin.notes:
+        message(note)
+    fetched: set[str] = set()
+    for turn in range(TURNS):
+        memory = load_memory(place, origin.uri)
+        new = [entry for entry in entries if _is_new(entry, memory, repr(columns))]
+        fetched |= fetch(origin, new, place, memory, columns=repr(columns), max_pixels=max_pixels)
+        found = list(current(entries, memory))
+        selection = select(found, memory, fractions=split, seed=seed, distance=near_duplicates)
+        warnings = check_selection(selection, origin, min_images_per_class)
+        manifest, set_aside = tables(selection, memory, list(attributes))
+        snapshot = write_snapshot(
+            snapshot_folder, manifest, set_aside, store=place.uri, source=origin.uri
+        )
+        # What another run kept meanwhile may name places of the images that are not ours.
+        keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
+        memory.splits.update(selection.assignment.splits)
+        _forget_absent(memory, entries, found)
+        try:
+            save_memory(place, origin.uri, memory, snapshot.id)
+            break
+        except PreconditionFailed:
+            if turn == TURNS - 1:
+                raise
+            message("Another run on this source was faster; deciding again with what it did")
+    return _result(snapshot, selection, fetched, warnings)
+
+
+def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
+    if entry.problem is not None:
+        return False
+    seen = memory.seen.get(entry.path)
+    if seen is None or seen.version != entry.version or seen.reason == GONE:
+        return True
+    return entry.archive and seen.detail != columns
+
+
+def _forget_absent(memory: Memory, entries: list[Entry], found: list[Seen]) -> None:
+    """Drop the names that the source no longer has; splits are kept for ever."""
+    names = {entry.path for entry in entries} | {one.path for one in found}
+    memory.seen = {path: one for path, one in memory.seen.items() if path in names}
+
+
+def _result(
+    snapshot: Snapshot, selection: Selection, fetched: set[str], warnings: list[str]
+) -> IngestResult:
+    for warning in warnings:
+        message("Warning: %s", warning)
+    splits = Counter(selection.assignment.splits[i] for i in selection.chosen)
+    aside = Counter(one.reason for one in selection.aside)
+    for reason, count in sorted(aside.items()):
+        message("Set aside, %s: %d", reason, count)
+    return IngestResult(
+        snapshot_id=snapshot.id,
+        images={split: splits[split] for split in SPLITS},
+        classes=list(snapshot.classes),
+        per_class=dict(sorted(Counter(str(s.label) for s in selection.chosen.values()).items())),
+        set_aside=dict(sorted(aside.items())),
+        fetched=len(fetched),
+        reused=sum(one.path not in fetched for one in selection.chosen.values()),
+        near_duplicates=selection.near,
+        groups=len(set(selection.assignment.groups.values())),
+        warnings=warnings,
+    )

@@ -1,0 +1,134 @@
+"""The folder that is registered: the model in MLflow's form, its evidence, and a manifest."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
+from graftline.onnx_model.predict import DISTANCE, EMBEDDING, INPUT, PROBABILITIES, OnnxClassifier
+
+MODEL_FILE = "model.onnx"
+EXPORT_FILE = "export.json"
+MANIFEST_FILE = "manifest.json"
+CARD_FILE = "MODEL_CARD.md"
+EXPORT_SCHEMA_VERSION = 1
+MANIFEST_SCHEMA_VERSION = 1
+REQUIREMENTS = ("numpy", "onnxruntime")
+EXAMPLE_SIDE = 32  # pixels of the input example; any size is right
+
+
+def read_export(folder: Path) -> dict[str, Any]:
+    """The record of the export, once the file beside it has the digest that it states.
+
+    Raises:
+        StoreNotFound: There is no export in the folder.
+        SchemaVersionError: It was written under another schema version.
+        IntegrityError: ``model.onnx`` is not the file that was compared with PyTorch.
+    """
+    path = folder / EXPORT_FILE
+    if not path.is_file() or not (folder / MODEL_FILE).is_file():
+        raise StoreNotFound(
+            f"{folder} holds no exported model.",
+            why=f"It must hold {MODEL_FILE} and {EXPORT_FILE}.",
+            fix="Give the folder that the step export_onnx wrote.",
+        )
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if record.get("schema_version") != EXPORT_SCHEMA_VERSION:
+        raise SchemaVersionError(
+            f"{path} was written under schema version {record.get('schema_version')}.",
+            why=f"This version of Graftline reads schema version {EXPORT_SCHEMA_VERSION}.",
+            fix="Export the model again.",
+        )
+    if file_digest(folder / MODEL_FILE) != record["sha256"]:
+        raise IntegrityError(
+            f"{folder / MODEL_FILE} is not the file that was compared with PyTorch.",
+            why="Its sha256 is not the one in export.json.",
+            fix="Run the step export_onnx again.",
+        )
+    return record
+
+
+def pack(folder: Path, onnx_folder: Path, evidence: Mapping[str, Path], card: str) -> Path:
+    """Lay out what is registered.
+
+    Args:
+        folder: Where; made anew.
+        onnx_folder: As the step ``export_onnx`` wrote it.
+        evidence: Further files by name, such as the report.
+        card: The model card, Markdown.
+
+    Returns:
+        The folder, with ``MLmodel``, ``model.onnx`` (byte for byte the file that was proven) and
+        ``manifest.json`` over all files.
+    """
+    _save_mlflow(onnx_folder / MODEL_FILE, folder)
+    for source in sorted(onnx_folder.iterdir()):
+        if source.is_file():
+            shutil.copyfile(source, folder / source.name)  # over what MLflow wrote anew
+    for name, source in evidence.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, folder / name)
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
+    write_manifest(folder)
+    return folder
+
+
+def _save_mlflow(path: Path, folder: Path) -> None:
+    """MLflow's ONNX flavour, with signature and input example."""
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    model = OnnxClassifier(path)
+    example = np.full((1, EXAMPLE_SIDE, EXAMPLE_SIDE, 3), 128, np.uint8)
+    probabilities, embeddings = model.run(example)
+    inputs = [TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), INPUT)]
+    outputs = [
+        TensorSpec(np.dtype(np.float32), (-1, probabilities.shape[1]), PROBABILITIES),
+        TensorSpec(np.dtype(np.float32), (-1, embeddings.shape[1]), EMBEDDING),
+    ]
+    if model.has_distance:
+        outputs.append(TensorSpec(np.dtype(np.float32), (-1, 1), DISTANCE))
+    shutil.rmtree(folder, ignore_errors=True)
+    mlflow.onnx.save_model(
+        onnx.load(path),
+        str(folder),
+        signature=ModelSignature(Schema(inputs), Schema(outputs)),
+        input_example={INPUT: example},
+        pip_requirements=[*REQUIREMENTS],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )
+
+
+def write_manifest(folder: Path) -> Path:
+    """State the sha256 and size of every file; sign this one file and all are signed."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST_FILE
+    )
+    content = {
+        "schema_version": MANIFEST_SCHEMA_VERSION,
+        "files": [
+            {
+                "path": path.relative_to(folder).as_posix(),
+                "sha256": file_digest(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in files
+        ],
+    }
+    target = folder / MANIFEST_FILE
+    target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return target
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

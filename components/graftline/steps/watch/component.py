@@ -1,0 +1,38 @@
+"""KFP signature of the step ``watch``."""
+
+from kfp.dsl import HTML, Output
+
+
+def watch(source: str, store: str, config: str, tracking: str, page: Output[HTML]) -> bool:
+    """Compare the source with the champion's data; decide whether training starts.
+
+    It has one output parameter only: a condition on one of several, beside their task, is taken
+    for false by KFP's local runner.
+    """
+    import json
+    from pathlib import Path
+
+    from graftline.records.retrain_notice import write_news
+    from graftline.steps.runtime import step
+    from graftline.steps.watch.step import run
+    from graftline.tracking.mlflow_run import log_result, open_tracking, start_run
+
+    with step("watch") as recorder:
+        mlflow = json.loads(tracking)
+        result = run(
+            source=source,
+            store=store,
+            tracking_uri=mlflow["uri"],
+            registered_model=mlflow["registered_model"],
+            page_file=Path(page.path),
+            **json.loads(config),
+        )
+        recorder.record(result)
+        write_news(store, mlflow["registered_model"], result.start, result.reasons)
+        tags = {"graftline.kind": "watch", "graftline.start": str(result.start).lower()}
+        name = f"{mlflow['run_name']}-watch"
+        looked = start_run(mlflow["uri"], f"{mlflow['experiment']}-watch", name, tags)
+        log_result(mlflow["uri"], looked, "watch", result)
+        open_tracking(mlflow["uri"], looked, best_effort=True).finish()
+    page.metadata["reasons"] = " ".join(result.reasons)
+    return result.start

@@ -1,0 +1,400 @@
+"""Step: has anything changed since the champion was trained, and is it worth a training?
+
+The source is listed and compared with the champion's snapshot; no image is read unless something
+is new. Then a sample of what is new is seen through the champion's own ONNX file, on a CPU, and
+its features are compared with those of the champion's images.
+"""
+
+import dataclasses
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import graftline
+from graftline.data.snapshot import Snapshot, fetch_snapshot, read_images
+from graftline.data.sources.base import Changes, Columns, Entry, Source, compare, open_source
+from graftline.errors import (
+    DataError,
+    IntegrityError,
+    SchemaVersionError,
+    StoreError,
+    StoreNotFound,
+    TrackingError,
+)
+from graftline.images.decode import decode
+from graftline.onnx_model.predict import OnnxClassifier
+from graftline.steps.runtime import StepResult, message, progress
+from graftline.steps.watch.drift import FEWEST, SAMPLE, Drift, Matrix, compare_features
+from graftline.steps.watch.page import look_page
+from graftline.steps.watch.triggers import Found, Rule, judge
+from graftline.storage.base import Store, open_store
+from graftline.storage.local import write_whole
+from graftline.tracking.mlflow_run import TAG, connect, told
+from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
+
+FITTED_NETWORK = ("fine_tune", "scratch")  # strategies whose network has seen its training images
+MAX_BYTES = 200_000_000  # of one image in an archive
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WatchResult(StepResult):
+    """What a look found.
+
+    Attributes:
+        start: Whether training starts.
+        reasons: Why or why not, a sentence each.
+        champion: Version, snapshot and age of the champion; None where there is none.
+        changes: Images by kind of change.
+        drift: The two-sample test; None where it was not made.
+        page: The page.
+    """
+
+    start: bool
+    reasons: list[str]
+    champion: dict[str, Any] | None
+    changes: dict[str, int]
+    drift: dict[str, Any] | None
+    page: str | None
+
+    def metrics(self) -> dict[str, float]:
+        """Numbers of images, the decision, and the test's smallest p-value."""
+        figures = {name: float(count) for name, count in self.changes.items()}
+        if self.drift is not None:
+            figures["drift_p"] = min(self.drift["p_values"])
+        return {**figures, "start": float(self.start)}
+
+    def params(self) -> dict[str, str]:
+        """The reasons and the champion."""
+        version = self.champion["version"] if self.champion else "none"
+        return {"reasons": " ".join(self.reasons), "champion": version}
+
+    def files(self) -> dict[str, Path]:
+        """The page."""
+        return {"watch.html": Path(self.page)} if self.page else {}
+
+
+class _Listed(Source):
+    """A source that is listed once, however often it is compared."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self.uri, self.format, self._source = source.uri, source.format, source
+        self._entries: list[Entry] | None = None
+
+    def entries(self) -> list[Entry]:
+        if self._entries is None:
+            self._entries = self._source.entries()
+        return self._entries
+
+    def read(self, entry: Entry) -> bytes:
+        return self._source.read(entry)
+
+    def unpack(self, entry: Entry, max_bytes: int) -> Iterator[tuple[Entry, bytes]]:
+        return self._source.unpack(entry, max_bytes)
+
+
+def run(
+    *,
+    source: str,
+    store: str,
+    tracking_uri: str,
+    registered_model: str,
+    when: Mapping[str, Any],
+    page_file: Path | None = None,
+    format: str = "auto",  # noqa: A002 -- the run file's word
+    image_column: str = "image",
+    label_column: str = "label",
+    split_column: str = "split",
+    group_column: str | None = None,
+    attributes: tuple[str, ...] | list[str] = (),
+    backbone: str | None = None,
+    sample: int = SAMPLE,
+    seed: int = 0,
+    **ignored: Any,
+) -> WatchResult:
+    """Look for changes and decide.
+
+    Args:
+        source: The images' address.
+        store: The store of the runs.
+        tracking_uri: Tracking URI of MLflow, whose registry knows the champion.
+        registered_model: The model whose champion is asked for.
+        when: ``retrain.when`` of the run file.
+        page_file: Where the page goes.
+        format: As in the run file, like the columns.
+        image_column: Of a table.
+        label_column: Of a table.
+        split_column: Of a table.
+        group_column: Of a table.
+        attributes: Columns of a table.
+        backbone: The one that a training would use.
+        sample: Images on either side of the drift test.
+        seed: Of the samples.
+        ignored: Settings of `data` that only ingest needs.
+
+    Raises:
+        StoreError: The source or the store cannot be read.
+        TrackingError: The registry cannot be read.
+    """
+    registry = open_registry(tracking_uri)
+    champion = registry.champion(registered_model)
+    columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
+    listed = _Listed(open_source(source, format, columns))
+    if champion is None:
+        look = _Look(Found(0, 0, 0, 0), None, None)
+        rules = [Rule("first", True, f"{registered_model} has no champion yet.")]
+    else:
+        with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
+            missing = "is not in the store"
+            try:
+                snapshot = _snapshot(champion, open_store(store), Path(folder))
+            except (DataError, IntegrityError, SchemaVersionError) as error:
+                snapshot, missing = None, f"cannot be read ({error.what.rstrip('.')})"
+            if snapshot is None:
+                look = _Look(Found(0, 0, 0, 0), None, _about(champion, registry))
+                why = f"The champion's snapshot {missing}: nothing to compare with."
+                rules = [Rule("first", True, why)]
+            else:
+                look = _look(listed, champion, snapshot, registry, when, sample, seed)
+                rules = judge(when, look.found)
+    start = any(rule.met for rule in rules)
+    reasons = [rule.sentence for rule in rules if rule.met == start]
+    if start and all(rule.about_data for rule in rules if rule.met):
+        refused = _refused_before(
+            listed, champion, registered_model, tracking_uri, open_store(store), backbone
+        )
+        if refused is not None:
+            start, reasons = False, [refused]
+    if look.changes is not None and not look.found.anything:
+        reasons = ["Nothing changed since the champion was trained.", *(reasons if start else [])]
+    for reason in reasons:
+        message("%s", reason)
+    return _result(start, reasons, rules, look, source, page_file)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    found: Found
+    changes: Changes | None
+    champion: dict[str, Any] | None
+
+
+def _look(
+    listed: _Listed,
+    champion: RegisteredVersion,
+    snapshot: Snapshot,
+    registry: Registry,
+    when: Mapping[str, Any],
+    sample: int,
+    seed: int,
+) -> _Look:
+    changes = compare(listed, snapshot)
+    new = [*changes.new, *changes.changed]
+    archives = [entry for entry in new if entry.archive]
+    about = _about(champion, registry)
+    found = Found(
+        new=len(new) - len(archives) + _images_in(archives, snapshot),
+        relabelled=len(changes.relabelled),
+        removed=len(changes.removed),
+        known=len(snapshot),
+        estimated=bool(archives),
+        age_days=about["age_days"],
+    )
+    message(
+        "%d new, %d changed, %d relabelled, %d removed, %d the same",
+        len(changes.new), len(changes.changed), found.relabelled, found.removed, changes.unchanged,
+    )  # fmt: skip
+    level = when.get("drift")
+    if level is None:
+        return _Look(found, changes, about)
+    drift, why_not = None, "nothing is new"
+    already = any(rule.met for rule in judge({**when, "drift": None}, found))
+    if already:
+        why_not = "another condition starts training already"
+    elif found.new >= FEWEST:
+        drift, why_not = _drift(listed, new, champion, snapshot, level, sample, seed)
+    elif found.new:
+        why_not = f"{found.new} new images are too few; it takes {FEWEST}"
+    found = dataclasses.replace(found, drift=drift, drift_not_made=why_not)
+    return _Look(found, changes, about)
+
+
+def _snapshot(champion: RegisteredVersion, store: Store, folder: Path) -> Snapshot | None:
+    """The champion's snapshot, from this run's store or from the one that it was trained with."""
+    if champion.snapshot_id is None:
+        return None
+    places = [store]
+    if champion.store is not None and champion.store != store.uri:
+        places.append(open_store(champion.store))
+    for place in places:
+        try:
+            return fetch_snapshot(place, champion.snapshot_id, folder)
+        except StoreNotFound:
+            continue
+    return None
+
+
+def _about(champion: RegisteredVersion, registry: Registry) -> dict[str, Any]:
+    """What is told of the champion; its age counts from its promotion."""
+    made = [
+        entry.when for entry in registry.history(champion.name) if entry.version == champion.version
+    ]
+    age = None
+    if made and made[-1]:
+        promoted = datetime.fromisoformat(made[-1])
+        promoted = promoted if promoted.tzinfo else promoted.replace(tzinfo=UTC)
+        age = (datetime.now(UTC) - promoted).total_seconds() / 86400
+    return {
+        "name": champion.name,
+        "version": champion.version,
+        "snapshot_id": champion.snapshot_id,
+        "age_days": age,
+    }
+
+
+def _images_in(archives: list[Entry], snapshot: Snapshot) -> int:
+    """An estimate: archives are listed, not opened."""
+    if not archives:
+        return 0
+    mean = float(np.mean(snapshot.column("bytes"))) + 1024  # a tar member's head and padding
+    return max(len(archives), round(sum(entry.size for entry in archives) / mean))
+
+
+def _drift(
+    listed: _Listed,
+    new: list[Entry],
+    champion: RegisteredVersion,
+    snapshot: Snapshot,
+    level: float,
+    sample: int,
+    seed: int,
+) -> tuple[Drift | None, str]:
+    """The two-sample test, or why it could not be made."""
+    rng = np.random.default_rng(seed)
+    split = "val" if champion.tags.get(TAG + "strategy") in FITTED_NETWORK else "train"
+    rows = snapshot.rows(split)
+    if len(rows) < FEWEST:
+        return None, f"the champion's {split} split has {len(rows)} images; it takes {FEWEST}"
+    rows = snapshot.storage_order(rng.permutation(rows)[:sample])
+    try:
+        with tempfile.TemporaryDirectory(prefix="graftline-champion-") as folder:
+            model = OnnxClassifier(champion.download_onnx(Path(folder)))
+            known = (data for _, data in read_images(snapshot, rows))
+            reference = _features(model, known, len(rows), "the champion's images")
+            fresh = _features(model, _sample(listed, new, sample, rng), sample, "new images")
+    except (StoreError, TrackingError, DataError) as error:
+        return None, f"{error.what}"
+    if min(len(reference), len(fresh)) < FEWEST:
+        return None, f"only {len(fresh)} of the new images can be read; it takes {FEWEST}"
+    return compare_features(reference, fresh, level, seed=seed), ""
+
+
+def _features(model: OnnxClassifier, images: Iterator[bytes], total: int, what: str) -> Matrix:
+    """Embeddings of images; those that cannot be decoded are left out."""
+
+    def pixels() -> Iterator[np.ndarray]:
+        for data in progress(images, f"looking at {what}", total):
+            try:
+                yield decode(data)
+            except DataError:
+                continue
+
+    found: Matrix = model.embeddings(pixels())
+    return found
+
+
+def _sample(
+    listed: _Listed, new: list[Entry], sample: int, rng: np.random.Generator
+) -> Iterator[bytes]:
+    """The bytes of a random sample of new images; of archives, the first members."""
+
+    def every() -> Iterator[bytes]:
+        for index in rng.permutation(len(new)):
+            entry = new[int(index)]
+            if not entry.archive:
+                yield listed.read(entry)
+                continue
+            for member, data in itertools.islice(listed.unpack(entry, MAX_BYTES), sample // 2):
+                if member.problem is None:
+                    yield data
+
+    return itertools.islice(every(), sample)
+
+
+def _refused_before(
+    listed: _Listed,
+    champion: RegisteredVersion | None,
+    name: str,
+    tracking_uri: str,
+    store: Store,
+    backbone: str | None,
+) -> str | None:
+    """A sentence, where exactly these images were trained on before and did not win.
+
+    Training again, with the same code and backbone, would end in the same verdict.
+    """
+    client = connect(tracking_uri)
+    with told(tracking_uri, f"the versions of {name}"):
+        found = client.search_model_versions(f"name = '{name}'")
+    newest = max(found, key=lambda version: int(version.version), default=None)
+    if newest is None or (champion and int(newest.version) <= int(champion.version)):
+        return None
+    tags = dict(newest.tags)
+    if tags.get(TAG + "code_version") != graftline.__version__:
+        return None
+    if backbone is not None and tags.get(TAG + "backbone") != backbone:
+        return None
+    version = RegisteredVersion(name, str(newest.version), newest.run_id or "", tags, tracking_uri)
+    with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
+        try:
+            snapshot = _snapshot(version, store, Path(folder))
+        except (DataError, IntegrityError, SchemaVersionError):
+            return None
+        if snapshot is None or compare(listed, snapshot):
+            return None
+    return (
+        f"Version {version.version} was trained on exactly these images and was not promoted; "
+        "training again would give the same. `graftline run` and `submit` train all the same."
+    )
+
+
+def _result(
+    start: bool,
+    reasons: list[str],
+    rules: list[Rule],
+    look: _Look,
+    source: str,
+    page_file: Path | None,
+) -> WatchResult:
+    if page_file is not None:
+        page = look_page(
+            start=start,
+            reasons=reasons,
+            rules=rules,
+            found=look.found,
+            changes=look.changes,
+            champion=look.champion,
+            source=source,
+            moment=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        write_whole(page_file, page.encode())
+    changes = look.changes
+    return WatchResult(
+        start=start,
+        reasons=reasons,
+        champion=look.champion,
+        changes={
+            "new": len(changes.new) if changes is not None else 0,
+            "changed": len(changes.changed) if changes is not None else 0,
+            "relabelled": look.found.relabelled,
+            "removed": look.found.removed,
+            "unchanged": changes.unchanged if changes is not None else 0,
+        },
+        drift=look.found.drift.as_dict() if look.found.drift else None,
+        page=str(page_file) if page_file is not None else None,
+    )

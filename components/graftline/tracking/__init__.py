@@ -1,0 +1,1 @@
+"""MLflow: the run that all steps join, the model registry and the log of champions."""

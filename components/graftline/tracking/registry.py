@@ -1,0 +1,485 @@
+"""Model versions and the champion, in MLflow's registry.
+
+A version is registered once, with all its tags. The alias ``champion`` follows the log of
+:mod:`graftline.tracking.champion_log`, which alone decides who is champion.
+"""
+
+import dataclasses
+import hashlib
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from graftline.errors import (
+    ConfigurationError,
+    IntegrityError,
+    PromotionConflict,
+    StoreError,
+    TrackingError,
+    TrackingUnreachable,
+)
+from graftline.steps.runtime import message
+from graftline.storage.base import Store, open_store
+from graftline.tracking.champion_log import ChampionLog, Entry, Kind
+from graftline.tracking.mlflow_run import TAG, connect, told
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+ALIAS = "champion"
+LOG_TAG = TAG + "champions"  # of the registered model: the store that holds its log
+BUSY = r"version creation error|locked|busy|temporarily|timed out|too many|\b50[0-4]\b|internal"
+BUSY_SECONDS = 60.0  # for which a registration is repeated while others write
+ATTEMPTS = 40  # rounds in which other writers may be faster
+PATIENCE_SECONDS = 5.0  # for another process to finish what it has begun
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisteredVersion:
+    """One version of a registered model.
+
+    Attributes:
+        name: The registered model.
+        version: Its number, as MLflow has it.
+        run_id: Tracking run that made it.
+        tags: Its tags.
+        uri: Tracking URI of its registry.
+    """
+
+    name: str
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+    uri: str = dataclasses.field(repr=False)
+
+    @property
+    def snapshot_id(self) -> str | None:
+        """Dataset snapshot that it was trained on, where it is known."""
+        return self.tags.get(TAG + "snapshot_id")
+
+    @property
+    def store(self) -> str | None:
+        """Store that holds the snapshot, where it is known."""
+        return self.tags.get(TAG + "store")
+
+    @property
+    def digest(self) -> str | None:
+        """sha256 of its ONNX file, where it is known."""
+        return self.tags.get(TAG + "onnx_sha256")
+
+    def download(self, folder: Path) -> Path:
+        """Copy all its files; returns the folder they are in.
+
+        Raises:
+            TrackingError: MLflow does not hand them out.
+        """
+        client = connect(self.uri)
+        folder.mkdir(parents=True, exist_ok=True)
+        with told(self.uri, f"the files of {self.name} version {self.version}"):
+            from mlflow.artifacts import download_artifacts
+
+            source = client.get_model_version_download_uri(self.name, self.version)
+            found = download_artifacts(
+                artifact_uri=source, dst_path=str(folder), tracking_uri=client.tracking_uri
+            )
+        return Path(found)
+
+    def download_onnx(self, folder: Path) -> Path:
+        """Copy its files; returns the ONNX file, whose digest is right.
+
+        Raises:
+            TrackingError: MLflow does not hand it out, or it is no ONNX model.
+            IntegrityError: It is not the file that was registered.
+        """
+        found = self.download(folder)
+        files = sorted(found.rglob("*.onnx"), key=lambda path: (path.name != "model.onnx", path))
+        if not files:
+            raise TrackingError(
+                f"{self.name} version {self.version} has no ONNX file.",
+                fix="Register models with `graftline run`, or move the alias to one that has it.",
+            )
+        if self.digest is not None:
+            with files[0].open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            if digest != self.digest:
+                raise IntegrityError(
+                    f"The ONNX file of {self.name} version {self.version} has changed.",
+                    why=f"Its sha256 is {digest}; {self.digest} was registered.",
+                    fix="Roll back to another version and register this one anew.",
+                )
+        return files[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Promotion:
+    """What came of a promotion.
+
+    Attributes:
+        entry: The log's entry that holds it.
+        in_force: Whether that version is still champion; False where another replaced it since.
+    """
+
+    entry: Entry
+    in_force: bool
+
+
+def open_registry(uri: str) -> "Registry":
+    """The model registry at a tracking URI.
+
+    Raises:
+        TrackingUnreachable: The server does not answer.
+    """
+    return Registry(uri, connect(uri))
+
+
+class Registry:
+    """Registered models. Made by :func:`open_registry`."""
+
+    def __init__(self, uri: str, client: "MlflowClient") -> None:
+        self.uri = uri
+        self._client = client
+
+    def champion(self, name: str) -> RegisteredVersion | None:
+        """The champion; None where there is none. Finishes a promotion that was interrupted."""
+        with told(self.uri, f"the champion of {name}"):
+            if self._tags(name) is None:
+                return None
+            log = self._log(name, None)
+            if log is not None:
+                try:
+                    self._settled(log)
+                except StoreError as error:
+                    message("WARNING: the champion is taken from MLflow's alias alone. %s", error)
+            version = self._alias(name)
+            return self.version(name, version) if version is not None else None
+
+    def version(self, name: str, version: str) -> RegisteredVersion:
+        """One version.
+
+        Raises:
+            TrackingError: There is none by that number.
+        """
+        with told(self.uri, f"{name} version {version}"):
+            found = self._client.get_model_version(name, version)
+            return RegisteredVersion(
+                name, str(found.version), found.run_id or "", dict(found.tags), self.uri
+            )
+
+    def find(self, name: str, content: str) -> RegisteredVersion | None:
+        """The first version with this content, whatever run made it; None where there is none.
+
+        Args:
+            name: The registered model.
+            content: Digest of the ONNX file without the run's id.
+        """
+        with told(self.uri, f"the versions of {name}"):
+            found = self._client.search_model_versions(
+                f"name = {_quoted(name)} and tags.`{TAG}content_sha256` = '{content}'"
+            )
+        numbers = sorted(int(version.version) for version in found)
+        return self.version(name, str(numbers[0])) if numbers else None
+
+    def register(
+        self, name: str, *, run_id: str, source: str, tags: Mapping[str, str], store: Store
+    ) -> RegisteredVersion:
+        """Make a version, with all its tags at once.
+
+        Args:
+            name: The registered model; made where there is none.
+            run_id: Tracking run that made it.
+            source: Where its files are.
+            tags: Its tags, without our prefix.
+            store: Where the log of champions goes if the model is new.
+        """
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return self._register(name, run_id, source, tags, store)
+            except TrackingUnreachable:
+                raise
+            except TrackingError as error:
+                # Of many writers at once, a small database refuses some. All of this may be
+                # repeated: of versions with one content the first is taken.
+                if time.monotonic() > deadline or not re.search(BUSY, str(error), re.IGNORECASE):
+                    raise
+                time.sleep(0.3)
+
+    def _register(
+        self, name: str, run_id: str, source: str, tags: Mapping[str, str], store: Store
+    ) -> RegisteredVersion:
+        self._make_model(name, store)
+        full = {TAG + key: value for key, value in tags.items()}
+        with told(self.uri, f"a version of {name}"):
+            made = self._client.create_model_version(
+                name, source, run_id, tags=full, await_creation_for=30
+            )
+        content = tags.get("content_sha256")
+        first = self.find(name, content) if content else None  # another may have been faster
+        return first or self.version(name, str(made.version))
+
+    def tag(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
+        """Set tags of a version, without our prefix."""
+        with told(self.uri, f"tags of {version.name} version {version.version}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(version.name, version.version, TAG + key, value)
+
+    def promote(
+        self,
+        version: RegisteredVersion,
+        *,
+        compared_with: str | None,
+        verdict: str,
+        store: Store,
+        reasons: tuple[str, ...] = (),
+        figures: Mapping[str, Any] | None = None,
+    ) -> Promotion:
+        """Make a version champion, if the champion is still the one it was compared with.
+
+        A second call with the same verdict finishes or repeats nothing but the first.
+
+        Args:
+            version: The challenger.
+            compared_with: Version of the champion in the verdict; None where there was none.
+            verdict: Digest of the verdict.
+            store: Store of the run, for the log where the model has none yet.
+            reasons: Sentences of the verdict.
+            figures: What was measured of both.
+
+        Raises:
+            PromotionConflict: The champion is another one by now.
+        """
+        log = self._log(version.name, store)
+        assert log is not None
+        for _ in range(ATTEMPTS):
+            last = self._settled(log, verdict=verdict)
+            applied = next((e for e in log.entries() if e.verdict == verdict), None)
+            if applied is not None:
+                return Promotion(
+                    applied, in_force=last is not None and last.version == applied.version
+                )
+            champion = last.version if last else None
+            if champion != compared_with:
+                raise _conflict(version, compared_with, champion)
+            entry = Entry(
+                number=last.number + 1 if last else 1,
+                kind="promotion",
+                version=version.version,
+                replaced=champion,
+                run_id=version.run_id,
+                snapshot_id=version.snapshot_id or "",
+                reasons=reasons,
+                figures=dict(figures or {}),
+                verdict=verdict,
+            )
+            if log.append(entry):
+                self._follow(log, entry)
+                return Promotion(entry, in_force=True)
+        raise _restless(version.name)
+
+    def rollback(
+        self, name: str, to: str | None = None, *, store: Store | None = None, reason: str = ""
+    ) -> Entry:
+        """Make an earlier version champion again.
+
+        Args:
+            name: The registered model.
+            to: Version; the one before the present champion where not given.
+            store: Where the log goes if the model has none yet.
+            reason: Why, for the record.
+
+        Raises:
+            ConfigurationError: There is no such version, or nothing to go back to.
+        """
+        log = self._log(name, store)
+        if log is None:
+            raise ConfigurationError(
+                f"There is no log of champions for {name!r}.",
+                why="No model was promoted under that name at this tracking URI.",
+                fix="Check the name and the tracking URI.",
+            )
+        for _ in range(ATTEMPTS):
+            last = self._settled(log)
+            target = to or _before(log.entries())
+            self._check_target(name, target, last)
+            entry = Entry(
+                number=last.number + 1 if last else 1,
+                kind="rollback",
+                version=target,
+                replaced=last.version if last else None,
+                reasons=(reason,) if reason else (),
+            )
+            if log.append(entry):
+                self._follow(log, entry)
+                return entry
+        raise _restless(name)
+
+    def history(self, name: str) -> list[Entry]:
+        """Who replaced whom, the first one first; empty where nothing was promoted.
+
+        Raises:
+            TrackingError: There is no such registered model.
+        """
+        with told(self.uri, f"the model {name}"):
+            if self._tags(name) is None:
+                raise TrackingError(
+                    f"MLflow has no registered model {name!r}.",
+                    fix="Check the name and the tracking URI.",
+                )
+        log = self._log(name, None)
+        if log is None:
+            return []
+        self._settled(log)
+        return log.entries()
+
+    def _settled(self, log: ChampionLog, verdict: str | None = None) -> Entry | None:
+        """Bring log and alias together; the log's last entry.
+
+        The log is read before the alias: an alias that is newer than the log is told apart from
+        one that was moved by hand when the next entry cannot be written.
+
+        Args:
+            log: The model's log.
+            verdict: An unfinished entry with this verdict is our own, and finished at once.
+        """
+        patience = time.monotonic() + PATIENCE_SECONDS
+        for _ in range(ATTEMPTS * 10):
+            last = log.last()
+            settled = last is not None and log.is_settled(last.number)
+            alias = self._alias(log.name)
+            if (last.version if last else None) == alias:
+                if last is not None and not settled:
+                    log.settle(last.number)
+                return last
+            ours = last is not None and verdict is not None and last.verdict == verdict
+            if not ours and time.monotonic() < patience:
+                time.sleep(0.1)  # whoever has begun is given the time to finish
+            elif last is not None and not settled:
+                self._follow(log, last)
+            else:
+                self._adopt(log, last, alias)
+        raise _restless(log.name)
+
+    def _adopt(self, log: ChampionLog, last: Entry | None, alias: str | None) -> None:
+        """Put on record that the alias was moved outside of Graftline."""
+        kind: Kind = "moved by hand"
+        number = last.number + 1 if last else 1
+        entry = Entry(
+            number=number, kind=kind, version=alias, replaced=last.version if last else None
+        )
+        if log.append(entry):
+            log.settle(number)
+
+    def _follow(self, log: ChampionLog, entry: Entry) -> None:
+        """Move the alias to where the log's last entry says, whoever wrote that."""
+        with told(self.uri, f"the alias of {log.name}"):
+            for _ in range(ATTEMPTS):
+                if entry.version is None:
+                    self._client.delete_registered_model_alias(log.name, ALIAS)
+                else:
+                    self._client.set_registered_model_alias(log.name, ALIAS, entry.version)
+                last = log.last()
+                assert last is not None
+                if last.number == entry.number:
+                    log.settle(entry.number)
+                    return
+                entry = last
+        raise _restless(log.name)
+
+    def _check_target(self, name: str, target: str | None, last: Entry | None) -> None:
+        if target is None:
+            raise ConfigurationError(
+                f"{name!r} has no earlier champion to go back to.",
+                fix="Name a version with --to; `graftline history` shows them.",
+            )
+        if last is not None and last.version == target:
+            raise ConfigurationError(f"Version {target} of {name!r} is the champion already.")
+        try:
+            self.version(name, target)
+        except TrackingError as error:
+            raise ConfigurationError(
+                f"{name!r} has no version {target}.",
+                why=error.why,
+                fix="`graftline history` shows the versions that were champion.",
+            ) from error
+
+    def _tags(self, name: str) -> dict[str, str] | None:
+        """Tags of the registered model; None where there is no such model."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return dict(self._client.get_registered_model(name).tags)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+
+    def _alias(self, name: str) -> str | None:
+        with told(self.uri, f"the alias of {name}"):
+            aliases = self._client.get_registered_model(name).aliases
+            version = aliases.get(ALIAS)
+            return None if version is None else str(version)
+
+    def _make_model(self, name: str, store: Store) -> None:
+        from mlflow.exceptions import MlflowException
+
+        with told(self.uri, f"the registered model {name}"):
+            try:
+                self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+
+    def _log(self, name: str, store: Store | None) -> ChampionLog | None:
+        """The model's log: where its tag says; in ``store`` where it says nothing yet."""
+        with told(self.uri, f"the registered model {name}"):
+            tagged = (self._tags(name) or {}).get(LOG_TAG)
+            if tagged is not None and not (store is not None and _is_gone(tagged)):
+                return ChampionLog(open_store(tagged), name)
+            if store is None:
+                return None
+            self._client.set_registered_model_tag(name, LOG_TAG, store.uri)
+            return ChampionLog(store, name)
+
+
+def _is_gone(uri: str) -> bool:
+    """Whether a store on disk is no longer there, as after its folder was moved."""
+    parts = urlsplit(uri)
+    return parts.scheme == "file" and not Path(unquote(parts.path)).is_dir()
+
+
+def _before(entries: list[Entry]) -> str | None:
+    """The champion before the present one first became champion."""
+    if not entries:
+        return None
+    present = entries[-1].version
+    return next((e.replaced for e in entries if e.version == present), None)
+
+
+def _quoted(name: str) -> str:
+    if "'" in name and '"' in name:
+        raise ConfigurationError(f"The name {name!r} holds both kinds of quotes.")
+    return f'"{name}"' if "'" in name else f"'{name}'"
+
+
+def _conflict(
+    version: RegisteredVersion, compared_with: str | None, champion: str | None
+) -> PromotionConflict:
+    before = f"version {compared_with}" if compared_with else "no champion"
+    now = f"version {champion}" if champion else "none"
+    return PromotionConflict(
+        f"Version {version.version} of {version.name!r} was compared with {before}, but the "
+        f"champion is {now} by now.",
+        why="Another run or a rollback was faster; this verdict says nothing about that one.",
+        fix="Run again: the comparison is then with the present champion.",
+    )
+
+
+def _restless(name: str) -> TrackingError:
+    return TrackingError(
+        f"The champion of {name!r} keeps changing.",
+        why="Other processes promote or roll back without pause.",
+        fix="Stop them, or try again later.",
+    )

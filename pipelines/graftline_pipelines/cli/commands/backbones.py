@@ -1,0 +1,240 @@
+"""``backbones`` and ``mirror-weights``: what networks there are, and where their weights are."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value, tables to stderr.")]
+COLUMNS = ("Name", "Parameters", "Features", "Input", "Weights")
+TAGS_SHOWN = 12
+
+
+def backbones(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[FILTER|NAME]", help="Part of a name (* for anything), or a name."),
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option("--store", help="Look for mirrored weights there.", metavar="URI")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Show one backbone at this `image_size`.", metavar="PIXELS")
+    ] = None,
+    only_at_hand: Annotated[
+        bool, typer.Option("--at-hand", help="List only those that need no download.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the names that `backbone:` takes; with one name, show everything about it."""
+    from graftline.models import catalogue
+    from graftline.storage.base import open_store
+
+    place = open_store(store) if store else None
+    entry = catalogue.one(name) if name else None
+    tagged = name is not None and "." in name
+    if name is not None and entry is None and (tagged or image_size is not None):
+        _check_known(name)
+    if name is not None and (entry is not None or tagged):
+        shown = _resolved(name, entry, place, image_size)
+        _show_one(shown, _others(name), as_json)
+    else:
+        _show_table(name, place, only_at_hand, as_json)
+
+
+def mirror_weights(
+    name: Annotated[str, typer.Argument(help="A backbone.")],
+    store: Annotated[str, typer.Option("--store", help="URI of the store.", metavar="URI")],
+    weights: Annotated[
+        str | None, typer.Option(help="Take them from this file or URI.", metavar="PLACE")
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put them in the place of others of this backbone.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backbone's pretrained weights into a store, for clusters with no way out."""
+    from rich.console import Console
+
+    from graftline.models.architectures import find
+    from graftline.models.weights.load import mirror
+    from graftline.storage.base import open_store
+
+    place = open_store(store)
+    architecture = find(name)
+    place.check_writable()
+    mirrored = mirror(architecture, place, weights, replace=replace)
+    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
+    size = f"{mirrored['bytes'] / 2**20:,.1f} MiB"
+    console.print(f"Mirrored {architecture.full_name} ({size}) from {mirrored['origin']}.")
+    console.print(f"sha256  {mirrored['sha256']}\nuri     {mirrored['uri']}")
+    console.print(
+        f"A run with this store and `backbone: {name}` uses them by itself; a run with another "
+        "store takes the URI as `weights:`."
+    )
+    if as_json:
+        print(json.dumps(mirrored))
+
+
+def _check_known(name: str) -> None:
+    """Refuse an unknown name before PyTorch is imported."""
+    from graftline.models import catalogue
+
+    if catalogue.one(name.partition(".")[0]) is None:
+        raise catalogue.unknown(name)
+
+
+def _resolved(name: str, entry: Any, store: Any, image_size: int | None) -> dict[str, Any]:
+    """Everything about one backbone: out of the table where it says all, else by the library."""
+    from graftline.models.weights import published
+
+    if entry is None or image_size is not None:
+        from graftline.models.architectures import find, tags_of
+        from graftline.models.backbone import resolve
+
+        spec = resolve(name, image_size=image_size, store=store)
+        return {**spec.to_dict(), "tags": list(tags_of(find(name)))}
+    library, _, architecture = entry.name.partition("/")
+    origin = published.origin(entry.name, entry.source, store)
+    return {
+        "name": entry.name,
+        "library": library,
+        "architecture": architecture,
+        "feature_dim": entry.feature_dim,
+        "parameters": entry.parameters,
+        "preprocessing": entry.preprocessing.to_dict(),
+        "native_size": entry.preprocessing.input_size,
+        "weights": origin.place,
+        "at_hand": origin.at_hand,
+        "tags": list(entry.tags),
+    }
+
+
+def _others(name: str) -> list[str]:
+    """Other backbones whose names contain this one."""
+    from graftline.models import catalogue
+
+    bare = name.rpartition("/")[2].partition(".")[0]
+    return [entry.name for entry in catalogue.entries(bare)][1:]
+
+
+def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    chosen = shown["preprocessing"]
+    side, tags = chosen["input_size"], shown["tags"]
+    rest = f" and {len(tags) - TAGS_SHOWN} more" if len(tags) > TAGS_SHOWN else ""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for label, value in (
+        ("Name", shown["name"]),
+        ("Parameters", f"{shown['parameters']:,} without a head"),
+        ("Features", f"{shown['feature_dim']:,} wide"),
+        ("Image size", f"{side} px" + _pretrained_at(side, shown["native_size"])),
+        (
+            "Preprocessing",
+            f"{chosen['crop_mode']} crop of {side} out of {chosen['resize_size']} px, "
+            f"{chosen['interpolation']}",
+        ),
+        ("Mean", ", ".join(f"{value:g}" for value in chosen["mean"])),
+        ("Deviation", ", ".join(f"{value:g}" for value in chosen["std"])),
+        ("Weights", shown["weights"]),
+        ("At hand", _at_hand(shown)),
+        ("Published", f"{', '.join(tags[:TAGS_SHOWN])}{rest}" if tags else "none"),
+    ):
+        table.add_row(label, value)
+    console = Console(stderr=as_json, highlight=False, markup=False)
+    console.print(table)
+    if len(tags) > 1:
+        console.print(
+            f"The first one is the default; another: `backbone: {_bare(shown)}.{tags[1]}`."
+        )
+    if others:
+        bare = shown["architecture"]
+        console.print(
+            f"{len(others):,} more names contain it: graftline backbones '*{bare}*'.",
+            markup=False,
+        )
+    if as_json:
+        print(json.dumps(shown))
+
+
+def _bare(shown: dict[str, Any]) -> str:
+    return f"{shown['library']}/{shown['architecture']}"
+
+
+def _pretrained_at(side: int, native: int) -> str:
+    return " (as pretrained)" if side == native else f" (pretrained with {native})"
+
+
+def _at_hand(shown: dict[str, Any]) -> str:
+    if shown["at_hand"]:
+        return "yes"
+    if not shown["tags"]:
+        return "no: give `weights:` a checkpoint of it"
+    return "no: downloaded at first use, or put in a store by `graftline mirror-weights`"
+
+
+def _show_table(pattern: str | None, store: Any, only_at_hand: bool, as_json: bool) -> None:
+    from graftline.models import catalogue
+
+    found = list(catalogue.entries(pattern))
+    if not found and pattern:
+        raise catalogue.unknown(pattern)
+    here = catalogue.at_hand(found, store)
+    if only_at_hand:
+        found = [entry for entry in found if entry.name in here]
+    _print_table(found, here, as_json)
+    if as_json:
+        print(json.dumps([_listed(entry, entry.name in here) for entry in found]))
+
+
+def _listed(entry: Any, at_hand: bool) -> dict[str, Any]:
+    return {
+        "name": entry.name,
+        "parameters": entry.parameters,
+        "feature_dim": entry.feature_dim,
+        "input_size": entry.preprocessing.input_size,
+        "pretrained": entry.pretrained,
+        "at_hand": at_hand,
+    }
+
+
+def _print_table(found: list[Any], here: set[str], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in COLUMNS:
+        table.add_column(
+            column, justify="left" if column in ("Name", "Weights") else "right", no_wrap=True
+        )
+    for entry in found:
+        table.add_row(
+            entry.name,
+            f"{entry.parameters / 1e6:,.1f} M",
+            f"{entry.feature_dim:,}",
+            f"{entry.preprocessing.input_size}",
+            "at hand"
+            if entry.name in here
+            else "download"
+            if entry.pretrained
+            else "none published",
+        )
+    console = Console(stderr=as_json, highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 120  # a file or a pipe has room for whole names
+    if found:
+        console.print(table)
+    console.print(
+        f"{len(found):,} backbones, the weights of {len(here):,} at hand. "
+        "`graftline backbones NAME` shows one."
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(backbones)
+    app.command("mirror-weights")(mirror_weights)

@@ -1,0 +1,258 @@
+"""``submit``, ``runs``, ``follow``, ``logs``, ``stop`` and ``trigger``: a run file on a cluster."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Annotated, Any
+
+import typer
+
+from graftline_pipelines.cli.commands.run import AsJson, Overrides, RunFile, _graph_name
+from graftline_pipelines.cli.options import Host, Namespace, connect
+
+KubeContext = Annotated[
+    str | None,
+    typer.Option(help="kubeconfig context whose nodes are compared with the pools."),
+]
+AskRegistry = Annotated[
+    bool, typer.Option("--registry/--no-registry", help="Ask whether the images exist.")
+]
+Graph = Annotated[
+    str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
+]
+
+
+def submit(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    host: Host = None,
+    follow: Annotated[bool, typer.Option(help="Follow the run until it ends.")] = False,
+    pipeline: Graph = "train",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", help="name=value, a parameter of the pipeline: source.", metavar="K=V"
+        ),
+    ] = None,
+    kube_context: KubeContext = None,
+    registry: AskRegistry = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check, upload and start a run file on Kubeflow Pipelines."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import submit as submission
+    from graftline_pipelines.runfile.load import load
+
+    graph, given = _graph_name(pipeline), _parameters(parameters or ())
+    settings = load(run_file, overrides or ())
+    console = Console(stderr=as_json, soft_wrap=True)
+    server = connect(host, settings.cluster.namespace, console)
+    questions = submission.Questions(registry, kube_context)
+    done = submission.submit(
+        settings, graph, server, parameters=given, questions=questions, console=console
+    )
+    console.print(f"Run {done.run_name}: [bold]{done.run_id}[/]\n{done.link}", highlight=False)
+    state = "PENDING"
+    if follow:
+        state = _follow(server, done.run_id, console, settings)
+    if as_json:
+        print(json.dumps(_submitted(done, state)))
+
+
+def trigger(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    host: Host = None,
+    reason: Annotated[
+        str, typer.Option(help="What happened; shown on the run's page.")
+    ] = "a data event",
+    pipeline: Graph = "retrain",
+    even_if_running: Annotated[
+        bool, typer.Option("--even-if-running", help="Start another beside a run that is going.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start a run because something happened, unless one is going already."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import submit as submission
+    from graftline_pipelines.runfile.load import load
+
+    graph = _graph_name(pipeline)
+    settings = load(run_file, overrides or ())
+    console = Console(stderr=as_json, soft_wrap=True)
+    server = connect(host, settings.cluster.namespace, console)
+    going = [] if even_if_running else submission.active_runs(settings, graph, server)
+    if going:
+        console.print(
+            f"{going[0].display_name} is going ({going[0].run_id}); it looks at the data itself. "
+            "Nothing was started.",
+            highlight=False,
+        )
+        result: dict[str, Any] = {"started": False, "run_id": going[0].run_id}
+    else:
+        done = submission.submit(
+            settings,
+            graph,
+            server,
+            parameters={},
+            questions=submission.Questions(registry=False),
+            console=console,
+            description=f"Triggered by: {reason}",
+        )
+        console.print(f"Run {done.run_name}: [bold]{done.run_id}[/]\n{done.link}", highlight=False)
+        result = {"started": True, **_submitted(done, "PENDING")}
+    if as_json:
+        print(json.dumps(result))
+
+
+def runs(
+    host: Host = None,
+    experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
+    namespace: Namespace = None,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest runs on the cluster."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=as_json)
+    server = connect(host, namespace, console)
+    found = server.runs(limit=limit, experiment=experiment)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("Run", "State", "Started (UTC)", "Minutes", "Id"):
+        table.add_column(column, no_wrap=column != "Run", overflow="fold")
+    for run in found:
+        started, minutes = _time(run.created_at), _minutes(run)
+        table.add_row(run.display_name, run.state, started, minutes, run.run_id[:8])
+    console.print(table if found else "No runs.")
+    if as_json:
+        print(json.dumps([_run(run, server) for run in found]))
+
+
+def follow(
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    host: Host = None,
+    namespace: Namespace = None,
+) -> None:
+    """Follow a run on the cluster until it ends."""
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    server = connect(host, namespace, console)
+    found = server.find_run(run)
+    console.print(server.link(found.run_id), highlight=False)
+    state = _follow(server, found.run_id, console, None)
+    console.print(f"{found.display_name} has ended: {state}.", highlight=False)
+
+
+def logs(
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    step: Annotated[
+        str | None, typer.Argument(help="The step; the failed one where absent.")
+    ] = None,
+    host: Host = None,
+    namespace: Namespace = None,
+) -> None:
+    """Print the log of a step of a run on the cluster."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import monitor
+
+    server = connect(host, namespace, Console(stderr=True))
+    found = server.find_run(run)
+    print(monitor.log_of(server, found, step), end="")
+
+
+def stop(
+    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    host: Host = None,
+    namespace: Namespace = None,
+) -> None:
+    """Stop a run on the cluster. What its finished steps computed is kept."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster.server import ENDED
+
+    console = Console()
+    server = connect(host, namespace, console)
+    found = server.find_run(run)
+    if found.state in ENDED:
+        console.print(f"{found.display_name} has ended already: {found.state}.", highlight=False)
+        return
+    server.stop(found.run_id)
+    console.print(f"{found.display_name} is being stopped.", highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (submit, runs, follow, logs, stop, trigger):
+        app.command()(command)
+
+
+def _parameters(given: Iterable[str]) -> dict[str, Any]:
+    """``name=value`` options as values; what is not plainly a number or the like is text."""
+    import yaml
+
+    found = {}
+    for option in given:
+        name, separator, text = option.partition("=")
+        if not separator or not name:
+            raise typer.BadParameter(f"{option!r} is not name=value", param_hint="--param")
+        try:
+            found[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            found[name] = text
+    return found
+
+
+def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:
+    """Follow a run until it ends, or until the person who watches has seen enough."""
+    from graftline_pipelines.cluster import monitor
+
+    pools, assign = (settings.pools, settings.assign) if settings else (None, None)
+    try:
+        ended = monitor.follow(server, run_id, console, pools=pools, assign=assign)
+    except KeyboardInterrupt:
+        console.print(
+            f"\nNo longer followed; the run goes on. `graftline follow {run_id}` follows it again, "
+            f"`graftline stop {run_id}` ends it.",
+            highlight=False,
+        )
+        raise typer.Exit(130) from None
+    return str(ended.state)
+
+
+def _submitted(done: Any, state: str) -> dict[str, Any]:
+    return {
+        "run_id": done.run_id,
+        "run_name": done.run_name,
+        "link": done.link,
+        "pipeline_id": done.version.pipeline_id,
+        "version_id": done.version.version_id,
+        "version": done.version.name,
+        "uploaded": done.version.uploaded,
+        "state": state,
+    }
+
+
+def _run(run: Any, server: Any) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "name": run.display_name,
+        "state": run.state,
+        "created_at": run.created_at.isoformat(),
+        "link": server.link(run.run_id),
+    }
+
+
+def _time(moment: Any) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}" if moment is not None else ""
+
+
+def _minutes(run: Any) -> str:
+    if run.finished_at is None or run.finished_at.year <= 1970:
+        return ""
+    return f"{(run.finished_at - run.created_at).total_seconds() / 60:.1f}"

@@ -1,0 +1,112 @@
+"""``data``: what the last run on a source took, and what it set aside and why."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
+    ),
+]
+Reason = Annotated[
+    str | None, typer.Option(help="Only what was set aside for a reason with these words.")
+]
+Limit = Annotated[int, typer.Option(min=0, help="Show at most so many of what was set aside.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object; tables to stderr.")]
+
+
+def data(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    reason: Reason = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the last run took, by class and split, and what it set aside and why."""
+    from rich.console import Console
+
+    from graftline_pipelines.local import run
+    from graftline_pipelines.runfile.load import load
+
+    settings = run.with_absolute_paths(load(run_file, overrides or ()))
+    snapshot = _last_snapshot(settings)
+    aside = snapshot.set_aside.to_pylist()
+    reasons = Counter(row["reason"] for row in aside)
+    shown = [row for row in aside if reason is None or reason in row["reason"]]
+    console = Console(stderr=as_json, highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    _show(snapshot, console)
+    if aside:
+        console.print(_aside_table(shown[:limit]))
+        counted = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
+        console.print(f"Set aside: {len(aside):,}: {counted}", markup=False)
+    if len(shown) > limit:
+        console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
+    if as_json:
+        told = {"snapshot_id": snapshot.id, "created": snapshot.created, "reasons": reasons}
+        print(json.dumps({**told, "per_class": _per_class(snapshot), "set_aside": shown}))
+
+
+def _last_snapshot(settings: Any) -> Any:
+    from graftline.data.snapshot import fetch_snapshot
+    from graftline.errors import DataError
+    from graftline.steps.ingest.source_index import last_snapshot_id
+    from graftline.storage.base import open_store
+    from graftline_pipelines.cli.preflight import open_settings_source
+
+    store, source = open_store(settings.store), open_settings_source(settings)
+    identity = last_snapshot_id(store, source.uri)
+    if identity is None:
+        raise DataError(
+            f"{store.uri} has no snapshot of {source.uri}", fix="Run `graftline run` first."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        return fetch_snapshot(store, identity, Path(folder))
+
+
+def _per_class(snapshot: Any) -> dict[str, dict[str, int]]:
+    from graftline.data.snapshot import SPLITS
+
+    pairs = Counter(zip(snapshot.column("label"), snapshot.column("split"), strict=True))
+    return {label: {split: pairs[label, split] for split in SPLITS} for label in snapshot.classes}
+
+
+def _show(snapshot: Any, console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(f"Snapshot {snapshot.id} of {snapshot.created}: {len(snapshot):,} images")
+    table = Table("class", *(_right(name) for name in ("train", "val", "test")))
+    for label, counts in _per_class(snapshot).items():
+        table.add_row(Text(label), *(f"{count:,}" for count in counts.values()))
+    console.print(table)
+
+
+def _right(name: str) -> Any:
+    from rich.table import Column
+
+    return Column(name, justify="right")
+
+
+def _aside_table(rows: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("set aside", "label", "reason", "detail")
+    for row in rows:
+        cells = (row["source"], row["label"], row["reason"], row["detail"])
+        table.add_row(*(Text(str(cell or "")) for cell in cells))
+    return table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(data)

@@ -1,0 +1,241 @@
+"""Commands on an exported or registered model."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from graftline.tracking.champion_log import Entry
+    from graftline.tracking.registry import Registry
+
+DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
+
+Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Tracking = Annotated[
+    str,
+    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("predict")(predict)
+    app.command("verify")(verify)
+    app.command("serve-manifest")(serve_manifest)
+    app.command("rollback")(rollback)
+    app.command("history")(history)
+
+
+def predict(
+    model: Model,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Classify images with an exported file.
+
+    Needs only onnxruntime, numpy and pillow: classes and preprocessing come out of the file.
+    """
+    from graftline.errors import DataError
+    from graftline.onnx_model.predict import OnnxClassifier
+
+    classifier = OnnxClassifier(model)
+    answers: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for path in images:
+        try:
+            (answer,) = classifier.predict([path], top)
+        except DataError as error:
+            failed.append({"image": str(path), "error": str(error)})
+            continue
+        best = [{"label": label, "probability": p} for label, p in answer.top]
+        told = {"distance": answer.distance, "known": answer.known}
+        answers.append({"image": str(path), **best[0], "top": best, **told})
+    if as_json:
+        print(json.dumps({"predictions": answers, "failed": failed}))
+    else:
+        _show_predictions(answers)
+    for problem in failed:
+        print(f"Error: {problem['error']}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_predictions(answers: list[dict[str, Any]]) -> None:
+    width = max((len(answer["image"]) for answer in answers), default=0)
+    for answer in answers:
+        told = ", ".join(f"{each['label']} {each['probability']:.4f}" for each in answer["top"])
+        doubt = "  (perhaps none of these)" if answer["known"] is False else ""
+        print(f"{answer['image']:<{width}}  {told}{doubt}")
+
+
+def verify(
+    model: Model,
+    images: Annotated[
+        Path, typer.Option("--images", help="The snapshot's folder, or the original test images.")
+    ],
+    reference: Annotated[
+        Path | None, typer.Option(help="PyTorch's answers; reference.npz beside the file.")
+    ] = None,
+    label_tolerance: Annotated[int, typer.Option(min=0, help="Labels that may differ.")] = 0,
+    max_difference: Annotated[float, typer.Option(help="Of a probability.")] = 1e-3,
+    as_json: AsJson = False,
+) -> None:
+    """Prove on this machine that the file answers as PyTorch did when it was exported."""
+    import dataclasses
+
+    from graftline.onnx_model.verify import verify as run
+
+    result = run(
+        model,
+        images,
+        reference=reference,
+        label_tolerance=label_tolerance,
+        max_probability_difference=max_difference,
+    )
+    if as_json:
+        print(json.dumps(dataclasses.asdict(result)))
+        return
+    parity = result.parity
+    print(
+        f"{parity.images:,} images: the same label on {parity.label_agreement:.2%}, largest "
+        f"probability difference {parity.max_probability_difference:.1e} ({result.precision})."
+    )
+    if result.missing:
+        print(f"{result.missing:,} images of the proof were not given.")
+    if result.unknown:
+        print(f"{result.unknown:,} images given were not part of the proof.")
+
+
+def serve_manifest(
+    model: Model,
+    name: Annotated[str, typer.Option(help="Name of the service and of the Triton model.")],
+    storage_uri: Annotated[
+        str, typer.Option(help="Where the cluster finds what is written here, such as s3://...")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("serving"),
+    backend: Annotated[
+        str, typer.Option(help="triton, or onnxruntime (KServe's MLServer).")
+    ] = "triton",
+    namespace: Annotated[str | None, typer.Option(help="Kubernetes namespace.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="NVIDIA devices of a replica.")] = 0,
+    min_replicas: Annotated[int, typer.Option(help="0 lets the service scale to zero.")] = 1,
+    max_replicas: Annotated[int, typer.Option(help="Upper end of the scaling.")] = 3,
+) -> None:
+    """Write a KServe InferenceService for the file, and Triton's model repository."""
+    import yaml
+
+    from graftline.onnx_model.serving import inference_service, write_triton_repository
+
+    service = inference_service(
+        model,
+        name=name,
+        storage_uri=storage_uri,
+        backend=backend,
+        namespace=namespace,
+        gpus=gpus,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    manifest = out / "inferenceservice.yaml"
+    manifest.write_text(yaml.safe_dump(service, sort_keys=False), encoding="utf-8")
+    print(manifest)
+    if backend == "triton":
+        print(write_triton_repository(model, out / "model-repository", name=name, gpus=gpus))
+        print(
+            f"Copy {out / 'model-repository'} to {storage_uri}, then: kubectl apply -f {manifest}",
+            file=sys.stderr,
+        )
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="Version; the champion before when not given.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
+    tracking: Tracking = DEFAULT_TRACKING,
+    as_json: AsJson = False,
+) -> None:
+    """Make an earlier version champion again."""
+    registry = _registry(tracking)
+    entry = registry.rollback(name, to, reason=reason)
+    if as_json:
+        print(json.dumps(_plain(entry)))
+        return
+    print(f"{name}: version {entry.version} is champion, instead of {entry.replaced or 'none'}.")
+    tags = registry.version(name, str(entry.version)).tags
+    if tags.get("graftline.verdict") == "not passed":
+        print(f"Note: version {entry.version} did not pass its evaluation.", file=sys.stderr)
+
+
+def history(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")],
+    tracking: Tracking = DEFAULT_TRACKING,
+    as_json: AsJson = False,
+) -> None:
+    """Show who replaced whom, when, and with which figures."""
+    entries = _registry(tracking).history(name)
+    if as_json:
+        print(json.dumps({"name": name, "history": [_plain(entry) for entry in entries]}))
+        return
+    if not entries:
+        print(f"No version of {name} was champion yet.")
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for entry in entries:
+        console.print(Text(f"{entry.number:>3}  {_told(entry)}", "bold"))
+        for line in (*_figures(entry), *entry.reasons):
+            console.print(Padding(Text(line), (0, 0, 0, 5)))
+
+
+def _registry(tracking: str) -> "Registry":
+    """The registry; a mistyped database is told rather than made."""
+    from graftline.errors import ConfigurationError
+    from graftline.tracking.mlflow_run import absolute_uri
+    from graftline.tracking.registry import open_registry
+
+    uri = absolute_uri(tracking)
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+        raise ConfigurationError(
+            f"There is no database {uri.removeprefix('sqlite:///')}.",
+            why="Without --tracking and MLFLOW_TRACKING_URI, it is looked for in this folder.",
+            fix="Go to the folder that `graftline run` ran in, or give tracking.uri of the run "
+            "file as --tracking.",
+        )
+    return open_registry(uri)
+
+
+def _told(entry: "Entry") -> str:
+    """What happened, when and by whom."""
+    version = f"version {entry.version}" if entry.version else "no version"
+    replaced = f"version {entry.replaced}" if entry.replaced else "none"
+    when = entry.when[:16].replace("T", " ")
+    return f"{when} UTC  {entry.kind}: {version}, instead of {replaced}  ({entry.who})"
+
+
+def _figures(entry: "Entry") -> Iterator[str]:
+    """Accuracy of both, where the verdict measured it; of the first model, its own."""
+    for side in ("challenger", "champion", "test"):
+        figures = entry.figures.get(side)
+        if side == "test" and entry.figures.get("challenger"):
+            continue
+        if isinstance(figures, dict) and isinstance(figures.get("accuracy"), float):
+            between = figures.get("accuracy_ci")
+            interval = f" (95% {between[0]:.4f} to {between[1]:.4f})" if between else ""
+            yield f"{side} accuracy {figures['accuracy']:.4f}{interval}"
+
+
+def _plain(entry: "Entry") -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(entry)

@@ -1,0 +1,136 @@
+"""``run``, ``check`` and ``compile``: a run file, here."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
+RunsDir = Annotated[Path, typer.Option(help="The folder that each run gets a folder in.")]
+RunnerName = Annotated[
+    str,
+    typer.Option("--runner", help="subprocess, or docker for one hardened container a step."),
+]
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+
+
+def run(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    runs_dir: RunsDir = Path(".graftline/runs"),
+    runner: RunnerName = "subprocess",
+) -> None:
+    """Run the training graph on this machine."""
+    from rich.console import Console
+
+    from graftline_pipelines.runfile.load import load
+
+    settings = load(run_file, overrides or ())
+    chosen = chosen_runner(runner)
+    console = Console(stderr=as_json)
+
+    from graftline_pipelines.cli import preflight
+    from graftline_pipelines.graphs.training import training_pipeline
+    from graftline_pipelines.local import run as local
+    from graftline_pipelines.local import summary
+
+    preflight.require(local.with_absolute_paths(settings))
+
+    def build(resolved: Any, run_id: str) -> Any:
+        return training_pipeline(resolved, run_id, on_cluster=False)
+
+    try:
+        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
+    except local.StepFailed as failure:
+        show_failure(failure, Console(stderr=True, soft_wrap=True))
+        raise typer.Exit(1) from None
+    result = summary.summarise(finished, settings)
+    summary.show(result, console, _sample_image(settings.data.source))
+    if as_json:
+        print(json.dumps(result))
+
+
+def check(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Validate a run file and all that it names, and say what a run would do."""
+    from rich.console import Console
+
+    from graftline_pipelines.cli import preflight
+    from graftline_pipelines.local import run as local
+    from graftline_pipelines.runfile.load import load
+
+    settings = load(run_file, overrides or ())
+    report = preflight.examine(local.with_absolute_paths(settings))
+    preflight.show(report, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps(report.as_dict()))
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def compile_(
+    run_file: RunFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the KFP IR is written.")],
+    overrides: Overrides = None,
+    pipeline: Annotated[
+        str, typer.Option(help="train, or retrain: look for changes first.")
+    ] = "train",
+) -> None:
+    """Write the KFP intermediate representation of a run file, for a cluster."""
+    from rich.console import Console
+
+    from graftline_pipelines.graphs.compile import compile_to
+    from graftline_pipelines.runfile.load import load
+
+    settings = load(run_file, overrides or ())
+    compile_to(settings, _graph_name(pipeline), output)
+    Console().print(f"Wrote {output}", highlight=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(run)
+    app.command()(check)
+    app.command("compile")(compile_)
+
+
+def chosen_runner(name: str) -> Literal["subprocess", "docker"]:
+    """What ``--runner`` says; a usage error where it says something else."""
+    if name == "subprocess":
+        return "subprocess"
+    if name == "docker":
+        return "docker"
+    raise typer.BadParameter(f"{name!r} is neither subprocess nor docker", param_hint="--runner")
+
+
+def _graph_name(name: str) -> Literal["train", "retrain"]:
+    if name == "train":
+        return "train"
+    if name == "retrain":
+        return "retrain"
+    raise typer.BadParameter(f"{name!r} is neither train nor retrain", param_hint="--pipeline")
+
+
+def show_failure(failure: Any, console: Any) -> None:
+    """Which step failed, with what, and where its log is."""
+    from rich.text import Text
+
+    console.print(Text(f"Step {failure.step} failed: ", "bold red") + Text(str(failure)))
+    console.print(Text(f"Log: {failure.log}"))
+
+
+def _sample_image(source: str) -> Path | None:
+    """Any image of a local source, for the line that is suggested next."""
+    folder = Path(source.removeprefix("file://"))
+    if "://" in str(folder) or not folder.is_dir():
+        return None
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    return next(found, None)

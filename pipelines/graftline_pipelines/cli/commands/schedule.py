@@ -1,0 +1,278 @@
+"""``schedule``: what the cluster starts by itself."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graftline_pipelines.cli.commands.run import AsJson, Overrides, RunFile
+from graftline_pipelines.cli.options import Host, Namespace, connect
+
+Which = Annotated[str, typer.Argument(help="A run file, or the schedule's name.")]
+
+group = typer.Typer(
+    name="schedule", help="What the cluster starts by itself.", no_args_is_help=True
+)
+
+
+@group.command()
+def apply(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    host: Host = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change; change nothing.")
+    ] = False,
+    recreate: Annotated[
+        bool,
+        typer.Option("--recreate", help="Replace it even if equal, as after an upgrade of KFP."),
+    ] = False,
+    kube_context: Annotated[
+        str | None, typer.Option(help="kubeconfig context whose nodes are compared with the pools.")
+    ] = None,
+    registry: Annotated[
+        bool, typer.Option("--registry/--no-registry", help="Ask whether the images exist.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Make the cluster's schedule the same as the run file's."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import schedules, submit
+    from graftline_pipelines.runfile.load import load
+
+    settings = load(run_file, overrides or ())
+    console = Console(stderr=as_json, soft_wrap=True)
+    server = connect(host, settings.cluster.namespace, console)
+    with tempfile.TemporaryDirectory() as folder:
+        package = submit.prepare(
+            settings,
+            settings.schedule.pipeline,
+            Path(folder),
+            parameters={},
+            questions=submit.Questions(registry, kube_context),
+            console=console,
+        )
+        wish = schedules.wanted(settings, package.pipeline, package.version)
+        there = schedules.existing(server, wish.name)
+        version = None if dry_run else submit.upload(package, server, console)
+    version_id = version.version_id if version else submit.find_version(package, server)
+    todo = schedules.plan(wish, there, version_id, recreate=recreate)
+    _show_plan(todo, wish, console, dry_run=dry_run)
+    schedule_id = todo.keep.schedule_id if todo.keep else None
+    if version is not None:
+        schedule_id = _reconciler(server, console).apply(todo, wish, version)
+    _show_times(todo, wish, there, console, dry_run=dry_run)
+    if as_json:
+        print(json.dumps(_result(todo, wish, schedule_id, dry_run=dry_run)))
+
+
+@group.command("list")
+def list_(
+    host: Host = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the schedules that graftline keeps on the cluster."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from graftline_pipelines.cluster import schedules
+
+    console = Console(stderr=as_json)
+    server = connect(host, namespace, console)
+    found = schedules.existing(server)
+    rows = [_row(one, found, server) for one in found]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("Schedule", "State", "Cron", "Zone", "Next (UTC)"):
+        table.add_column(column, no_wrap=column != "State", overflow="fold")
+    for row in rows:
+        following = (row["next"] or "")[:16].replace("T", " ")
+        table.add_row(row["name"], row["state"], row["cron"], row["time_zone"], following)
+    console.print(table if rows else "No schedules.")
+    if as_json:
+        print(json.dumps(rows))
+
+
+@group.command()
+def pause(which: Which, host: Host = None, namespace: Namespace = None) -> None:
+    """Stop a schedule from firing until it is resumed. A run that is going goes on."""
+    from rich.console import Console
+
+    name, reconciler, there = _find(which, host, namespace)
+    for one in there:  # of an interrupted replacement, all
+        reconciler.pause(one)
+    Console().print(f"{name} is paused.", highlight=False)
+
+
+@group.command()
+def resume(which: Which, host: Host = None, namespace: Namespace = None) -> None:
+    """Let a paused schedule fire again, from its next time on."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import schedules
+
+    name, reconciler, there = _find(which, host, namespace)
+    one = schedules.the_one(there, name)
+    reconciler.resume(one)
+    following = _readable(schedules.fires_at(one.cron, one.time_zone, 1))
+    Console().print(f"{name} fires again, next at {following}.", highlight=False)
+
+
+@group.command()
+def remove(which: Which, host: Host = None, namespace: Namespace = None) -> None:
+    """Delete a schedule. Its pipeline and its runs stay."""
+    from rich.console import Console
+
+    name, reconciler, there = _find(which, host, namespace)
+    for one in there:
+        reconciler.remove(one)
+    Console().print(f"{name} is removed.", highlight=False)
+
+
+@group.command("run-now")
+def run_now(
+    which: Which, host: Host = None, namespace: Namespace = None, as_json: AsJson = False
+) -> None:
+    """Start now what the schedule would start: the same version, with the same parameters."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.local.run import new_run_id
+
+    name, reconciler, there = _find(which, host, namespace)
+    one = schedules.the_one(there, name)
+    server = reconciler.cluster
+    version = schedules.version_of(server, one)
+    run_name = new_run_id(name)
+    run_id = server.start(
+        version,
+        run_name=run_name,
+        experiment_id=one.raw.experiment_id,
+        parameters={},
+        service_account=one.raw.service_account or None,
+        description="Started by hand, as the schedule would.",
+    )
+    link = server.link(run_id)
+    Console(stderr=as_json, soft_wrap=True).print(
+        f"Run {run_name}: [bold]{run_id}[/]\n{link}", highlight=False
+    )
+    if as_json:
+        print(json.dumps({"run_id": run_id, "run_name": run_name, "link": link}))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(group)
+
+
+def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any, list[Any]]:
+    """A schedule's name, who changes it, and what is there."""
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.runfile.load import load
+
+    name = which
+    if which.endswith((".yaml", ".yml")):
+        settings = load(Path(which))
+        name = settings.name
+        namespace = namespace or settings.cluster.namespace
+    console = Console(stderr=True)
+    server = connect(host, namespace, console)
+    there = schedules.existing(server, name)
+    if not there:
+        schedules.the_one(there, name)
+    return name, _reconciler(server, console), there
+
+
+def _reconciler(server: Any, console: Any) -> Any:
+    from graftline_pipelines.cluster.reconcile import Reconciler
+
+    return Reconciler(server, lambda text: console.print(text, highlight=False))
+
+
+def _show_plan(todo: Any, wish: Any, console: Any, *, dry_run: bool) -> None:
+    words = {
+        "create": "to be made",
+        "replace": "to be replaced",
+        "leave": "as it should be",
+        "finish": "a replacement to be finished",
+    }
+    would = " (dry run: nothing is changed)" if dry_run else ""
+    console.print(f"Schedule {wish.name}: {words[todo.action]}{would}", highlight=False)
+    for reason in todo.reasons:
+        console.print(f"  {reason}", highlight=False)
+
+
+def _show_times(todo: Any, wish: Any, there: list[Any], console: Any, *, dry_run: bool) -> None:
+    from graftline_pipelines.cluster import schedules
+
+    done = "" if dry_run or todo.action == "leave" else "Done. "
+    if not todo.fires:
+        paused = wish.enabled and there
+        how = (
+            f"it is paused; `graftline schedule resume {wish.name}` lets it fire"
+            if paused
+            else "`schedule.enabled` is false in the run file"
+        )
+        console.print(f"{done}It does not fire: {how}.", highlight=False)
+        return
+    times = _readable(schedules.fires_at(wish.cron, wish.time_zone))
+    console.print(
+        f"{done}{wish.cron} in {wish.time_zone}; next at {times}.\n"
+        "One run at a time; what was missed is not made up for.",
+        highlight=False,
+    )
+
+
+def _readable(times: list[str]) -> str:
+    """Times that are ISO 8601 in UTC, for people."""
+    shown = [time[:19].replace("T", " ").removesuffix(":00") for time in times]
+    return f"{', '.join(shown)} UTC"
+
+
+def _result(todo: Any, wish: Any, schedule_id: str | None, *, dry_run: bool) -> dict[str, Any]:
+    from graftline_pipelines.cluster import schedules
+
+    return {
+        "action": todo.action,
+        "dry_run": dry_run,
+        "reasons": list(todo.reasons),
+        "schedule_id": schedule_id,
+        "name": wish.name,
+        "fires": todo.fires,
+        "cron": wish.cron,
+        "time_zone": wish.time_zone,
+        "next": schedules.fires_at(wish.cron, wish.time_zone),
+        "version": wish.version,
+    }
+
+
+def _row(one: Any, found: list[Any], server: Any) -> dict[str, Any]:
+    from graftline.errors import ClusterError
+    from graftline_pipelines.cluster import schedules
+
+    state = "fires" if one.enabled else "paused"
+    if not one.enabled and one.content.get("enabled") is False:
+        state = "switched off in the run file"
+    if sum(other.name == one.name for other in found) > 1:
+        state = f"{state}, replacement interrupted: apply again"
+    try:
+        schedules.version_of(server, one)
+    except ClusterError:
+        state = "its pipeline version was deleted: apply again"
+    following = schedules.fires_at(one.cron, one.time_zone, 1) if one.enabled and one.cron else []
+    return {
+        "name": one.name,
+        "state": state,
+        "enabled": one.enabled,
+        "cron": one.cron,
+        "time_zone": one.time_zone,
+        "next": following[0] if following else None,
+        "pipeline": one.content.get("pipeline"),
+        "version": one.content.get("version"),
+        "schedule_id": one.schedule_id,
+    }

@@ -1,0 +1,73 @@
+"""The command ``graftline``."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from graftline import __version__
+from graftline.errors import ConfigurationError, GraftlineError
+from graftline_pipelines.cli.commands import (
+    backbones,
+    cluster,
+    data,
+    features,
+    model,
+    retrain,
+    run,
+    schedule,
+)
+
+STOPPED = 130
+
+app = typer.Typer(
+    name="graftline",
+    help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(f"graftline {__version__}")
+        raise typer.Exit
+
+
+for group in (run, data, model, backbones, features, cluster, schedule, retrain):
+    group.register(app)
+
+
+def main() -> None:
+    """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    try:
+        app()
+    except GraftlineError as error:
+        _show(error)
+        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+    except OSError as error:
+        from graftline.steps.runtime import disk_error
+
+        refused = disk_error(error)
+        if refused is None:
+            raise
+        _show(refused)
+        sys.exit(1)
+    except SystemExit as end:
+        if end.code == STOPPED:  # typer's word for Ctrl-C
+            print(
+                "\nStopped. What was computed is kept; the same command goes on.", file=sys.stderr
+            )
+        raise
+
+
+def _show(error: GraftlineError) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, soft_wrap=True)
+    console.print(Text("Error: ", "bold red") + Text(str(error)))

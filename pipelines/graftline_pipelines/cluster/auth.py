@@ -1,0 +1,196 @@
+"""How we reach a Kubeflow Pipelines server, and who we say we are."""
+
+import contextlib
+import io
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graftline.errors import ClusterError, ConfigurationError
+from graftline_pipelines.cluster.errors import login_page, server_words, translated, unreachable
+
+HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"  # the client's own
+TOKEN_VARIABLE = "GRAFTLINE_KFP_TOKEN"  # noqa: S105 -- the name of a variable
+COOKIE_VARIABLE = "GRAFTLINE_KFP_COOKIE"
+CA_VARIABLE = "GRAFTLINE_KFP_CA"
+TOKEN_FILE_VARIABLE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105 -- the client's own
+TOKEN_FILE = "/var/run/secrets/kubeflow/pipelines/token"  # noqa: S105
+IN_CLUSTER_HOST = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
+POD_NAMESPACE_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+CONNECT_SECONDS = 10
+READ_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Login:
+    """How we say who we are. Read from the environment: never from a run file.
+
+    Attributes:
+        kind: ``token``, ``cookie``, ``token file`` or ``none``, for messages.
+    """
+
+    kind: str
+    token: str | None = None
+    cookie: str | None = None
+    token_file: Path | None = None
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Login":
+        """The first of: token, cookie, a mounted service-account token, nothing."""
+        if environment.get(TOKEN_VARIABLE):
+            return cls("token", token=environment[TOKEN_VARIABLE].strip())
+        if environment.get(COOKIE_VARIABLE):
+            return cls("cookie", cookie=environment[COOKIE_VARIABLE].strip())
+        named = environment.get(TOKEN_FILE_VARIABLE)
+        path = Path(named or TOKEN_FILE)
+        if path.is_file():
+            return cls("token file", token_file=path)
+        if named:
+            raise ConfigurationError(
+                f"{TOKEN_FILE_VARIABLE}: there is no file {named}",
+                fix="Mount a service account token with the audience pipelines.kubeflow.org "
+                "there, or unset the variable.",
+            )
+        return cls("none")
+
+    def headers(self) -> dict[str, str]:
+        """The headers of one request."""
+        if self.cookie:
+            return {"Cookie": self.cookie}
+        token = self.token or (self.token_file.read_text().strip() if self.token_file else None)
+        return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def resolve_host(host: str | None, environment: Mapping[str, str] = os.environ) -> str:
+    """The server's address: as given, as set, or the one inside a cluster.
+
+    Raises:
+        ConfigurationError: None is known, or it is not an HTTP address.
+    """
+    chosen = host or environment.get(HOST_VARIABLE)
+    if not chosen and "KUBERNETES_SERVICE_HOST" in environment:
+        chosen = IN_CLUSTER_HOST
+    if not chosen:
+        raise ConfigurationError(
+            "Which Kubeflow Pipelines server is not known",
+            fix=f"Give --host URL, or set {HOST_VARIABLE}. From outside a cluster: "
+            "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, and "
+            "--host http://localhost:8080",
+        )
+    if not chosen.startswith(("http://", "https://")):
+        raise ConfigurationError(
+            f"--host: {chosen!r} does not start with http:// or https://",
+            fix=f"Write https://{chosen}, or http:// for a port-forward.",
+        )
+    return chosen.rstrip("/")
+
+
+def version_notes(host: str, server: str) -> list[str]:
+    """What to say of the server's version beside ours.
+
+    Raises:
+        ClusterError: The major versions differ: their pipelines do not understand each other.
+    """
+    from importlib.metadata import version
+
+    ours = version("kfp")
+    try:
+        theirs = tuple(int(part) for part in server.lstrip("v").split("-")[0].split(".")[:2])
+        mine = tuple(int(part) for part in ours.split(".")[:2])
+    except ValueError:
+        return []  # built from source: it says "unknown" or a branch
+    if theirs[0] != mine[0]:
+        raise ClusterError(
+            f"{host} is Kubeflow Pipelines {server}, and this client is {ours}.",
+            why="Pipelines of different major versions do not understand each other.",
+            fix="Upgrade the server to 2.x, or use the client of its time.",
+        )
+    if theirs < mine:
+        return [
+            f"The server is Kubeflow Pipelines {server}, older than this client ({ours}). It may "
+            "refuse newer fields; it then says which."
+        ]
+    return []
+
+
+def healthz(host: str, login: Login) -> dict[str, Any]:
+    """The server's version and mode; the first thing asked, so the one that tells of a bad login.
+
+    Raises:
+        ClusterError: It does not answer, or wants another login.
+    """
+    import requests  # type: ignore[import-untyped]  # ships no types
+
+    url = f"{host}/apis/v2beta1/healthz"
+    verify: bool | str = os.environ.get(CA_VARIABLE) or True
+    try:
+        answer = requests.get(
+            url,
+            headers=login.headers(),
+            timeout=(CONNECT_SECONDS, CONNECT_SECONDS),
+            allow_redirects=False,
+            verify=verify,
+        )
+    except requests.RequestException as error:
+        raise unreachable(host, error) from None
+    kind = answer.headers.get("Content-Type", "")
+    if answer.is_redirect or (answer.ok and "html" in kind):
+        raise login_page(host)
+    if answer.status_code == 404 or (answer.ok and "json" not in kind):
+        raise unreachable(host, "Something answers there, but it is not Kubeflow Pipelines.")
+    if not answer.ok:
+        raise translated(host, "the health check", answer.status_code, server_words(answer.text))
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def pod_namespace() -> str | None:
+    """The namespace of the pod that we are in."""
+    path = Path(POD_NAMESPACE_FILE)
+    return path.read_text().strip() if path.is_file() else None
+
+
+def open_client(host: str, login: Login, namespace: str | None) -> Any:
+    """The real client, with every request bounded and every web page recognised."""
+    with silent():
+        import kfp
+        from kfp.client import ServiceAccountTokenVolumeCredentials
+
+        credentials = None
+        if login.token_file is not None:
+            credentials = ServiceAccountTokenVolumeCredentials(path=str(login.token_file))
+        client = kfp.Client(
+            host=host,
+            namespace="default",  # with an empty one it asks the server, up to five times
+            existing_token=login.token,
+            cookies=login.cookie,
+            credentials=credentials,
+            ssl_ca_cert=os.environ.get(CA_VARIABLE),
+        )
+    client._context_setting["namespace"] = namespace or ""
+    api = client._run_api.api_client  # one for all services
+    request = api.request
+
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        kwargs["_request_timeout"] = kwargs.get("_request_timeout") or (
+            CONNECT_SECONDS,
+            READ_SECONDS,
+        )
+        answer = request(*args, **kwargs)
+        if "html" in (answer.getheader("Content-Type") or ""):
+            raise login_page(host)
+        return answer
+
+    api.request = bounded
+    return client
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """KFP's client prints links and warnings of its own; ours are enough."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

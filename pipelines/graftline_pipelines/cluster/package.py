@@ -1,0 +1,240 @@
+"""A compiled pipeline, named by its content, and all that can be wrong with it before it is sent.
+
+Kubeflow's client sends nearly anything, and its server refuses one mistake at a time, some of them
+only when the pods start. Here they are found together, on the machine of the person who made them.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from graftline.errors import ConfigurationError
+from graftline_pipelines.graphs.compile import GraphName, compile_to
+from graftline_pipelines.runfile.quantities import is_object_name
+from graftline_pipelines.runfile.settings import RunSettings
+
+SCHEMA_VERSION = "2.1.0"  # the only one that the server reads
+MAX_BYTES = 32 << 20  # of an upload
+MAX_WORKFLOW_BYTES = 700_000  # beyond it, the workflow does not fit into etcd
+MAX_PIPELINE_NAME = 128
+MAX_EXPERIMENT_NAME = 128
+MUTABLE_TAGS = {"latest", "main", "master", "dev", "develop", "nightly", "edge", "snapshot"}
+_PIPELINE_NAME = re.compile(r"^[a-z0-9][a-z0-9-]*$")
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "NUMBER_DOUBLE": (int, float),
+    "NUMBER_INTEGER": int,
+    "STRING": str,
+    "BOOLEAN": bool,
+    "LIST": list,
+    "STRUCT": dict,
+}
+
+
+class SubmissionError(ConfigurationError):
+    """All that would make the server refuse it, or its pods never start."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)} problems stop" if len(problems) > 1 else "A problem stops"
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{count} this before anything is sent:\n{listed}")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A compiled graph.
+
+    Attributes:
+        pipeline: Name of the pipeline on the server.
+        version: Name of the version: a digest of the content.
+        path: The compiled file.
+        spec: The pipeline spec in it.
+        images: Every container image that a step may run in.
+    """
+
+    pipeline: str
+    version: str
+    path: Path
+    spec: Mapping[str, Any]
+    images: tuple[str, ...]
+
+
+def pipeline_name(settings: RunSettings, graph: GraphName) -> str:
+    """The name of a graph's pipeline on the server."""
+    return settings.name if graph == "train" else f"{settings.name}-retrain"
+
+
+def build(settings: RunSettings, graph: GraphName, folder: Path) -> Package:
+    """Compile a graph into a folder and name it by its content."""
+    path = folder / f"{pipeline_name(settings, graph)}.yaml"
+    compile_to(settings, graph, path)
+    documents = list(yaml.load_all(path.read_text(encoding="utf-8"), Loader=_Loader))
+    spec = documents[0]
+    executors = spec.get("deploymentSpec", {}).get("executors", {}).values()
+    images = sorted({e["container"]["image"] for e in executors if "container" in e})
+    return Package(
+        pipeline_name(settings, graph), content_digest(documents), path, spec, tuple(images)
+    )
+
+
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def content_digest(documents: list[Any]) -> str:
+    """A name for compiled documents that does not depend on the order of their keys."""
+    text = json.dumps(documents, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check(package: Package, settings: RunSettings, parameters: Mapping[str, Any]) -> None:
+    """Check a package against the server's rules and against what a pod can reach.
+
+    Raises:
+        SubmissionError: with every problem found.
+    """
+    problems = [
+        *_server_rules(package),
+        *_name_problems(settings),
+        *_parameter_problems(package.spec, parameters),
+        *_place_problems(settings, parameters.get("source")),
+        *image_problems(package.images, require_digest=settings.images.require_digest),
+    ]
+    if problems:
+        raise SubmissionError(problems)
+
+
+def _server_rules(package: Package) -> list[str]:
+    problems = []
+    name = package.spec.get("pipelineInfo", {}).get("name", "")
+    if not _PIPELINE_NAME.match(name) or len(name) > MAX_PIPELINE_NAME:
+        problems.append(
+            f"name: {name!r} cannot name a pipeline: lower-case letters, digits and '-', at most "
+            f"{MAX_PIPELINE_NAME}, starting with a letter or digit."
+        )
+    schema = package.spec.get("schemaVersion")
+    if schema != SCHEMA_VERSION:
+        problems.append(f"The compiled pipeline has schema {schema}, the server reads 2.1.0.")
+    size = package.path.stat().st_size
+    if size > MAX_BYTES:
+        problems.append(f"The compiled pipeline has {size:,} bytes; the server takes 32 MiB.")
+    elif size > MAX_WORKFLOW_BYTES:
+        problems.append(
+            f"The compiled pipeline has {size:,} bytes; a workflow over {MAX_WORKFLOW_BYTES:,} "
+            "does not fit into the cluster's store. Shorten long lists in the run file."
+        )
+    return problems
+
+
+def _name_problems(settings: RunSettings) -> list[str]:
+    """Names that the server answers with an internal error, or that no pod could be made with."""
+    problems = []
+    if not 1 <= len(settings.experiment) <= MAX_EXPERIMENT_NAME:
+        problems.append(
+            f"tracking.experiment: {settings.experiment[:40]!r}... has {len(settings.experiment)} "
+            f"characters; the server takes {MAX_EXPERIMENT_NAME}."
+        )
+    names = {
+        "cluster.namespace": settings.cluster.namespace,
+        "cluster.service_account": settings.cluster.service_account,
+        **{f"cluster.secrets: {name}": name for name in settings.cluster.secrets},
+        **{f"cluster.config_maps: {name}": name for name in settings.cluster.config_maps},
+        "cluster.pull_secrets": next(
+            (name for name in settings.cluster.pull_secrets if not is_object_name(name)), None
+        ),
+        "retrain.webhook_secret": settings.retrain.webhook_secret,
+    }
+    problems += [
+        f"{key}: {name!r} cannot be the name of such an object: lower-case letters, digits, '-' "
+        "and '.'."
+        for key, name in names.items()
+        if name is not None and not is_object_name(name)
+    ]
+    return problems
+
+
+def _parameter_problems(spec: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    known = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+    problems = [
+        f"--param {name}: the pipeline has no such parameter; it has {', '.join(known) or 'none'}."
+        for name in given
+        if name not in known
+    ]
+    for name, parameter in known.items():
+        if name in given:
+            kind = parameter["parameterType"]
+            fits = isinstance(given[name], _TYPES[kind])
+            if not fits or (kind.startswith("NUMBER") and isinstance(given[name], bool)):
+                problems.append(f"--param {name}: {given[name]!r} is not a {kind.lower()}.")
+        elif not parameter.get("isOptional") and "defaultValue" not in parameter:
+            problems.append(f"--param {name} is missing, and has no default.")
+    return problems
+
+
+def _place_problems(settings: RunSettings, source: object = None) -> list[str]:
+    """Addresses that only this machine knows; ``source`` replaces the run file's."""
+    problems = []
+    places = {
+        "data.source": source if isinstance(source, str) else settings.data.source,
+        "store": settings.store,
+        "weights": settings.weights if settings.weights != "random" else None,
+    }
+    for key, value in places.items():
+        if value is not None and not value.startswith("s3://"):
+            problems.append(
+                f"{key}: {value!r} is on this machine, where no pod can see it; use s3://."
+            )
+    if not settings.tracking.uri.startswith(("http://", "https://", "postgresql", "mysql")):
+        problems.append(
+            f"tracking.uri: {settings.tracking.uri!r} is on this machine, where no pod can see "
+            "it; use the address of an MLflow server in the cluster, such as "
+            "http://mlflow.graftline.svc:5000."
+        )
+    if not settings.images.registry:
+        problems.append(
+            "images.registry is missing: a cluster pulls images from a registry. `make images` "
+            "builds them; push them and name the registry."
+        )
+    return problems
+
+
+def image_problems(images: tuple[str, ...], *, require_digest: bool) -> list[str]:
+    """What is wrong with image names: a tag that can move gives runs that cannot be repeated."""
+    problems = []
+    for image in images:
+        _, tag, digest = split_image(image)
+        if digest is not None:
+            if not _DIGEST.match(digest):
+                problems.append(f"image {image}: {digest!r} is not a sha256 digest.")
+        elif tag is None:
+            problems.append(
+                f"image {image} has no tag, which means `latest`. Set `images.tag` to a release "
+                "or, better, a digest (sha256:...)."
+            )
+        elif re.split(r"[-._]", tag.lower())[-1] in MUTABLE_TAGS:  # 0.1.0-dev as well
+            problems.append(
+                f"image {image}: the tag {tag!r} moves, so that a run cannot be repeated, and "
+                "nodes keep old copies of it. Set `images.tag` to a release or a digest."
+            )
+        elif require_digest:
+            problems.append(
+                f"image {image} is named by a tag, and `images.require_digest` is set. Set "
+                "`images.tag`, or for graftline-gpu `images.gpu_tag`, to its digest: `make images` "
+                "with PUSH=1 prints both."
+            )
+    return problems
+
+
+def split_image(image: str) -> tuple[str, str | None, str | None]:
+    """The parts of an image's name: repository, tag, digest."""
+    name, _, digest = image.partition("@")
+    head, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:  # the colon belongs to a port
+        return name, None, digest or None
+    return head, tag, digest or None

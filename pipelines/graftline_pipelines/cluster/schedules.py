@@ -1,0 +1,272 @@
+"""What a schedule should be, what is there, and the difference.
+
+What each schedule was made from stands in its description, beside whether it should fire in the
+end. Carrying the difference out is the business of :mod:`graftline_pipelines.cluster.reconcile`.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+from zoneinfo import ZoneInfo
+
+from graftline.errors import ClusterError, ConfigurationError
+from graftline_pipelines.cluster.errors import NotOnServer
+from graftline_pipelines.cluster.server import Cluster, Version, equals
+from graftline_pipelines.runfile.cron import Cron, next_times, parse
+from graftline_pipelines.runfile.settings import RunSettings
+
+MARK = "graftline: "
+
+Action = Literal["create", "replace", "leave", "finish"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The schedule of a run file."""
+
+    name: str
+    cron: str
+    time_zone: str
+    pipeline: str
+    version: str
+    experiment: str
+    service_account: str | None
+    enabled: bool
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the server is told; a difference in it is a reason to replace."""
+        return {
+            "cron": self.cron,
+            "pipeline": self.pipeline,
+            "version": self.version,
+            "experiment": self.experiment,
+            "service_account": self.service_account,
+            "enabled": self.enabled,
+        }
+
+    @property
+    def digest(self) -> str:
+        """A name for the content."""
+        text = json.dumps(self.content, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Existing:
+    """A schedule on the server that we made."""
+
+    schedule_id: str
+    name: str
+    enabled: bool
+    created: datetime
+    cron: str
+    pipeline_id: str
+    version_id: str
+    digest: str
+    content: Mapping[str, Any]
+    fires_finally: bool
+    time_zone: str
+    raw: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What ``apply`` does.
+
+    Attributes:
+        keep: The schedule that stays, where it exists already.
+        remove: The ones that go.
+        fires: Whether the one that stays fires in the end.
+        reasons: The differences, one sentence each.
+    """
+
+    action: Action
+    keep: Existing | None
+    remove: tuple[Existing, ...]
+    fires: bool
+    reasons: tuple[str, ...]
+
+
+def wanted(settings: RunSettings, pipeline: str, version: str) -> Wanted:
+    """The schedule that a run file asks for.
+
+    Raises:
+        ConfigurationError: It asks for none, or its cron is wrong.
+    """
+    schedule = settings.schedule
+    if schedule.cron is None:
+        raise ConfigurationError(
+            "schedule.cron is missing: the run file asks for no schedule",
+            fix="Set it, for example to '0 30 2 * * *' for every night at half past two, or remove "
+            "the schedule that is there with `graftline schedule remove`.",
+        )
+    parse(schedule.cron)
+    return Wanted(
+        settings.name,
+        schedule.cron,
+        schedule.time_zone,
+        pipeline,
+        version,
+        settings.experiment,
+        settings.cluster.service_account,
+        schedule.enabled,
+    )
+
+
+def existing(cluster: Cluster, name: str | None = None) -> list[Existing]:
+    """The schedules on the server that we made, the oldest first; all of them, or one name's."""
+    arguments: dict[str, Any] = {"namespace": cluster.namespace, "sort_by": "created_at asc"}
+    if name is not None:
+        arguments["filter"] = equals("display_name", name)
+    listed = cluster.every(
+        "listing schedules", cluster.client.list_recurring_runs, "recurring_runs", **arguments
+    )
+    return [found for item in listed if (found := _existing(item)) is not None]
+
+
+def _existing(item: Any) -> Existing | None:
+    mark = next(
+        (line for line in (item.description or "").splitlines() if line.startswith(MARK)), None
+    )
+    if mark is None:
+        return None  # somebody else's
+    try:
+        known = json.loads(mark.removeprefix(MARK))
+    except ValueError:
+        return None
+    reference = item.pipeline_version_reference
+    trigger = item.trigger.cron_schedule if item.trigger else None
+    return Existing(
+        str(item.recurring_run_id),
+        str(item.display_name),
+        item.mode == "ENABLE",
+        item.created_at,
+        str(trigger.cron) if trigger else "",
+        str(reference.pipeline_id) if reference else "",
+        str(reference.pipeline_version_id) if reference else "",
+        str(known.get("digest", "")),
+        known.get("content", {}),
+        bool(known.get("fires", True)),
+        str(known.get("time_zone", "UTC")),
+        item,
+    )
+
+
+def plan(
+    wish: Wanted,
+    there: list[Existing],
+    version_id: str | None,
+    *,
+    recreate: bool = False,
+    now: datetime | None = None,
+) -> Plan:
+    """Compare what is wanted with what is there.
+
+    Args:
+        wish: The run file's schedule.
+        there: The schedules of that name, the oldest first.
+        version_id: The wanted version on the server; None where it is not uploaded yet.
+        recreate: Replace even an equal one.
+        now: The time, for tests.
+    """
+    if not there:
+        return Plan("create", None, (), wish.enabled, ("there is none",))
+    fires = wish.enabled and _fires(there)
+    keep = None
+    if not recreate:
+        moment = now or datetime.now(UTC)
+        usable = [
+            one
+            for one in there
+            if one.digest == wish.digest
+            and one.version_id == version_id
+            and not (len(there) > 1 and fires and _would_fire_at_once(one, moment))
+        ]
+        keep = usable[-1] if usable else None
+    rest = tuple(one for one in there if one is not keep)
+    if keep is not None and not rest and (keep.enabled == fires):
+        return Plan("leave", keep, (), fires, ())
+    if keep is not None:
+        return Plan("finish", keep, rest, fires, ("an earlier replacement was interrupted",))
+    return Plan("replace", None, rest, fires, tuple(_differences(wish, there[-1], version_id)))
+
+
+def _fires(there: list[Existing]) -> bool:
+    """Whether the schedule is meant to fire; not, if somebody paused it."""
+    last = there[-1]
+    if last.content.get("enabled") is False:
+        return True  # the run file had switched it off, nobody paused it
+    if len(there) == 1:
+        return last.enabled
+    return any(one.enabled for one in there) or last.fires_finally
+
+
+def _would_fire_at_once(one: Existing, now: datetime) -> bool:
+    """Whether KFP, when this one is switched on, would make up for a time that has passed."""
+    if one.enabled or not one.cron:
+        return False
+    following = next(parse(one.cron).after(one.created, ZoneInfo(one.time_zone)), None)
+    return following is not None and following <= now
+
+
+def _differences(wish: Wanted, old: Existing, version_id: str | None) -> list[str]:
+    found = [
+        f"{key}: {old.content.get(key)} -> {value}"
+        for key, value in wish.content.items()
+        if old.content.get(key) != value
+    ]
+    if not found and old.version_id != version_id:
+        found = ["its pipeline version was deleted from the server"]
+    return found or ["it is made again, as asked"]
+
+
+def the_one(there: list[Existing], name: str) -> Existing:
+    """The schedule of a name that is in use.
+
+    Raises:
+        ClusterError: There is none, or a replacement was interrupted.
+    """
+    if not there:
+        raise NotOnServer(
+            f"There is no schedule {name!r}.",
+            fix="`graftline schedule list` shows all; `graftline schedule apply` makes one.",
+        )
+    if len(there) > 1:
+        raise ClusterError(
+            f"There are {len(there)} schedules {name!r}: a replacement was interrupted.",
+            fix="Run `graftline schedule apply` again; it finishes it.",
+        )
+    return there[0]
+
+
+def version_of(cluster: Cluster, one: Existing) -> Version:
+    """The pipeline version of a schedule.
+
+    Raises:
+        ClusterError: It was deleted.
+    """
+    try:
+        found = cluster.call(
+            "looking for the schedule's pipeline version",
+            cluster.client.get_pipeline_version,
+            pipeline_id=one.pipeline_id,
+            pipeline_version_id=one.version_id,
+        )
+    except NotOnServer:
+        raise ClusterError(
+            f"The pipeline version of the schedule {one.name!r} was deleted from the server.",
+            why="A schedule refers to the version that it was made with.",
+            fix="Run `graftline schedule apply` again: it uploads the version and replaces the "
+            "schedule.",
+        ) from None
+    return Version(one.pipeline_id, one.version_id, str(found.display_name), uploaded=False)
+
+
+def fires_at(cron: str, zone: str, count: int = 3) -> list[str]:
+    """The next times at which a schedule fires, for people and programs."""
+    parsed: Cron = parse(cron)
+    return [moment.isoformat() for moment in next_times(parsed, count, ZoneInfo(zone))]

@@ -1,0 +1,1 @@
+"""The KFP graphs, and how their tasks are placed on node pools."""

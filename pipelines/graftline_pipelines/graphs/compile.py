@@ -1,0 +1,34 @@
+"""Compiles a graph to KFP's intermediate representation."""
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from graftline_pipelines.runfile.settings import RunSettings
+
+GraphName = Literal["train", "retrain"]
+
+
+def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
+    """Compile a run file's graph; the file appears whole or not at all.
+
+    Args:
+        settings: The run file.
+        graph: The training graph, or the one that looks for changes first.
+        output: A file that ends in ``.yaml``.
+    """
+    from kfp import compiler
+
+    if graph == "retrain":
+        from graftline_pipelines.graphs.retraining import retraining_pipeline
+
+        pipeline = retraining_pipeline(settings)
+    else:
+        from graftline_pipelines.graphs.training import training_pipeline
+
+        pipeline = training_pipeline(settings)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        written = Path(folder) / "pipeline.yaml"
+        compiler.Compiler().compile(pipeline, str(written))
+        written.replace(output)

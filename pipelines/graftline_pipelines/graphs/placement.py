@@ -1,0 +1,217 @@
+"""Node pools: what kind of node each step runs on, and how that is written into a KFP task.
+
+A pool is what an administrator calls a node pool: nodes of one kind, picked by labels, entered
+by tolerations, with a price. Steps are assigned to pools by name. The two pools that exist
+without being written, ``default`` and ``small``, ask for nothing that a cluster without GPUs
+lacks.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from graftline.errors import ConfigurationError
+from graftline_pipelines.runfile.pools import (
+    IMAGE_USER,
+    POOL_LABEL,
+    ClusterSettings,
+    DiskSettings,
+    PoolSettings,
+    Toleration,
+)
+from graftline_pipelines.runfile.quantities import is_name
+
+__all__ = [
+    "DEFAULT_ASSIGNMENT",
+    "DEFAULT_POOLS",
+    "ClusterSettings",
+    "DiskSettings",
+    "PoolSettings",
+    "StepName",
+    "Toleration",
+    "apply_cluster",
+    "apply_pool",
+    "assignment_problems",
+    "place",
+    "pool_name",
+    "pool_of",
+]
+
+StepName = Literal[
+    "ingest",
+    "plan_extraction",
+    "extract_features",
+    "assemble_features",
+    "fit_head",
+    "fine_tune",
+    "evaluate",
+    "export_onnx",
+    "promote",
+    "watch",
+    "notify",
+]
+
+STEP_LABEL = "graftline.dev/step"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+DEFAULT_POOLS: dict[str, PoolSettings] = {
+    "default": PoolSettings(),
+    "small": PoolSettings(cpu="250m", memory="2Gi", shm=None, timeout="1h"),
+}
+DEFAULT_ASSIGNMENT: dict[StepName, str] = {
+    "plan_extraction": "small",
+    "promote": "small",
+    "watch": "small",
+    "notify": "small",
+}
+
+
+def pool_name(step: str, assign: Mapping[StepName, str]) -> str:
+    """The name of the pool that a step runs in."""
+    step = "extract_features" if step == "extract_share" else step  # a share of the same work
+    for named in (assign, DEFAULT_ASSIGNMENT):
+        for key, name in named.items():
+            if key == step:
+                return name
+    return "default"
+
+
+def pool_of(
+    step: str, pools: Mapping[str, PoolSettings], assign: Mapping[StepName, str]
+) -> PoolSettings:
+    """The pool that a step runs in.
+
+    Raises:
+        ConfigurationError: The step is assigned to a pool that does not exist.
+    """
+    name = pool_name(step, assign)
+    pool = pools.get(name) or DEFAULT_POOLS.get(name)
+    if pool is None:
+        known = ", ".join(sorted({*pools, *DEFAULT_POOLS}))
+        raise ConfigurationError(
+            f"assign.{step}: there is no pool {name!r}",
+            fix=f"Define it under `pools`, or take one of: {known}.",
+        )
+    return pool
+
+
+def assignment_problems(
+    pools: Mapping[str, PoolSettings], assign: Mapping[StepName, str]
+) -> list[str]:
+    """What is wrong between `pools` and `assign`, one sentence each."""
+    known = {*pools, *DEFAULT_POOLS}
+    problems = [
+        f"assign.{step}: there is no pool {name!r}; define it under `pools`, or take one of: "
+        f"{', '.join(sorted(known))}"
+        for step, name in assign.items()
+        if name not in known
+    ]
+    problems += [
+        f"pools.{name}: {name!r} must be lower-case letters, digits and '-', at most 63"
+        for name in pools
+        if not is_name(name)
+    ]
+    return problems
+
+
+def place(
+    task: Any,
+    step: str,
+    *,
+    pools: Mapping[str, PoolSettings],
+    assign: Mapping[StepName, str],
+    cluster: ClusterSettings,
+) -> None:
+    """Write into a task where it runs and what it sees: its pool and the cluster's settings."""
+    apply_pool(task, pool_of(step, pools, assign), pool_name(step, assign), step)
+    apply_cluster(task, cluster)
+
+
+def apply_pool(task: Any, pool: PoolSettings, name: str, step: str) -> None:
+    """Write a pool into a KFP task: resources, nodes, disks, time limit, retries and labels."""
+    from kfp import kubernetes
+
+    task.set_cpu_request(pool.cpu).set_memory_request(pool.memory)
+    task.set_memory_limit(pool.memory_limit or pool.memory)
+    if pool.cpu_limit is not None:
+        task.set_cpu_limit(pool.cpu_limit)
+    if pool.accelerator is not None:
+        task.set_accelerator_type(pool.accelerator).set_accelerator_limit(pool.accelerators)
+    if pool.tries_again:
+        task.set_retry(
+            pool.tries_again,
+            backoff_duration="30s",
+            backoff_factor=2.0,
+            backoff_max_duration="600s",
+        )
+    if pool.timeout_seconds is not None:
+        kubernetes.set_timeout(task, pool.timeout_seconds)
+    _apply_nodes(task, pool)
+    _apply_disks(task, pool)
+    labels = {POOL_LABEL: name, STEP_LABEL: step, **pool.labels}
+    if pool.queue is not None:
+        labels[QUEUE_LABEL] = pool.queue
+    for key, value in sorted(labels.items()):
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in sorted(pool.annotations.items()):
+        kubernetes.add_pod_annotation(task, key, value)
+
+
+def _apply_nodes(task: Any, pool: PoolSettings) -> None:
+    from kfp import kubernetes
+
+    any_of = []
+    for key, value in sorted(pool.node_selectors.items()):
+        if isinstance(value, str):
+            kubernetes.add_node_selector(task, key, value)
+        else:
+            any_of.append({"key": key, "operator": "In", "values": list(value)})
+    if any_of:
+        kubernetes.add_node_affinity(task, match_expressions=any_of)
+    for toleration in pool.tolerations:
+        kubernetes.add_toleration(
+            task,
+            key=toleration.key,
+            operator=toleration.operator,
+            value=toleration.value,
+            effect=toleration.effect,
+            toleration_seconds=toleration.seconds,
+        )
+
+
+def _apply_disks(task: Any, pool: PoolSettings) -> None:
+    from kfp import kubernetes
+
+    if pool.shm is not None:
+        shared = "/dev/shm"  # noqa: S108 -- where shared memory is, not a temporary file
+        kubernetes.empty_dir_mount(task, "shm", shared, medium="Memory", size_limit=pool.shm)
+    if pool.disk is None:
+        return
+    task.set_env_variable("TMPDIR", "/scratch")
+    if pool.disk.kind == "node":
+        kubernetes.empty_dir_mount(task, "scratch", "/scratch", size_limit=pool.disk.size)
+    else:
+        kubernetes.add_ephemeral_volume(
+            task,
+            "scratch",
+            "/scratch",
+            access_modes=["ReadWriteOnce"],
+            size=pool.disk.size,
+            storage_class_name=pool.disk.storage_class,
+        )
+
+
+def apply_cluster(task: Any, cluster: ClusterSettings) -> None:
+    """Write into a KFP task what all steps share: variables, secrets, config maps, user."""
+    from kfp import kubernetes
+
+    for name, value in sorted(cluster.variables.items()):
+        task.set_env_variable(name, value)
+    for secret, keys in sorted(cluster.secrets.items()):
+        kubernetes.use_secret_as_env(task, secret, dict(sorted(keys.items())))
+    for config_map, keys in sorted(cluster.config_maps.items()):
+        kubernetes.use_config_map_as_env(task, config_map, dict(sorted(keys.items())))
+    if cluster.pull_secrets:
+        kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
+    kubernetes.set_security_context(
+        task, run_as_user=IMAGE_USER, run_as_group=IMAGE_USER, run_as_non_root=True
+    )

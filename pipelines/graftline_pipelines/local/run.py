@@ -1,0 +1,200 @@
+"""Runs a graph on this machine, under KFP's local runner."""
+
+import logging
+import os
+import secrets
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from rich.console import Console
+
+from graftline.errors import ConfigurationError, GraftlineError
+from graftline.steps.runtime import RUN_DIR_VARIABLE
+from graftline_pipelines.local.progress import (
+    StepFollower,
+    failure_of,
+    seconds_by_step,
+    unfinished_step,
+)
+from graftline_pipelines.runfile.settings import RunSettings
+
+Runner = Literal["subprocess", "docker"]
+
+
+class StepFailed(GraftlineError):  # noqa: N818 -- a step has failed; this is its error, not ours
+    """A step of a local run failed; the message is the step's own."""
+
+    def __init__(self, step: str, what: str, why: str | None, fix: str | None, log: Path) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.step = step
+        self.log = log
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """A run that has ended well."""
+
+    run_id: str
+    run_dir: Path
+    seconds: dict[str, float]
+    total_seconds: float
+
+
+def new_run_id(name: str) -> str:
+    """A run id that sorts by time and is a valid name everywhere."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{name}-{moment}-{secrets.token_hex(2)}"
+
+
+def with_absolute_paths(settings: RunSettings) -> RunSettings:
+    """The same settings, local paths made absolute: steps need not share our working folder."""
+    uri = settings.tracking.uri
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        database = Path(uri.removeprefix("sqlite:///")).absolute()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        uri = f"sqlite:///{database}"
+    return settings.model_copy(
+        update={
+            "store": _absolute(settings.store),
+            "weights": settings.weights
+            if settings.weights in (None, "random")
+            else _absolute(str(settings.weights)),
+            "data": settings.data.model_copy(update={"source": _absolute(settings.data.source)}),
+            "tracking": settings.tracking.model_copy(update={"uri": uri}),
+        }
+    )
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
+
+
+def run(
+    settings: RunSettings,
+    build: Callable[[RunSettings, str], Callable[[], Any]],
+    *,
+    runs_dir: Path,
+    console: Console,
+    runner: Runner = "subprocess",
+) -> LocalRun:
+    """Run a graph here and follow it.
+
+    Args:
+        settings: The run file.
+        build: Makes the KFP pipeline from the settings and the run id.
+        runs_dir: The folder of all runs; this one gets a folder of its own in it.
+        console: Where progress is shown.
+        runner: ``subprocess``, or ``docker`` for one container a step.
+
+    Raises:
+        StepFailed: with the step's own error.
+    """
+    if runner == "docker":  # before the run has a folder
+        from graftline_pipelines.local.docker import require_engine
+
+        require_engine(settings, console.print)
+    run_id = new_run_id(settings.name)
+    run_dir = (runs_dir / run_id).absolute()
+    _make_folders(run_dir)
+    started = time.monotonic()
+    settings = with_absolute_paths(settings)
+    pipeline = build(settings, run_id)
+    console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
+    with (
+        # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
+        TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
+        StepFollower(run_dir, console),
+        _quiet_kfp(run_dir),
+        _environment(run_dir, scratch),
+    ):
+        _initialise(runner, run_dir, settings)
+        try:
+            pipeline()
+        except RuntimeError as error:
+            failed: Exception | None = error
+        else:
+            failed = None
+    if failed is not None:
+        raise _step_error(run_dir, failed)
+    return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
+
+
+def _make_folders(run_dir: Path) -> None:
+    try:
+        (run_dir / "steps").mkdir(parents=True)
+        (run_dir / "logs").mkdir()
+    except OSError as error:
+        raise ConfigurationError(
+            f"The run's folder {run_dir} cannot be made.",
+            why=f"{error.strerror}.",
+            fix="Name another place with --runs-dir, or work in a folder that you may write to.",
+        ) from error
+
+
+def _initialise(runner: Runner, run_dir: Path, settings: RunSettings) -> None:
+    from kfp import local
+
+    chosen: Any
+    if runner == "docker":
+        from graftline_pipelines.local.docker import hardened_runner
+
+        chosen = hardened_runner(run_dir=run_dir, settings=settings)
+    else:
+        chosen = local.SubprocessRunner(use_venv=False)
+    local.init(runner=chosen, pipeline_root=str(run_dir / "artifacts"), raise_on_error=True)
+
+
+@contextmanager
+def _quiet_kfp(run_dir: Path) -> Iterator[None]:
+    """KFP prints its own wrapping and each step's output: into the run's folder with it."""
+    root = logging.getLogger()
+    level = root.level
+    path = run_dir / "logs" / "kfp.log"
+    with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with redirect_stdout(stream):
+            try:
+                yield
+            finally:
+                root.setLevel(level)
+
+
+@contextmanager
+def _environment(run_dir: Path, scratch: str) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ[RUN_DIR_VARIABLE] = str(run_dir)
+    os.environ["TMPDIR"] = scratch
+    # A library that writes its own progress bars would fill the step's log with them.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _step_error(run_dir: Path, error: Exception) -> StepFailed:
+    failure = failure_of(run_dir)
+    if failure is not None:
+        log = run_dir / "logs" / f"{failure['step']}.log"
+        return StepFailed(failure["step"], failure["what"], failure["why"], failure["fix"], log)
+    killed = unfinished_step(run_dir)
+    if killed is not None:
+        return StepFailed(
+            killed,
+            "The step's process ended without a word.",
+            "It was killed from outside, most often by the system for lack of memory.",
+            "See the log; give it more memory or a smaller batch (`extract.batch_size`), and run "
+            "again: what was computed is kept.",
+            run_dir / "logs" / f"{killed}.log",
+        )
+    log = run_dir / "logs" / "kfp.log"
+    return StepFailed("unknown", str(error).strip(), None, "See the log.", log)

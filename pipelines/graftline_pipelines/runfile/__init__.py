@@ -1,0 +1,1 @@
+"""The run file: its settings, how it is read, and its reference."""

@@ -1,0 +1,226 @@
+"""Reads a run file: YAML to settings, all its problems at once, each with its line and remedy."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from graftline.errors import ConfigurationError
+from graftline_pipelines.graphs.placement import assignment_problems
+from graftline_pipelines.runfile.settings import RunSettings
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a run file."""
+
+    key: str
+    line: int | None
+    what: str
+    fix: str | None
+
+    def __str__(self) -> str:
+        where = f" (line {self.line})" if self.line is not None else ""
+        return f"{self.key}{where}: {self.what}" + (f" {self.fix}" if self.fix else "")
+
+
+class RunFileError(ConfigurationError):
+    """The run file has mistakes; ``problems`` holds all of them."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(problems)} mistakes" if len(problems) > 1 else "a mistake"
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        super().__init__(f"{source} has {count}:\n{lines}")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
+    """Read and validate a run file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``path.to.key=value`` settings that replace those of the file.
+
+    Raises:
+        RunFileError: with every mistake found.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        problem = Problem(str(path), None, "there is no such file.", "Check the path.")
+        raise RunFileError("The run file", [problem]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = Problem(str(path), None, f"cannot be read: {error}.", None)
+        raise RunFileError("The run file", [problem]) from None
+    values, lines = _parse(text, path)
+    unreadable = _override(values, overrides)
+    try:
+        settings = RunSettings.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(detail, lines) for detail in error.errors(include_url=False)]
+        raise RunFileError(str(path), unreadable + problems) from None
+    problems = unreadable + list(_contradictions(settings, lines))
+    if problems:
+        raise RunFileError(str(path), problems)
+    return settings
+
+
+def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        duplicates = list(_duplicates(node)) if node is not None else []
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else None
+        what = f"not valid YAML: {getattr(error, 'problem', None) or error}."
+        fix = "Check indentation, colons and quotes there."
+        raise RunFileError(str(path), [Problem("the file", line, what, fix)]) from None
+    if duplicates:
+        raise RunFileError(str(path), duplicates)
+    if not isinstance(values, dict):
+        what = "holds no keys." if values is None else "is not a mapping of keys to values."
+        fix = "Start from examples/digits.yaml."
+        raise RunFileError(str(path), [Problem("the file", None, what, fix)])
+    return values, dict(_lines(node, ()))
+
+
+def _lines(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield (*path, key.value), key.start_mark.line + 1
+            yield from _lines(value, (*path, key.value))
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            yield (*path, index), value.start_mark.line + 1
+            yield from _lines(value, (*path, index))
+
+
+def _duplicates(node: yaml.Node) -> Iterator[Problem]:
+    """YAML keeps the last of two equal keys without a word; a run file may not hold two."""
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                what = f"stands twice, first in line {seen[key.value]}."
+                yield Problem(str(key.value), line, what, "Remove one of the two.")
+            seen[key.value] = line
+            yield from _duplicates(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _duplicates(value)
+
+
+def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
+    problems = []
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not all(key.split(".")):
+            what = "is not of the form path.to.key=value."
+            problems.append(Problem(f"--set {override}", None, what, "Example: --set seed=1"))
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            problems.append(
+                Problem(f"--set {key}", None, f"{text!r} is not a YAML value.", "Quote it.")
+            )
+            continue
+        *parents, last = key.split(".")
+        section = values
+        for parent in parents:
+            if not isinstance(section.get(parent), dict):
+                section[parent] = {}
+            section = section[parent]
+        section[last] = value
+    return problems
+
+
+def _problem(detail: ErrorDetails, lines: dict[KeyPath, int]) -> Problem:
+    location = tuple(part for part in detail["loc"] if part != "[key]")
+    key = ".".join(str(part) for part in location) or "the file"
+    line = next(
+        (lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None
+    )
+    value = detail["input"]
+    kind = detail["type"]
+    context = detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return Problem(key, line, "there is no such key.", _nearest(location))
+    if kind == "missing":
+        return Problem(key, line, "is missing.", _description(location))
+    shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
+    if kind == "value_error":
+        return Problem(key, line, f"{context['error']}.", None)
+    message = detail["msg"]
+    message = message[0].lower() + message[1:]
+    return Problem(key, line, f"{shown} does not fit: {message}.", _description(location))
+
+
+def _nearest(location: KeyPath) -> str:
+    model = _model_at(location[:-1])
+    names = sorted(model.model_fields) if model is not None else []
+    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean `{near[0]}`?"
+    return f"Known here: {', '.join(names)}." if names else "Remove it."
+
+
+def _description(location: KeyPath) -> str | None:
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(str(location[-1])) if model is not None else None
+    if field is None or field.description is None:
+        return None
+    return f"It is: {' '.join(field.description.split())}"
+
+
+def _model_at(location: KeyPath) -> type[BaseModel] | None:
+    model: type[BaseModel] | None = RunSettings
+    annotation: Any = RunSettings
+    for part in location:
+        field = model.model_fields.get(str(part)) if model is not None else None
+        if field is not None:
+            annotation = field.annotation
+        elif get_origin(annotation) is dict:
+            annotation = get_args(annotation)[1]
+        elif get_origin(annotation) in (list, tuple):
+            annotation = get_args(annotation)[0]
+        else:
+            return None
+        annotation = _plain(annotation)
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation if is_model else None
+    return model
+
+
+def _plain(annotation: Any) -> Any:
+    """The type itself, without ``Annotated`` and ``| None``."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        rest = [part for part in get_args(annotation) if part is not NoneType]
+        return _plain(rest[0]) if len(rest) == 1 else annotation
+    return annotation
+
+
+def _contradictions(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterator[Problem]:
+    """What no single key shows."""
+    for text in assignment_problems(settings.pools, settings.assign):
+        key, _, what = text.partition(": ")
+        yield Problem(key, lines.get(tuple(key.split("."))), what + ".", None)
+    if "group_column" in settings.data.model_fields_set and settings.data.format == "folders":
+        yield Problem(
+            "data.group_column",
+            lines.get(("data", "group_column")),
+            "class folders have no columns.",
+            "Use a table (`data.format: table`), or remove it.",
+        )

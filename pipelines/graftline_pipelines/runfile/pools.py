@@ -1,0 +1,231 @@
+"""What a run file says of node pools and of the cluster."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from graftline_pipelines.runfile.quantities import (
+    Cpu,
+    Duration,
+    EnvName,
+    LabelKey,
+    LabelValue,
+    Memory,
+    is_label_key,
+    to_bytes,
+    to_cores,
+    to_seconds,
+)
+
+POOL_LABEL = "graftline.dev/pool"  # on every pod, so that cluster policies can select by pool
+IMAGE_USER = 10001  # the user of docker/Dockerfile
+
+# Settings that people look for in a pool and that a KFP task cannot carry: where they go instead.
+_CONTROLLER = "in the ConfigMap workflow-controller-configmap, under workflowDefaults.spec"
+_POLICY = f"by an admission policy on the pods with the label {POOL_LABEL}=<this pool>"
+NOT_IN_KFP = {
+    "priority_class": f"set podPriorityClassName {_CONTROLLER}, or, with Kueue, the label "
+    "kueue.x-k8s.io/priority-class in this pool's `labels`",
+    "topology_spread": f"set it {_POLICY}, or as defaultConstraints of the scheduler",
+    "pod_affinity": f"set it {_POLICY}; node affinity can be written here: give a label in "
+    "`node_selectors` a list of values",
+    "pod_anti_affinity": f"set it {_POLICY}",
+    "service_account": "a run has one service account for all its steps: set "
+    "`cluster.service_account` in the run file",
+    "env_from": "name the keys one by one in `cluster.secrets` or `cluster.config_maps`",
+    "fs_group": f"set securityContext.fsGroup: {IMAGE_USER} {_CONTROLLER}",
+    "ephemeral_storage": "ask for `disk` here, and limit the rest by a LimitRange in the namespace",
+    "runtime_class": f"make it the nodes' default runtime, as the GPU operator does, or set it "
+    f"{_POLICY}",
+    "scheduler_name": f"set schedulerName {_CONTROLLER}",
+    "security_context": "the steps always run as the image's user without privileges; the rest "
+    f"is set {_CONTROLLER}",
+    "init_containers": f"add them {_POLICY}",
+    "sidecars": f"add them {_POLICY}",
+}
+_ALIASES = {
+    "priority_class_name": "priority_class",
+    "topology_spread_constraints": "topology_spread",
+    "service_account_name": "service_account",
+    "runtime_class_name": "runtime_class",
+    "ephemeral_storage_limit": "ephemeral_storage",
+    "ephemeral_storage_request": "ephemeral_storage",
+    "affinity": "pod_affinity",
+}
+
+
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", key).replace("-", "_").lower()
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Toleration(_Section):
+    """A taint that the pool's pods put up with."""
+
+    key: str | None = None
+    """The taint's key; with `operator: Exists` it may be absent: any taint."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """`Exists` asks for the key alone."""
+    value: str | None = None
+    """The taint's value; only with `Equal`."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """The taint's effect; any where absent."""
+    seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a pod stays after the taint appeared; only with `NoExecute`."""
+
+    @model_validator(mode="after")
+    def _as_kubernetes_has_it(self) -> Self:
+        if self.operator == "Exists" and self.value is not None:
+            raise ValueError("`operator: Exists` takes no `value`")
+        if self.operator == "Equal" and self.key is None:
+            raise ValueError("`operator: Equal` needs a `key`")
+        if self.seconds is not None and self.effect != "NoExecute":
+            raise ValueError("`seconds` needs `effect: NoExecute`")
+        return self
+
+
+class DiskSettings(_Section):
+    """Scratch space, mounted where temporary files go (`TMPDIR`)."""
+
+    size: Memory
+    """For example 50Gi."""
+    kind: Literal["node", "volume"] = "node"
+    """`node`: the node's own disk, limited to `size`. `volume`: a volume that is made for the pod
+    and deleted with it; the cluster needs a provisioner, and `fsGroup` 10001 as its default."""
+    storage_class: str | None = None
+    """With `kind: volume`: the storage class; the cluster's default one where absent."""
+
+    @model_validator(mode="after")
+    def _class_needs_volume(self) -> Self:
+        if self.storage_class is not None and self.kind != "volume":
+            raise ValueError("`storage_class` needs `kind: volume`")
+        return self
+
+
+class PoolSettings(_Section):
+    """A kind of node. All has defaults that a cluster without GPUs can meet."""
+
+    accelerator: str | None = None
+    """The extended resource that a node of this kind offers, such as `nvidia.com/gpu`. Steps in
+    such a pool use the GPU image."""
+    accelerator_count: Annotated[int, Field(ge=1, le=16)] | None = None
+    """How many of them a step takes; 1 where only `accelerator` is given."""
+    node_selectors: dict[LabelKey, LabelValue | list[LabelValue]] = {}
+    """Labels that a node must carry; with a list, any one of the values."""
+    tolerations: tuple[Toleration, ...] = ()
+    """Taints of these nodes that the steps put up with."""
+    cpu: Cpu = "1"
+    """CPU that is reserved for a step."""
+    cpu_limit: Cpu | None = None
+    """CPU that a step may use at most; no limit where absent."""
+    memory: Memory = "4Gi"
+    """Memory that is reserved for a step."""
+    memory_limit: Memory | None = None
+    """Memory beyond which a step is ended; the same as `memory` where absent."""
+    shm: Memory | None = "1Gi"
+    """Size of `/dev/shm`, through which decoded images reach the network. It counts as memory."""
+    disk: DiskSettings | None = None
+    """Scratch space beyond what the container has."""
+    timeout: Duration | None = "6h"
+    """A step that takes longer is ended; `null` for no limit."""
+    retries: Annotated[int, Field(ge=0, le=10)] | None = None
+    """How often a failed step is tried again: 1 where absent, 3 on spot nodes."""
+    spot: bool = False
+    """Whether these nodes can vanish at any moment. A vanished pod is tried again only if the
+    workflow controller's retry policy says so; `k8s/` sets it."""
+    autoscaled: bool = False
+    """Whether nodes of this kind are made on demand. Then none need exist when a run is
+    submitted; else a cluster that has none is an error, where its nodes can be seen."""
+    hourly_price: Annotated[float, Field(ge=0)] | None = None
+    """What a node costs in an hour, in your currency; then runs tell what they cost."""
+    queue: LabelValue | None = None
+    """The Kueue local queue that admits the steps of this pool."""
+    labels: dict[LabelKey, LabelValue] = {}
+    """Labels for the pods."""
+    annotations: dict[LabelKey, str] = {}
+    """Annotations for the pods, such as `cluster-autoscaler.kubernetes.io/safe-to-evict`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_where_else(cls, values: Any) -> Any:
+        problems = []
+        for key in values if isinstance(values, Mapping) else ():
+            name = _snake(str(key))
+            name = _ALIASES.get(name, name)
+            if name in NOT_IN_KFP:
+                problems.append(f"Kubeflow Pipelines cannot set `{key}`: {NOT_IN_KFP[name]}")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return values
+
+    @field_validator("accelerator")
+    @classmethod
+    def _is_a_resource(cls, value: str | None) -> str | None:
+        if value is not None and ("/" not in value or not is_label_key(value)):
+            raise ValueError(
+                f"{value!r} is not a resource name; write what `kubectl describe node` lists "
+                "under Capacity, such as nvidia.com/gpu or amd.com/gpu, and pick the model of the "
+                "GPU by `node_selectors`"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.accelerator_count is not None and self.accelerator is None:
+            raise ValueError("`accelerator_count` needs `accelerator`, such as nvidia.com/gpu")
+        if self.memory_limit is not None and to_bytes(self.memory_limit) < to_bytes(self.memory):
+            raise ValueError(f"`memory_limit` {self.memory_limit} is below `memory` {self.memory}")
+        if self.cpu_limit is not None and to_cores(self.cpu_limit) < to_cores(self.cpu):
+            raise ValueError(f"`cpu_limit` {self.cpu_limit} is below `cpu` {self.cpu}")
+        limit = self.memory_limit or self.memory
+        if self.shm is not None and to_bytes(self.shm) > to_bytes(limit):
+            raise ValueError(f"`shm` {self.shm} does not fit into the memory limit {limit}")
+        return self
+
+    @property
+    def accelerators(self) -> int:
+        """How many accelerators a step of this pool takes."""
+        return 0 if self.accelerator is None else self.accelerator_count or 1
+
+    @property
+    def tries_again(self) -> int:
+        """Retries after the first try."""
+        return self.retries if self.retries is not None else (3 if self.spot else 1)
+
+    @property
+    def timeout_seconds(self) -> int | None:
+        """The timeout in seconds."""
+        return None if self.timeout is None else to_seconds(self.timeout)
+
+
+class ClusterSettings(_Section):
+    """How steps run on a cluster, whatever their pool. Nothing secret: names of secrets only."""
+
+    namespace: str | None = None
+    """The namespace of the runs, where KFP serves several users; else absent."""
+    service_account: str | None = None
+    """The service account that all steps run under; KFP's default where absent."""
+    variables: dict[EnvName, str] = {}
+    """Environment variables of every step, such as `AWS_ENDPOINT_URL_S3` and `AWS_REGION`."""
+    secrets: dict[str, dict[str, EnvName]] = {}
+    """Secrets of the namespace: for each, which of its keys becomes which variable."""
+    config_maps: dict[str, dict[str, EnvName]] = {}
+    """Config maps of the namespace: for each, which of its keys becomes which variable."""
+    pull_secrets: tuple[str, ...] = ()
+    """Secrets that the images are pulled with."""
+
+    @field_validator("variables")
+    @classmethod
+    def _nothing_secret(cls, value: dict[str, str]) -> dict[str, str]:
+        secret = [name for name in value if re.search(r"SECRET|PASSWORD|TOKEN|_KEY(_ID)?$", name)]
+        if secret:
+            raise ValueError(
+                f"{', '.join(secret)} would be readable in the compiled pipeline; put the value "
+                "in a Kubernetes secret and name it in `cluster.secrets`"
+            )
+        return value
