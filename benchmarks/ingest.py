@@ -31,11 +31,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from graftline.data.sources.base import open_source
+from graftline.data.sources import open_source
 from graftline.images.decode import decode
 from graftline.steps.ingest.fetch import THREADS
 from graftline.steps.ingest.step import run
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 BUCKET = "ingest-benchmark"
 

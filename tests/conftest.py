@@ -167,7 +167,7 @@ def snapshot_of_files() -> Callable[..., object]:
         from graftline.data import snapshot as dataset
         from graftline.data.shards import ShardWriter
         from graftline.images import decode
-        from graftline.storage.base import open_store
+        from graftline.storage import open_store
 
         place = open_store(store or str(folder / "store"))
         rows = []
@@ -232,7 +232,7 @@ def make_snapshot(tmp_path: Path, digits: tuple) -> Callable[..., tuple[Path, st
 
         from graftline.data.shards import ShardWriter
         from graftline.data.snapshot import MANIFEST, SET_ASIDE, write_snapshot
-        from graftline.storage.base import open_store
+        from graftline.storage import open_store
 
         store = open_store(str(tmp_path / name / "store"))
         images, labels = digits

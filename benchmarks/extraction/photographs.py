@@ -11,9 +11,9 @@ import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 
-from graftline.data.shards import Place, ShardWriter
+from graftline.data.shards import ByteRange, ShardWriter
 from graftline.data.snapshot import MANIFEST, SET_ASIDE, write_snapshot
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 HEIGHT, WIDTH, QUALITY = 375, 500, 92
 DRAWN = 6_000  # photographs that are drawn and compressed; more of them repeat their pixels
@@ -29,7 +29,7 @@ class Data:
     folder: Path
     ids: list[str]
     images: list[bytes]  # the first ones alone
-    places: dict[str, Place]
+    places: dict[str, ByteRange]
 
     @property
     def store(self) -> str:

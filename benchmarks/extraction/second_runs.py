@@ -16,7 +16,7 @@ from extraction.speed import core_seconds
 from graftline.features.store import FeatureStore
 from graftline.models.backbone import build
 from graftline.steps.extract_features.step import plan
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 AGAIN_IMAGES = 50_000
 AGAIN_BACKBONE = "tf_efficientnet_lite0"

@@ -203,7 +203,7 @@ def test_s3_bucket_and_prefix_that_are_not_there(graftline, s3_bucket: str) -> N
 
 def test_s3_endpoint_that_nobody_answers_at(graftline, s3_bucket: str, monkeypatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setattr("graftline.storage.s3.FIRST_CONTACT", 0.2)
+    monkeypatch.setattr("graftline.storage._s3_client.FIRST_CONTACT", 0.2)
     shown = graftline(PROBLEM, {**source(f"{s3_bucket}/images"), "store": f"{s3_bucket}/store"})
     says(shown, "http://127.0.0.1:9", "AWS_ENDPOINT_URL_S3")
 

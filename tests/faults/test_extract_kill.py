@@ -19,7 +19,7 @@ from graftline import machine
 from graftline.features.matrix import read_features
 from graftline.features.store import FeatureStore
 from graftline.steps.extract_features.step import run
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 IMAGES, BATCH = 96, 4
 NETWORK = {"backbone": "timm/test_resnet", "weights": "random", "image_size": 64}

@@ -12,7 +12,7 @@ import pytest
 
 from graftline.features.parts import IdIndex
 from graftline.features.store import FeatureStore
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 FINGERPRINT = "f" * 32
 BATCHES, BATCH, DIM = 6, 5, 4

@@ -14,7 +14,7 @@ from PIL import Image
 
 from graftline.data.snapshot import fetch_snapshot, read_images, read_snapshot
 from graftline.steps.ingest.step import run
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
 

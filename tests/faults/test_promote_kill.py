@@ -10,7 +10,7 @@ import pytest
 
 from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.steps.promote import step as promote_step
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 from graftline.tracking.champion_log import ChampionLog
 from graftline.tracking.mlflow_run import connect, start_run
 from graftline.tracking.registry import ALIAS, open_registry

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from graftline.data.sources.base import open_source
+from graftline.data.sources import open_source
 from graftline.errors import NoSpace, StoreAccessDenied, StoreNotFound, StoreReadOnly
 from graftline.steps.ingest.step import run
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting and changing user need root")
 

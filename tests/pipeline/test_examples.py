@@ -11,8 +11,8 @@ import yaml
 
 from graftline_pipelines.cluster.package import build, check, image_problems
 from graftline_pipelines.graphs.compile import GraphName, compile_to
-from graftline_pipelines.graphs.placement import pool_name
 from graftline_pipelines.runfile.load import load
+from graftline_pipelines.runfile.pools import pool_name
 from graftline_pipelines.runfile.quantities import to_bytes
 from graftline_pipelines.runfile.settings import RunSettings
 

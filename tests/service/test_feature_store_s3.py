@@ -10,7 +10,7 @@ import pytest
 
 from graftline.features.parts import IdIndex
 from graftline.features.store import FeatureStore
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 COUNT, DIM = 120, 8
 

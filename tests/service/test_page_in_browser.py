@@ -83,7 +83,7 @@ class Tab:
 def page(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Any, Any]) -> Path:
     """A real evaluation of digits whose classes have hostile names."""
     name = "world_of_test_evaluate"
-    place = Path(__file__).parents[1] / "unit" / "test_evaluate.py"
+    place = Path(__file__).parents[1] / "unit" / "steps" / "evaluate" / "test_step.py"
     spec = importlib.util.spec_from_file_location(name, place)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -7,7 +7,7 @@ import uuid
 import pytest
 
 from graftline.errors import PromotionConflict
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 from graftline.tracking.champion_log import ChampionLog
 from graftline.tracking.mlflow_run import connect, start_run
 from graftline.tracking.registry import ALIAS, open_registry

@@ -15,8 +15,9 @@ from graftline.errors import (
     StoreNotFound,
     StoreUnreachable,
 )
-from graftline.storage.base import Store, open_store
-from graftline.storage.s3 import PATIENCE_VARIABLE, SHA256
+from graftline.storage import open_store
+from graftline.storage._s3_client import PATIENCE_VARIABLE, SHA256
+from graftline.storage.base import Store
 
 SPOILING = ["503", "reset", "truncate", "lost"]
 
@@ -170,7 +171,7 @@ def test_endpoint_where_nobody_answers_is_given_up_early(
     monkeypatch: pytest.MonkeyPatch, s3_bucket: str
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    monkeypatch.setattr("graftline.storage.s3.FIRST_CONTACT", 0.5)
+    monkeypatch.setattr("graftline.storage._s3_client.FIRST_CONTACT", 0.5)
     with pytest.raises(StoreUnreachable, match=r"127\.0\.0\.1:9") as caught:
         open_store(s3_bucket).check_writable()
     assert "AWS_ENDPOINT_URL_S3" in str(caught.value)

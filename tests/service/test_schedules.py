@@ -235,7 +235,7 @@ def test_no_switching_while_it_may_fire(
     there = schedules.existing(server, "flowers")
     (fires,) = next_times(parse(NIGHTLY), 1)
     clock = Clock(fires - timedelta(seconds=before))
-    wish = schedules.Wanted(**{**vars(wanted_of(there[0])), "cron": "0 0 12 * * *"})
+    wish = schedules.Desired(**{**vars(wanted_of(there[0])), "cron": "0 0 12 * * *"})
     plan = schedules.plan(wish, there, there[0].version_id)
     version = Version(there[0].pipeline_id, there[0].version_id, "v", uploaded=False)
     said: list[str] = []
@@ -245,9 +245,9 @@ def test_no_switching_while_it_may_fire(
     assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
 
 
-def wanted_of(one: schedules.Existing) -> schedules.Wanted:
+def wanted_of(one: schedules.Existing) -> schedules.Desired:
     content = dict(one.content)
-    return schedules.Wanted(name=one.name, time_zone=one.time_zone, **content)
+    return schedules.Desired(name=one.name, time_zone=one.time_zone, **content)
 
 
 def test_every_night_has_one_run_whenever_it_is_replaced(

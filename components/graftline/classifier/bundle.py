@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from graftline.classifier.heads import build_head, describe_head
 from graftline.errors import (
     DataError,
     IntegrityError,
@@ -36,9 +37,9 @@ from graftline.errors import (
     StoreNotFound,
     WeightsError,
 )
+from graftline.files import os_errors, write_atomic
 from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, build
-from graftline.storage.local import translated, write_whole
 
 SCHEMA_VERSION = 1
 KIND = "graftline.classifier"
@@ -65,30 +66,6 @@ class HeldOut:
     rows: NDArray[np.int64]
     logits: NDArray[np.float32]
     head: Mapping[str, Tensor] | None = None
-
-
-class MLPHead(nn.Sequential):
-    """Fully connected layers with ReLU and dropout between them, features in, logits out.
-
-    Args:
-        in_features: Width of the features.
-        hidden: Widths of the hidden layers, at least one.
-        classes: Number of classes.
-        dropout: Probability of dropping a hidden unit while training.
-    """
-
-    def __init__(
-        self, in_features: int, hidden: Sequence[int], classes: int, dropout: float = 0.0
-    ) -> None:
-        layers: list[nn.Module] = []
-        width = in_features
-        for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
-            width = size
-        super().__init__(*layers, nn.Linear(width, classes))
-        self.in_features = in_features
-        self.hidden = tuple(hidden)
-        self.dropout = dropout
 
 
 class Classifier(nn.Module):
@@ -204,7 +181,7 @@ def save_classifier(
         NoSpace: The disk is full.
         StoreReadOnly: The folder cannot be written to.
     """
-    with translated(str(folder), "write"):
+    with os_errors(str(folder), "write"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
         weights_digest = _write_tensors(folder / WEIGHTS_FILE, classifier.state_dict())
@@ -216,7 +193,7 @@ def save_classifier(
             held_out_digest = _write_tensors(folder / HELD_OUT_FILE, tensors)
         description = _describe(classifier, weights_digest, held_out_digest)
         text = json.dumps(description, indent=1, sort_keys=True) + "\n"
-        write_whole(folder / DESCRIPTION_FILE, text.encode())
+        write_atomic(folder / DESCRIPTION_FILE, text.encode())
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -292,37 +269,6 @@ def bundle_digest(folder: Path) -> str:
     """Sha256 that stands for the bundle's whole content; equal content, equal digest."""
     canonical = json.dumps(read_description(folder), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def build_head(description: Mapping[str, Any]) -> nn.Module:
-    """A head with fresh weights from its description."""
-    if description["type"] == "linear":
-        return nn.Linear(description["in_features"], description["classes"])
-    if description["type"] == "mlp":
-        return MLPHead(
-            description["in_features"],
-            description["hidden"],
-            description["classes"],
-            description["dropout"],
-        )
-    raise KeyError(f"head type {description['type']!r}")
-
-
-def describe_head(head: nn.Module) -> dict[str, Any]:
-    """What :func:`build_head` needs to make the same head."""
-    if isinstance(head, nn.Linear):
-        return {"type": "linear", "in_features": head.in_features, "classes": head.out_features}
-    if isinstance(head, MLPHead):
-        last = head[-1]
-        assert isinstance(last, nn.Linear)
-        return {
-            "type": "mlp",
-            "in_features": head.in_features,
-            "hidden": list(head.hidden),
-            "classes": last.out_features,
-            "dropout": head.dropout,
-        }
-    raise TypeError(f"a head is a Linear or an MLPHead, not {type(head).__name__}")
 
 
 def _describe(

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO
 
 from graftline.errors import IntegrityError
+from graftline.files import os_errors
 from graftline.storage.base import Store
-from graftline.storage.local import translated
 
 SHARD_BYTES = 128 * 2**20
 BLOCK = 512
@@ -29,7 +29,7 @@ EXTENSIONS = {"jpeg": "jpg", "mpo": "jpg", "tiff": "tif", "jpeg2000": "jp2"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class ByteRange:
     """Where an image's bytes stand: ``length`` bytes from ``offset`` of the shard."""
 
     shard: str
@@ -52,7 +52,7 @@ class ShardWriter:
     def __init__(self, store: Store, *, shard_bytes: int = SHARD_BYTES) -> None:
         self.store = store
         self.shard_bytes = shard_bytes
-        self.places: dict[str, Place] = {}
+        self.places: dict[str, ByteRange] = {}
         self._pending: list[tuple[str, int, int]] = []
         self._file: IO[bytes] | None = None
         self._digest = hashlib.sha256()
@@ -71,7 +71,7 @@ class ShardWriter:
     def add(self, image_id: str, data: bytes, image_format: str, label: str) -> None:
         """Append an image. Its place is known once its shard is full or closed."""
         if self._file is None:
-            with translated(tempfile.gettempdir(), "write"):
+            with os_errors(tempfile.gettempdir(), "write"):
                 self._file = tempfile.NamedTemporaryFile(suffix=".tar", delete=False)  # noqa: SIM115
         extension = EXTENSIONS.get(image_format, image_format)
         note = json.dumps({"label": label}, ensure_ascii=False).encode()
@@ -83,7 +83,7 @@ class ShardWriter:
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None
-        with translated(self._file.name, "write"):
+        with os_errors(self._file.name, "write"):
             self._file.write(data)
         self._digest.update(data)
         self._position += len(data)
@@ -95,14 +95,14 @@ class ShardWriter:
         self._append(b"\0" * 2 * BLOCK)
         path = Path(self._file.name)
         try:
-            with translated(self._file.name, "write"):
+            with os_errors(self._file.name, "write"):
                 self._file.close()
             shard = self._digest.hexdigest()
             self.store.upload(path, shard_key(shard), if_absent=True)
         finally:
             path.unlink(missing_ok=True)
         for image_id, offset, length in self._pending:
-            self.places[image_id] = Place(shard, offset, length)
+            self.places[image_id] = ByteRange(shard, offset, length)
         self._file, self._pending, self._position = None, [], 0
         self._digest = hashlib.sha256()
 
@@ -114,7 +114,7 @@ def _member(name: str, data: bytes) -> bytes:
     return b"".join([info.tobuf(tarfile.USTAR_FORMAT), data, b"\0" * (-len(data) % BLOCK)])
 
 
-def read_places(store: Store, wanted: Sequence[tuple[str, Place]]) -> Iterator[bytes]:
+def read_ranges(store: Store, wanted: Sequence[tuple[str, ByteRange]]) -> Iterator[bytes]:
     """The images' bytes, in the order asked for, each compared with its sha256.
 
     Neighbours within a shard are read as one range, and a few ranges are read ahead: at most
@@ -142,7 +142,7 @@ def read_places(store: Store, wanted: Sequence[tuple[str, Place]]) -> Iterator[b
                 future.cancel()
 
 
-def _coalesced(places: Sequence[Place]) -> Iterator[tuple[int, int]]:
+def _coalesced(places: Sequence[ByteRange]) -> Iterator[tuple[int, int]]:
     """Index ranges of places that follow each other closely enough to be read as one."""
     start = 0
     for index in range(1, len(places) + 1):
@@ -157,7 +157,7 @@ def _coalesced(places: Sequence[Place]) -> Iterator[tuple[int, int]]:
         start = index
 
 
-def _read_run(store: Store, run: Sequence[tuple[str, Place]]) -> list[bytes]:
+def _read_run(store: Store, run: Sequence[tuple[str, ByteRange]]) -> list[bytes]:
     first, last = run[0][1], run[-1][1]
     length = last.offset + last.length - first.offset
     block = store.read_range(shard_key(first.shard), first.offset, length)
@@ -171,7 +171,7 @@ def _read_run(store: Store, run: Sequence[tuple[str, Place]]) -> list[bytes]:
     return images
 
 
-def _read_again(store: Store, image_id: str, place: Place) -> bytes:
+def _read_again(store: Store, image_id: str, place: ByteRange) -> bytes:
     key = shard_key(place.shard)
     data = store.read_range(key, place.offset, place.length)
     if hashlib.sha256(data).hexdigest() != image_id:

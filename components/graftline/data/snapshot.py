@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from graftline.data.shards import Place, read_places
-from graftline.errors import ConfigurationError, DataError, SchemaVersionError
-from graftline.storage.base import Store, open_store
-from graftline.storage.local import translated, write_whole
+from graftline.data.shards import ByteRange, read_ranges
+from graftline.data.tables import parquet_bytes, read_parquet
+from graftline.errors import ConfigurationError, DataError
+from graftline.files import os_errors, write_atomic
+from graftline.schema import check_schema_version
+from graftline.storage import open_store
+from graftline.storage.base import Store
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "val", "test")
@@ -137,15 +139,15 @@ def read_images(
     """The encoded bytes of rows, in the order given, each compared with its sha256.
 
     Rows in :meth:`Snapshot.storage_order` are read in long ranges; any other order costs one
-    request an image. Memory is bounded by what :func:`graftline.data.shards.read_places` reads ahead.
+    request an image. Memory is bounded by what :func:`graftline.data.shards.read_ranges` reads ahead.
     """
     ids, shards, offsets, lengths = snapshot._places
     wanted = [
-        (str(ids[row]), Place(str(shards[row]), int(offsets[row]), int(lengths[row])))
+        (str(ids[row]), ByteRange(str(shards[row]), int(offsets[row]), int(lengths[row])))
         for row in rows
     ]
     place = store or open_store(snapshot.store)
-    for row, data in zip(rows, read_places(place, wanted), strict=True):
+    for row, data in zip(rows, read_ranges(place, wanted), strict=True):
         yield int(row), data
 
 
@@ -188,14 +190,14 @@ def write_snapshot(
         "source": source,
         "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with translated(str(folder), "write"):
+    with os_errors(str(folder), "write"):
         digests = {}
         for name, table in zip(FILES, (manifest, set_aside), strict=False):
             data = parquet_bytes(table)
             digests[name] = hashlib.sha256(data).hexdigest()
-            write_whole(folder / name, data)
+            write_atomic(folder / name, data)
         text = json.dumps({**head, "sha256": digests}, indent=1, ensure_ascii=False)
-        write_whole(folder / FILES[-1], text.encode())
+        write_atomic(folder / FILES[-1], text.encode())
     return read_snapshot(folder)
 
 
@@ -207,7 +209,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
         DataError: A file of it is damaged.
     """
     folder = Path(folder)
-    with translated(str(folder / FILES[-1]), "read"):
+    with os_errors(str(folder / FILES[-1]), "read"):
         text = (folder / FILES[-1]).read_text(encoding="utf-8")
     try:
         head = json.loads(text)
@@ -264,41 +266,3 @@ def fetch_snapshot(store: Store, snapshot_id: str, folder: Path) -> Snapshot:
     for name in FILES:
         store.download(snapshot_key(snapshot_id, name), folder / name)
     return read_snapshot(folder)
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """The table as a Parquet file with page checksums."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
-
-
-def read_parquet(source: Path | bytes) -> pa.Table:
-    """Read a Parquet file, comparing its checksums; a damaged one raises ``ValueError``."""
-    name = str(source) if isinstance(source, Path) else "the table"
-    place = name if isinstance(source, Path) else pa.BufferReader(source)
-    try:
-        return pq.ParquetFile(place, page_checksum_verification=True).read()
-    except (OSError, pa.ArrowInvalid) as error:
-        if isinstance(error, FileNotFoundError):
-            raise ValueError(f"{name} is missing") from error
-        raise ValueError(f"{name}: {error}") from error
-
-
-def check_schema_version(head: Any, version: int, what: str) -> None:
-    """Refuse what another version wrote.
-
-    Raises:
-        SchemaVersionError: With which of the two is the older one.
-    """
-    found = head.get("schema_version") if isinstance(head, dict) else None
-    if found == version:
-        return
-    newer = isinstance(found, int) and found > version
-    raise SchemaVersionError(
-        f"{what} has schema version {found}; this Graftline reads version {version}",
-        fix="Use the newer Graftline that wrote it."
-        if newer
-        else "It was written by an older Graftline: run the step that makes it again.",
-    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graftline.data.snapshot import read_parquet, snapshot_key
+from graftline.data.snapshot import snapshot_key
+from graftline.data.tables import read_parquet
 from graftline.errors import ConfigurationError, IntegrityError, StoreNotFound
 from graftline.features.parts import IdIndex, Ids, Part, binary_ids, unique_ids
 from graftline.features.store import FeatureStore

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from graftline.data.snapshot import check_schema_version
 from graftline.errors import DataError
-from graftline.storage.local import translated, write_whole
+from graftline.files import os_errors, write_atomic
+from graftline.schema import check_schema_version
 
 SCHEMA_VERSION = 1
 MATRIX_FILE = "features.npy"
@@ -57,7 +57,7 @@ class Features:
 
 def create_matrix(folder: Path, rows: int, dim: int) -> npt.NDArray[np.float32]:
     """A new matrix file to be filled, (rows, dim); the artifact is not complete with it."""
-    with translated(str(folder), "write"):
+    with os_errors(str(folder), "write"):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / DESCRIPTION_FILE).unlink(missing_ok=True)
         matrix: npt.NDArray[np.float32] = np.lib.format.open_memmap(
@@ -102,8 +102,8 @@ def write_features(folder: Path, features: Features, filled: npt.NDArray[np.bool
         },
         indent=1,
     )
-    with translated(str(folder), "write"):
-        write_whole(folder / DESCRIPTION_FILE, text.encode())
+    with os_errors(str(folder), "write"):
+        write_atomic(folder / DESCRIPTION_FILE, text.encode())
 
 
 def read_features(folder: Path | str) -> Features:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from graftline.data.snapshot import check_schema_version
+from graftline.schema import check_schema_version
 from graftline.storage.base import ObjectInfo, Store
 
 Ids = npt.NDArray[np.uint8]

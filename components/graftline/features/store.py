@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graftline.data.snapshot import check_schema_version
 from graftline.errors import IntegrityError, StoreNotFound
 from graftline.features.parts import (
     Content,
@@ -41,6 +40,7 @@ from graftline.features.parts import (
     sorted_once,
     unique_ids,
 )
+from graftline.schema import check_schema_version
 from graftline.steps.runtime import message
 from graftline.storage.base import Store
 

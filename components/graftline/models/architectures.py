@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graftline.errors import BackboneError, UnknownBackbone
 from graftline.images.preprocessing import CropMode, Interpolation, Preprocessing
-from graftline.models.catalogue import LIBRARIES, near
+from graftline.models.names import LIBRARIES, near
 from graftline.models.weights.published import HUB
 
 HEAD_CLASSES = 1000  # of the network with its head, built only to learn the names of its tensors
@@ -277,3 +277,8 @@ def _interpolation(name: str) -> Interpolation:
 def _three(values: Any) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
+
+
+def matching() -> list[str]:
+    """All names of both libraries."""
+    return [f"{library}/{name}" for library in LIBRARIES for name in names(library)]

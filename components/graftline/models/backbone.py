@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from graftline.errors import ConfigurationError
 from graftline.images.preprocessing import Preprocessing
-from graftline.models.architectures import find, names
+from graftline.models.architectures import find
 from graftline.models.blocks import blocks_of
-from graftline.models.catalogue import LIBRARIES
 from graftline.models.input_size import measure
 from graftline.models.weights import load as weights_module
 from graftline.storage.base import Store
@@ -38,7 +37,7 @@ class BackboneSpec:
         preprocessing: At the image size asked for.
         native_size: Image size it was pretrained with, in pixels.
         weights: Where the weights come from, for people.
-        at_hand: Whether they can be had without a download.
+        available_locally: Whether they can be had without a download.
     """
 
     name: str
@@ -49,7 +48,7 @@ class BackboneSpec:
     preprocessing: Preprocessing
     native_size: int
     weights: str
-    at_hand: bool
+    available_locally: bool
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -137,7 +136,7 @@ def resolve(
         preprocessing=_at_size(architecture.preprocessing, size),
         native_size=architecture.preprocessing.input_size,
         weights=origin.place,
-        at_hand=origin.at_hand,
+        available_locally=origin.available_locally,
     )
 
 
@@ -170,11 +169,6 @@ def build(
         find(name), spec.preprocessing.input_size, weights=wanted, store=store
     )
     return Backbone(spec, network).eval()
-
-
-def matching() -> list[str]:
-    """All names of both libraries."""
-    return [f"{library}/{name}" for library in LIBRARIES for name in names(library)]
 
 
 _measure = lru_cache(maxsize=4096)(measure)

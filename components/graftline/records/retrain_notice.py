@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 from graftline.errors import GraftlineError
 from graftline.steps.runtime import message
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 SCHEMA_VERSION = 1
 
 
-def write_news(store: str, model: str, start: bool, reasons: Sequence[str]) -> None:
+def write_notice(store: str, model: str, start: bool, reasons: Sequence[str]) -> None:
     """Keep what a look found; a failure is a warning, for the look itself is done."""
     news = {
         "schema_version": SCHEMA_VERSION,
@@ -30,7 +30,7 @@ def write_news(store: str, model: str, start: bool, reasons: Sequence[str]) -> N
         message("WARNING: what was found is not kept for the notification. %s", error)
 
 
-def read_news(store: str, model: str) -> dict[str, Any] | None:
+def read_notice(store: str, model: str) -> dict[str, Any] | None:
     """What the last look found, or None where there was none.
 
     Raises:

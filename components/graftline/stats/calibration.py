@@ -1,7 +1,7 @@
 """Calibration: the temperature, and how far confidence is from being right.
 
 Guo et al. (2017), On Calibration of Modern Neural Networks: one temperature, fitted on validation
-logits, divides the logits. Labels do not change, only how sure the model says it is.
+logits, divides the logits. Ints do not change, only how sure the model says it is.
 """
 
 import math
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -102,7 +104,7 @@ def expected_noise(
 ) -> float:
     """ECE that a perfectly calibrated model stays below, with these confidences and so few images.
 
-    ECE of a finite test set is above 0 even for a perfect model. Labels are drawn from the
+    ECE of a finite test set is above 0 even for a perfect model. Ints are drawn from the
     model's own confidence (consistency resampling, Broecker and Smith 2007).
     """
     sure = np.asarray(probabilities).max(axis=1)
@@ -120,3 +122,15 @@ def expected_noise(
         gaps = np.add.reduceat(right - sure, starts, axis=1)
         errors.append(np.abs(gaps).sum(axis=1) / n)
     return float(np.quantile(np.concatenate(errors), confidence))
+
+
+def sharpness(logits: NDArray[np.float32], truth: Ints) -> float:
+    """The factor on the logits that makes their log-loss least; the inverse of a temperature."""
+    wide = logits.astype(np.float64)
+
+    def loss(log_scale: float) -> float:
+        logs = log_softmax(wide * np.exp(log_scale), axis=1)
+        return float(-logs[np.arange(len(truth)), truth].mean())
+
+    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
+    return float(np.exp(found.x))

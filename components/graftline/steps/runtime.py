@@ -129,7 +129,7 @@ def disk_error(error: OSError) -> GraftlineError | None:
     """A full or read-only disk and missing rights are the user's to mend; None for all else."""
     if error.errno not in DISK_ERRORS:
         return None
-    from graftline.storage.local import os_error
+    from graftline.files import os_error
 
     return os_error(error, str(error.filename or "a file"), "write")
 

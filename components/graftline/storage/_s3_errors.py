@@ -83,7 +83,7 @@ def worth_retrying(error: Exception) -> bool:
     return isinstance(error, (*CONNECTION, Truncated))
 
 
-def translated(error: Exception, uri: str, action: str, endpoint: str) -> StoreError:
+def store_error(error: Exception, uri: str, action: str, endpoint: str) -> StoreError:
     """The :class:`StoreError` for what boto raised while it did ``action`` on ``uri``."""
     if isinstance(error, StoreError):
         return error

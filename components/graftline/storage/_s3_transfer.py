@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftline.errors import PreconditionFailed, StoreError
+from graftline.files import os_errors
+from graftline.storage._s3_client import SHA256, WRITER, damaged, md5
 from graftline.storage._s3_errors import Truncated, code_of
-from graftline.storage.local import translated as os_errors
-from graftline.storage.s3 import SHA256, WRITER, S3Store, damaged, md5
+from graftline.storage.s3 import S3Store
 
 PART = 16 * 2**20  # with 4 at once: 64 MiB of memory, files up to 160 GB
 PARTS_AT_ONCE = 4

@@ -9,9 +9,8 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-from graftline.errors import ConfigurationError, StoreError
+from graftline.errors import StoreError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,48 +113,8 @@ class Store(ABC):
     def child(self, prefix: str) -> "Store":
         """The part of this store below a prefix."""
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return open_store, (self.uri,)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
-
-
-def open_store(uri: str) -> Store:
-    """Open ``s3://bucket/prefix``, ``file:///path`` or a plain path. Touches nothing yet.
-
-    The S3 endpoint and the credentials come from the standard AWS chain.
-
-    Raises:
-        ConfigurationError: Another scheme, or an S3 URI without a bucket.
-    """
-    from graftline.storage.local import FileStore
-
-    text = str(uri).strip()
-    scheme = urlsplit(text).scheme.lower() if ":/" in text else ""
-    if scheme == "s3":
-        from graftline.storage.s3 import S3Store
-
-        bucket, _, prefix = text[len("s3:") :].lstrip("/").partition("/")
-        if not bucket or not text.lower().startswith("s3://"):
-            raise ConfigurationError(
-                f"{text!r} names no bucket", fix="Write it as s3://bucket/prefix."
-            )
-        return S3Store(bucket, prefix.strip("/"))
-    if scheme == "file":
-        path = unquote(urlsplit(text).path)
-        if urlsplit(text).netloc not in ("", "localhost") or not path:
-            raise ConfigurationError(
-                f"{text!r} is not a local path", fix="Write it as file:///path (three slashes)."
-            )
-        return FileStore(Path(path))
-    if scheme or not text:
-        raise ConfigurationError(
-            f"{text!r} is not a place that Graftline can open",
-            fix="Use s3://bucket/prefix, file:///path or a folder. Images, but no store, can be in "
-            "Google Cloud Storage: AWS_ENDPOINT_URL_S3=https://storage.googleapis.com.",
-        )
-    return FileStore(Path(text).expanduser())
 
 
 def checked_key(key: str) -> str:

@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import shutil
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,16 +13,12 @@ from typing import IO
 from typing_extensions import override
 
 from graftline.errors import (
-    NoSpace,
     PreconditionFailed,
-    StoreAccessDenied,
     StoreError,
-    StoreNotFound,
-    StoreReadOnly,
 )
+from graftline.files import flush_folder, os_errors, write_atomic, write_through
 from graftline.storage.base import ObjectInfo, Store, checked_key
 
-CHUNK = 4 * 2**20
 STALE_SECONDS = 24 * 3600
 HIDDEN = ".graftline-tmp"  # holds half-written files and locks; never listed
 
@@ -35,6 +30,9 @@ class FileStore(Store):
         self.root = Path(root).resolve()
         self.uri = self.root.as_uri()
         self._hidden = hidden or self.root / HIDDEN
+
+    def __reduce__(self) -> tuple[object, tuple[Path, Path]]:
+        return FileStore, (self.root, self._hidden)
 
     def _path(self, key: str) -> Path:
         return self.root / checked_key(key)
@@ -142,7 +140,7 @@ class FileStore(Store):
         target = self._path(key)
         if if_absent and target.exists():
             return False
-        with translated(str(path), "read"):
+        with os_errors(str(path), "read"):
             source = path.open("rb")
         with source, self._translated(key, "write"), self._temporary(source) as temporary:
             if if_absent:
@@ -154,8 +152,8 @@ class FileStore(Store):
     def download(self, key: str, path: Path) -> None:
         with self._translated(key, "read"):
             source = self._path(key).open("rb")
-        with source, translated(str(path), "write"):
-            write_whole(path, source)
+        with source, os_errors(str(path), "write"):
+            write_atomic(path, source)
 
     @override
     def delete(self, key: str) -> None:
@@ -191,7 +189,7 @@ class FileStore(Store):
         self._hidden.mkdir(parents=True, exist_ok=True)
         path = self._hidden / uuid.uuid4().hex
         try:
-            _write_through(path, data)
+            write_through(path, data)
             yield path
         finally:
             path.unlink(missing_ok=True)
@@ -199,7 +197,7 @@ class FileStore(Store):
     def _publish(self, temporary: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
     def _publish_if_absent(self, temporary: Path, target: Path) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +209,7 @@ class FileStore(Store):
             if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
                 raise
             return self._publish_without_links(temporary, target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
         return True
 
     def _publish_without_links(self, temporary: Path, target: Path) -> bool:
@@ -232,8 +230,8 @@ class FileStore(Store):
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    def _translated(self, key: str, action: str) -> "translated":
-        return translated(f"{self.uri}/{key}".rstrip("/"), action)
+    def _translated(self, key: str, action: str) -> "os_errors":
+        return os_errors(f"{self.uri}/{key}".rstrip("/"), action)
 
 
 def _info(key: str, entry: "os.DirEntry[str]") -> ObjectInfo | None:
@@ -250,36 +248,6 @@ def _info(key: str, entry: "os.DirEntry[str]") -> ObjectInfo | None:
     return ObjectInfo(key, stat.st_size, f"{stat.st_mtime_ns}:{stat.st_size}")
 
 
-def write_whole(path: Path, data: bytes | IO[bytes]) -> None:
-    """Write a local file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        _write_through(temporary, data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
-
-
-def _write_through(path: Path, data: bytes | IO[bytes]) -> None:
-    with path.open("xb") as stream:
-        if isinstance(data, bytes | bytearray | memoryview):
-            stream.write(data)
-        else:
-            shutil.copyfileobj(data, stream, CHUNK)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _remove_stale(folder: Path) -> None:
     """Remove what killed writers left more than a day ago."""
     for path in folder.iterdir():
@@ -288,42 +256,3 @@ def _remove_stale(folder: Path) -> None:
                 path.unlink()
         except FileNotFoundError:
             continue
-
-
-class translated:  # noqa: N801 -- a context manager, used like a function
-    """Turns the operating system's refusals into errors that name the remedy."""
-
-    def __init__(self, name: str, action: str) -> None:
-        self.name = name
-        self.action = action
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError):
-            raise os_error(error, self.name, self.action) from error
-
-
-def os_error(error: OSError, name: str, action: str) -> StoreError:
-    """The :class:`StoreError` for an operating system's error."""
-    what = f"Cannot {action} {name}"
-    why = error.strerror or str(error)
-    if error.errno in (errno.ENOENT, errno.ENOTDIR) and action == "write":
-        return StoreNotFound(
-            what, why=why, fix="No folder can be made there: choose another place."
-        )
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return StoreNotFound(f"{name} does not exist", fix="Check the path for a slip of the pen.")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace(what, why=why, fix="Free room on that disk, or choose another `store`.")
-    if error.errno == errno.EROFS:
-        return StoreReadOnly(
-            what, why=why, fix="Mount it writable, or choose another `store` in the run file."
-        )
-    if error.errno in (errno.EACCES, errno.EPERM):
-        kind = StoreAccessDenied if action in ("read", "list") else StoreReadOnly
-        return kind(what, why=why, fix="Give this user the right to it, or choose another place.")
-    if error.errno in (errno.EISDIR, errno.EEXIST):
-        return StoreError(what, why=why, fix="A file and a folder want the same name there.")
-    return StoreError(what, why=why, fix="Look at the disk: this is not expected to happen.")

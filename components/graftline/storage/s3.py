@@ -6,28 +6,34 @@ throttling, server errors and broken connections until :func:`patience` is over;
 retries count tries rather than time and do not cover the reading of a body, so they are off.
 """
 
-import base64
 import contextlib
 import hashlib
-import math
-import os
 import random
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from typing_extensions import override
 
 from graftline.errors import (
-    ConfigurationError,
-    IntegrityError,
     PreconditionFailed,
     StoreAccessDenied,
     StoreError,
     StoreNotFound,
+)
+from graftline.storage._s3_client import (
+    FIRST_CONTACT,
+    SHA256,
+    WRITER,
+    T,
+    _body,
+    _is_md5_of,
+    damaged,
+    md5,
+    patience,
+    shared_connection,
 )
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -37,91 +43,10 @@ from graftline.storage._s3_errors import (
     code_of,
     no_bucket,
     no_connection,
-    translated,
+    store_error,
     worth_retrying,
 )
 from graftline.storage.base import ObjectInfo, Store, checked_key
-
-PATIENCE_VARIABLE = "GRAFTLINE_S3_PATIENCE"  # seconds
-PATIENCE = 120.0
-FIRST_CONTACT = 15.0  # seconds: an endpoint that never answered is more likely misspelt than busy
-SHA256 = "graftline-sha256"  # keys of user metadata
-WRITER = "graftline-writer"
-CONNECTIONS = 32
-
-T = TypeVar("T")
-
-
-def patience() -> float:
-    """Seconds that one request, with its repetitions, may take.
-
-    Raises:
-        ConfigurationError: The variable holds something else than a number of seconds.
-    """
-    text = os.environ.get(PATIENCE_VARIABLE, str(PATIENCE))
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
-        raise ConfigurationError(
-            f"{PATIENCE_VARIABLE}={text!r} is not a number of seconds",
-            fix=f"Remove it (then {PATIENCE:g} s is taken), or set it to a number above 0.",
-        )
-    return seconds
-
-
-def _new_client() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    return boto3.session.Session().client(
-        "s3",
-        config=Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=min(5.0, patience()),
-            read_timeout=min(30.0, patience()),
-            max_pool_connections=CONNECTIONS,
-            # Many S3-compatible servers refuse boto's newer trailing checksums; Content-MD5 is
-            # checked by all of them, and sha256 by us.
-            request_checksum_calculation="when_required",
-        ),
-    )
-
-
-class Connection:
-    """A boto client for each process, since connections do not survive a fork.
-
-    Attributes:
-        answered: Whether the endpoint has ever answered.
-    """
-
-    def __init__(self) -> None:
-        self.answered = False
-        self._clients: dict[int, Any] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def client(self) -> Any:
-        """This process's client."""
-        pid = os.getpid()
-        with self._lock:
-            if pid not in self._clients:
-                self._clients = {pid: _new_client()}
-            return self._clients[pid]
-
-
-_connections: dict[tuple[tuple[str, str], ...], Connection] = {}
-
-
-def shared_connection() -> Connection:
-    """The connection that all stores of this process share while the AWS variables are the same.
-
-    A client costs a tenth of a second, and its own handshakes.
-    """
-    told = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
-    key = tuple((name, os.environ[name]) for name in sorted(told))
-    return _connections.setdefault(key, Connection())
 
 
 class S3Store(Store):
@@ -133,13 +58,16 @@ class S3Store(Store):
         self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
         self._connection = shared_connection()
 
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return S3Store, (self.bucket, self.prefix)
+
     @property
     def client(self) -> Any:
         """The boto client of this process."""
         try:
             return self._connection.client
         except OURS as error:
-            raise translated(error, self.uri, "open", "the configured endpoint") from error
+            raise store_error(error, self.uri, "open", "the configured endpoint") from error
 
     def name(self, key: str) -> str:
         """The full name of a key within the bucket."""
@@ -165,7 +93,7 @@ class S3Store(Store):
                     allowed = min(allowed, FIRST_CONTACT)
                 if not worth_retrying(error) or time.monotonic() + wait > started + allowed:
                     uri = f"{self.uri}/{key}".rstrip("/")
-                    raise translated(error, uri, action, client.meta.endpoint_url) from error
+                    raise store_error(error, uri, action, client.meta.endpoint_url) from error
             time.sleep(wait)
             pause = min(pause * 2, 8.0)
 
@@ -379,32 +307,3 @@ class S3Store(Store):
     def child(self, prefix: str) -> "S3Store":
         below = checked_key(prefix.strip("/"))
         return S3Store(self.bucket, f"{self.prefix}/{below}".strip("/"))
-
-
-def md5(data: bytes) -> str:
-    """The Content-MD5 header, which makes the server refuse a body that was changed underway."""
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-
-
-def damaged(uri: str) -> IntegrityError:
-    """The error for an object whose bytes are not those that were written."""
-    return IntegrityError(
-        f"{uri} does not have the sha256 it was written with",
-        fix="The object is damaged in the store: remove it, then run again.",
-    )
-
-
-def _is_md5_of(data: bytes, answer: dict[str, Any]) -> bool:
-    """Whether the ETag is the MD5 of these bytes, or cannot be (parts, encryption)."""
-    tag = str(answer["ETag"]).strip('"')
-    encrypted = "aws:kms" in str(answer.get("ServerSideEncryption"))
-    if len(tag) != 32 or encrypted or answer.get("SSECustomerAlgorithm"):
-        return True
-    return hashlib.md5(data, usedforsecurity=False).hexdigest() == tag
-
-
-def _body(answer: dict[str, Any]) -> bytes:
-    data: bytes = answer["Body"].read()
-    if len(data) != answer["ContentLength"]:
-        raise Truncated(f"{len(data)} of {answer['ContentLength']} bytes came")
-    return data

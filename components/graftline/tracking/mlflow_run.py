@@ -52,7 +52,9 @@ def start_run(
     """
     client = connect(uri)
     given = os.environ.get(RUN_ID_VARIABLE)
-    with told(uri, f"the run {given}" if given else f"a run of the experiment {experiment!r}"):
+    with mlflow_errors(
+        uri, f"the run {given}" if given else f"a run of the experiment {experiment!r}"
+    ):
         if given:
             for key, value in (tags or {}).items():
                 client.set_tag(given, key, value)
@@ -141,7 +143,7 @@ class Tracker:
             return
         try:
             client = connect(self.uri)
-            with told(self.uri, f"{what} of the run {self.run_id}"):
+            with mlflow_errors(self.uri, f"{what} of the run {self.run_id}"):
                 action(client)
         except TrackingError as error:
             if not self._best_effort:
@@ -165,7 +167,7 @@ def connect(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):  # notes on making tables, and their like
         logging.getLogger(name).setLevel(logging.WARNING)
-    with told(uri, "its database" if "://" in uri else uri):
+    with mlflow_errors(uri, "its database" if "://" in uri else uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if uri.startswith("sqlite:"):
             _open_sqlite(client)
@@ -200,7 +202,7 @@ def redacted(text: str, uri: str) -> str:
 
 
 @contextmanager
-def told(uri: str, doing: str) -> Iterator[None]:
+def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn whatever MLflow raises into a :class:`TrackingError` that says what to do.
 
     Args:

@@ -22,9 +22,10 @@ from graftline.errors import (
     TrackingUnreachable,
 )
 from graftline.steps.runtime import message
-from graftline.storage.base import Store, open_store
+from graftline.storage import open_store
+from graftline.storage.base import Store
 from graftline.tracking.champion_log import ChampionLog, Entry, Kind
-from graftline.tracking.mlflow_run import TAG, connect, told
+from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -78,7 +79,7 @@ class RegisteredVersion:
         """
         client = connect(self.uri)
         folder.mkdir(parents=True, exist_ok=True)
-        with told(self.uri, f"the files of {self.name} version {self.version}"):
+        with mlflow_errors(self.uri, f"the files of {self.name} version {self.version}"):
             from mlflow.artifacts import download_artifacts
 
             source = client.get_model_version_download_uri(self.name, self.version)
@@ -144,7 +145,7 @@ class Registry:
 
     def champion(self, name: str) -> RegisteredVersion | None:
         """The champion; None where there is none. Finishes a promotion that was interrupted."""
-        with told(self.uri, f"the champion of {name}"):
+        with mlflow_errors(self.uri, f"the champion of {name}"):
             if self._tags(name) is None:
                 return None
             log = self._log(name, None)
@@ -162,7 +163,7 @@ class Registry:
         Raises:
             TrackingError: There is none by that number.
         """
-        with told(self.uri, f"{name} version {version}"):
+        with mlflow_errors(self.uri, f"{name} version {version}"):
             found = self._client.get_model_version(name, version)
             return RegisteredVersion(
                 name, str(found.version), found.run_id or "", dict(found.tags), self.uri
@@ -175,7 +176,7 @@ class Registry:
             name: The registered model.
             content: Digest of the ONNX file without the run's id.
         """
-        with told(self.uri, f"the versions of {name}"):
+        with mlflow_errors(self.uri, f"the versions of {name}"):
             found = self._client.search_model_versions(
                 f"name = {_quoted(name)} and tags.`{TAG}content_sha256` = '{content}'"
             )
@@ -212,7 +213,7 @@ class Registry:
     ) -> RegisteredVersion:
         self._make_model(name, store)
         full = {TAG + key: value for key, value in tags.items()}
-        with told(self.uri, f"a version of {name}"):
+        with mlflow_errors(self.uri, f"a version of {name}"):
             made = self._client.create_model_version(
                 name, source, run_id, tags=full, await_creation_for=30
             )
@@ -222,7 +223,7 @@ class Registry:
 
     def tag(self, version: RegisteredVersion, tags: Mapping[str, str]) -> None:
         """Set tags of a version, without our prefix."""
-        with told(self.uri, f"tags of {version.name} version {version.version}"):
+        with mlflow_errors(self.uri, f"tags of {version.name} version {version.version}"):
             for key, value in tags.items():
                 self._client.set_model_version_tag(version.name, version.version, TAG + key, value)
 
@@ -322,7 +323,7 @@ class Registry:
         Raises:
             TrackingError: There is no such registered model.
         """
-        with told(self.uri, f"the model {name}"):
+        with mlflow_errors(self.uri, f"the model {name}"):
             if self._tags(name) is None:
                 raise TrackingError(
                     f"MLflow has no registered model {name!r}.",
@@ -374,7 +375,7 @@ class Registry:
 
     def _follow(self, log: ChampionLog, entry: Entry) -> None:
         """Move the alias to where the log's last entry says, whoever wrote that."""
-        with told(self.uri, f"the alias of {log.name}"):
+        with mlflow_errors(self.uri, f"the alias of {log.name}"):
             for _ in range(ATTEMPTS):
                 if entry.version is None:
                     self._client.delete_registered_model_alias(log.name, ALIAS)
@@ -417,7 +418,7 @@ class Registry:
             raise
 
     def _alias(self, name: str) -> str | None:
-        with told(self.uri, f"the alias of {name}"):
+        with mlflow_errors(self.uri, f"the alias of {name}"):
             aliases = self._client.get_registered_model(name).aliases
             version = aliases.get(ALIAS)
             return None if version is None else str(version)
@@ -425,7 +426,7 @@ class Registry:
     def _make_model(self, name: str, store: Store) -> None:
         from mlflow.exceptions import MlflowException
 
-        with told(self.uri, f"the registered model {name}"):
+        with mlflow_errors(self.uri, f"the registered model {name}"):
             try:
                 self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
             except MlflowException as error:
@@ -434,7 +435,7 @@ class Registry:
 
     def _log(self, name: str, store: Store | None) -> ChampionLog | None:
         """The model's log: where its tag says; in ``store`` where it says nothing yet."""
-        with told(self.uri, f"the registered model {name}"):
+        with mlflow_errors(self.uri, f"the registered model {name}"):
             tagged = (self._tags(name) or {}).get(LOG_TAG)
             if tagged is not None and not (store is not None and _is_gone(tagged)):
                 return ChampionLog(open_store(tagged), name)

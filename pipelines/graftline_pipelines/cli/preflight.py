@@ -99,7 +99,7 @@ def show(found: Preflight, console: Console) -> None:
 
 
 def _store(settings: RunSettings) -> str:
-    from graftline.storage.base import open_store
+    from graftline.storage import open_store
 
     open_store(settings.store).check_writable()
     return f"{settings.store}, writable"
@@ -121,7 +121,8 @@ def _source(settings: RunSettings) -> str:
 
 def open_settings_source(settings: RunSettings) -> Any:
     """The source that a run file names."""
-    from graftline.data.sources.base import Columns, open_source
+    from graftline.data.sources import open_source
+    from graftline.data.sources.base import Columns
 
     data = settings.data
     columns = Columns(
@@ -154,12 +155,12 @@ def _champion(settings: RunSettings) -> str:
 
 
 def _backbone(settings: RunSettings) -> str:
-    from graftline.models import catalogue
+    from graftline.models import lookup
 
     # The table answers without PyTorch, whose import alone takes seconds.
-    entry = catalogue.one(settings.backbone)
+    entry = lookup.one(settings.backbone)
     if entry is not None and settings.weights is None and settings.image_size is None:
-        weights = "at hand" if catalogue.at_hand([entry]) else "fetched when first needed"
+        weights = "at hand" if lookup.available_locally([entry]) else "fetched when first needed"
         return (
             f"{entry.name}, {entry.parameters / 1e6:.1f} M parameters, {entry.feature_dim} "
             f"features, {entry.preprocessing.input_size} px; weights {weights}"
@@ -167,7 +168,7 @@ def _backbone(settings: RunSettings) -> str:
     from graftline.models.backbone import resolve
 
     spec = resolve(settings.backbone, weights=settings.weights, image_size=settings.image_size)
-    if settings.weights is not None and not spec.at_hand:
+    if settings.weights is not None and not spec.available_locally:
         raise WeightsError(
             f"There are no weights at '{spec.weights}'.",
             fix="Correct `weights`, or leave it out for the library's own.",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from graftline_pipelines.graphs.placement import StepName
+from graftline_pipelines.runfile.pools import StepName
 
 STEPS = {*get_args(StepName), "extract_share"}
 BROKEN = {"Failed", "Error"}

@@ -32,7 +32,7 @@ class AlreadyOnServer(ClusterError):  # noqa: N818
 
 
 @contextmanager
-def told(host: str, doing: str) -> Iterator[None]:
+def kfp_errors(host: str, doing: str) -> Iterator[None]:
     """Turn whatever the client raises into an error that names the host, the cause and the fix.
 
     Args:

@@ -25,7 +25,7 @@ from zoneinfo import ZoneInfo
 
 from graftline.errors import ClusterError
 from graftline_pipelines.cluster.errors import NotOnServer
-from graftline_pipelines.cluster.schedules import MARK, Existing, Plan, Wanted
+from graftline_pipelines.cluster.schedules import MARK, Desired, Existing, Plan
 from graftline_pipelines.cluster.server import Cluster, Version
 from graftline_pipelines.runfile.cron import next_times, parse
 
@@ -56,7 +56,7 @@ class Reconciler:
         self._sleep = sleep
         self._clock = clock
 
-    def apply(self, todo: Plan, wish: Wanted, version: Version) -> str:
+    def apply(self, todo: Plan, wish: Desired, version: Version) -> str:
         """Carry a plan out; may be interrupted anywhere and called again. Returns the id."""
         if todo.action == "leave" and todo.keep is not None:
             return todo.keep.schedule_id
@@ -72,7 +72,7 @@ class Reconciler:
             self.remove(old)
         return new_id
 
-    def _swap(self, new_id: str, todo: Plan, wish: Wanted) -> None:
+    def _swap(self, new_id: str, todo: Plan, wish: Desired) -> None:
         """Switch the old ones off and the new one on, away from any time to fire."""
         if todo.keep is None or not todo.keep.enabled:
             self._wait_for_quiet([wish.cron, *(old.cron for old in todo.remove)], wish.time_zone)
@@ -114,7 +114,7 @@ class Reconciler:
             self._say(f"Waiting {wait:.0f} s: this is a time at which the schedule fires.")
             self._sleep(wait)
 
-    def _create(self, wish: Wanted, version: Version, *, on: bool, fires: bool) -> str:
+    def _create(self, wish: Desired, version: Version, *, on: bool, fires: bool) -> str:
         mark = {
             "digest": wish.digest,
             "fires": fires,

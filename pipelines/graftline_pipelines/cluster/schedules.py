@@ -24,7 +24,7 @@ Action = Literal["create", "replace", "leave", "finish"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Desired:
     """The schedule of a run file."""
 
     name: str
@@ -91,7 +91,7 @@ class Plan:
     reasons: tuple[str, ...]
 
 
-def wanted(settings: RunSettings, pipeline: str, version: str) -> Wanted:
+def desired(settings: RunSettings, pipeline: str, version: str) -> Desired:
     """The schedule that a run file asks for.
 
     Raises:
@@ -105,7 +105,7 @@ def wanted(settings: RunSettings, pipeline: str, version: str) -> Wanted:
             "the schedule that is there with `graftline schedule remove`.",
         )
     parse(schedule.cron)
-    return Wanted(
+    return Desired(
         settings.name,
         schedule.cron,
         schedule.time_zone,
@@ -157,7 +157,7 @@ def _existing(item: Any) -> Existing | None:
 
 
 def plan(
-    wish: Wanted,
+    wish: Desired,
     there: list[Existing],
     version_id: str | None,
     *,
@@ -213,7 +213,7 @@ def _would_fire_at_once(one: Existing, now: datetime) -> bool:
     return following is not None and following <= now
 
 
-def _differences(wish: Wanted, old: Existing, version_id: str | None) -> list[str]:
+def _differences(wish: Desired, old: Existing, version_id: str | None) -> list[str]:
     found = [
         f"{key}: {old.content.get(key)} -> {value}"
         for key, value in wish.content.items()

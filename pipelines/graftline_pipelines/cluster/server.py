@@ -30,7 +30,7 @@ from graftline_pipelines.cluster.errors import (
     AlreadyOnServer,
     ClusterUnreachable,
     NotOnServer,
-    told,
+    kfp_errors,
     unreachable,
 )
 
@@ -115,7 +115,7 @@ class Cluster:
             method: A method of the client or of one of its services.
             arguments: What it is called with.
         """
-        with told(self.host, doing), silent():
+        with kfp_errors(self.host, doing), silent():
             return method(**arguments)
 
     def every(

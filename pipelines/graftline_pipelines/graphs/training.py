@@ -24,7 +24,8 @@ from graftline.steps.fine_tune.component import fine_tune
 from graftline.steps.fit_head.component import fit_head
 from graftline.steps.ingest.component import ingest
 from graftline.steps.promote.component import promote
-from graftline_pipelines.graphs.placement import place, pool_of
+from graftline_pipelines.graphs.placement import place
+from graftline_pipelines.runfile.pools import pool_of
 from graftline_pipelines.runfile.settings import RunSettings, arguments
 
 

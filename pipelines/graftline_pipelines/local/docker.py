@@ -20,8 +20,7 @@ from kfp.local.status import Status
 
 from graftline.errors import ConfigurationError
 from graftline.steps.runtime import RUN_DIR_VARIABLE
-from graftline_pipelines.graphs.placement import StepName, pool_of
-from graftline_pipelines.runfile.pools import IMAGE_USER
+from graftline_pipelines.runfile.pools import IMAGE_USER, StepName, pool_of
 from graftline_pipelines.runfile.settings import RunSettings
 
 # What a library of numbers is told decides the last bits of results: OMP to KMP.

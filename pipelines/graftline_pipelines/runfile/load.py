@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines.graphs.placement import assignment_problems
+from graftline_pipelines.runfile.pools import assignment_problems
 from graftline_pipelines.runfile.settings import RunSettings
 
 KeyPath = tuple[str | int, ...]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from graftline.errors import ConfigurationError
 from graftline_pipelines.runfile.quantities import (
     Cpu,
     Duration,
@@ -14,6 +15,7 @@ from graftline_pipelines.runfile.quantities import (
     LabelValue,
     Memory,
     is_label_key,
+    is_name,
     to_bytes,
     to_cores,
     to_seconds,
@@ -229,3 +231,80 @@ class ClusterSettings(_Section):
                 "in a Kubernetes secret and name it in `cluster.secrets`"
             )
         return value
+
+
+StepName = Literal[
+    "ingest",
+    "plan_extraction",
+    "extract_features",
+    "assemble_features",
+    "fit_head",
+    "fine_tune",
+    "evaluate",
+    "export_onnx",
+    "promote",
+    "watch",
+    "notify",
+]
+
+
+DEFAULT_POOLS: dict[str, PoolSettings] = {
+    "default": PoolSettings(),
+    "small": PoolSettings(cpu="250m", memory="2Gi", shm=None, timeout="1h"),
+}
+
+
+DEFAULT_ASSIGNMENT: dict[StepName, str] = {
+    "plan_extraction": "small",
+    "promote": "small",
+    "watch": "small",
+    "notify": "small",
+}
+
+
+def pool_name(step: str, assign: Mapping[StepName, str]) -> str:
+    """The name of the pool that a step runs in."""
+    step = "extract_features" if step == "extract_share" else step  # a share of the same work
+    for named in (assign, DEFAULT_ASSIGNMENT):
+        for key, name in named.items():
+            if key == step:
+                return name
+    return "default"
+
+
+def pool_of(
+    step: str, pools: Mapping[str, PoolSettings], assign: Mapping[StepName, str]
+) -> PoolSettings:
+    """The pool that a step runs in.
+
+    Raises:
+        ConfigurationError: The step is assigned to a pool that does not exist.
+    """
+    name = pool_name(step, assign)
+    pool = pools.get(name) or DEFAULT_POOLS.get(name)
+    if pool is None:
+        known = ", ".join(sorted({*pools, *DEFAULT_POOLS}))
+        raise ConfigurationError(
+            f"assign.{step}: there is no pool {name!r}",
+            fix=f"Define it under `pools`, or take one of: {known}.",
+        )
+    return pool
+
+
+def assignment_problems(
+    pools: Mapping[str, PoolSettings], assign: Mapping[StepName, str]
+) -> list[str]:
+    """What is wrong between `pools` and `assign`, one sentence each."""
+    known = {*pools, *DEFAULT_POOLS}
+    problems = [
+        f"assign.{step}: there is no pool {name!r}; define it under `pools`, or take one of: "
+        f"{', '.join(sorted(known))}"
+        for step, name in assign.items()
+        if name not in known
+    ]
+    problems += [
+        f"pools.{name}: {name!r} must be lower-case letters, digits and '-', at most 63"
+        for name in pools
+        if not is_name(name)
+    ]
+    return problems

@@ -6,14 +6,9 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines.graphs.placement import (
-    DEFAULT_ASSIGNMENT,
-    DEFAULT_POOLS,
-    ClusterSettings,
-    PoolSettings,
-    StepName,
-)
+from graftline_pipelines.graphs.placement import ClusterSettings, PoolSettings
 from graftline_pipelines.runfile.cron import parse as parse_cron
+from graftline_pipelines.runfile.pools import DEFAULT_ASSIGNMENT, DEFAULT_POOLS, StepName
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Source
 from graftline.errors import ConfigurationError, DataError
-from graftline.storage.base import ObjectInfo, Store, open_store
+from graftline.storage import open_store
+from graftline.storage.base import ObjectInfo, Store
 from graftline.storage.local import FileStore
 
 SHOWN = 5

@@ -22,9 +22,9 @@ from typing_extensions import override
 
 from graftline.data.sources.base import ARCHIVES, SPLIT_NAMES, Columns, Entry, Source, listing
 from graftline.errors import DataError
+from graftline.files import os_error
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import Store
-from graftline.storage.local import os_error
 
 NOTE_BYTES = 2**20  # a label or JSON note is small
 HEADER_BYTES = 2**20  # so is a header, extended ones included

@@ -3,7 +3,6 @@
 Never a pickle: a file that would run code is refused, and what it would have called is named.
 """
 
-import hashlib
 import re
 import tempfile
 import zipfile
@@ -16,8 +15,9 @@ import torch
 from torch import Tensor
 
 from graftline.errors import IntegrityError, StoreNotFound, WeightsError
-from graftline.models.weights.location import WeightsPlace, parse
-from graftline.storage.base import open_store
+from graftline.files import sha256_of
+from graftline.models.weights.location import WeightsLocation, parse
+from graftline.storage import open_store
 
 STATE_KEYS = (
     "state_dict_ema",
@@ -68,7 +68,7 @@ def read_checkpoint(text: str) -> Checkpoint:
         return read_file(path, wanted.place)
 
 
-def exists(wanted: WeightsPlace) -> bool:
+def exists(wanted: WeightsLocation) -> bool:
     """Whether there is a checkpoint; for a store, it is asked."""
     if wanted.is_in_store:
         return open_store(wanted.parent).exists(wanted.name)
@@ -93,12 +93,6 @@ def check_digest(
             why=f"Their SHA-256 is {found}, not {expected}{'...' * (len(expected) < 64)}.",
             fix=fix,
         )
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_file(path: Path, source: str) -> Checkpoint:
@@ -211,7 +205,7 @@ def _state_of(content: Any, source: str) -> Checkpoint:
 
 
 @contextmanager
-def _local_copy(wanted: WeightsPlace) -> Iterator[Path]:
+def _local_copy(wanted: WeightsLocation) -> Iterator[Path]:
     """The checkpoint as a local file; one from a store is a temporary copy."""
     if not wanted.is_in_store:
         path = wanted.path

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftline.data.snapshot import check_schema_version
+from graftline import files
 from graftline.errors import ConfigurationError, IntegrityError, WeightsError
 from graftline.models import position_embedding
 from graftline.models.architectures import Architecture, checkpoint_filter, create
 from graftline.models.weights import checkpoint_file, location, published
 from graftline.models.weights.checkpoint_file import Checkpoint
 from graftline.models.weights.published import Origin
+from graftline.schema import check_schema_version
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1  # of the pointer to mirrored weights
@@ -41,11 +42,11 @@ NAMED = 5  # tensors that an error names before it only counts
 def locate(architecture: Architecture, weights: str | None, store: Store | None = None) -> Origin:
     """Where the weights would be taken from. Asks no server but a store."""
     if weights == RANDOM:
-        return Origin("random", "random initialisation", at_hand=True)
+        return Origin("random", "random initialisation", available_locally=True)
     if weights is not None:
         wanted = location.parse(weights)
         kind = "store" if wanted.is_in_store else "file"
-        return Origin(kind, wanted.place, at_hand=checkpoint_file.exists(wanted))
+        return Origin(kind, wanted.place, available_locally=checkpoint_file.exists(wanted))
     return published.origin(architecture.full_name, architecture.source, store)
 
 
@@ -243,7 +244,7 @@ def mirror(
         path = Path(folder) / "weights.safetensors"
         state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         save_file(state, path, metadata={"architecture": architecture.full_name})
-        digest = checkpoint_file.sha256_of(path)
+        digest = files.sha256_of(path)
         version = _mirrored_version(architecture, store, digest, replace)
         key = f"weights/{architecture.full_name}/{digest}.safetensors"
         store.upload(path, key)  # also where it is there already: it may be damaged

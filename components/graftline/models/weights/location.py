@@ -12,7 +12,7 @@ NAMED_BY_DIGEST = re.compile(r"(?:^|[/.\-])([0-9a-f]{64})\.")
 
 
 @dataclass(frozen=True)
-class WeightsPlace:
+class WeightsLocation:
     """Where a checkpoint is.
 
     Attributes:
@@ -46,7 +46,7 @@ class WeightsPlace:
         return self.place.rpartition("/")[2]
 
 
-def parse(text: str) -> WeightsPlace:
+def parse(text: str) -> WeightsLocation:
     """Take apart what ``weights:`` says.
 
     Args:
@@ -64,7 +64,7 @@ def parse(text: str) -> WeightsPlace:
             why="What follows a # is the SHA-256 that the file must have.",
             fix="Write #sha256= and 8 to 64 hexadecimal digits. A path must not have a # in it.",
         )
-    found = WeightsPlace(place, pinned.group(1).lower() if pinned else None)
+    found = WeightsLocation(place, pinned.group(1).lower() if pinned else None)
     if found.is_in_store and not urlsplit(place).path.strip("/"):
         raise WeightsError(
             f"The weights '{place}' name no object.",
@@ -72,5 +72,5 @@ def parse(text: str) -> WeightsPlace:
         )
     named = NAMED_BY_DIGEST.search(found.name)
     if found.sha256 is None and named is not None:
-        return WeightsPlace(place, named.group(1))
+        return WeightsLocation(place, named.group(1))
     return found

@@ -31,12 +31,12 @@ class Origin:
     Attributes:
         kind: ``package``, ``file``, ``store``, ``mirror``, ``download``, ``random`` or ``none``.
         place: A path, a URI or a name, for people.
-        at_hand: Whether they can be read without a download (a store counts as at hand).
+        available_locally: Whether they can be read without a download (a store counts as at hand).
     """
 
     kind: str
     place: str
-    at_hand: bool
+    available_locally: bool
 
 
 def origin(full_name: str, source: str, store: Store | None) -> Origin:
@@ -48,14 +48,16 @@ def origin(full_name: str, source: str, store: Store | None) -> Origin:
         store: Where they may be mirrored.
     """
     if store is not None and store.exists(mirror_pointer(full_name)):
-        return Origin("mirror", f"{store.uri}/{mirror_pointer(full_name)}", at_hand=True)
+        return Origin("mirror", f"{store.uri}/{mirror_pointer(full_name)}", available_locally=True)
     package = package_of(full_name)
     if package is not None:
-        return Origin("package", f"Python package {package}", at_hand=True)
+        return Origin("package", f"Python package {package}", available_locally=True)
     if not source:
-        return Origin("none", "no pretrained weights are published", at_hand=False)
+        return Origin("none", "no pretrained weights are published", available_locally=False)
     cached = cached_file(source)
-    return Origin("download", str(cached or for_people(source)), at_hand=cached is not None)
+    return Origin(
+        "download", str(cached or for_people(source)), available_locally=cached is not None
+    )
 
 
 def cached_file(source: str) -> Path | None:
@@ -194,7 +196,7 @@ def _check_reachable(source: str) -> None:
             raise
 
 
-def at_hand(sources: Sequence[str]) -> set[str]:
+def available_locally(sources: Sequence[str]) -> set[str]:
     """Those of many published files that are on this machine; two folders are read, not each."""
     from huggingface_hub import constants
 

@@ -14,7 +14,8 @@ from graftline.errors import DataError, SchemaVersionError, StoreError
 from graftline.images.decode import decode
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.steps.runtime import message, progress
-from graftline.storage.base import Store, open_store
+from graftline.storage import open_store
+from graftline.storage.base import Store
 from graftline.tracking.registry import open_registry
 
 Floats = NDArray[np.float64]
@@ -26,7 +27,7 @@ LEFT_OUT_CLASS = "the champion does not know their class"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Opponent:
+class ChampionAnswers:
     """The champion and its answers.
 
     Attributes:
@@ -58,7 +59,7 @@ class Opponent:
         return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)
 
 
-def find_opponent(
+def find_champion(
     snapshot: Snapshot,
     rows: Ints,
     *,
@@ -66,7 +67,7 @@ def find_opponent(
     registered_model: str,
     store: Store,
     encoded: Callable[[Ints], Iterator[tuple[int, bytes]]],
-) -> Opponent | None:
+) -> ChampionAnswers | None:
     """The champion's answers to the test rows, or None where there is no champion.
 
     Args:
@@ -90,7 +91,7 @@ def find_opponent(
         seen, notes = _trained_on(version, store, Path(folder) / "snapshot")
     known = np.isin(np.array(snapshot.classes, dtype=object)[snapshot.labels()[rows]], classes)
     trained = _overlap(snapshot, rows, seen)
-    return Opponent(
+    return ChampionAnswers(
         name=registered_model,
         version=str(version.version),
         digest=str(version.digest or ""),

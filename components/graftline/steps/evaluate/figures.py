@@ -9,7 +9,7 @@ from graftline.data.snapshot import Snapshot
 from graftline.stats.calibration import expected_noise, reliability, softmax
 from graftline.stats.intervals import Bootstrap, percentile_interval
 from graftline.steps.evaluate import metrics
-from graftline.steps.evaluate.champion import Opponent
+from graftline.steps.evaluate.champion import ChampionAnswers
 from graftline.steps.evaluate.config import EvaluationRules
 from graftline.steps.evaluate.gate import Champion, Evidence
 from graftline.steps.evaluate.inference import Answers
@@ -27,7 +27,7 @@ def measured(
     labels: Ints,
     groups: Ints | None,
     names: tuple[str, ...],
-    opponent: Opponent | None,
+    opponent: ChampionAnswers | None,
     slices: list[SliceFigures],
     rules: EvaluationRules,
     seed: int,
@@ -70,7 +70,7 @@ def _side_by_side(
     probabilities: Floats,
     labels: Ints,
     groups: Ints | None,
-    opponent: Opponent | None,
+    opponent: ChampionAnswers | None,
     rules: EvaluationRules,
     seed: int,
 ) -> SideBySide | None:
@@ -110,7 +110,7 @@ def evidence_of(
     probabilities: Floats,
     labels: Ints,
     groups: Ints | None,
-    opponent: Opponent | None,
+    opponent: ChampionAnswers | None,
     slices: dict[str, NDArray[np.bool_]],
     figures: Measured,
 ) -> Evidence:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from graftline.records.verdict import GateTest
 from graftline.reports.html import percent, points
-from graftline.stats.intervals import (
+from graftline.stats.paired_tests import (
     effective_images,
     mcnemar,
     resampled_differences,

@@ -11,7 +11,7 @@ from graftline.data.snapshot import Snapshot
 from graftline.records.decision import Decision
 from graftline.records.verdict import Verdict
 from graftline.stats.calibration import Reliability
-from graftline.steps.evaluate.champion import Opponent
+from graftline.steps.evaluate.champion import ChampionAnswers
 from graftline.steps.evaluate.config import EvaluationRules, GateRules
 from graftline.steps.evaluate.metrics import ClassFigures
 from graftline.steps.evaluate.out_of_distribution import Coverage, NoneOfThese
@@ -110,7 +110,7 @@ class Findings:
     labels: Ints
     probabilities: Floats
     measured: Measured
-    opponent: Opponent | None
+    opponent: ChampionAnswers | None
     verdict: Verdict
     none_of_these: NoneOfThese | None = None
     robustness: Robustness | None = None

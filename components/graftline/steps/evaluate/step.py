@@ -18,14 +18,14 @@ from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.stats.calibration import fit_temperature, softmax
 from graftline.steps.evaluate import gate as gate_module
 from graftline.steps.evaluate import out_of_distribution, page, pictures, robustness, slices
-from graftline.steps.evaluate.champion import Opponent, find_opponent
+from graftline.steps.evaluate.champion import ChampionAnswers, find_champion
 from graftline.steps.evaluate.config import EvaluationRules, GateRules, rules_from
 from graftline.steps.evaluate.figures import evidence_of, group_numbers, measured, plain
 from graftline.steps.evaluate.inference import Answers, Inference
 from graftline.steps.evaluate.metrics import roc_with_thresholds
 from graftline.steps.evaluate.results import Findings, Measured
 from graftline.steps.runtime import StepResult, message
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 Ints = NDArray[np.int64]
 
@@ -129,7 +129,7 @@ def run(
     temperature, val = _calibrate(inference, classifier_folder)
     labels = snapshot.labels()[answers.rows]
     probabilities = softmax(answers.logits, temperature)
-    opponent = find_opponent(
+    opponent = find_champion(
         snapshot,
         answers.rows,
         tracking_uri=tracking_uri,
@@ -191,7 +191,7 @@ def _slices(
     columns: Mapping[str, NDArray[Any]],
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float64],
-    opponent: Opponent | None,
+    opponent: ChampionAnswers | None,
     confidence: float,
 ) -> list[slices.SliceFigures]:
     """Accuracy of each slice that says something, the champion's beside it."""
@@ -237,7 +237,7 @@ def _verdict(
     evidence: gate_module.Evidence,
     rules: GateRules,
     empty: list[str],
-    opponent: Opponent | None,
+    opponent: ChampionAnswers | None,
     figures: Measured,
     snapshot: Snapshot,
     seed: int,

@@ -53,7 +53,7 @@ class Smaller:
     refused: str | None
 
 
-def write_smaller(
+def write_low_precision(
     precision: str,
     *,
     network: onnx.ModelProto,

@@ -24,10 +24,11 @@ from graftline.steps.export_onnx.graph import (
     export_network,
     save_model,
 )
-from graftline.steps.export_onnx.low_precision import Smaller, write_smaller
+from graftline.steps.export_onnx.low_precision import Smaller, write_low_precision
 from graftline.steps.export_onnx.parity import compare, odd_sizes_difference
 from graftline.steps.runtime import StepResult, message, progress
-from graftline.storage.base import Store, open_store
+from graftline.storage import open_store
+from graftline.storage.base import Store
 
 MODEL_FILE = "model.onnx"
 EXPORT_FILE = "export.json"
@@ -136,7 +137,7 @@ def run(
 
     smaller: dict[str, Smaller] = {}
     for precision in [name for name, asked in (("fp16", fp16), ("int8", int8)) if asked]:
-        smaller[precision] = write_smaller(
+        smaller[precision] = write_low_precision(
             precision,
             network=network,
             metadata=metadata,

@@ -14,7 +14,8 @@ from typing import Any
 
 from graftline.errors import IntegrityError, StoreNotFound
 from graftline.models.weights.location import parse
-from graftline.storage.base import Store, open_store
+from graftline.storage import open_store
+from graftline.storage.base import Store
 
 SCHEMA_VERSION = 3
 # What a backbone's preprocessing, published weights and arithmetic come from.

@@ -28,7 +28,8 @@ from graftline.steps.extract_features.request import (
     request_key,
 )
 from graftline.steps.runtime import Progress, StepResult, message
-from graftline.storage.base import Store, open_store
+from graftline.storage import open_store
+from graftline.storage.base import Store
 
 if TYPE_CHECKING:
     from graftline.inference.engine import Engine

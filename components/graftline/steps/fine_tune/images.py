@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graftline.data.snapshot import Snapshot, read_images
+from graftline.files import os_errors
 from graftline.images import decode
 from graftline.images.preprocessing import Preprocessing
 from graftline.steps.runtime import progress
 from graftline.storage.base import Store
-from graftline.storage.local import translated
 
 Image = NDArray[np.uint8]
 Item = TypeVar("Item")
@@ -42,7 +42,7 @@ class LocalImages:
         self._file = tempfile.TemporaryFile(prefix="graftline-images-")  # noqa: SIM115
         order = snapshot.storage_order(rows)
         end = 0
-        with translated(f"{tempfile.gettempdir()}, where training images are kept,", "write"):
+        with os_errors(f"{tempfile.gettempdir()}, where training images are kept,", "write"):
             images = read_images(snapshot, order, store=store)
             for row, data in progress(images, "fetching training images", total=len(order)):
                 self._file.write(data)

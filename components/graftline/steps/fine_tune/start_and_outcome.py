@@ -3,13 +3,12 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax
 from torch import nn
 
 from graftline.classifier.bundle import Classifier, HeldOut
 from graftline.models.backbone import build
 from graftline.records.decision import Outcome
+from graftline.stats.calibration import sharpness
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -61,18 +60,6 @@ def from_scratch(probe: Classifier, seed: int) -> Classifier:
         strategy="scratch",
         snapshot_id=probe.snapshot_id,
     )
-
-
-def sharpness(logits: Logits, truth: Labels) -> float:
-    """The factor on the logits that makes their log-loss least; the inverse of a temperature."""
-    wide = logits.astype(np.float64)
-
-    def loss(log_scale: float) -> float:
-        logs = log_softmax(wide * np.exp(log_scale), axis=1)
-        return float(-logs[np.arange(len(truth)), truth].mean())
-
-    found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
-    return float(np.exp(found.x))
 
 
 def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Outcome:

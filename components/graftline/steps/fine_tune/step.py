@@ -33,7 +33,7 @@ from graftline.steps.fine_tune.loop import Progressed, Settings, Trainer
 from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.fine_tune.start_and_outcome import compare, from_probe, from_scratch
 from graftline.steps.runtime import StepResult, message
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 TRAINING_VERSION = 1  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"frozen_fraction": 0.0, "layer_decay": 1.0, "adapt_batch_norm": True}

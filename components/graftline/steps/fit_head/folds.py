@@ -108,21 +108,6 @@ def subsample(labels: Index, groups: Index, limit: int, seed: int) -> Index:
     return np.flatnonzero(kept[number])
 
 
-def wilson(correct: float, count: float, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's 95% interval of a share (Wilson 1927), such as an accuracy.
-
-    Args:
-        correct: The share itself, 0 to 1.
-        count: Number of independent units behind it.
-        z: Quantile of the normal distribution.
-    """
-    if count <= 0:
-        return 0.0, 1.0
-    centre = (correct + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z * np.sqrt(correct * (1 - correct) / count + z**2 / (4 * count**2)) / (1 + z**2 / count)
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
-
-
 def _divide(labels: Index, groups: Index, count: int, seed: int, grouped: bool) -> list[Index]:
     rows = np.zeros((len(labels), 1))
     if grouped:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graftline.classifier.bundle import MLPHead
+from graftline.classifier.heads import MLPHead
 from graftline.errors import TrainingError
 from graftline.steps.fit_head.linear import (
     Matrix,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftline.steps.fit_head.folds import Folds, Index, wilson
+from graftline.stats.intervals import wilson
+from graftline.steps.fit_head.folds import Folds, Index
 from graftline.steps.fit_head.linear import (
     FAMILIES,
     WIDEST,

@@ -19,7 +19,7 @@ from graftline.steps.fit_head.probe import Measured, ProbeSettings, check, measu
 from graftline.steps.fit_head.search import fit_candidate
 from graftline.steps.fit_head.strategy import Thresholds, decide
 from graftline.steps.runtime import StepResult, message
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 
 @dataclass(frozen=True, kw_only=True)

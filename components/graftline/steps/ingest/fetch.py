@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-from graftline.data.shards import Place, ShardWriter
+from graftline.data.shards import ByteRange, ShardWriter
 from graftline.data.sources.base import Entry, Source
 from graftline.errors import DataError, StoreNotFound
 from graftline.images.decode import decode_image
@@ -171,7 +171,7 @@ def _seen(one: Fetched, columns: str) -> Seen:
 
 
 def _known(one: Fetched) -> Known:
-    nowhere = Place("", 0, 0)  # until its shard is closed
+    nowhere = ByteRange("", 0, 0)  # until its shard is closed
     return Known(
         str(one.image_id), one.width, one.height, one.format, len(one.data), one.looks, nowhere
     )

@@ -13,9 +13,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from graftline.data.shards import Place
-from graftline.data.snapshot import check_schema_version, parquet_bytes, read_parquet
+from graftline.data.shards import ByteRange
+from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import DataError, StoreNotFound
+from graftline.schema import check_schema_version
 from graftline.steps.ingest.duplicates import Looks
 from graftline.steps.runtime import message
 from graftline.storage.base import Store
@@ -60,7 +61,7 @@ class Known:
     format: str
     bytes: int
     looks: Looks
-    place: Place
+    place: ByteRange
 
 
 @dataclasses.dataclass
@@ -167,7 +168,7 @@ def _add(
             row["format"],
             row["bytes"],
             Looks(row["dhash"], row["thumbnail"]),
-            Place(row["shard"], row["offset"], row["length"]),
+            ByteRange(row["shard"], row["offset"], row["length"]),
         )
 
 

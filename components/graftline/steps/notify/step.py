@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftline.errors import GraftlineError
-from graftline.records.retrain_notice import read_news
+from graftline.records.retrain_notice import read_notice
 from graftline.steps.runtime import StepResult, message
-from graftline.tracking.mlflow_run import connect, told
+from graftline.tracking.mlflow_run import connect, mlflow_errors
 from graftline.tracking.registry import open_registry
 
 URL_VARIABLE = "GRAFTLINE_WEBHOOK_URL"
@@ -67,7 +67,7 @@ def run(
         environment: Holds the webhook's address.
         sleep: Waits between tries.
     """
-    news = _quietly("what the look found", lambda: read_news(store, registered_model))
+    news = _quietly("what the look found", lambda: read_notice(store, registered_model))
     trained = state == "SUCCEEDED" and news is not None and bool(news["start"])
     champion = (
         _quietly("the champion", lambda: _champion(tracking_uri, registered_model))
@@ -174,7 +174,7 @@ def _champion(tracking_uri: str, name: str) -> str:
     champion = open_registry(tracking_uri).champion(name)
     if champion is None:
         return f"{name} has no champion: the new model was not good enough."
-    with told(tracking_uri, f"the versions of {name}"):
+    with mlflow_errors(tracking_uri, f"the versions of {name}"):
         found = connect(tracking_uri).search_model_versions(f"name = '{name}'")
     newest = max((int(version.version) for version in found), default=int(champion.version))
     if newest > int(champion.version):

@@ -23,8 +23,9 @@ from graftline.steps.promote.package import (
     read_export,
 )
 from graftline.steps.runtime import StepResult, message
-from graftline.storage.base import Store, open_store
-from graftline.tracking.mlflow_run import connect, open_tracking, told
+from graftline.storage import open_store
+from graftline.storage.base import Store
+from graftline.tracking.mlflow_run import connect, mlflow_errors, open_tracking
 from graftline.tracking.registry import ALIAS, RegisteredVersion, Registry, open_registry
 
 
@@ -179,10 +180,10 @@ def _check_together(
         "model": metadata.snapshot_id,
     }
     if len(set(ids.values())) > 1:
-        told = ", ".join(f"{name} {value}" for name, value in ids.items())
+        mlflow_errors = ", ".join(f"{name} {value}" for name, value in ids.items())
         raise ConfigurationError(
             "Model, verdict and snapshot do not belong together.",
-            why=f"Their snapshot ids differ: {told}.",
+            why=f"Their snapshot ids differ: {mlflow_errors}.",
             fix="Give the artifacts of one run.",
         )
     if verdict.champion_version and verdict.champion_name not in (None, registered_model):
@@ -228,7 +229,7 @@ def _upload(uri: str, run_id: str, folder: Path, digest: str) -> str:
     path = f"model-{digest[:12]}"
     message("uploading the model to MLflow")
     open_tracking(uri, run_id).files({path: folder})
-    with told(uri, f"the run {run_id}"):
+    with mlflow_errors(uri, f"the run {run_id}"):
         return f"{connect(uri).get_run(run_id).info.artifact_uri}/{path}"
 
 

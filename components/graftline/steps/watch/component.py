@@ -12,7 +12,7 @@ def watch(source: str, store: str, config: str, tracking: str, page: Output[HTML
     import json
     from pathlib import Path
 
-    from graftline.records.retrain_notice import write_news
+    from graftline.records.retrain_notice import write_notice
     from graftline.steps.runtime import step
     from graftline.steps.watch.step import run
     from graftline.tracking.mlflow_run import log_result, open_tracking, start_run
@@ -28,7 +28,7 @@ def watch(source: str, store: str, config: str, tracking: str, page: Output[HTML
             **json.loads(config),
         )
         recorder.record(result)
-        write_news(store, mlflow["registered_model"], result.start, result.reasons)
+        write_notice(store, mlflow["registered_model"], result.start, result.reasons)
         tags = {"graftline.kind": "watch", "graftline.start": str(result.start).lower()}
         name = f"{mlflow['run_name']}-watch"
         looked = start_run(mlflow["uri"], f"{mlflow['experiment']}-watch", name, tags)

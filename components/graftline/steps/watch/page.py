@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from graftline.data.sources.base import Changes
+from graftline.data.changes import Changes
 from graftline.reports import html
 from graftline.steps.watch.drift import Drift
 from graftline.steps.watch.triggers import Found, Rule

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 import graftline
+from graftline.data.changes import Changes, compare
 from graftline.data.snapshot import Snapshot, fetch_snapshot, read_images
-from graftline.data.sources.base import Changes, Columns, Entry, Source, compare, open_source
+from graftline.data.sources import open_source
+from graftline.data.sources.base import Columns, Entry, Source
 from graftline.errors import (
     DataError,
     IntegrityError,
@@ -26,15 +28,16 @@ from graftline.errors import (
     StoreNotFound,
     TrackingError,
 )
+from graftline.files import write_atomic
 from graftline.images.decode import decode
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.steps.runtime import StepResult, message, progress
 from graftline.steps.watch.drift import FEWEST, SAMPLE, Drift, Matrix, compare_features
 from graftline.steps.watch.page import look_page
 from graftline.steps.watch.triggers import Found, Rule, judge
-from graftline.storage.base import Store, open_store
-from graftline.storage.local import write_whole
-from graftline.tracking.mlflow_run import TAG, connect, told
+from graftline.storage import open_store
+from graftline.storage.base import Store
+from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
 from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
 
 FITTED_NETWORK = ("fine_tune", "scratch")  # strategies whose network has seen its training images
@@ -339,7 +342,7 @@ def _refused_before(
     Training again, with the same code and backbone, would end in the same verdict.
     """
     client = connect(tracking_uri)
-    with told(tracking_uri, f"the versions of {name}"):
+    with mlflow_errors(tracking_uri, f"the versions of {name}"):
         found = client.search_model_versions(f"name = '{name}'")
     newest = max(found, key=lambda version: int(version.version), default=None)
     if newest is None or (champion and int(newest.version) <= int(champion.version)):
@@ -382,7 +385,7 @@ def _result(
             source=source,
             moment=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        write_whole(page_file, page.encode())
+        write_atomic(page_file, page.encode())
     changes = look.changes
     return WatchResult(
         start=start,

@@ -21,17 +21,17 @@ def backbones(
     image_size: Annotated[
         int | None, typer.Option(help="Show one backbone at this `image_size`.", metavar="PIXELS")
     ] = None,
-    only_at_hand: Annotated[
+    only_available: Annotated[
         bool, typer.Option("--at-hand", help="List only those that need no download.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the names that `backbone:` takes; with one name, show everything about it."""
-    from graftline.models import catalogue
-    from graftline.storage.base import open_store
+    from graftline.models import lookup
+    from graftline.storage import open_store
 
     place = open_store(store) if store else None
-    entry = catalogue.one(name) if name else None
+    entry = lookup.one(name) if name else None
     tagged = name is not None and "." in name
     if name is not None and entry is None and (tagged or image_size is not None):
         _check_known(name)
@@ -39,7 +39,7 @@ def backbones(
         shown = _resolved(name, entry, place, image_size)
         _show_one(shown, _others(name), as_json)
     else:
-        _show_table(name, place, only_at_hand, as_json)
+        _show_table(name, place, only_available, as_json)
 
 
 def mirror_weights(
@@ -58,7 +58,7 @@ def mirror_weights(
 
     from graftline.models.architectures import find
     from graftline.models.weights.load import mirror
-    from graftline.storage.base import open_store
+    from graftline.storage import open_store
 
     place = open_store(store)
     architecture = find(name)
@@ -78,10 +78,10 @@ def mirror_weights(
 
 def _check_known(name: str) -> None:
     """Refuse an unknown name before PyTorch is imported."""
-    from graftline.models import catalogue
+    from graftline.models import lookup
 
-    if catalogue.one(name.partition(".")[0]) is None:
-        raise catalogue.unknown(name)
+    if lookup.one(name.partition(".")[0]) is None:
+        raise lookup.unknown(name)
 
 
 def _resolved(name: str, entry: Any, store: Any, image_size: int | None) -> dict[str, Any]:
@@ -105,17 +105,17 @@ def _resolved(name: str, entry: Any, store: Any, image_size: int | None) -> dict
         "preprocessing": entry.preprocessing.to_dict(),
         "native_size": entry.preprocessing.input_size,
         "weights": origin.place,
-        "at_hand": origin.at_hand,
+        "available_locally": origin.available_locally,
         "tags": list(entry.tags),
     }
 
 
 def _others(name: str) -> list[str]:
     """Other backbones whose names contain this one."""
-    from graftline.models import catalogue
+    from graftline.models import lookup
 
     bare = name.rpartition("/")[2].partition(".")[0]
-    return [entry.name for entry in catalogue.entries(bare)][1:]
+    return [entry.name for entry in lookup.entries(bare)][1:]
 
 
 def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
@@ -141,7 +141,7 @@ def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
         ("Mean", ", ".join(f"{value:g}" for value in chosen["mean"])),
         ("Deviation", ", ".join(f"{value:g}" for value in chosen["std"])),
         ("Weights", shown["weights"]),
-        ("At hand", _at_hand(shown)),
+        ("At hand", _available_locally(shown)),
         ("Published", f"{', '.join(tags[:TAGS_SHOWN])}{rest}" if tags else "none"),
     ):
         table.add_row(label, value)
@@ -169,36 +169,36 @@ def _pretrained_at(side: int, native: int) -> str:
     return " (as pretrained)" if side == native else f" (pretrained with {native})"
 
 
-def _at_hand(shown: dict[str, Any]) -> str:
-    if shown["at_hand"]:
+def _available_locally(shown: dict[str, Any]) -> str:
+    if shown["available_locally"]:
         return "yes"
     if not shown["tags"]:
         return "no: give `weights:` a checkpoint of it"
     return "no: downloaded at first use, or put in a store by `graftline mirror-weights`"
 
 
-def _show_table(pattern: str | None, store: Any, only_at_hand: bool, as_json: bool) -> None:
-    from graftline.models import catalogue
+def _show_table(pattern: str | None, store: Any, only_available: bool, as_json: bool) -> None:
+    from graftline.models import lookup
 
-    found = list(catalogue.entries(pattern))
+    found = list(lookup.entries(pattern))
     if not found and pattern:
-        raise catalogue.unknown(pattern)
-    here = catalogue.at_hand(found, store)
-    if only_at_hand:
+        raise lookup.unknown(pattern)
+    here = lookup.available_locally(found, store)
+    if only_available:
         found = [entry for entry in found if entry.name in here]
     _print_table(found, here, as_json)
     if as_json:
         print(json.dumps([_listed(entry, entry.name in here) for entry in found]))
 
 
-def _listed(entry: Any, at_hand: bool) -> dict[str, Any]:
+def _listed(entry: Any, available_locally: bool) -> dict[str, Any]:
     return {
         "name": entry.name,
         "parameters": entry.parameters,
         "feature_dim": entry.feature_dim,
         "input_size": entry.preprocessing.input_size,
         "pretrained": entry.pretrained,
-        "at_hand": at_hand,
+        "available_locally": available_locally,
     }
 
 

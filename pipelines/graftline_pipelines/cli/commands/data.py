@@ -59,7 +59,7 @@ def _last_snapshot(settings: Any) -> Any:
     from graftline.data.snapshot import fetch_snapshot
     from graftline.errors import DataError
     from graftline.steps.ingest.source_index import last_snapshot_id
-    from graftline.storage.base import open_store
+    from graftline.storage import open_store
     from graftline_pipelines.cli.preflight import open_settings_source
 
     store, source = open_store(settings.store), open_settings_source(settings)

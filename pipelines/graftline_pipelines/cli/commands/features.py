@@ -24,7 +24,7 @@ def list_features(
     from rich.console import Console
 
     from graftline.features.gc import stored
-    from graftline.storage.base import open_store
+    from graftline.storage import open_store
 
     place = open_store(store)
     place.check_there()
@@ -61,7 +61,7 @@ def collect(
     from rich.console import Console
 
     from graftline.features.gc import collect_garbage
-    from graftline.storage.base import open_store
+    from graftline.storage import open_store
 
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     place = open_store(store)

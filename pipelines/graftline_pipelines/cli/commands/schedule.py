@@ -55,7 +55,7 @@ def apply(
             questions=submit.Questions(registry, kube_context),
             console=console,
         )
-        wish = schedules.wanted(settings, package.pipeline, package.version)
+        wish = schedules.desired(settings, package.pipeline, package.version)
         there = schedules.existing(server, wish.name)
         version = None if dry_run else submit.upload(package, server, console)
     version_id = version.version_id if version else submit.find_version(package, server)

@@ -1,0 +1,94 @@
+"""Files of this machine: atomic writes, digests, and the operating system's errors."""
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import IO
+
+from graftline.errors import (
+    NoSpace,
+    StoreAccessDenied,
+    StoreError,
+    StoreNotFound,
+    StoreReadOnly,
+)
+
+CHUNK = 4 * 2**20
+
+
+def write_atomic(path: Path, data: bytes | IO[bytes]) -> None:
+    """Write a local file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        write_through(temporary, data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_folder(path.parent)
+
+
+def write_through(path: Path, data: bytes | IO[bytes]) -> None:
+    with path.open("xb") as stream:
+        if isinstance(data, bytes | bytearray | memoryview):
+            stream.write(data)
+        else:
+            shutil.copyfileobj(data, stream, CHUNK)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class os_errors:  # noqa: N801 -- a context manager, used like a function
+    """Turns the operating system's refusals into errors that name the remedy."""
+
+    def __init__(self, name: str, action: str) -> None:
+        self.name = name
+        self.action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise os_error(error, self.name, self.action) from error
+
+
+def os_error(error: OSError, name: str, action: str) -> StoreError:
+    """The :class:`StoreError` for an operating system's error."""
+    what = f"Cannot {action} {name}"
+    why = error.strerror or str(error)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR) and action == "write":
+        return StoreNotFound(
+            what, why=why, fix="No folder can be made there: choose another place."
+        )
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return StoreNotFound(f"{name} does not exist", fix="Check the path for a slip of the pen.")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return NoSpace(what, why=why, fix="Free room on that disk, or choose another `store`.")
+    if error.errno == errno.EROFS:
+        return StoreReadOnly(
+            what, why=why, fix="Mount it writable, or choose another `store` in the run file."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        kind = StoreAccessDenied if action in ("read", "list") else StoreReadOnly
+        return kind(what, why=why, fix="Give this user the right to it, or choose another place.")
+    if error.errno in (errno.EISDIR, errno.EEXIST):
+        return StoreError(what, why=why, fix="A file and a folder want the same name there.")
+    return StoreError(what, why=why, fix="Look at the disk: this is not expected to happen.")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

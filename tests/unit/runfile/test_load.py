@@ -1,0 +1,105 @@
+"""The run file: every mistake at once, with its line, in the user's own key names."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from graftline_pipelines.runfile import reference
+from graftline_pipelines.runfile.load import RunFileError, load
+
+ROOT = Path(__file__).parents[3]
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def problems(path: Path, overrides: tuple[str, ...] = ()) -> dict[str, tuple[int | None, str]]:
+    with pytest.raises(RunFileError) as caught:
+        load(path, overrides)
+    return {problem.key: (problem.line, str(problem)) for problem in caught.value.problems}
+
+
+def test_minimal_file_gets_the_documented_defaults(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, "name: a\ndata:\n  source: images\n"))
+    assert settings.strategy == "auto"
+    assert settings.experiment == settings.registered_model == "a"
+    assert settings.data.split.train == 0.7
+
+
+def test_three_mistakes_are_reported_at_once_with_their_lines(tmp_path: Path) -> None:
+    text = "name: a\nstratgy: probe\ndata:\n  source: x\nseed: many\ngate:\n  margin: 2\n"
+    found = problems(write(tmp_path, text))
+    assert set(found) == {"stratgy", "seed", "gate.margin"}
+    assert found["stratgy"][0] == 2 and "`strategy`" in found["stratgy"][1]
+    assert found["seed"][0] == 5 and "'many'" in found["seed"][1]
+    assert found["gate.margin"][0] == 7
+
+
+def test_contradiction_is_reported_with_wrong_set_option(tmp_path: Path) -> None:
+    text = "name: a\ndata: {source: x}\nassign:\n  fine_tune: gpus\n"
+    found = problems(write(tmp_path, text), ("strategy",))
+    assert set(found) == {"assign.fine_tune", "--set strategy"}
+    assert found["assign.fine_tune"][0] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "said"),
+    [
+        ("", "the file", "no keys"),
+        ("- a\n", "the file", "not a mapping"),
+        ("name: [\n", "the file", "not valid YAML"),
+        ("name: a\n", "data", "missing"),
+        ("name: a\nname: b\ndata: {source: x}\n", "name", "twice"),
+        ("name: A b\ndata: {source: x}\n", "name", "'A b'"),
+        ("name: a\ndata: {source: x, split: {train: 0.9}}\n", "data.split", "sum to 1.2"),
+        ("name: a\ndata: {source: 's3://k:s@b/p'}\n", "data.source", "user or password"),
+        ("name: a\ndata: {source: x}\nstrategy: best\n", "strategy", "'best'"),
+    ],
+)
+def test_each_mistake_names_its_key_and_value(
+    tmp_path: Path, text: str, key: str, said: str
+) -> None:
+    found = problems(write(tmp_path, text))
+    assert said in found[key][1]
+
+
+def test_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    text = "name: a\ndata: {source: x}\ntracking: {uri: 'https://me:hunter2@mlflow'}\n"
+    with pytest.raises(RunFileError) as caught:
+        load(write(tmp_path, text))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_absent_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match="no such file"):
+        load(tmp_path / "none.yaml")
+
+
+def test_set_replaces_and_creates_keys(tmp_path: Path) -> None:
+    path = write(tmp_path, "name: a\ndata: {source: x}\n")
+    settings = load(path, ("fine_tune.epochs=3", "seed=7", "weights=null"))
+    assert settings.fine_tune.epochs == 3
+    assert settings.seed == 7
+    assert settings.weights is None
+
+
+def test_reference_and_schema_are_up_to_date() -> None:
+    assert (ROOT / "docs/run-file.md").read_text() == reference.reference(), "make docs"
+    schema = json.loads((ROOT / "run.schema.json").read_text())
+    assert schema == reference.schema(), "run `make docs`"
+
+
+def test_every_key_is_documented() -> None:
+    schema = reference.schema()
+    models = [schema, *schema["$defs"].values()]
+    bare = [
+        f"{model.get('title')}.{key}"
+        for model in models
+        for key, field in model.get("properties", {}).items()
+        if not field.get("description")
+    ]
+    assert not bare

@@ -1,0 +1,547 @@
+"""Freezing, the loop, checkpoints and the comparison with the probe, on real digits."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from graftline.classifier.bundle import Classifier, load_classifier, read_held_out, save_classifier
+from graftline.data.snapshot import read_snapshot
+from graftline.errors import ConfigurationError, FrozenWeightsMoved, TrainingError
+from graftline.images.preprocessing import Preprocessing
+from graftline.models.backbone import Backbone, build
+from graftline.records.decision import read_decision
+from graftline.stats.calibration import sharpness
+from graftline.steps.fine_tune import loop
+from graftline.steps.fine_tune.freezing import (
+    check_unmoved,
+    divide,
+    freeze,
+    frozen_digests,
+    parameter_groups,
+    training_mode,
+)
+from graftline.steps.fine_tune.images import ahead, network_input, random_crop
+from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
+from graftline.steps.fine_tune.start_and_outcome import compare
+from graftline.steps.fine_tune.step import FineTuneResult, run
+from graftline.steps.fit_head.step import run as fit_head
+from graftline.storage import open_store
+
+NAME = "timm/test_resnet"
+SIZE = 32
+
+
+@pytest.fixture
+def backbone() -> Backbone:
+    return build(NAME, weights="random", image_size=SIZE)
+
+
+@pytest.fixture
+def classifier(backbone: Backbone) -> Classifier:
+    return Classifier(
+        backbone,
+        nn.Linear(backbone.spec.feature_dim, 3),
+        ("a", "b", "c"),
+        preprocessing=backbone.spec.preprocessing,
+        strategy="probe",
+        snapshot_id="s",
+    )
+
+
+@pytest.fixture
+def fitted(
+    make_snapshot: Callable[..., tuple[Path, str]],
+    make_features: Callable[..., Path],
+    tmp_path: Path,
+) -> Callable[..., FineTuneResult]:
+    """Fit a (poor) probe once, then fine-tune it as often as called."""
+    snapshot, store = make_snapshot(30, 3)
+    features = make_features(snapshot, build(NAME, weights="random", image_size=SIZE))
+    fit_head(
+        snapshot_folder=snapshot,
+        features_folder=features,
+        store=store,
+        backbone=NAME,
+        weights="random",
+        image_size=SIZE,
+        strategy="fine_tune",
+        classifier_folder=tmp_path / "probe",
+        decision_file=tmp_path / "decision.json",
+        probe={"c_grid": [1e-6]},
+    )
+
+    def train(out: str = "tuned", at: str = store, **options: Any) -> FineTuneResult:
+        return run(
+            snapshot_folder=snapshot,
+            probe_folder=tmp_path / "probe",
+            decision_file=tmp_path / "decision.json",
+            store=at,
+            classifier_folder=tmp_path / out,
+            decision_out=tmp_path / f"{out}.json",
+            **{"epochs": 2, "batch_size": 16, **options},
+        )
+
+    return train
+
+
+# --- freezing ---
+
+
+@pytest.mark.parametrize(
+    ("fraction", "frozen"),
+    [(0.0, 0), (0.5, 2), (0.59, 2), (0.6, 3), (1.0, 5)],
+)
+def test_the_lower_blocks_are_frozen(backbone: Backbone, fraction: float, frozen: int) -> None:
+    division = divide(backbone, fraction)
+    names = [name for name, _ in backbone.blocks()]
+    assert list(division.frozen + division.trained) == names
+    assert len(division.frozen) == frozen
+    freeze(backbone, division)
+    for name, block in backbone.blocks():
+        for parameter in block.parameters():
+            assert parameter.requires_grad == (name in division.trained)
+
+
+def test_batch_norm_of_frozen_blocks_keeps_its_statistics(classifier: Classifier) -> None:
+    division = divide(classifier.backbone, 0.5)
+    before = frozen_digests(classifier.backbone, division)
+    assert any("running_mean" in name for name in before)
+    statistics = dict(classifier.backbone.named_buffers())
+    old = {name: tensor.clone() for name, tensor in statistics.items()}
+    training_mode(classifier, division, adapt_batch_norm=True)
+    classifier(torch.randn(8, 3, SIZE, SIZE))
+    check_unmoved(classifier.backbone, division, before)
+    changed = {name for name in old if not torch.equal(old[name], statistics[name])}
+    assert changed
+    assert not changed & set(before)
+
+
+def test_without_adaptation_no_statistics_change_at_all(classifier: Classifier) -> None:
+    division = divide(classifier.backbone, 0.0)
+    old = {name: tensor.clone() for name, tensor in classifier.backbone.named_buffers()}
+    training_mode(classifier, division, adapt_batch_norm=False)
+    classifier(torch.randn(8, 3, SIZE, SIZE))
+    for name, tensor in classifier.backbone.named_buffers():
+        assert torch.equal(tensor, old[name]), name
+    assert classifier.training
+
+
+@pytest.mark.parametrize("kind", ["parameter", "buffer"])
+def test_a_frozen_tensor_that_moved_is_named(backbone: Backbone, kind: str) -> None:
+    division = divide(backbone, 0.5)
+    before = frozen_digests(backbone, division)
+    tensors = backbone.named_parameters() if kind == "parameter" else backbone.named_buffers()
+    name, tensor = next((n, t) for n, t in tensors if n in before)
+    with torch.no_grad():
+        tensor += 1
+    with pytest.raises(FrozenWeightsMoved) as caught:
+        check_unmoved(backbone, division, before)
+    assert name in str(caught.value)
+
+
+def test_rates_fall_with_depth_and_only_matrices_decay(classifier: Classifier) -> None:
+    division = divide(classifier.backbone, 0.5)
+    freeze(classifier.backbone, division)
+    groups = parameter_groups(
+        classifier, division, learning_rate=1.0, layer_decay=0.5, weight_decay=0.1
+    )
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    trainable = [p for p in classifier.parameters() if p.requires_grad]
+    assert sorted(rates) == sorted(id(p) for p in trainable)
+    assert {rates[id(p)] for p in classifier.head.parameters()} == {1.0}
+    blocks = dict(classifier.backbone.blocks())
+    for depth, name in enumerate(reversed(division.trained), start=1):
+        assert {rates[id(p)] for p in blocks[name].parameters()} == {0.5**depth}
+    for group in groups:
+        for parameter in group["params"]:
+            assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
+
+
+# --- images ---
+
+
+def test_a_crop_depends_on_seed_epoch_and_image_alone() -> None:
+    image = np.random.default_rng(0).integers(256, size=(40, 60, 3), dtype=np.uint8)
+    base = {"seed": 1, "epoch": 2, "image_id": "x", "flip": False}
+    one = random_crop(image, **base)  # type: ignore[arg-type]
+    assert np.array_equal(one, random_crop(image, **base))  # type: ignore[arg-type]
+    for change in ({"seed": 2}, {"epoch": 3}, {"image_id": "y"}):
+        other = random_crop(image, **{**base, **change})  # type: ignore[arg-type]
+        assert other.shape != one.shape or not np.array_equal(other, one)
+
+
+def test_crops_keep_most_of_the_image_and_flip_only_when_told() -> None:
+    image = np.zeros((50, 50, 3), np.uint8)
+    image[:, :, 0] = np.arange(50)[None]
+    mirrored = 0
+    for number in range(200):
+        part = random_crop(image, seed=0, epoch=0, image_id=str(number), flip=True)
+        assert part.shape[0] * part.shape[1] >= 0.55 * 2500
+        mirrored += int(part[0, 0, 0] > part[0, -1, 0])
+        straight = random_crop(image, seed=0, epoch=0, image_id=str(number), flip=False)
+        assert straight[0, 0, 0] < straight[0, -1, 0]
+    assert 60 < mirrored < 140
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 300, 3), (300, 1, 3), (7, 9, 3)])
+def test_odd_images_can_be_cropped(shape: tuple[int, int, int]) -> None:
+    part = random_crop(np.ones(shape, np.uint8), seed=0, epoch=0, image_id="i", flip=True)
+    assert part.size > 0
+    plain = Preprocessing(32, 36, "bicubic", "center", (0.5,) * 3, (0.5,) * 3)
+    x = network_input([part, part], plain, torch.device("cpu"), cropped=True)
+    assert x.shape == (2, 3, 32, 32)
+    assert torch.isfinite(x).all()
+
+
+def test_uncropped_images_are_preprocessed_as_in_evaluation() -> None:
+    image = np.random.default_rng(0).integers(256, size=(50, 70, 3), dtype=np.uint8)
+    plain = Preprocessing(32, 36, "bicubic", "center", (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))
+    x = network_input([image], plain, torch.device("cpu"), cropped=False)
+    assert torch.allclose(x[0], plain.apply(image), atol=1e-5)
+
+
+def test_ahead_keeps_the_order_and_passes_errors_on() -> None:
+    assert list(ahead(lambda value: value * 2, range(500))) == list(range(0, 1000, 2))
+
+    def fail(value: int) -> int:
+        if value == 3:
+            raise RuntimeError("the third")
+        return value
+
+    with pytest.raises(RuntimeError, match="the third"):
+        list(ahead(fail, range(10)))
+
+
+# --- the step ---
+
+
+def test_fine_tuning_improves_on_a_poor_probe_and_moves_only_what_it_may(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    _spoil(tmp_path / "probe")
+    result = fitted(epochs=10, learning_rate=3e-3, augment=False, patience=10)
+    probe = load_classifier(tmp_path / "probe")
+    tuned = load_classifier(tmp_path / "tuned")
+    outcome = read_decision(tmp_path / "tuned.json").outcome
+    assert outcome is not None
+    assert result.strategy == outcome.used == tuned.strategy
+    if result.strategy == "probe":
+        pytest.fail(f"training did not help: {outcome.sentence} {result.history}")
+    assert outcome.gain > 0
+    assert outcome.agreed
+    frozen = set(frozen_digests(probe.backbone, divide(probe.backbone, 0.5)))
+    moved = {
+        name
+        for name, tensor in probe.backbone.state_dict().items()
+        if not torch.equal(tensor, tuned.backbone.state_dict()[name])
+    }
+    assert moved
+    assert not moved & frozen
+    assert not torch.equal(probe.head.weight, tuned.head.weight)
+    assert tuned.backbone_fingerprint == tuned.backbone.fingerprint()
+    assert tuned.backbone_fingerprint != probe.backbone_fingerprint
+    _check_held_out(tmp_path / "tuned", tmp_path, result)
+
+
+def _spoil(bundle: Path) -> None:
+    """Let the probe take each class for the next: training has something to gain."""
+    probe, held_out = load_classifier(bundle), read_held_out(bundle)
+    assert held_out is not None
+    with torch.no_grad():
+        for name, tensor in probe.head.state_dict().items():
+            tensor.copy_(tensor.roll(1, dims=0))
+            held_out.head[name].copy_(held_out.head[name].roll(1, dims=0))
+    logits = np.roll(held_out.logits, 1, axis=1)
+    save_classifier(bundle, probe, held_out=replace(held_out, logits=logits))
+
+
+def _check_held_out(bundle: Path, folder: Path, result: FineTuneResult) -> None:
+    """The bundle's held-out logits are those of its own network, and give the accuracy told."""
+    snapshot = read_snapshot(folder / "data" / "snapshot")
+    held_out = read_held_out(bundle)
+    assert held_out is not None
+    truth = snapshot.labels()[held_out.rows]
+    assert (held_out.logits.argmax(axis=1) == truth).mean() == pytest.approx(result.val_accuracy)
+    from graftline.data.snapshot import read_images
+    from graftline.images import decode
+
+    tuned = load_classifier(bundle)
+    x = torch.stack(
+        [
+            tuned.preprocessing.apply(decode.decode(data))
+            for _, data in read_images(snapshot, held_out.rows)
+        ]
+    )
+    with torch.inference_mode():
+        assert np.allclose(tuned(x).numpy(), held_out.logits, atol=1e-4)
+
+
+def test_a_model_that_does_not_beat_its_probe_is_not_used(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    result = fitted(learning_rate=1e-12)
+    assert result.strategy == "probe"
+    outcome = read_decision(tmp_path / "tuned.json").outcome
+    assert outcome is not None
+    assert not outcome.agreed
+    assert "did not beat" in outcome.sentence
+    for name in ("weights.safetensors", "held_out.safetensors", "classifier.json"):
+        assert (tmp_path / "tuned" / name).read_bytes() == (tmp_path / "probe" / name).read_bytes()
+
+
+def test_training_starts_as_the_train_only_probe(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    """With a rate of nearly nothing, epoch 1 measures the start: the probe's own accuracy."""
+    result = fitted(learning_rate=1e-12, epochs=1)
+    assert result.history[0]["val_accuracy"] == pytest.approx(result.probe_val_accuracy)
+
+
+def test_scratch_starts_from_random_weights_and_is_kept(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    result = fitted(strategy="scratch", epochs=1)
+    assert result.strategy == "scratch"
+    assert result.frozen_blocks == []
+    tuned = load_classifier(tmp_path / "tuned")
+    assert tuned.strategy == "scratch"
+    means = [t for n, t in tuned.backbone.named_buffers() if n.endswith("running_mean")]
+    assert all(tensor.abs().sum() > 0 for tensor in means)  # gathered anew
+
+
+def test_equal_runs_give_equal_weights_and_other_seeds_others(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    for out, seed in (("one", 0), ("two", 0), ("three", 1)):
+        fitted(out, checkpoint_key=out, seed=seed, epochs=1, strategy="scratch")
+    one, two, three = (
+        (tmp_path / out / "weights.safetensors").read_bytes() for out in ("one", "two", "three")
+    )
+    assert one == two != three
+
+
+def test_a_finished_training_is_not_done_again(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fitted("one", strategy="scratch")
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("a step was trained again")
+
+    monkeypatch.setattr(loop.Trainer, "_step", refuse)
+    second = fitted("two", strategy="scratch")
+    assert second.history == first.history
+    assert (tmp_path / "one" / "weights.safetensors").read_bytes() == (
+        tmp_path / "two" / "weights.safetensors"
+    ).read_bytes()
+
+
+def test_early_stopping_keeps_the_best_epoch(fitted: Callable[..., FineTuneResult]) -> None:
+    result = fitted(strategy="scratch", epochs=6, patience=1, learning_rate=1e-9)
+    assert result.epochs < 6
+    best = max(result.history, key=lambda e: (e["val_accuracy"], -e["val_loss"]))
+    assert result.best_epoch == best["epoch"]
+    assert result.val_accuracy == pytest.approx(best["val_accuracy"])
+
+
+def test_short_memory_halves_the_micro_batch_and_changes_no_gradient(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted("whole", checkpoint_key="whole", strategy="scratch", adapt_batch_norm=False)
+    forward = Classifier.forward
+    sizes = []
+
+    def short(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            sizes.append(len(x))
+            if len(x) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return forward(self, x)
+
+    monkeypatch.setattr(Classifier, "forward", short)
+    fitted("parts", checkpoint_key="parts", strategy="scratch", adapt_batch_norm=False)
+    assert sizes[:3] == [16, 8, 4]
+    assert set(sizes[3:]) == {4}
+    whole, parts = (load_classifier(tmp_path / out).state_dict() for out in ("whole", "parts"))
+    for name, tensor in whole.items():
+        assert torch.allclose(tensor.float(), parts[name].float(), atol=2e-3), name
+
+
+def test_no_memory_for_one_image_is_an_error_with_a_remedy(
+    fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(self: Classifier, x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Classifier, "forward", never)
+    with pytest.raises(TrainingError, match="one image does not fit") as caught:
+        fitted()
+    assert "frozen_fraction" in str(caught.value)
+
+
+def test_a_diverging_loss_names_the_rate_to_try(fitted: Callable[..., FineTuneResult]) -> None:
+    with pytest.raises(TrainingError, match="loss is") as caught:
+        fitted(strategy="scratch", learning_rate=1e30, adapt_batch_norm=False, epochs=4)
+    assert "1e+29" in str(caught.value)
+
+
+def test_a_frozen_tensor_moved_by_the_network_itself_fails_the_step(
+    fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = Backbone.forward
+
+    def moving(self: Backbone, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            with torch.no_grad():
+                next(self.parameters()).add_(1e-7)
+        return forward(self, images)
+
+    monkeypatch.setattr(Backbone, "forward", moving)
+    with pytest.raises(FrozenWeightsMoved):
+        fitted()
+
+
+@pytest.mark.parametrize("option", ["class_weight", "label_smoothing", "flip"])
+def test_options_change_the_training(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, option: str
+) -> None:
+    value: Any = {"class_weight": "balanced", "label_smoothing": 0.2, "flip": True}[option]
+    plain = fitted("plain", strategy="scratch", epochs=1)
+    other = fitted("other", strategy="scratch", epochs=1, **{option: value})
+    same = plain.history == other.history
+    assert same == (option == "class_weight")  # the classes are equally large here
+
+
+def test_other_strategies_and_other_data_are_refused(
+    fitted: Callable[..., FineTuneResult],
+    make_snapshot: Callable[..., tuple[Path, str]],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ConfigurationError, match="probe"):
+        fitted(strategy="probe")
+    other, store = make_snapshot(10, 2, name="other")
+    with pytest.raises(ConfigurationError, match="fitted on snapshot"):
+        run(
+            snapshot_folder=other,
+            probe_folder=tmp_path / "probe",
+            decision_file=tmp_path / "decision.json",
+            store=store,
+            classifier_folder=tmp_path / "x",
+            decision_out=tmp_path / "x.json",
+        )
+
+
+# --- the comparison ---
+
+
+def _logits(right: list[bool]) -> np.ndarray:
+    return np.array([[1.0, 0.0] if ok else [0.0, 1.0] for ok in right], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "both", "used", "chance"),
+    [(10, 2, 88, "fine_tune", False), (3, 2, 95, "fine_tune", True), (2, 2, 96, "probe", False)],
+)
+def test_comparison_with_known_answers(
+    won: int, lost: int, both: int, used: str, chance: bool
+) -> None:
+    trained = [True] * won + [False] * lost + [True] * both
+    probe = [False] * won + [True] * lost + [True] * both
+    truth = np.zeros(len(trained), np.int64)
+    outcome = compare("fine_tune", _logits(trained), _logits(probe), truth)
+    assert outcome.used == used
+    assert outcome.gain == pytest.approx((won - lost) / 100)
+    error = np.sqrt(won + lost - (won - lost) ** 2 / 100) / 100
+    assert outcome.gain_interval == pytest.approx(
+        (outcome.gain - 1.96 * error, outcome.gain + 1.96 * error), abs=1e-4
+    )
+    assert ("chance" in outcome.sentence) == chance
+
+
+def test_sharpness_undoes_a_temperature() -> None:
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(4000, 3)) * 2
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.array([random.choice(3, p=row) for row in chances])
+    assert sharpness((logits / 5).astype(np.float32), truth) == pytest.approx(5, rel=0.1)
+
+
+# --- checkpoints ---
+
+
+@pytest.fixture(params=["file", "s3"])
+def store_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "s3":
+        yield request.getfixturevalue("s3_bucket") + "/somewhere"
+    else:
+        yield str(tmp_path / "checkpoints")
+
+
+def _checkpoint(steps: int) -> Checkpoint:
+    tensors = {"state": {"w": torch.full((3,), float(steps))}, "best": {"w": torch.ones(2)}}
+    return Checkpoint({"steps_done": steps}, tensors)
+
+
+def test_checkpoints_come_back_and_old_ones_are_removed(store_uri: str) -> None:
+    store = open_store(store_uri)
+    checkpoints = Checkpoints(store, "key")
+    assert checkpoints.latest() is None
+    for steps in (1, 2, 3):
+        checkpoints.save(_checkpoint(steps))
+    back = Checkpoints(store, "key").latest()
+    assert back is not None
+    assert back.scalars == {"steps_done": 3}
+    assert torch.equal(back.tensors["state"]["w"], torch.full((3,), 3.0))
+    names = sorted(info.key.rsplit("/", 1)[-1] for info in store.list("checkpoints/key"))
+    assert len(names) == 3  # the pointer, the state, the best
+    assert Checkpoints(store, "another").latest() is None
+
+
+def test_of_two_processes_the_one_that_is_further_on_stands(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    slow, fast = Checkpoints(store, "key"), Checkpoints(store, "key")
+    slow.save(_checkpoint(1))
+    assert fast.latest() is not None
+    fast.save(_checkpoint(5))
+    slow.save(_checkpoint(2))
+    found = Checkpoints(store, "key").latest()
+    assert found is not None
+    assert found.scalars["steps_done"] == 5
+    slow.save(_checkpoint(6))
+    found = Checkpoints(store, "key").latest()
+    assert found is not None
+    assert found.scalars["steps_done"] == 6
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone", "pointer", "version"])
+def test_a_damaged_checkpoint_is_left_and_training_begins_anew(tmp_path: Path, damage: str) -> None:
+    checkpoints = Checkpoints(open_store(str(tmp_path)), "key")
+    checkpoints.save(_checkpoint(1))
+    folder = tmp_path / "checkpoints" / "key"
+    victim = next(folder.glob("*.safetensors"))
+    if damage == "flip":
+        raw = bytearray(victim.read_bytes())
+        raw[-1] ^= 1
+        victim.write_bytes(bytes(raw))
+    elif damage == "cut":
+        victim.write_bytes(victim.read_bytes()[:10])
+    elif damage == "gone":
+        victim.unlink()
+    elif damage == "pointer":
+        (folder / "latest.json").write_text("{")
+    else:
+        content = json.loads((folder / "latest.json").read_text())
+        (folder / "latest.json").write_text(json.dumps({**content, "schema_version": 99}))
+    again = Checkpoints(open_store(str(tmp_path)), "key")
+    assert again.latest() is None
+    again.save(_checkpoint(7))
+    found = Checkpoints(open_store(str(tmp_path)), "key").latest()
+    assert found is not None
+    assert found.scalars["steps_done"] == 7
