@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from graftline.errors import (
     ConfigurationError,
@@ -24,7 +23,9 @@ from graftline.errors import (
 from graftline.steps.runtime import message
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.storage.uri import local_path
 from graftline.tracking.champion_log import ChampionLog, Entry, Kind
+from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class Registry:
         """
         with mlflow_errors(self.uri, f"the versions of {name}"):
             found = self._client.search_model_versions(
-                f"name = {_quoted(name)} and tags.`{TAG}content_sha256` = '{content}'"
+                f"{equals('name', name)} and {equals(f'tags.`{TAG}content_sha256`', content)}"
             )
         numbers = sorted(int(version.version) for version in found)
         return self.version(name, str(numbers[0])) if numbers else None
@@ -447,8 +448,8 @@ class Registry:
 
 def _is_gone(uri: str) -> bool:
     """Whether a store on disk is no longer there, as after its folder was moved."""
-    parts = urlsplit(uri)
-    return parts.scheme == "file" and not Path(unquote(parts.path)).is_dir()
+    path = local_path(uri)
+    return path is not None and not path.is_dir()
 
 
 def _before(entries: list[Entry]) -> str | None:
@@ -457,12 +458,6 @@ def _before(entries: list[Entry]) -> str | None:
         return None
     present = entries[-1].version
     return next((e.replaced for e in entries if e.version == present), None)
-
-
-def _quoted(name: str) -> str:
-    if "'" in name and '"' in name:
-        raise ConfigurationError(f"The name {name!r} holds both kinds of quotes.")
-    return f'"{name}"' if "'" in name else f"'{name}'"
 
 
 def _conflict(

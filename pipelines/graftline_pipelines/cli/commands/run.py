@@ -129,8 +129,10 @@ def show_failure(failure: Any, console: Any) -> None:
 
 def _sample_image(source: str) -> Path | None:
     """Any image of a local source, for the line that is suggested next."""
-    folder = Path(source.removeprefix("file://"))
-    if "://" in str(folder) or not folder.is_dir():
+    from graftline.storage.uri import local_path
+
+    folder = local_path(source)
+    if folder is None or not folder.is_dir():
         return None
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
     return next(found, None)
