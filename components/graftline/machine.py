@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from platformdirs.unix import Unix
+
 CGROUPS = "/sys/fs/cgroup"
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
 
@@ -32,11 +34,8 @@ def cache_folder() -> Path:
 
     Falls back to the temporary folder where the home cannot be written to.
     """
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    for base in (Path(chosen) if chosen else None, Path("~/.cache").expanduser()):
-        if base is None:
-            continue
-        folder = base / "graftline"
+    # The same folder on every system, as PyTorch and the Hugging Face Hub have theirs.
+    for folder in (Unix("graftline").user_cache_path, Path("~/.cache/graftline").expanduser()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:

@@ -5,12 +5,13 @@ A version is registered once, with all its tags. The alias ``champion`` follows 
 """
 
 import dataclasses
-import hashlib
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from graftline.errors import (
     ConfigurationError,
@@ -20,6 +21,7 @@ from graftline.errors import (
     TrackingError,
     TrackingUnreachable,
 )
+from graftline.files import sha256_of
 from graftline.steps.runtime import message
 from graftline.storage import open_store
 from graftline.storage.base import Store
@@ -104,8 +106,7 @@ class RegisteredVersion:
                 fix="Register models with `graftline run`, or move the alias to one that has it.",
             )
         if self.digest is not None:
-            with files[0].open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = sha256_of(files[0])
             if digest != self.digest:
                 raise IntegrityError(
                     f"The ONNX file of {self.name} version {self.version} has changed.",
@@ -196,18 +197,14 @@ class Registry:
             tags: Its tags, without our prefix.
             store: Where the log of champions goes if the model is new.
         """
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                return self._register(name, run_id, source, tags, store)
-            except TrackingUnreachable:
-                raise
-            except TrackingError as error:
-                # Of many writers at once, a small database refuses some. All of this may be
-                # repeated: of versions with one content the first is taken.
-                if time.monotonic() > deadline or not re.search(BUSY, str(error), re.IGNORECASE):
-                    raise
-                time.sleep(0.3)
+        # All of this may be repeated: of versions with one content the first is taken.
+        retrying = Retrying(
+            retry=retry_if_exception(_is_busy),
+            stop=stop_after_delay(BUSY_SECONDS),
+            wait=wait_random(0.2, 0.4),
+            reraise=True,
+        )
+        return retrying(self._register, name, run_id, source, tags, store)
 
     def _register(
         self, name: str, run_id: str, source: str, tags: Mapping[str, str], store: Store
@@ -444,6 +441,13 @@ class Registry:
                 return None
             self._client.set_registered_model_tag(name, LOG_TAG, store.uri)
             return ChampionLog(store, name)
+
+
+def _is_busy(error: BaseException) -> bool:
+    """Whether a small database refused one of many writers at once."""
+    if not isinstance(error, TrackingError) or isinstance(error, TrackingUnreachable):
+        return False
+    return re.search(BUSY, str(error), re.IGNORECASE) is not None
 
 
 def _is_gone(uri: str) -> bool:

@@ -1,7 +1,6 @@
 """Step: the classifier as one ONNX file, proven equal on every test image."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from graftline.classifier.bundle import Classifier, load_classifier
 from graftline.classifier.class_means import read_class_means
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
+from graftline.files import sha256_of as sha256
 from graftline.images.decode import decode
 from graftline.onnx_model.parity import MAX_DIFFERENCE, NAMED, Parity, check
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
@@ -234,9 +234,3 @@ def _record(
         parity.max_probability_difference,
     )
     return result
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """The folder that is registered: the model in MLflow's form, its evidence, and a manifest."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
+from graftline.files import sha256_of
 from graftline.onnx_model.predict import DISTANCE, EMBEDDING, INPUT, PROBABILITIES, OnnxClassifier
 
 MODEL_FILE = "model.onnx"
@@ -44,7 +44,7 @@ def read_export(folder: Path) -> dict[str, Any]:
             why=f"This version of Graftline reads schema version {EXPORT_SCHEMA_VERSION}.",
             fix="Export the model again.",
         )
-    if file_digest(folder / MODEL_FILE) != record["sha256"]:
+    if sha256_of(folder / MODEL_FILE) != record["sha256"]:
         raise IntegrityError(
             f"{folder / MODEL_FILE} is not the file that was compared with PyTorch.",
             why="Its sha256 is not the one in export.json.",
@@ -117,7 +117,7 @@ def write_manifest(folder: Path) -> Path:
         "files": [
             {
                 "path": path.relative_to(folder).as_posix(),
-                "sha256": file_digest(path),
+                "sha256": sha256_of(path),
                 "bytes": path.stat().st_size,
             }
             for path in files
@@ -126,9 +126,3 @@ def write_manifest(folder: Path) -> Path:
     target = folder / MANIFEST_FILE
     target.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return target
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
