@@ -26,7 +26,7 @@ from graftline.inference.runners import (
     TorchRunner,
     is_out_of_memory,
 )
-from graftline.steps.runtime import message
+from graftline.progress import message
 
 if TYPE_CHECKING:
     from torch import nn

@@ -27,7 +27,7 @@ from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, Candidates
 from graftline.inference.cpu_pool import lanes
 from graftline.inference.decode_workers import DecodingWorkers, network_input, undecodable
 from graftline.inference.runners import CPU_ENGINES, Array, Runner, is_out_of_memory
-from graftline.steps.runtime import Progress, message
+from graftline.progress import Progress, message
 
 if TYPE_CHECKING:
     from torch import nn

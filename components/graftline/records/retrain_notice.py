@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from graftline.errors import GraftlineError
-from graftline.steps.runtime import message
+from graftline.progress import message
 from graftline.storage import open_store
 
 SCHEMA_VERSION = 1

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
-from graftline.steps.runtime import StepResult, message
+from graftline.progress import message
+from graftline.steps.runtime import StepResult
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

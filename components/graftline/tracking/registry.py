@@ -21,7 +21,7 @@ from graftline.errors import (
     TrackingError,
     TrackingUnreachable,
 )
-from graftline.steps.runtime import message
+from graftline.progress import message
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.tracking.champion_log import ChampionLog, Entry, Kind

@@ -13,6 +13,7 @@ from graftline.classifier.bundle import Classifier, load_classifier, read_held_o
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import read_features
+from graftline.progress import message
 from graftline.records.decision import read_decision
 from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.stats.calibration import fit_temperature, softmax
@@ -24,7 +25,7 @@ from graftline.steps.evaluate.figures import evidence_of, group_numbers, measure
 from graftline.steps.evaluate.inference import Answers, Inference
 from graftline.steps.evaluate.metrics import roc_with_thresholds
 from graftline.steps.evaluate.results import Findings, Measured
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 
 Ints = NDArray[np.int64]

@@ -18,6 +18,7 @@ from graftline.images.decode import decode
 from graftline.onnx_model.parity import MAX_DIFFERENCE, NAMED, Parity, check
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.onnx_model.reference import write_reference
+from graftline.progress import message, progress
 from graftline.steps.export_onnx.graph import (
     compose_graph,
     content_digest,
@@ -26,7 +27,7 @@ from graftline.steps.export_onnx.graph import (
 )
 from graftline.steps.export_onnx.low_precision import Smaller, write_low_precision
 from graftline.steps.export_onnx.parity import compare, odd_sizes_difference
-from graftline.steps.runtime import StepResult, message, progress
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
 

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from graftline.classifier.heads import MLPHead
 from graftline.errors import TrainingError
+from graftline.progress import progress
 from graftline.steps.fit_head.linear import (
     Matrix,
     Standardisation,
     balanced_weights,
     standardisation,
 )
-from graftline.steps.runtime import progress
 
 BATCH = 256
 

@@ -11,6 +11,7 @@ from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, DataError
 from graftline.features.matrix import Features, read_features
 from graftline.models.backbone import Backbone, build
+from graftline.progress import message
 from graftline.records.decision import Decision, write_decision
 from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
 from graftline.steps.fit_head.mlp import train_mlp
@@ -18,7 +19,7 @@ from graftline.steps.fit_head.parallel import side_by_side
 from graftline.steps.fit_head.probe import Measured, ProbeSettings, check, measure
 from graftline.steps.fit_head.search import fit_candidate
 from graftline.steps.fit_head.strategy import Thresholds, decide
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 
 

@@ -12,6 +12,7 @@ from graftline.classifier.bundle import read_description
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, PromotionConflict
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
+from graftline.progress import message
 from graftline.records.verdict import Verdict, read_verdict
 from graftline.steps.promote.model_card import model_card
 from graftline.steps.promote.package import (
@@ -22,7 +23,7 @@ from graftline.steps.promote.package import (
     pack,
     read_export,
 )
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.tracking.mlflow_run import connect, mlflow_errors, open_tracking
