@@ -32,6 +32,7 @@ def write_atomic(path: Path, data: bytes | IO[bytes]) -> None:
 
 
 def write_through(path: Path, data: bytes | IO[bytes]) -> None:
+    """Create a file and wait until its bytes are on the disk."""
     with path.open("xb") as stream:
         if isinstance(data, bytes | bytearray | memoryview):
             stream.write(data)
@@ -42,6 +43,7 @@ def write_through(path: Path, data: bytes | IO[bytes]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk: a rename alone may be lost."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

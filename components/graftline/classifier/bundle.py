@@ -5,7 +5,7 @@ A bundle is a folder::
     classifier.json          what it is: backbone, head, classes, preprocessing, temperature
     weights.safetensors      every tensor of backbone and head, float32 as trained
     held_out.safetensors     optional: logits of validation images from a model that never saw them
-    references.safetensors   optional: :mod:`graftline.classifier.class_means`, which ``evaluate`` adds
+    references.safetensors   optional: see :mod:`graftline.classifier.class_means`
 
 A probe is its backbone with one linear layer, standardisation folded in. The network is rebuilt
 from its architecture's name and filled from the bundle: loading downloads nothing. No pickle.

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from graftline.errors import BackboneError, UnknownBackbone
 from graftline.images.preprocessing import CropMode, Interpolation, Preprocessing
-from graftline.models.names import LIBRARIES, near
-from graftline.models.weights.published import HUB
+from graftline.models.names import HUB, LIBRARIES, near
 
 HEAD_CLASSES = 1000  # of the network with its head, built only to learn the names of its tensors
 
@@ -28,8 +27,8 @@ class Architecture:
         name: The library's name for it.
         tag: Which of the library's pretrained weights, None for its default.
         preprocessing: At the size it was pretrained with.
-        source: Of the weights that the library publishes, as :mod:`graftline.models.weights.published` takes it;
-            empty where it publishes none.
+        source: Of the weights that the library publishes, in the form that
+            :mod:`graftline.models.weights.published` takes; empty where it publishes none.
     """
 
     library: str

@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 from graftline.progress import message
-from graftline.steps.runtime import StepResult
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -37,6 +36,19 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+
+class Tracked(Protocol):
+    """What a step hands to its tracking run."""
+
+    def params(self) -> Mapping[str, str]:
+        """Settings and choices."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Figures."""
+
+    def files(self) -> Mapping[str, Path]:
+        """Files: artifact path to local path."""
 
 
 def start_run(
@@ -77,7 +89,7 @@ def open_tracking(uri: str, run_id: str, *, best_effort: bool = False) -> "Track
     return Tracker(uri, run_id, best_effort=best_effort)
 
 
-def log_result(uri: str, run_id: str, step_name: str, result: StepResult) -> None:
+def log_result(uri: str, run_id: str, step_name: str, result: Tracked) -> None:
     """Put a step's result into the run; a failure of MLflow is a warning, not an error."""
     if not uri or not run_id:
         return

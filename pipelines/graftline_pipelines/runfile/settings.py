@@ -1,14 +1,21 @@
 """The run file: every key that a user may write, with its meaning, its default and its limits."""
 
+import secrets
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines.graphs.placement import ClusterSettings, PoolSettings
 from graftline_pipelines.runfile.cron import parse as parse_cron
-from graftline_pipelines.runfile.pools import DEFAULT_ASSIGNMENT, DEFAULT_POOLS, StepName
+from graftline_pipelines.runfile.pools import (
+    DEFAULT_ASSIGNMENT,
+    DEFAULT_POOLS,
+    ClusterSettings,
+    PoolSettings,
+    StepName,
+)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -434,3 +441,9 @@ def without_credentials(uri: str) -> str:
 def arguments(section: BaseModel) -> dict[str, Any]:
     """A section as plain values that JSON can hold."""
     return section.model_dump(mode="json")
+
+
+def new_run_id(name: str) -> str:
+    """A run id that sorts by time and is a valid name everywhere."""
+    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{name}-{moment}-{secrets.token_hex(2)}"

@@ -54,8 +54,8 @@ def read_checkpoint(text: str) -> Checkpoint:
     """Read a checkpoint's tensors.
 
     Args:
-        text: Where it is and which digest it must have, as :func:`graftline.models.weights.location.parse`
-            takes it.
+        text: Where it is and which digest it must have, in the form that
+            :func:`graftline.models.weights.location.parse` takes.
 
     Raises:
         WeightsError: There is nothing, or it is no checkpoint.

