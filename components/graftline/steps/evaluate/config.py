@@ -4,9 +4,12 @@ import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from graftline.errors import ConfigurationError
+from graftline.settings import Fraction, PositiveInt, Section
 
 T = TypeVar("T", "GateRules", "EvaluationRules")
 
@@ -113,3 +116,46 @@ def _check_count(name: str, value: Any, least: int) -> None:
         raise ConfigurationError(
             f"{name} is {value!r}", fix=f"Give a whole number of at least {least}."
         )
+
+
+class EvaluationSettings(Section):
+    """How the classifier is measured on the test split."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Level of every interval."""
+    bootstrap: Annotated[int, Field(ge=100)] = 2000
+    """Replicates of the bootstrap."""
+    top_k: PositiveInt = 5
+    """The k of the top-k accuracy; fewer where there are fewer classes."""
+    worst_mistakes: Annotated[int, Field(ge=0, le=200)] = 24
+    """Pictures of the most confident mistakes on the page."""
+    robustness_images: Annotated[int, Field(ge=0)] = 64
+    """Test images that are corrupted to measure robustness; 0 leaves it out."""
+    reject_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
+    """Share of the validation images that must pass the "none of these" threshold."""
+
+
+class GateSettings(Section):
+    """When a new model replaces the champion. See the gate guide."""
+
+    margin: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    """Accuracy that the new model may lose at most, at the stated confidence."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence of each test."""
+    min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Accuracy that the new model must gain; 0: not worse, and newer, is enough."""
+    max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Recall that no class may lose beyond noise."""
+    min_accuracy: Fraction = 0.0
+    """Test accuracy under which nothing is promoted."""
+    max_ece: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Expected calibration error over which nothing is promoted."""
+    max_slice_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Accuracy that no slice named in `slices` may lose beyond noise."""
+    min_slice_accuracy: Fraction = 0.0
+    """Accuracy under which no slice named in `slices` may be."""
+    slices: tuple[str, ...] = ()
+    """Slices that the gate guards: `column` for each value of it, or `column=value`; an attribute
+    column, or `size`, `brightness`, `shape`, `format`, `source`."""
+    allow_removed_classes: bool = False
+    """Whether a class that the champion knows may be gone from the data."""

@@ -253,7 +253,7 @@ def test_wrong_rules_are_told(values: dict[str, Any], told: str) -> None:
 
 
 def test_rules_default_and_the_run_file_agrees() -> None:
-    from graftline_pipelines.runfile.settings import EvaluationSettings, GateSettings
+    from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 
     for own, section in ((GateRules(), GateSettings()), (EvaluationRules(), EvaluationSettings())):
         for name, value in section.model_dump().items():
