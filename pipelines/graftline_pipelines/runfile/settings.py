@@ -146,7 +146,7 @@ class RunSettings(Section):
     strategy: Strategy = "auto"
     """How the classifier is made; `auto` measures, then decides."""
     auto: AutoSettings = AutoSettings()
-    """Thresholds of `auto`."""
+    """AutoSettings of `auto`."""
     probe: ProbeSettings = ProbeSettings()
     """The linear classifiers on frozen features."""
     head: HeadSettings = HeadSettings()

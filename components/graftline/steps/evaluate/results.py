@@ -12,7 +12,7 @@ from graftline.records.decision import Decision
 from graftline.records.verdict import Verdict
 from graftline.stats.calibration import Reliability
 from graftline.steps.evaluate.champion import ChampionAnswers
-from graftline.steps.evaluate.config import EvaluationRules, GateRules
+from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 from graftline.steps.evaluate.metrics import ClassFigures
 from graftline.steps.evaluate.out_of_distribution import Coverage, NoneOfThese
 from graftline.steps.evaluate.robustness import Robustness
@@ -104,8 +104,8 @@ class Findings:
     snapshot: Snapshot
     classifier: Classifier
     decision: Decision | None
-    rules: EvaluationRules
-    gate: GateRules
+    rules: EvaluationSettings
+    gate: GateSettings
     rows: Ints
     labels: Ints
     probabilities: Floats

@@ -16,11 +16,12 @@ from graftline.features.matrix import read_features
 from graftline.progress import message
 from graftline.records.decision import read_decision
 from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.settings import read_section
 from graftline.stats.calibration import fit_temperature, softmax
 from graftline.steps.evaluate import gate as gate_module
 from graftline.steps.evaluate import out_of_distribution, page, pictures, robustness, slices
 from graftline.steps.evaluate.champion import ChampionAnswers, find_champion
-from graftline.steps.evaluate.config import EvaluationRules, GateRules, rules_from
+from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 from graftline.steps.evaluate.figures import evidence_of, group_numbers, measured, plain
 from graftline.steps.evaluate.inference import Answers, Inference
 from graftline.steps.evaluate.metrics import roc_with_thresholds
@@ -110,16 +111,16 @@ def run(
         decision_file: Why this strategy was chosen, for the page.
         tracking_uri: Where the champion is registered; empty for no comparison.
         registered_model: Its name.
-        gate: Settings, see :class:`GateRules`.
-        evaluation: Settings, see :class:`EvaluationRules`.
+        gate: Settings, see :class:`GateSettings`.
+        evaluation: Settings, see :class:`EvaluationSettings`.
         seed: For resampling.
 
     Raises:
         DataError: There are no test images, or the classifier is of other classes.
         TrackingError: The registry cannot say who is champion.
     """
-    gate_rules = rules_from(GateRules, "gate", gate)
-    rules = rules_from(EvaluationRules, "evaluation", evaluation)
+    gate_rules = read_section(GateSettings, "gate", gate)
+    rules = read_section(EvaluationSettings, "evaluation", evaluation)
     snapshot = read_snapshot(snapshot_folder)
     classifier = load_classifier(classifier_folder)
     _check(snapshot, classifier)
@@ -236,7 +237,7 @@ def _calibrate(inference: Inference, folder: Path) -> tuple[float, NDArray[np.fl
 
 def _verdict(
     evidence: gate_module.Evidence,
-    rules: GateRules,
+    rules: GateSettings,
     empty: list[str],
     opponent: ChampionAnswers | None,
     figures: Measured,
@@ -276,7 +277,7 @@ def _none_of_these(
     val: NDArray[np.float32],
     answers: Answers,
     labels: Ints,
-    rules: EvaluationRules,
+    rules: EvaluationSettings,
 ) -> tuple[out_of_distribution.References, out_of_distribution.NoneOfThese] | None:
     snapshot = inference.snapshot
     rows = snapshot.rows("train")

@@ -39,6 +39,11 @@ class ProbeSettings(Section):
     """Training images beyond which the grid is searched on a stratified sample of so many; the
     chosen classifier is fitted on all."""
 
+    @property
+    def balanced(self) -> bool:
+        """Whether classes are weighted by their inverse frequency."""
+        return self.class_weight == "balanced"
+
 
 class HeadSettings(Section):
     """`strategy: head`: fully connected layers trained on frozen features."""
@@ -55,3 +60,24 @@ class HeadSettings(Section):
     """Weight decay of AdamW."""
     patience: PositiveInt = 10
     """Epochs without improvement on validation before training stops."""
+
+
+class FitHeadConfig(Section):
+    """All that the step takes besides its inputs and outputs."""
+
+    backbone: str
+    """Name of the network that the features came from."""
+    weights: str | None = None
+    """Where the network's weights come from; None for the published ones."""
+    image_size: int | None = None
+    """Input side in pixels; None for the network's own."""
+    strategy: Strategy = "auto"
+    """What the run file asks for."""
+    probe: ProbeSettings = ProbeSettings()
+    """The linear classifiers."""
+    head: HeadSettings = HeadSettings()
+    """The fully connected head."""
+    auto: AutoSettings = AutoSettings()
+    """Thresholds of ``auto``."""
+    seed: int = 0
+    """Of folds, samples and the head's training."""
