@@ -11,17 +11,16 @@ import graftline
 from graftline.classifier.bundle import read_description
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, PromotionConflict
+from graftline.files import sha256_of
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.progress import message
+from graftline.records.export import MODEL_FILE, read_export
 from graftline.records.verdict import Verdict, read_verdict
 from graftline.steps.promote.model_card import model_card
 from graftline.steps.promote.package import (
     CARD_FILE,
     MANIFEST_FILE,
-    MODEL_FILE,
-    file_digest,
     pack,
-    read_export,
 )
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
@@ -122,8 +121,8 @@ def run(
         with tempfile.TemporaryDirectory() as temporary:
             folder = pack(Path(temporary) / "model", onnx_folder, evidence, card)
             tags |= {
-                "manifest_sha256": file_digest(folder / MANIFEST_FILE),
-                "model_card_sha256": file_digest(folder / CARD_FILE),
+                "manifest_sha256": sha256_of(folder / MANIFEST_FILE),
+                "model_card_sha256": sha256_of(folder / CARD_FILE),
             }
             source = _upload(tracking_uri, tracking_run_id, folder, export["sha256"])
         message("registering %s", registered_model)
