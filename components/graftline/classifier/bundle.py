@@ -39,7 +39,7 @@ from graftline.errors import (
 )
 from graftline.files import os_errors, write_atomic
 from graftline.images.preprocessing import Preprocessing
-from graftline.models.backbone import Backbone, build
+from graftline.models.backbone import Backbone, construct
 
 SCHEMA_VERSION = 1
 KIND = "graftline.classifier"
@@ -209,9 +209,7 @@ def load_classifier(folder: Path) -> Classifier:
     weights = _read_tensors(folder / WEIGHTS_FILE, description["weights_sha256"])
     try:
         named = description["backbone"]
-        backbone = build(
-            named["name"], weights="random", image_size=named["image_size"], pretrained=False
-        )
+        backbone = construct(named["name"], named["image_size"])
         classifier = Classifier(
             backbone,
             build_head(description["head"]),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from graftline.errors import BackboneError, UnknownBackbone
@@ -101,6 +102,13 @@ def create(architecture: Architecture, image_size: int, *, head: bool = False) -
         return _create_timm(architecture, image_size, head=head)
     network = _create_torchvision(architecture, image_size)
     return network if head else _without_head(network)
+
+
+def create_seeded(architecture: Architecture, image_size: int) -> nn.Module:
+    """The headless network with random weights, the same ones at each call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create(architecture, image_size)
 
 
 def _create_timm(architecture: Architecture, image_size: int, *, head: bool) -> nn.Module:

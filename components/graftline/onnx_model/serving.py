@@ -83,18 +83,6 @@ def inference_service(
     """
     _check_service(name, storage_uri, backend, min_replicas, max_replicas)
     classifier = OnnxClassifier(model)
-    served: dict[str, Any] = {
-        "modelFormat": {"name": "onnx" if backend == "triton" else "mlflow", "version": "1"},
-        "runtime": "kserve-tritonserver" if backend == "triton" else "kserve-mlserver",
-        "protocolVersion": "v2",
-        "storageUri": storage_uri,
-        "resources": resources_for(model, gpus=gpus).to_kubernetes(),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "privileged": False,
-        },
-    }
     metadata: dict[str, Any] = {
         "name": name,
         "annotations": {
@@ -105,22 +93,36 @@ def inference_service(
     }
     if namespace:
         metadata["namespace"] = namespace
+    predictor = {
+        "minReplicas": min_replicas,
+        "maxReplicas": max_replicas,
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "model": _served_model(storage_uri, backend, resources_for(model, gpus=gpus)),
+    }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": metadata,
-        "spec": {
-            "predictor": {
-                "minReplicas": min_replicas,
-                "maxReplicas": max_replicas,
-                "automountServiceAccountToken": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": 1000,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "model": served,
-            }
+        "spec": {"predictor": predictor},
+    }
+
+
+def _served_model(storage_uri: str, backend: str, resources: Resources) -> dict[str, Any]:
+    return {
+        "modelFormat": {"name": "onnx" if backend == "triton" else "mlflow", "version": "1"},
+        "runtime": "kserve-tritonserver" if backend == "triton" else "kserve-mlserver",
+        "protocolVersion": "v2",
+        "storageUri": storage_uri,
+        "resources": resources.to_kubernetes(),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
         },
     }
 

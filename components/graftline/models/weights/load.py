@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from graftline import files
 from graftline.errors import ConfigurationError, IntegrityError, WeightsError
 from graftline.models import position_embedding
-from graftline.models.architectures import Architecture, checkpoint_filter, create
+from graftline.models.architectures import Architecture, checkpoint_filter, create, create_seeded
 from graftline.models.weights import checkpoint_file, location, published
 from graftline.models.weights.checkpoint_file import Checkpoint
 from graftline.models.weights.published import Origin
@@ -73,9 +73,7 @@ def load(
         )
     # Read first: it fails within seconds, while a large network takes a while to build.
     state = None if origin.kind == "random" else _state(architecture, origin, weights, store)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = create(architecture, image_size)
+    network = create_seeded(architecture, image_size)
     if state is not None:
         strict = origin.kind != "download"  # the libraries' own files may hold more than is used
         fit_state(network, state, architecture, origin.place, strict=strict)
@@ -118,18 +116,7 @@ def fit_state(
     """
     wanted = network.state_dict()
     found = _adapted(network, state, wanted)
-    misshapen = [
-        f"{name} is {_shape(found[name])} and should be {_shape(wanted[name])}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
-    misshapen += [
-        f"{name} is {str(found[name].dtype).removeprefix('torch.')} and should be floating point"
-        for name in wanted
-        if name in found
-        and wanted[name].is_floating_point()
-        and not found[name].is_floating_point()
-    ]
+    misshapen = _misshapen(found, wanted)
     fitting = Checkpoint(
         {k: v for k, v in found.items() if k not in wanted or v.shape == wanted[k].shape},
         _versions(network, state, found),
@@ -163,6 +150,20 @@ def fit_state(
     ]
     if problems:
         raise _does_not_fit(architecture, source, f"Tensors {'; '.join(problems)}.")
+
+
+def _misshapen(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Tensors of another shape than the network's, then those of another kind of number."""
+    both = [name for name in wanted if name in found]
+    return [
+        f"{name} is {_shape(found[name])} and should be {_shape(wanted[name])}"
+        for name in both
+        if found[name].shape != wanted[name].shape
+    ] + [
+        f"{name} is {str(found[name].dtype).removeprefix('torch.')} and should be floating point"
+        for name in both
+        if wanted[name].is_floating_point() and not found[name].is_floating_point()
+    ]
 
 
 def _listed(items: Sequence[str]) -> str:
