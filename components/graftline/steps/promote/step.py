@@ -25,8 +25,9 @@ from graftline.steps.promote.package import (
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.mlflow_run import connect, mlflow_errors, open_tracking
-from graftline.tracking.registry import ALIAS, RegisteredVersion, Registry, open_registry
+from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

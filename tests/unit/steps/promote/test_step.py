@@ -16,9 +16,10 @@ from graftline.onnx_model.predict import OnnxClassifier
 from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.steps.promote import step as promote_step
 from graftline.storage import open_store
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.champion_log import ChampionLog, Entry
 from graftline.tracking.mlflow_run import connect, start_run
-from graftline.tracking.registry import ALIAS, open_registry
+from graftline.tracking.registry import open_registry
 
 NAME = "animals"
 
@@ -205,7 +206,7 @@ def test_replaced_promotion_is_not_applied_again(place, exported, tmp_path):
 
 
 def test_alias_moved_by_hand_is_respected_and_recorded(place, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.tracking.champion_alias.PATIENCE_SECONDS", 0.2)
     place()
     place(against="1", onnx_folder=other_model(exported, tmp_path, 2))
     connect(place.uri).set_registered_model_alias(NAME, ALIAS, "1")
@@ -217,7 +218,7 @@ def test_alias_moved_by_hand_is_respected_and_recorded(place, exported, tmp_path
 
 
 def test_interrupted_promotion_is_finished_by_whoever_comes_next(place, monkeypatch):
-    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.tracking.champion_alias.PATIENCE_SECONDS", 0.2)
     place(promote=False)
     log = ChampionLog(open_store(place.store), NAME)
     assert log.append(Entry(number=1, kind="promotion", version="1", replaced=None))
