@@ -19,5 +19,5 @@ def check_schema_version(head: Any, version: int, what: str) -> None:
         f"{what} has schema version {found}; this Graftline reads version {version}",
         fix="Use the newer Graftline that wrote it."
         if newer
-        else "It was written by an older Graftline: run the step that makes it again.",
+        else "An older Graftline wrote it: run the step that writes it again.",
     )

@@ -222,7 +222,9 @@ def load_classifier(folder: Path) -> Classifier:
             metadata=description["metadata"],
         )
     except (KeyError, TypeError) as error:
-        raise _damaged(folder / DESCRIPTION_FILE, f"it lacks or distorts {error}") from error
+        raise _damaged(
+            folder / DESCRIPTION_FILE, f"a field is missing or invalid: {error}"
+        ) from error
     _fill(classifier, weights, folder)
     return classifier.eval()
 

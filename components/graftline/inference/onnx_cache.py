@@ -93,6 +93,6 @@ def _keep(path: Path, graph: bytes) -> None:
         temporary.write_bytes(graph)
         temporary.replace(path)
     except OSError as error:
-        log.debug("The exported graph was not kept: %s", error)
+        log.debug("The exported graph was not cached: %s", error)
         temporary.unlink(missing_ok=True)
     machine.make_room(path.parent, CACHE_BYTES)

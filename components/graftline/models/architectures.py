@@ -85,7 +85,9 @@ def find(name: str) -> Architecture:
             return describe(architecture, tag or None)
     raise UnknownBackbone(
         f"No backbone is called '{name}'.",
-        why="Neither timm nor torchvision has it." if not library else f"{library} has it not.",
+        why="Neither timm nor torchvision has it."
+        if not library
+        else f"{library} does not have it.",
         fix=near(architecture, [f"{each}/{n}" for each in LIBRARIES for n in names(each)]),
     )
 

@@ -138,7 +138,7 @@ def _is_md5_of(data: bytes, answer: dict[str, Any]) -> bool:
 def _body(answer: dict[str, Any]) -> bytes:
     data: bytes = answer["Body"].read()
     if len(data) != answer["ContentLength"]:
-        raise Truncated(f"{len(data)} of {answer['ContentLength']} bytes came")
+        raise Truncated(f"received {len(data)} of {answer['ContentLength']} bytes")
     return data
 
 

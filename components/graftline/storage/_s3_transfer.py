@@ -136,7 +136,7 @@ def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> st
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)
             if stream.tell() != stop:
-                raise Truncated(f"{stream.tell()} of {size} bytes came")
+                raise Truncated(f"received {stream.tell()} of {size} bytes")
 
         try:
             for stop in [*range(RANGE, size, RANGE), size]:

@@ -87,7 +87,7 @@ class S3Store(S3Client, Store):
         if len(data) != length:
             raise StoreError(
                 f"{self.uri}/{key} ends at byte {offset + len(data)}, before {offset + length}",
-                fix="The object is not the one that was written; restore it or remove it.",
+                fix="The object is not the one that was written: restore it or remove it.",
             )
         return data
 

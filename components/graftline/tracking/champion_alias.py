@@ -136,6 +136,6 @@ def restless(name: str) -> TrackingError:
     """The error for a champion that other processes keep moving."""
     return TrackingError(
         f"The champion of {name!r} keeps changing.",
-        why="Other processes promote or roll back without pause.",
+        why="Other processes promote or roll back at the same time.",
         fix="Stop them, or try again later.",
     )

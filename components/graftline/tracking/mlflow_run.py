@@ -162,7 +162,7 @@ class Tracker:
             if not self._best_effort:
                 raise
             self._given_up = True
-            message("WARNING: MLflow does not have the rest of this step's record. %s", error)
+            message("WARNING: the rest of this step's record is not in MLflow. %s", error)
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -273,7 +273,7 @@ def _probe(uri: str) -> None:
         raise TrackingUnreachable(
             f"MLflow at {where} does not answer.",
             why=redacted(str(error), uri)[:300],
-            fix="Start the server or mend tracking.uri; without a server use "
+            fix="Start the server or correct tracking.uri; without a server use "
             "sqlite:///mlflow.db. Behind a proxy, check NO_PROXY.",
         ) from None
 

@@ -103,7 +103,7 @@ class RegisteredVersion:
                 raise IntegrityError(
                     f"The ONNX file of {self.name} version {self.version} has changed.",
                     why=f"Its sha256 is {digest}; {self.digest} was registered.",
-                    fix="Roll back to another version and register this one anew.",
+                    fix="Roll back to another version and register this one again.",
                 )
         return files[0]
 
@@ -245,7 +245,7 @@ class Registry:
             figures: What was measured of both.
 
         Raises:
-            PromotionConflict: The champion is another one by now.
+            PromotionConflict: The champion is another one now.
         """
         log = self._alias.log(version.name, store)
         assert log is not None
@@ -369,7 +369,7 @@ def _conflict(
     now = f"version {champion}" if champion else "none"
     return PromotionConflict(
         f"Version {version.version} of {version.name!r} was compared with {before}, but the "
-        f"champion is {now} by now.",
-        why="Another run or a rollback was faster; this verdict says nothing about that one.",
-        fix="Run again: the comparison is then with the present champion.",
+        f"champion is {now} now.",
+        why="Another run or a rollback was faster; this verdict does not cover that champion.",
+        fix="Run again to compare with the present champion.",
     )

@@ -178,7 +178,7 @@ def _does_not_fit(
     return WeightsError(
         f"The weights in {source} do not fit backbone '{architecture.full_name}'.",
         why=why,
-        fix="Give weights that were trained with this very architecture"
+        fix="Use weights that were trained with exactly this architecture"
         + f" at this image size; the published ones take {native} pixels." * resized
         + "." * (not resized),
     )
@@ -237,8 +237,8 @@ def mirror(
     if weights == RANDOM:
         raise ConfigurationError(
             "Random weights are not mirrored.",
-            why="Every run with this store and backbone would take them for pretrained ones.",
-            fix="Write `weights: random` in the run file that wants them.",
+            why="Every run with this store and backbone would use them as pretrained weights.",
+            fix="Write `weights: random` in the run file that needs them.",
         )
     origin = locate(architecture, weights)
     network = load(architecture, architecture.preprocessing.input_size, weights=weights)
@@ -276,7 +276,7 @@ def _mirrored_version(
             raise ConfigurationError(
                 f"The store has other weights for '{architecture.full_name}'.",
                 why=f"Mirrored are {found}, these are {digest}.",
-                fix="Keep them, or give --replace: every feature is then computed anew.",
+                fix="Keep them, or pass --replace: every feature is then computed again.",
             )
     return version
 
@@ -310,7 +310,7 @@ def _published_state(architecture: Architecture) -> Checkpoint:
     expected = published.expected_digest(architecture.source, path)
     if expected is not None:
         checkpoint_file.check_digest(
-            path, expected, str(path), fix=f"Delete {path}, and it is fetched again."
+            path, expected, str(path), fix=f"Delete {path}; it is then downloaded again."
         )
     return checkpoint_file.read_file(path, str(path))
 

@@ -145,10 +145,11 @@ def fetch(source: str, name: str) -> Path:
     except Exception as error:  # whatever the libraries raise
         reason = str(error).strip().splitlines()
         raise WeightsError(
-            f"The pretrained weights of '{name}' could not be fetched from {for_people(source)}.",
+            f"The pretrained weights of '{name}' could not be downloaded from "
+            f"{for_people(source)}.",
             why=f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}",
-            fix="Give `weights:` a file or an s3:// URI, or, where there is a way out, run "
-            f"`graftline mirror-weights {name} --store <your store>` once.",
+            fix="Set `weights:` to a file or an s3:// URI. Or, on a machine with internet access, "
+            f"run `graftline mirror-weights {name} --store <your store>` once.",
         ) from error
 
 
