@@ -36,9 +36,10 @@ test-containers: install  ## builds the images and runs every step in them
 test-gpu: install  ## the tests that need a CUDA device
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
-lint: install  ## format and lint
+lint: install  ## format, lint and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 types: install  ## mypy, strict
 	$(BIN)/mypy
@@ -69,4 +70,4 @@ docs: install  ## the generated reference of the run file
 	$(BIN)/python -m graftline_pipelines.runfile.reference docs/run-file.md run.schema.json
 
 clean:  ## remove what was built (not .graftline)
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

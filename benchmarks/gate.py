@@ -29,10 +29,10 @@ from rich.table import Table
 
 from graftline import machine
 from graftline.stats.intervals import share_interval
-from graftline.steps.evaluate.config import GateRules
+from graftline.steps.evaluate.config import GateSettings
 from graftline.steps.evaluate.gate import Champion, Evidence, decide
 
-RULES = GateRules()
+RULES = GateSettings()
 CLASSES = tuple("0123456789")
 TOGETHER = 0.7  # share of the groups whose images are right or wrong as one
 MOST_FALSE, LEAST_POWER = 0.05, 0.80

@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_through(path: Path, data: bytes | IO[bytes]) -> None:
-    """Write a new file and wait until its bytes are on the disk."""
+    """Create a file and wait until its bytes are on the disk."""
     with path.open("xb") as stream:
         if isinstance(data, bytes | bytearray | memoryview):
             stream.write(data)
@@ -58,7 +58,7 @@ def write_through(path: Path, data: bytes | IO[bytes]) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until a folder's names are on the disk."""
+    """Wait until the names in a folder are on the disk: a rename alone may be lost."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -87,22 +87,22 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
     why = error.strerror or str(error)
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and action == "write":
         return StoreNotFound(
-            what, why=why, fix="No folder can be made there: choose another place."
+            what, why=why, fix="The folder cannot be created: choose another path."
         )
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return StoreNotFound(f"{name} does not exist", fix="Check the path for a slip of the pen.")
+        return StoreNotFound(f"{name} does not exist", fix="Check the path for typos.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace(what, why=why, fix="Free room on that disk, or choose another `store`.")
+        return NoSpace(what, why=why, fix="Free space on that disk, or choose another `store`.")
     if error.errno == errno.EROFS:
         return StoreReadOnly(
             what, why=why, fix="Mount it writable, or choose another `store` in the run file."
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         kind = StoreAccessDenied if action in ("read", "list") else StoreReadOnly
-        return kind(what, why=why, fix="Give this user the right to it, or choose another place.")
+        return kind(what, why=why, fix="Give this user permission, or choose another path.")
     if error.errno in (errno.EISDIR, errno.EEXIST):
-        return StoreError(what, why=why, fix="A file and a folder want the same name there.")
-    return StoreError(what, why=why, fix="Look at the disk: this is not expected to happen.")
+        return StoreError(what, why=why, fix="A file and a folder have the same name there.")
+    return StoreError(what, why=why, fix="Check the disk: this error is unexpected.")
 
 
 def sha256_of(path: Path) -> str:

@@ -23,7 +23,7 @@ def check_schema_version(head: Any, version: int, what: str) -> None:
         f"{what} has schema version {found}; this Graftline reads version {version}",
         fix="Use the newer Graftline that wrote it."
         if newer
-        else "It was written by an older Graftline: run the step that makes it again.",
+        else "An older Graftline wrote it: run the step that writes it again.",
     )
 
 
@@ -51,7 +51,7 @@ def write_json(
 def read_json(
     path: Path,
     *,
-    kind: str,
+    kind: str | None,
     version: int,
     missing: GraftlineError,
     damaged: Callable[[str], GraftlineError],
@@ -61,7 +61,7 @@ def read_json(
 
     Args:
         path: The file.
-        kind: What its ``kind`` must be.
+        kind: What its ``kind`` must be; None where the file states none.
         version: What its ``schema_version`` must be.
         missing: Raised where there is no such file.
         damaged: Makes the error for a file that is something else, from the reason.
@@ -73,7 +73,9 @@ def read_json(
         raise missing from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise damaged(f"it is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("kind") != kind:
+    if not isinstance(content, dict):
+        raise damaged("it is not a JSON object")
+    if kind is not None and content.get("kind") != kind:
         raise damaged(f"its kind is not {kind}")
     if content.get("schema_version") != version:
         raise outdated(content.get("schema_version"))

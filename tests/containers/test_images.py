@@ -97,7 +97,8 @@ def test_the_command_and_every_library_work(inside: Callable[..., str], cpu_imag
     code = (
         "import warnings; warnings.simplefilter('error', UserWarning)\n"
         "import kfp, torch, torchvision, timm, mlflow, onnxruntime, openvino, sklearn, pyarrow\n"
-        "import graftline_pipelines.graphs.training, graftline_pipelines.graphs.retraining, getpass\n"
+        "import graftline_pipelines.graphs.training, graftline_pipelines.graphs.retraining\n"
+        "import getpass\n"
         "print(getpass.getuser(), torch.ones(2, 2).sum().item())"
     )
     assert inside(cpu_image, "python3", "-c", code).split()[-2:] == ["graftline", "4.0"]

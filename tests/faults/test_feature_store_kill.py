@@ -22,7 +22,7 @@ import sys
 import numpy as np
 from graftline.features import store as feature_store
 from graftline.features.store import FeatureStore
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 feature_store.SMALL_PARTS = 1  # fold at the end, so that it can be killed there too
 store, batches, batch, dim = sys.argv[1], *map(int, sys.argv[2:5])

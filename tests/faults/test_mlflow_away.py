@@ -19,8 +19,9 @@ from graftline.errors import TrackingError, TrackingUnreachable
 from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.steps.promote import step as promote_step
 from graftline.steps.runtime import StepResult
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.mlflow_run import connect, log_result, start_run
-from graftline.tracking.registry import ALIAS, open_registry
+from graftline.tracking.registry import open_registry
 
 
 class Line:
@@ -83,7 +84,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow's client gives up at once, rather than after the seconds that we allow it."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("graftline.tracking.champion_alias.PATIENCE_SECONDS", 0.1)
 
 
 @pytest.fixture

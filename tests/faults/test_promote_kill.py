@@ -11,9 +11,10 @@ import pytest
 from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.steps.promote import step as promote_step
 from graftline.storage import open_store
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.champion_log import ChampionLog
 from graftline.tracking.mlflow_run import connect, start_run
-from graftline.tracking.registry import ALIAS, open_registry
+from graftline.tracking.registry import open_registry
 
 FORK = multiprocessing.get_context("fork")
 WRITES = (
@@ -33,7 +34,7 @@ def die() -> None:
 
 @pytest.fixture
 def call(exported_model, mlflow_uri, tmp_path, monkeypatch):
-    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("graftline.tracking.champion_alias.PATIENCE_SECONDS", 0.1)
     folder, snapshot, _ = exported_model
     passed = [GateTest(name="floor", passed=True, reason="It is high enough.")]
     verdict = Verdict(promote=True, reasons=["Good."], tests=passed, snapshot_id=snapshot.id)

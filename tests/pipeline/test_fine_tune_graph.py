@@ -41,7 +41,7 @@ TRAINING = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
 def test_auto_decides_for_fine_tuning_and_takes_that_branch(
     run_strategy: Callable[..., dict[str, Any]],
 ) -> None:
-    """Thresholds under which 16 images a class are many and no probe is good enough."""
+    """AutoSettings under which 16 images a class are many and no probe is good enough."""
     auto = {"large_images_per_class": 5, "good_enough": 1.0, "similar_accuracy": 1.0}
     result = run_strategy(strategy="auto", auto=auto, fine_tune=TRAINING)
     decision = result["decision"]

@@ -21,7 +21,8 @@ SETTINGS = RunSettings.model_validate({"name": "small", "data": {"source": "imag
 def good(count: int) -> int:
     from dataclasses import dataclass
 
-    from graftline.steps.runtime import StepResult, message, progress, step
+    from graftline.progress import message, progress
+    from graftline.steps.runtime import StepResult, step
 
     @dataclass(frozen=True, kw_only=True)
     class Result(StepResult):

@@ -20,7 +20,7 @@ import numpy as np
 from graftline.features import store as feature_store
 from graftline.features.store import FeatureStore
 from graftline.features.writer import PartWriter
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 uri, count, dim = sys.argv[1], *map(int, sys.argv[2:4])
 feature_store.SMALL_PARTS = 4

@@ -8,9 +8,10 @@ import pytest
 
 from graftline.errors import PromotionConflict
 from graftline.storage import open_store
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.champion_log import ChampionLog
 from graftline.tracking.mlflow_run import connect, start_run
-from graftline.tracking.registry import ALIAS, open_registry
+from graftline.tracking.registry import open_registry
 
 PROCESSES = 20
 FORK = multiprocessing.get_context("fork")  # the parent has imported MLflow: twenty times seconds

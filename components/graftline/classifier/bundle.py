@@ -5,7 +5,7 @@ A bundle is a folder::
     classifier.json          what it is: backbone, head, classes, preprocessing, temperature
     weights.safetensors      every tensor of backbone and head, float32 as trained
     held_out.safetensors     optional: logits of validation images from a model that never saw them
-    references.safetensors   optional: :mod:`graftline.classifier.class_means`, which ``evaluate`` adds
+    references.safetensors   optional: see :mod:`graftline.classifier.class_means`
 
 A probe is its backbone with one linear layer, standardisation folded in. The network is rebuilt
 from its architecture's name and filled from the bundle: loading downloads nothing. No pickle.
@@ -38,7 +38,7 @@ from graftline.errors import (
 )
 from graftline.files import os_errors, replacing, sha256_of
 from graftline.images.preprocessing import Preprocessing
-from graftline.models.backbone import Backbone, build
+from graftline.models.backbone import Backbone, construct
 from graftline.schema import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -208,9 +208,7 @@ def load_classifier(folder: Path) -> Classifier:
     weights = _read_tensors(folder / WEIGHTS_FILE, description["weights_sha256"])
     try:
         named = description["backbone"]
-        backbone = build(
-            named["name"], weights="random", image_size=named["image_size"], pretrained=False
-        )
+        backbone = construct(named["name"], named["image_size"])
         classifier = Classifier(
             backbone,
             build_head(description["head"]),
@@ -223,7 +221,9 @@ def load_classifier(folder: Path) -> Classifier:
             metadata=description["metadata"],
         )
     except (KeyError, TypeError) as error:
-        raise _damaged(folder / DESCRIPTION_FILE, f"it lacks or distorts {error}") from error
+        raise _damaged(
+            folder / DESCRIPTION_FILE, f"a field is missing or invalid: {error}"
+        ) from error
     _fill(classifier, weights, folder)
     return classifier.eval()
 

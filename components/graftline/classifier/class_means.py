@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from graftline.errors import IntegrityError
 
 CLASS_MEANS_FILE = "references.safetensors"
+_CHUNK = 8192
+
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,42 @@ class ClassMeans:
         means: Of each class, centred and of length 1, shape (classes, feature_dim), float32.
     """
 
-    mean: NDArray[np.float32]
-    means: NDArray[np.float32]
+    mean: Vectors
+    means: Vectors
+
+    def distances(self, embedding: Vectors) -> Vectors:
+        """Cosine distance to each class, shape (n, classes), between 0 and 2."""
+        pieces = [
+            1 - _unit(embedding[start : start + _CHUNK] - self.mean) @ self.means.T
+            for start in range(0, len(embedding), _CHUNK)
+        ]
+        empty = np.zeros((0, len(self.means)), dtype=np.float32)
+        return np.concatenate([empty, *pieces])
+
+    def save(self, classifier_folder: Path) -> None:
+        """Keep them beside the classifier, for whoever serves it."""
+        tensors = {"mean": self.mean, "means": self.means}
+        save_file(tensors, str(classifier_folder / CLASS_MEANS_FILE))
+
+
+def class_means(embedding: Vectors, labels: NDArray[np.int64], classes: int) -> ClassMeans:
+    """Class means; a class without images gets the zero vector, at distance 1 from everything.
+
+    Args:
+        embedding: Training features, shape (n, feature_dim); may be memory-mapped.
+        labels: Their classes, shape (n,).
+        classes: Number of classes.
+    """
+    sums = np.zeros((classes, embedding.shape[1]))
+    for start in range(0, len(labels), _CHUNK):
+        piece = np.asarray(embedding[start : start + _CHUNK], dtype=np.float64)
+        np.add.at(sums, labels[start : start + _CHUNK], piece)
+    counts = np.bincount(labels, minlength=classes)
+    held = counts > 0
+    means = sums / np.maximum(counts, 1)[:, None]
+    mean = means[held].mean(axis=0) if held.any() else np.zeros(embedding.shape[1])
+    centred = np.where(held[:, None], means - mean, 0.0)
+    return ClassMeans(mean.astype(np.float32), _unit(centred.astype(np.float32)))
 
 
 def read_class_means(classifier_folder: Path) -> ClassMeans | None:
@@ -47,3 +84,9 @@ def read_class_means(classifier_folder: Path) -> ClassMeans | None:
             why=str(error)[:200],
             fix="Run the step evaluate again.",
         ) from error
+
+
+def _unit(vectors: Vectors) -> Vectors:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit: Vectors = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+    return unit

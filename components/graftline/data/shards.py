@@ -178,6 +178,6 @@ def _read_again(store: Store, image_id: str, place: ByteRange) -> bytes:
         raise IntegrityError(
             f"Image {image_id} in {store.uri}/{key} is damaged",
             why=f"the {place.length} bytes at {place.offset} do not have its sha256",
-            fix="Remove that shard and run again with `ingest` on the source: it is packed anew.",
+            fix="Remove that shard and run `ingest` again: the images are packed again.",
         )
     return data

@@ -139,7 +139,7 @@ def read_images(
     """The encoded bytes of rows, in the order given, each compared with its sha256.
 
     Rows in :meth:`Snapshot.storage_order` are read in long ranges; any other order costs one
-    request an image. Memory is bounded by what :func:`graftline.data.shards.read_ranges` reads ahead.
+    request an image. Memory is bounded: :func:`graftline.data.shards.read_ranges` reads ahead.
     """
     ids, shards, offsets, lengths = snapshot._places
     wanted = [

@@ -114,7 +114,7 @@ def collect_garbage(
     if not kept:
         raise ConfigurationError(
             f"{store.uri} keeps no snapshot, so every feature in it would be removed.",
-            fix="If that is meant, delete its `features/` yourself.",
+            fix="If you want that, delete its `features/` folder yourself.",
         )
     used = _Used(store, kept, grows=keep is None)
     for fingerprint, features in found.items():

@@ -19,7 +19,7 @@ from graftline.schema import parse_json, write_json
 SCHEMA_VERSION = 1
 MATRIX_FILE = "features.npy"
 DESCRIPTION_FILE = "features.json"
-AGAIN = "Run `extract_features` again: what is stored is not computed anew."
+AGAIN = "Run `extract_features` again: stored features are reused."
 
 
 @dataclass(frozen=True)

@@ -40,8 +40,8 @@ from graftline.features.parts import (
     sorted_once,
     unique_ids,
 )
+from graftline.progress import message
 from graftline.schema import check_schema_version
-from graftline.steps.runtime import message
 from graftline.storage.base import Store
 
 PART_BYTES = 64 << 20  # a folded part; with the readers below it bounds the memory of a reader

@@ -26,7 +26,7 @@ from graftline.inference.runners import (
     TorchRunner,
     is_out_of_memory,
 )
-from graftline.steps.runtime import message
+from graftline.progress import message
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,7 +139,7 @@ class Candidates:
             return "torch"
         best = max(rates, key=lambda kind: rates[kind])
         told = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates.items())
-        message("Engine %s, by trial (images a second: %s).", best, told)
+        message("Engine %s, the fastest in a short trial (images a second: %s).", best, told)
         if self.fingerprint:
             found = {"engine": best, "images_per_second": rates}
             machine.remember("trials", self._key(batch), found)
@@ -160,11 +160,11 @@ class Candidates:
         except Exception as error:
             if is_out_of_memory(error) or isinstance(error, ConfigurationError):
                 raise
-            log.warning("%s cannot run this network, PyTorch does: %s", kind, error)
+            log.warning("%s cannot run this network; PyTorch runs it instead: %s", kind, error)
             return self._plain(batch)
         if self.precision == "fp32" and not agreement.cosine >= SMALLEST_AGREEMENT:
             log.warning(
-                "%s differs from PyTorch on this network (cosine %.6f); PyTorch runs it.",
+                "%s differs from PyTorch on this network (cosine %.6f); PyTorch runs it instead.",
                 kind,
                 agreement.cosine,
             )
@@ -212,7 +212,7 @@ class Candidates:
             try:
                 return Agreement(**memory)
             except TypeError:
-                log.debug("What was remembered of %s cannot be read.", kind)
+                log.debug("The cached result for %s cannot be read.", kind)
         agreement = measured()
         if self.fingerprint:
             machine.remember("agreements", key, agreement.to_dict())

@@ -97,7 +97,7 @@ class CudaRunner:
             for each in (error, error.__context__):
                 if each is not None and is_out_of_memory(each):
                     raise each from None
-            log.info("No CUDA graph of this network, it is launched step by step: %s", error)
+            log.info("This network runs without a CUDA graph, kernel by kernel: %s", error)
             torch.cuda.synchronize(self.device)
             return None, None
         return graph, output

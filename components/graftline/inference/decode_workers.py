@@ -65,7 +65,7 @@ def undecodable(position: int, error: DataError) -> DataError:
     return DataError(
         f"Image {position} cannot be decoded: {error.what}",
         why=error.why,
-        fix="Run ingest again; it sets such images aside.",
+        fix="Run ingest again; it rejects such images.",
     )
 
 
@@ -277,7 +277,7 @@ class DecodingWorkers:
 def _ended() -> DataError:
     return DataError(
         "A decoding worker ended unexpectedly.",
-        why="It may have been killed for want of memory.",
+        why="It may have been killed because it ran out of memory.",
         fix="Give the step more memory, or fewer cores.",
     )
 

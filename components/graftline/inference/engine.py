@@ -27,7 +27,7 @@ from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, Candidates
 from graftline.inference.cpu_pool import lanes
 from graftline.inference.decode_workers import DecodingWorkers, network_input, undecodable
 from graftline.inference.runners import CPU_ENGINES, Array, Runner, is_out_of_memory
-from graftline.steps.runtime import Progress, message
+from graftline.progress import Progress, message
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,12 +87,12 @@ class Engine:
     def _halve(self, error: BaseException) -> None:
         if self.batch_size == 1:
             raise ConfigurationError(
-                "There is not enough memory to run this network on a single image.",
+                "There is not enough memory to run this network on one image.",
                 why=str(error).partition("\n")[0],
-                fix="Give the step more memory, or take a smaller backbone or image_size.",
+                fix="Give the step more memory, or use a smaller backbone or image_size.",
             ) from error
         message(
-            "Memory ran out with %s images in a batch; going on with %s.",
+            "Memory ran out with %s images in a batch; continuing with %s.",
             self.batch_size,
             self.batch_size // 2,
         )
@@ -223,7 +223,7 @@ class Engine:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            log.info("No memory to measure agreement on the images: %s", error)
+            log.info("Not enough memory to measure the agreement on the images: %s", error)
 
 
 def open_engine(

@@ -91,5 +91,5 @@ def _keep(path: Path, graph: bytes) -> None:
     try:
         write_atomic(path, graph)
     except OSError as error:
-        log.debug("The exported graph was not kept: %s", error)
+        log.debug("The exported graph was not cached: %s", error)
     machine.make_room(path.parent, CACHE_BYTES)

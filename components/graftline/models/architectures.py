@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from graftline.errors import BackboneError, UnknownBackbone
 from graftline.images.preprocessing import CropMode, Interpolation, Preprocessing
-from graftline.models.names import LIBRARIES, near
-from graftline.models.weights.published import HUB
+from graftline.models.names import HUB, LIBRARIES, near
 
 HEAD_CLASSES = 1000  # of the network with its head, built only to learn the names of its tensors
 
@@ -28,8 +28,8 @@ class Architecture:
         name: The library's name for it.
         tag: Which of the library's pretrained weights, None for its default.
         preprocessing: At the size it was pretrained with.
-        source: Of the weights that the library publishes, as :mod:`graftline.models.weights.published` takes it;
-            empty where it publishes none.
+        source: Of the weights that the library publishes, in the form that
+            :mod:`graftline.models.weights.published` takes; empty where it publishes none.
     """
 
     library: str
@@ -85,7 +85,9 @@ def find(name: str) -> Architecture:
             return describe(architecture, tag or None)
     raise UnknownBackbone(
         f"No backbone is called '{name}'.",
-        why="Neither timm nor torchvision has it." if not library else f"{library} has it not.",
+        why="Neither timm nor torchvision has it."
+        if not library
+        else f"{library} does not have it.",
         fix=near(architecture, [f"{each}/{n}" for each in LIBRARIES for n in names(each)]),
     )
 
@@ -102,6 +104,13 @@ def create(architecture: Architecture, image_size: int, *, head: bool = False) -
         return _create_timm(architecture, image_size, head=head)
     network = _create_torchvision(architecture, image_size)
     return network if head else _without_head(network)
+
+
+def create_seeded(architecture: Architecture, image_size: int) -> nn.Module:
+    """The headless network with random weights, the same ones at each call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return create(architecture, image_size)
 
 
 def _create_timm(architecture: Architecture, image_size: int, *, head: bool) -> nn.Module:

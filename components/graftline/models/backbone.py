@@ -6,7 +6,7 @@ Any torchvision classification network and any timm network with a pooled featur
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graftline.errors import ConfigurationError
 from graftline.images.preprocessing import Preprocessing
-from graftline.models.architectures import find
+from graftline.models.architectures import Architecture, create_seeded, find
 from graftline.models.blocks import blocks_of
 from graftline.models.input_size import measure
 from graftline.models.weights import load as weights_module
@@ -122,22 +122,24 @@ def resolve(
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    if image_size is not None and image_size < 1:
-        raise ConfigurationError(f"`image_size: {image_size}`: at least one pixel is needed.")
-    size = image_size or architecture.preprocessing.input_size
-    parameters, feature_dim = _measure(architecture, size)
+    spec = _spec_of(architecture, image_size)
     origin = weights_module.locate(architecture, weights, store)
-    return BackboneSpec(
-        name=architecture.full_name,
-        library=architecture.library,
-        architecture=architecture.name,
-        feature_dim=feature_dim,
-        parameters=parameters,
-        preprocessing=_at_size(architecture.preprocessing, size),
-        native_size=architecture.preprocessing.input_size,
-        weights=origin.place,
-        available_locally=origin.available_locally,
-    )
+    return replace(spec, weights=origin.place, available_locally=origin.available_locally)
+
+
+def construct(name: str, image_size: int | None = None) -> Backbone:
+    """Build a network by its name, in eval mode, with seeded random weights.
+
+    Nobody is asked where weights come from: a classifier bundle fills the network itself.
+
+    Raises:
+        UnknownBackbone: No library has it.
+        BackboneError: It does not take this image size, or has no pooled features.
+    """
+    architecture = find(name)
+    spec = _spec_of(architecture, image_size)
+    network = create_seeded(architecture, spec.preprocessing.input_size)
+    return Backbone(spec, network).eval()
 
 
 def build(
@@ -169,6 +171,25 @@ def build(
         find(name), spec.preprocessing.input_size, weights=wanted, store=store
     )
     return Backbone(spec, network).eval()
+
+
+def _spec_of(architecture: Architecture, image_size: int | None) -> BackboneSpec:
+    """The spec with random weights."""
+    if image_size is not None and image_size < 1:
+        raise ConfigurationError(f"`image_size: {image_size}`: at least one pixel is needed.")
+    native = architecture.preprocessing.input_size
+    parameters, feature_dim = _measure(architecture, image_size or native)
+    return BackboneSpec(
+        name=architecture.full_name,
+        library=architecture.library,
+        architecture=architecture.name,
+        feature_dim=feature_dim,
+        parameters=parameters,
+        preprocessing=_at_size(architecture.preprocessing, image_size or native),
+        native_size=native,
+        weights="random initialisation",
+        available_locally=True,
+    )
 
 
 _measure = lru_cache(maxsize=4096)(measure)

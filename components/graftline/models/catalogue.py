@@ -1,8 +1,8 @@
 """What every backbone is, in a table: the command line answers from it without PyTorch.
 
-``backbones.csv`` beside this module is made by ``python -m graftline.models.lookup`` with the pinned
-versions of timm and torchvision, which its first line names. With other versions the libraries
-are asked; that takes seconds, and a quarter of a second for a backbone that the table lacks.
+``backbones.csv`` beside this module is made by ``python -m graftline.models.lookup`` with the
+pinned versions of timm and torchvision, which its first line names. With other versions
+:mod:`graftline.models.lookup` asks the libraries.
 """
 
 import csv
@@ -40,8 +40,8 @@ class Entry:
         parameters: Without a head.
         feature_dim: Width of its pooled features.
         preprocessing: At the size it was pretrained with.
-        source: Of the weights that its library publishes, see :mod:`graftline.models.weights.published`; empty
-            where there are none.
+        source: Of the weights that its library publishes, see
+            :mod:`graftline.models.weights.published`; empty where there are none.
         tags: Of all the weights that its library has, the default first.
     """
 
@@ -70,6 +70,7 @@ class Entry:
 
 
 def versions() -> list[str]:
+    """The installed versions of the libraries, in the order of ``LIBRARIES``."""
     found = []
     for library in LIBRARIES:
         try:
@@ -80,12 +81,14 @@ def versions() -> list[str]:
 
 
 def made_with() -> list[str]:
+    """The versions of the libraries that the table was made with."""
     with TABLE.open(encoding="utf-8") as stream:
         return stream.readline().removeprefix("#").split()[1::2]
 
 
 @lru_cache
 def table() -> dict[str, Entry]:
+    """The table's entries by name; empty where there is no table."""
     if not TABLE.exists():
         return {}
     with TABLE.open(encoding="utf-8", newline="") as stream:

@@ -106,7 +106,7 @@ def _measured(architecture: Architecture, size: int) -> tuple[int, int]:
     if output.ndim != 2:
         raise BackboneError(
             f"Backbone '{architecture.full_name}' has no pooled feature vector.",
-            why=f"It gives {' x '.join(str(side) for side in output.shape[1:])}.",
+            why=f"Its output is {' x '.join(str(side) for side in output.shape[1:])}.",
             fix="Use another backbone.",
         )
     return sum(parameter.numel() for parameter in network.parameters()), int(output.shape[1])

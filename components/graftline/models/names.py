@@ -19,3 +19,6 @@ def near(name: str, full_names: Iterable[str]) -> str:
     if not close:
         return "See `graftline backbones` for the names."
     return f"Did you mean {', '.join(close[:6])}? See `graftline backbones` for all names."
+
+
+HUB = "hf:"  # before the name of a repository on the Hugging Face Hub

@@ -98,9 +98,9 @@ def check(parity: Parity, *, label_tolerance: int = 0, limit: float = MAX_DIFFER
     )
     more = len(parity.differing) - NAMED
     raise ParityError(
-        f"The ONNX file does not answer as the evaluated model does: of {parity.images:,} images "
-        f"{other_label} get another label (allowed: {label_tolerance}), the largest probability "
-        f"difference is {parity.max_probability_difference:.2g} on them and "
+        f"The ONNX file does not agree with the evaluated model: of {parity.images:,} images "
+        f"{other_label} get a different label (allowed: {label_tolerance}), the largest "
+        f"probability difference is {parity.max_probability_difference:.2g} on them and "
         f"{parity.odd_sizes_difference:.2g} on odd sizes (allowed: {limit:.2g})."
         + (f"\n{named}" if named else "")
         + (f"\n  and {more:,} more" if more > 0 else ""),

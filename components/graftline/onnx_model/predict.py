@@ -162,7 +162,7 @@ class OnnxClassifier:
             raise ConfigurationError(
                 f"{self.path} cannot be loaded as an ONNX model.",
                 why=str(error).splitlines()[0][:300],
-                fix="Give a file that `graftline run` exported; copy it again if it was cut off.",
+                fix="Give a file that `graftline run` exported; copy it again if it was truncated.",
             ) from error
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata = ModelMetadata.from_properties(properties, str(self.path))

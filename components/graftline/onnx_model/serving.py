@@ -83,18 +83,6 @@ def inference_service(
     """
     _check_service(name, storage_uri, backend, min_replicas, max_replicas)
     classifier = OnnxClassifier(model)
-    served: dict[str, Any] = {
-        "modelFormat": {"name": "onnx" if backend == "triton" else "mlflow", "version": "1"},
-        "runtime": "kserve-tritonserver" if backend == "triton" else "kserve-mlserver",
-        "protocolVersion": "v2",
-        "storageUri": storage_uri,
-        "resources": resources_for(model, gpus=gpus).to_kubernetes(),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "privileged": False,
-        },
-    }
     metadata: dict[str, Any] = {
         "name": name,
         "annotations": {
@@ -105,22 +93,36 @@ def inference_service(
     }
     if namespace:
         metadata["namespace"] = namespace
+    predictor = {
+        "minReplicas": min_replicas,
+        "maxReplicas": max_replicas,
+        "automountServiceAccountToken": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "model": _served_model(storage_uri, backend, resources_for(model, gpus=gpus)),
+    }
     return {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": metadata,
-        "spec": {
-            "predictor": {
-                "minReplicas": min_replicas,
-                "maxReplicas": max_replicas,
-                "automountServiceAccountToken": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": 1000,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "model": served,
-            }
+        "spec": {"predictor": predictor},
+    }
+
+
+def _served_model(storage_uri: str, backend: str, resources: Resources) -> dict[str, Any]:
+    return {
+        "modelFormat": {"name": "onnx" if backend == "triton" else "mlflow", "version": "1"},
+        "runtime": "kserve-tritonserver" if backend == "triton" else "kserve-mlserver",
+        "protocolVersion": "v2",
+        "storageUri": storage_uri,
+        "resources": resources.to_kubernetes(),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": False,
         },
     }
 
@@ -130,9 +132,10 @@ def _check_service(
 ) -> None:
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise ConfigurationError(
-            f"{name!r} cannot name a service.",
-            why="Kubernetes takes small letters, digits and hyphens, at most 63, a letter first.",
-            fix="Give another with --name.",
+            f"{name!r} is not a valid name of a service.",
+            why="Kubernetes allows lower-case letters, digits and hyphens, at most 63, and a "
+            "letter first.",
+            fix="Choose another with --name.",
         )
     if backend not in BACKENDS:
         raise ConfigurationError(
@@ -140,12 +143,12 @@ def _check_service(
         )
     if not re.match(r"[a-z][a-z0-9+.-]*://[^/]", storage_uri):
         raise ConfigurationError(
-            f"--storage-uri: {storage_uri!r} is no address that a cluster can read.",
+            f"--storage-uri: {storage_uri!r} is not an address that a cluster can read.",
             fix="Give one such as s3://bucket/models, gs://..., https://... or pvc://claim/path.",
         )
     if not 0 <= min_replicas <= max_replicas:
         raise ConfigurationError(
-            f"{min_replicas} replicas at least, but {max_replicas} at most, cannot be.",
+            f"{min_replicas} replicas at least and {max_replicas} at most, cannot be.",
             fix="Give --min-replicas and --max-replicas in that order, not below zero.",
         )
 

@@ -88,8 +88,8 @@ def verify(
     if not rows:
         raise DataError(
             f"None of the {unknown} images in {images} is one that {model} was proven on.",
-            why="They are told by the sha256 of the original files' bytes.",
-            fix="Give the test images as they were ingested, or the snapshot's folder.",
+            why="Images are recognised by the sha256 of the original files' bytes.",
+            fix="Give the original test images, or the snapshot's folder.",
         )
     parity = summarise(
         expected.probabilities[rows], found, names, classifier.classes, max_probability_difference
@@ -106,7 +106,7 @@ def _check_digest(model: Path, reference: Reference) -> None:
         raise IntegrityError(
             f"{model} is not the file that was proven.",
             why=f"Its sha256 is {digest}, the proof's is {reference.model_sha256}.",
-            fix="Take model.onnx and reference.npz from the same run or version.",
+            fix="Use model.onnx and reference.npz of the same run or version.",
         )
 
 

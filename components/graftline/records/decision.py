@@ -131,7 +131,7 @@ def _from_dict(path: Path, content: Mapping[str, Any]) -> Decision:
             fields["outcome"] = Outcome(**outcome, gain_interval=(low, high))
         return Decision(**fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"it lacks or distorts a field: {error}") from error
+        raise _damaged(path, f"a field is missing or invalid: {error}") from error
 
 
 def _damaged(path: Path, why: str) -> IntegrityError:

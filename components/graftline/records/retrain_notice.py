@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from graftline.errors import GraftlineError
-from graftline.steps.runtime import message
+from graftline.progress import message
 from graftline.storage import open_store
 
 SCHEMA_VERSION = 1
@@ -27,7 +27,7 @@ def write_notice(store: str, model: str, start: bool, reasons: Sequence[str]) ->
     try:
         open_store(store).write(_key(model), json.dumps(news).encode())
     except GraftlineError as error:
-        message("WARNING: what was found is not kept for the notification. %s", error)
+        message("WARNING: what was found could not be saved for the notification. %s", error)
 
 
 def read_notice(store: str, model: str) -> dict[str, Any] | None:

@@ -117,10 +117,10 @@ def _from_dict(path: Path, content: Mapping[str, Any]) -> Verdict:
         fields["tests"] = [GateTest(**test) for test in fields["tests"]]
         verdict = Verdict(**fields)
     except (KeyError, TypeError) as error:
-        raise _damaged(path, f"it lacks or distorts a field: {error}") from error
+        raise _damaged(path, f"a field is missing or invalid: {error}") from error
     all_passed = bool(verdict.tests) and all(test.passed is True for test in verdict.tests)
     if verdict.promote is not all_passed:
-        raise _damaged(path, "it says `promote` is other than what its tests add up to")
+        raise _damaged(path, "its `promote` contradicts its tests")
     return verdict
 
 

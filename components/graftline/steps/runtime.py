@@ -16,21 +16,17 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from graftline.errors import GraftlineError
+from graftline.files import os_error
+from graftline.progress import listening
 
 RUN_DIR_VARIABLE = "GRAFTLINE_RUN_DIR"
-PROGRESS_SECONDS = 0.25  # between two records of the same bar; a log line comes 20 times as seldom
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-
-T = TypeVar("T")
-log = logging.getLogger("graftline")
-
-_recorder: "Recorder | None" = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,7 +89,6 @@ def step(name: str) -> Iterator[Recorder]:
     A :class:`GraftlineError` ends the process with its message and exit code 1, without a
     traceback: it is the user's to mend. Anything else keeps its traceback.
     """
-    global _recorder
     run_dir = os.environ.get(RUN_DIR_VARIABLE)
     if run_dir:
         _send_output_to(Path(run_dir) / "logs" / f"{name}.log")
@@ -102,9 +97,9 @@ def step(name: str) -> Iterator[Recorder]:
     )
     recorder = Recorder(name, Path(run_dir) if run_dir else None)
     recorder.event("started")
-    _recorder = recorder
     try:
-        yield recorder
+        with listening(recorder.event):
+            yield recorder
     except GraftlineError as error:
         _refuse(recorder, error)
     except Exception as error:
@@ -121,16 +116,12 @@ def step(name: str) -> Iterator[Recorder]:
         raise
     else:
         recorder.event("finished", seconds=recorder.seconds)
-    finally:
-        _recorder = None
 
 
 def disk_error(error: OSError) -> GraftlineError | None:
     """A full or read-only disk and missing rights are the user's to mend; None for all else."""
     if error.errno not in DISK_ERRORS:
         return None
-    from graftline.files import os_error
-
     return os_error(error, str(error.filename or "a file"), "write")
 
 
@@ -151,74 +142,6 @@ def _send_output_to(path: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-
-
-def message(text: str, *args: object) -> None:
-    """Say one line to whoever watches: the log, and the command line."""
-    log.info(text, *args)
-    if _recorder is not None:
-        _recorder.event("message", text=text % args if args else text)
-
-
-def progress(
-    items: Iterable[T], description: str, total: int | None = None, unit: str = "images"
-) -> Iterator[T]:
-    """Yield the items, telling how far it has come.
-
-    Args:
-        items: What to go through.
-        description: What is being done, a few words.
-        total: How many there are; taken from ``len(items)`` where it has one.
-        unit: What is counted.
-    """
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with Progress(description, total, unit) as bar:
-        for item in items:
-            yield item
-            bar.advance()
-
-
-class Progress:
-    """A bar that is advanced by hand; for work that comes in uneven pieces."""
-
-    def __init__(self, description: str, total: int | None, unit: str = "images") -> None:
-        self.description = description
-        self.total = total
-        self.unit = unit
-        self.done = 0
-        self._started = time.monotonic()
-        self._recorded = 0.0
-        self._logged = self._started
-
-    def __enter__(self) -> "Progress":
-        self._tell(force=True)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._tell(force=True)
-
-    def advance(self, count: int = 1) -> None:
-        """Say that ``count`` more are done."""
-        self.done += count
-        self._tell(force=False)
-
-    def _tell(self, *, force: bool) -> None:
-        now = time.monotonic()
-        if _recorder is not None and (force or now - self._recorded >= PROGRESS_SECONDS):
-            self._recorded = now
-            _recorder.event(
-                "progress",
-                description=self.description,
-                done=self.done,
-                total=self.total,
-                unit=self.unit,
-            )
-        if now - self._logged >= 20 * PROGRESS_SECONDS:
-            self._logged = now
-            of = f" of {self.total:,}" if self.total is not None else ""
-            rate = self.done / (now - self._started)
-            log.info("%s: %s%s %s, %.0f/s", self.description, f"{self.done:,}", of, self.unit, rate)
 
 
 def read_result(run_dir: Path, name: str) -> Mapping[str, Any] | None:

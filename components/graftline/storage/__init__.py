@@ -27,7 +27,7 @@ def open_store(uri: str) -> Store:
     path = local_path(text) if text else None
     if path is None:
         raise ConfigurationError(
-            f"{text!r} is not a place that Graftline can open",
+            f"{text!r} is not a location that Graftline can open",
             fix="Use s3://bucket/prefix, file:///path or a folder. Images, but no store, can be in "
             "Google Cloud Storage: AWS_ENDPOINT_URL_S3=https://storage.googleapis.com.",
         )

@@ -1,38 +1,43 @@
-"""The connection to S3: one client a process, requests repeated within bounded time, checksums."""
+"""What every request to S3 needs: one client a process, repeats within bounded time, checksums."""
 
 import base64
+import contextlib
 import hashlib
 import math
 import os
+import random
 import threading
+import time
+import uuid
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from graftline.errors import (
     ConfigurationError,
     IntegrityError,
+    PreconditionFailed,
+    StoreAccessDenied,
+    StoreNotFound,
 )
 from graftline.storage._s3_errors import (
+    ABSENT,
+    OURS,
+    NoSuchBucket,
     Truncated,
+    code_of,
+    no_bucket,
+    no_connection,
+    store_error,
+    worth_retrying,
 )
+from graftline.storage.base import checked_key
 
 PATIENCE_VARIABLE = "GRAFTLINE_S3_PATIENCE"  # seconds
-
-
 PATIENCE = 120.0
-
-
 FIRST_CONTACT = 15.0  # seconds: an endpoint that never answered is more likely misspelt than busy
-
-
 SHA256 = "graftline-sha256"  # keys of user metadata
-
-
 WRITER = "graftline-writer"
-
-
 CONNECTIONS = 32
-
-
 T = TypeVar("T")
 
 
@@ -133,5 +138,127 @@ def _is_md5_of(data: bytes, answer: dict[str, Any]) -> bool:
 def _body(answer: dict[str, Any]) -> bytes:
     data: bytes = answer["Body"].read()
     if len(data) != answer["ContentLength"]:
-        raise Truncated(f"{len(data)} of {answer['ContentLength']} bytes came")
+        raise Truncated(f"received {len(data)} of {answer['ContentLength']} bytes")
     return data
+
+
+class S3Client:
+    """A bucket, or a prefix in it: requests that are repeated, writes that are recognised."""
+
+    def __init__(self, bucket: str, prefix: str = "") -> None:
+        self.bucket = bucket
+        self.prefix = prefix.strip("/")
+        self.uri = f"s3://{bucket}/{self.prefix}".rstrip("/")
+        self._connection = shared_connection()
+
+    @property
+    def client(self) -> Any:
+        """The boto client of this process."""
+        try:
+            return self._connection.client
+        except OURS as error:
+            raise store_error(error, self.uri, "open", "the configured endpoint") from error
+
+    def name(self, key: str) -> str:
+        """The full name of a key within the bucket."""
+        return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
+
+    def attempt(self, work: Callable[[], T], action: str, key: str = "") -> T:
+        """Do the work, again where that may help, until it is done or patience is over.
+
+        Raises:
+            StoreError: Of the kind that says what to do.
+        """
+        client = self.client
+        started, allowed = time.monotonic(), patience()
+        pause = 0.1
+        while True:
+            try:
+                done = work()
+                self._connection.answered = True
+                return done
+            except OURS as error:
+                wait = pause * random.uniform(0.5, 1)  # noqa: S311 -- spreads retries, no secret
+                if no_connection(error) and not self._connection.answered:
+                    allowed = min(allowed, FIRST_CONTACT)
+                if not worth_retrying(error) or time.monotonic() + wait > started + allowed:
+                    uri = f"{self.uri}/{key}".rstrip("/")
+                    raise store_error(error, uri, action, client.meta.endpoint_url) from error
+            time.sleep(wait)
+            pause = min(pause * 2, 8.0)
+
+    def put(self, key: str, data: bytes, **condition: str) -> str:
+        """Write the object; a write that was done but not acknowledged counts as done."""
+        digest = hashlib.sha256(data).hexdigest()
+        writer = uuid.uuid4().hex
+        tries = 0
+
+        def work() -> str:
+            nonlocal tries
+            tries += 1
+            try:
+                answer = self.client.put_object(
+                    Bucket=self.bucket,
+                    Key=self.name(key),
+                    Body=data,
+                    ContentMD5=md5(data),
+                    Metadata={SHA256: digest, WRITER: writer},
+                    **condition,
+                )
+            except Exception as error:
+                if tries > 1 and code_of(error) in ("PreconditionFailed", "412", *ABSENT):
+                    mine = self.version_by(key, writer)
+                    if mine is not None:
+                        return mine
+                raise
+            return str(answer["ETag"])
+
+        return self.attempt(work, "write", key)
+
+    def version_by(self, key: str, writer: str) -> str | None:
+        """The object's version if it is the one that this writer wrote."""
+        try:
+            answer = self.client.head_object(Bucket=self.bucket, Key=self.name(key))
+        except Exception as error:
+            if code_of(error) in ABSENT:
+                return None
+            raise
+        return str(answer["ETag"]) if answer["Metadata"].get(WRITER) == writer else None
+
+    def head(self, key: str) -> dict[str, Any]:
+        """What S3 says about an object; :class:`StoreNotFound` where there is none."""
+        try:
+            return self.attempt(
+                lambda: self.client.head_object(Bucket=self.bucket, Key=self.name(key)),
+                "read",
+                key,
+            )
+        except StoreNotFound:
+            self._require_bucket()  # a HEAD cannot tell a missing object from a missing bucket
+            raise
+
+    def _require_bucket(self) -> None:
+        # Who may not ask about the bucket may still read its objects.
+        with contextlib.suppress(StoreAccessDenied):
+            try:
+                self.attempt(lambda: self.client.head_bucket(Bucket=self.bucket), "open")
+            except StoreNotFound as error:
+                raise no_bucket(self.uri, self.client.meta.endpoint_url) from error
+
+    def exists(self, key: str) -> bool:
+        """Whether there is an object by that name."""
+        try:
+            self.head(key)
+        except NoSuchBucket:
+            raise
+        except StoreNotFound:
+            return False
+        return True
+
+    def write_if_absent(self, key: str, data: bytes) -> bool:
+        """Create the object; False where the name is taken."""
+        try:
+            self.put(key, data, IfNoneMatch="*")
+        except PreconditionFailed:
+            return False
+        return True

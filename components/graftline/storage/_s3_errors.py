@@ -91,7 +91,7 @@ def store_error(error: Exception, uri: str, action: str, endpoint: str) -> Store
     code = code_of(error)
     why = str(error)
     if code in ABSENT:
-        return StoreNotFound(f"{uri} does not exist", fix="Check the name for a slip of the pen.")
+        return StoreNotFound(f"{uri} does not exist", fix="Check the name for typos.")
     if code == "NoSuchBucket":
         return no_bucket(uri, endpoint)
     if code in ("PreconditionFailed", "412"):
@@ -115,8 +115,8 @@ def store_error(error: Exception, uri: str, action: str, endpoint: str) -> Store
         return StoreAccessDenied(
             what,
             why=why,
-            fix="The credentials are known but lack the right. Graftline needs s3:GetObject and "
-            "s3:ListBucket to read, and s3:PutObject and s3:DeleteObject on its store.",
+            fix="The credentials are valid but lack the permission. Graftline needs s3:GetObject "
+            "and s3:ListBucket to read, and s3:PutObject and s3:DeleteObject on its store.",
         )
     if code in FULL:
         return NoSpace(what, why=why, fix="Raise the bucket's quota or remove what is not needed.")
@@ -134,16 +134,18 @@ def _other(error: Exception, what: str, why: str, endpoint: str) -> StoreError:
         source = "AWS_ENDPOINT_URL_S3" if "AWS_ENDPOINT_URL_S3" in os.environ else "AWS"
         return StoreUnreachable(
             what,
-            why=f"{endpoint} (from {source}) did not answer properly: {why}",
+            why=f"{endpoint} (from {source}) did not answer correctly: {why}",
             fix="Check AWS_ENDPOINT_URL_S3, the network and the server, then run again: what "
             "was done is kept.",
         )
     if code_of(error) in ("NotImplemented", "501"):
         return StoreError(
             what,
-            why=f"{endpoint} does not know this request: {why}",
+            why=f"{endpoint} does not support this request: {why}",
             fix="Graftline needs conditional writes (If-None-Match); use a server that has them.",
         )
     if code_of(error).startswith("5") or worth_retrying(error):
-        return StoreUnreachable(what, why=why, fix="The server is unwell or busy; run again later.")
-    return StoreError(what, why=why, fix=f"Asked at {endpoint}; look there for the cause.")
+        return StoreUnreachable(
+            what, why=why, fix="The server is overloaded or failing; run again later."
+        )
+    return StoreError(what, why=why, fix=f"The endpoint was {endpoint}; look for the cause there.")

@@ -12,9 +12,8 @@ from typing import IO, Any
 
 from graftline.errors import PreconditionFailed, StoreError
 from graftline.files import os_errors
-from graftline.storage._s3_client import SHA256, WRITER, damaged, md5
+from graftline.storage._s3_client import SHA256, WRITER, S3Client, damaged, md5
 from graftline.storage._s3_errors import Truncated, code_of
-from graftline.storage.s3 import S3Store
 
 PART = 16 * 2**20  # with 4 at once: 64 MiB of memory, files up to 160 GB
 PARTS_AT_ONCE = 4
@@ -22,7 +21,7 @@ RANGE = 64 * 2**20  # what one request may fetch: patience counts anew for each
 CHUNK = 2**20
 
 
-def upload(store: S3Store, path: Path, key: str, *, if_absent: bool) -> bool:
+def upload(store: S3Client, path: Path, key: str, *, if_absent: bool) -> bool:
     """Create the object from a file; large ones go up in parts, several at once.
 
     Returns:
@@ -38,11 +37,11 @@ def upload(store: S3Store, path: Path, key: str, *, if_absent: bool) -> bool:
         return _upload_parts(store, path, key, if_absent=if_absent)
     if if_absent:
         return store.write_if_absent(key, data)
-    store.write(key, data)
+    store.put(key, data)
     return True
 
 
-def _upload_parts(store: S3Store, path: Path, key: str, *, if_absent: bool) -> bool:
+def _upload_parts(store: S3Client, path: Path, key: str, *, if_absent: bool) -> bool:
     place = {"Bucket": store.bucket, "Key": store.name(key)}
     digest, writer = _sha256(path), uuid.uuid4().hex
     metadata = {SHA256: digest, WRITER: writer}
@@ -64,7 +63,7 @@ def _upload_parts(store: S3Store, path: Path, key: str, *, if_absent: bool) -> b
 
 
 def _send_parts(
-    store: S3Store, path: Path, key: str, place: dict[str, str]
+    store: S3Client, path: Path, key: str, place: dict[str, str]
 ) -> list[dict[str, Any]]:
     def send(number: int, data: bytes) -> dict[str, Any]:
         answer = store.attempt(
@@ -85,7 +84,7 @@ def _send_parts(
 
 
 def _complete(
-    store: S3Store, key: str, writer: str, place: dict[str, str], parts: list[dict[str, Any]]
+    store: S3Client, key: str, writer: str, place: dict[str, str], parts: list[dict[str, Any]]
 ) -> None:
     tries = 0
 
@@ -103,7 +102,7 @@ def _complete(
     store.attempt(work, "write", key)
 
 
-def download(store: S3Store, key: str, path: Path) -> None:
+def download(store: S3Client, key: str, path: Path) -> None:
     """Copy the object to a file, going on after a broken connection where it stopped."""
     with os_errors(str(path), "write"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,7 @@ def download(store: S3Store, key: str, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _download_once(store: S3Store, key: str, temporary: Path, path: Path) -> str | None:
+def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> str | None:
     """Fetch all bytes of one version; its sha256 comes back where it is known."""
     place = {"Bucket": store.bucket, "Key": store.name(key)}
     head = store.head(key)
@@ -137,7 +136,7 @@ def _download_once(store: S3Store, key: str, temporary: Path, path: Path) -> str
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)
             if stream.tell() != stop:
-                raise Truncated(f"{stream.tell()} of {size} bytes came")
+                raise Truncated(f"received {stream.tell()} of {size} bytes")
 
         try:
             for stop in [*range(RANGE, size, RANGE), size]:

@@ -82,7 +82,7 @@ class FileStore(Store):
             if found != version:
                 raise PreconditionFailed(
                     f"{self.uri}/{key} was changed by another writer",
-                    fix="Run again: the newer state is then taken into account.",
+                    fix="Run again: it then starts from the newer state.",
                 )
             with self._temporary(data) as temporary:
                 self._publish(temporary, self._path(key))

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
-from graftline.steps.runtime import StepResult, message
+from graftline.progress import message
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -36,6 +36,19 @@ _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+
+
+class Tracked(Protocol):
+    """What a step hands to its tracking run."""
+
+    def params(self) -> Mapping[str, str]:
+        """Settings and choices."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """Figures."""
+
+    def files(self) -> Mapping[str, Path]:
+        """Files: artifact path to local path."""
 
 
 def start_run(
@@ -76,7 +89,7 @@ def open_tracking(uri: str, run_id: str, *, best_effort: bool = False) -> "Track
     return Tracker(uri, run_id, best_effort=best_effort)
 
 
-def log_result(uri: str, run_id: str, step_name: str, result: StepResult) -> None:
+def log_result(uri: str, run_id: str, step_name: str, result: Tracked) -> None:
     """Put a step's result into the run; a failure of MLflow is a warning, not an error."""
     if not uri or not run_id:
         return
@@ -149,7 +162,7 @@ class Tracker:
             if not self._best_effort:
                 raise
             self._given_up = True
-            message("WARNING: MLflow does not have the rest of this step's record. %s", error)
+            message("WARNING: the rest of this step's record is not in MLflow. %s", error)
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -260,7 +273,7 @@ def _probe(uri: str) -> None:
         raise TrackingUnreachable(
             f"MLflow at {where} does not answer.",
             why=redacted(str(error), uri)[:300],
-            fix="Start the server or mend tracking.uri; without a server use "
+            fix="Start the server or correct tracking.uri; without a server use "
             "sqlite:///mlflow.db. Behind a proxy, check NO_PROXY.",
         ) from None
 

@@ -6,7 +6,6 @@ A version is registered once, with all its tags. The alias ``champion`` follows 
 
 import dataclasses
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,23 +21,18 @@ from graftline.errors import (
     TrackingUnreachable,
 )
 from graftline.files import sha256_of
-from graftline.steps.runtime import message
-from graftline.storage import open_store
+from graftline.progress import message
 from graftline.storage.base import Store
-from graftline.storage.uri import local_path
-from graftline.tracking.champion_log import ChampionLog, Entry, Kind
+from graftline.tracking.champion_alias import ATTEMPTS, ChampionAlias, restless
+from graftline.tracking.champion_log import Entry
 from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
-ALIAS = "champion"
-LOG_TAG = TAG + "champions"  # of the registered model: the store that holds its log
 BUSY = r"version creation error|locked|busy|temporarily|timed out|too many|\b50[0-4]\b|internal"
 BUSY_SECONDS = 60.0  # for which a registration is repeated while others write
-ATTEMPTS = 40  # rounds in which other writers may be faster
-PATIENCE_SECONDS = 5.0  # for another process to finish what it has begun
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +105,7 @@ class RegisteredVersion:
                 raise IntegrityError(
                     f"The ONNX file of {self.name} version {self.version} has changed.",
                     why=f"Its sha256 is {digest}; {self.digest} was registered.",
-                    fix="Roll back to another version and register this one anew.",
+                    fix="Roll back to another version and register this one again.",
                 )
         return files[0]
 
@@ -144,19 +138,20 @@ class Registry:
     def __init__(self, uri: str, client: "MlflowClient") -> None:
         self.uri = uri
         self._client = client
+        self._alias = ChampionAlias(uri, client)
 
     def champion(self, name: str) -> RegisteredVersion | None:
         """The champion; None where there is none. Finishes a promotion that was interrupted."""
         with mlflow_errors(self.uri, f"the champion of {name}"):
-            if self._tags(name) is None:
+            if self._alias.tags(name) is None:
                 return None
-            log = self._log(name, None)
+            log = self._alias.log(name, None)
             if log is not None:
                 try:
-                    self._settled(log)
+                    self._alias.settled(log)
                 except StoreError as error:
                     message("WARNING: the champion is taken from MLflow's alias alone. %s", error)
-            version = self._alias(name)
+            version = self._alias.version(name)
             return self.version(name, version) if version is not None else None
 
     def version(self, name: str, version: str) -> RegisteredVersion:
@@ -209,7 +204,7 @@ class Registry:
     def _register(
         self, name: str, run_id: str, source: str, tags: Mapping[str, str], store: Store
     ) -> RegisteredVersion:
-        self._make_model(name, store)
+        self._alias.make_model(name, store)
         full = {TAG + key: value for key, value in tags.items()}
         with mlflow_errors(self.uri, f"a version of {name}"):
             made = self._client.create_model_version(
@@ -248,12 +243,12 @@ class Registry:
             figures: What was measured of both.
 
         Raises:
-            PromotionConflict: The champion is another one by now.
+            PromotionConflict: The champion is another one now.
         """
-        log = self._log(version.name, store)
+        log = self._alias.log(version.name, store)
         assert log is not None
         for _ in range(ATTEMPTS):
-            last = self._settled(log, verdict=verdict)
+            last = self._alias.settled(log, verdict=verdict)
             applied = next((e for e in log.entries() if e.verdict == verdict), None)
             if applied is not None:
                 return Promotion(
@@ -274,9 +269,9 @@ class Registry:
                 verdict=verdict,
             )
             if log.append(entry):
-                self._follow(log, entry)
+                self._alias.follow(log, entry)
                 return Promotion(entry, in_force=True)
-        raise _restless(version.name)
+        raise restless(version.name)
 
     def rollback(
         self, name: str, to: str | None = None, *, store: Store | None = None, reason: str = ""
@@ -292,7 +287,7 @@ class Registry:
         Raises:
             ConfigurationError: There is no such version, or nothing to go back to.
         """
-        log = self._log(name, store)
+        log = self._alias.log(name, store)
         if log is None:
             raise ConfigurationError(
                 f"There is no log of champions for {name!r}.",
@@ -300,7 +295,7 @@ class Registry:
                 fix="Check the name and the tracking URI.",
             )
         for _ in range(ATTEMPTS):
-            last = self._settled(log)
+            last = self._alias.settled(log)
             target = to or _before(log.entries())
             self._check_target(name, target, last)
             entry = Entry(
@@ -311,9 +306,9 @@ class Registry:
                 reasons=(reason,) if reason else (),
             )
             if log.append(entry):
-                self._follow(log, entry)
+                self._alias.follow(log, entry)
                 return entry
-        raise _restless(name)
+        raise restless(name)
 
     def history(self, name: str) -> list[Entry]:
         """Who replaced whom, the first one first; empty where nothing was promoted.
@@ -322,70 +317,16 @@ class Registry:
             TrackingError: There is no such registered model.
         """
         with mlflow_errors(self.uri, f"the model {name}"):
-            if self._tags(name) is None:
+            if self._alias.tags(name) is None:
                 raise TrackingError(
                     f"MLflow has no registered model {name!r}.",
                     fix="Check the name and the tracking URI.",
                 )
-        log = self._log(name, None)
+        log = self._alias.log(name, None)
         if log is None:
             return []
-        self._settled(log)
+        self._alias.settled(log)
         return log.entries()
-
-    def _settled(self, log: ChampionLog, verdict: str | None = None) -> Entry | None:
-        """Bring log and alias together; the log's last entry.
-
-        The log is read before the alias: an alias that is newer than the log is told apart from
-        one that was moved by hand when the next entry cannot be written.
-
-        Args:
-            log: The model's log.
-            verdict: An unfinished entry with this verdict is our own, and finished at once.
-        """
-        patience = time.monotonic() + PATIENCE_SECONDS
-        for _ in range(ATTEMPTS * 10):
-            last = log.last()
-            settled = last is not None and log.is_settled(last.number)
-            alias = self._alias(log.name)
-            if (last.version if last else None) == alias:
-                if last is not None and not settled:
-                    log.settle(last.number)
-                return last
-            ours = last is not None and verdict is not None and last.verdict == verdict
-            if not ours and time.monotonic() < patience:
-                time.sleep(0.1)  # whoever has begun is given the time to finish
-            elif last is not None and not settled:
-                self._follow(log, last)
-            else:
-                self._adopt(log, last, alias)
-        raise _restless(log.name)
-
-    def _adopt(self, log: ChampionLog, last: Entry | None, alias: str | None) -> None:
-        """Put on record that the alias was moved outside of Graftline."""
-        kind: Kind = "moved by hand"
-        number = last.number + 1 if last else 1
-        entry = Entry(
-            number=number, kind=kind, version=alias, replaced=last.version if last else None
-        )
-        if log.append(entry):
-            log.settle(number)
-
-    def _follow(self, log: ChampionLog, entry: Entry) -> None:
-        """Move the alias to where the log's last entry says, whoever wrote that."""
-        with mlflow_errors(self.uri, f"the alias of {log.name}"):
-            for _ in range(ATTEMPTS):
-                if entry.version is None:
-                    self._client.delete_registered_model_alias(log.name, ALIAS)
-                else:
-                    self._client.set_registered_model_alias(log.name, ALIAS, entry.version)
-                last = log.last()
-                assert last is not None
-                if last.number == entry.number:
-                    log.settle(entry.number)
-                    return
-                entry = last
-        raise _restless(log.name)
 
     def _check_target(self, name: str, target: str | None, last: Entry | None) -> None:
         if target is None:
@@ -404,56 +345,12 @@ class Registry:
                 fix="`graftline history` shows the versions that were champion.",
             ) from error
 
-    def _tags(self, name: str) -> dict[str, str] | None:
-        """Tags of the registered model; None where there is no such model."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            return dict(self._client.get_registered_model(name).tags)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-
-    def _alias(self, name: str) -> str | None:
-        with mlflow_errors(self.uri, f"the alias of {name}"):
-            aliases = self._client.get_registered_model(name).aliases
-            version = aliases.get(ALIAS)
-            return None if version is None else str(version)
-
-    def _make_model(self, name: str, store: Store) -> None:
-        from mlflow.exceptions import MlflowException
-
-        with mlflow_errors(self.uri, f"the registered model {name}"):
-            try:
-                self._client.create_registered_model(name, tags={LOG_TAG: store.uri})
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-
-    def _log(self, name: str, store: Store | None) -> ChampionLog | None:
-        """The model's log: where its tag says; in ``store`` where it says nothing yet."""
-        with mlflow_errors(self.uri, f"the registered model {name}"):
-            tagged = (self._tags(name) or {}).get(LOG_TAG)
-            if tagged is not None and not (store is not None and _is_gone(tagged)):
-                return ChampionLog(open_store(tagged), name)
-            if store is None:
-                return None
-            self._client.set_registered_model_tag(name, LOG_TAG, store.uri)
-            return ChampionLog(store, name)
-
 
 def _is_busy(error: BaseException) -> bool:
     """Whether a small database refused one of many writers at once."""
     if not isinstance(error, TrackingError) or isinstance(error, TrackingUnreachable):
         return False
     return re.search(BUSY, str(error), re.IGNORECASE) is not None
-
-
-def _is_gone(uri: str) -> bool:
-    """Whether a store on disk is no longer there, as after its folder was moved."""
-    path = local_path(uri)
-    return path is not None and not path.is_dir()
 
 
 def _before(entries: list[Entry]) -> str | None:
@@ -471,15 +368,7 @@ def _conflict(
     now = f"version {champion}" if champion else "none"
     return PromotionConflict(
         f"Version {version.version} of {version.name!r} was compared with {before}, but the "
-        f"champion is {now} by now.",
-        why="Another run or a rollback was faster; this verdict says nothing about that one.",
-        fix="Run again: the comparison is then with the present champion.",
-    )
-
-
-def _restless(name: str) -> TrackingError:
-    return TrackingError(
-        f"The champion of {name!r} keeps changing.",
-        why="Other processes promote or roll back without pause.",
-        fix="Stop them, or try again later.",
+        f"champion is {now} now.",
+        why="Another run or a rollback was faster; this verdict does not cover that champion.",
+        fix="Run again to compare with the present champion.",
     )

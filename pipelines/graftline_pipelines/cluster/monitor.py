@@ -14,8 +14,7 @@ from graftline.errors import ClusterError
 from graftline_pipelines.cluster.argo import BROKEN, Pod, pods_of, step_of
 from graftline_pipelines.cluster.errors import ClusterUnreachable
 from graftline_pipelines.cluster.server import ENDED, Cluster
-from graftline_pipelines.graphs.placement import PoolSettings
-from graftline_pipelines.runfile.pools import StepName, pool_name, pool_of
+from graftline_pipelines.runfile.pools import PoolSettings, StepName, pool_name, pool_of
 
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300  # of a server that has gone away, before following ends

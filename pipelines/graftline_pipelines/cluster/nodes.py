@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftline.errors import ClusterError, ConfigurationError
-from graftline_pipelines.graphs.placement import PoolSettings, Toleration
+from graftline_pipelines.runfile.pools import PoolSettings, Toleration
 from graftline_pipelines.runfile.quantities import to_bytes, to_cores
 
 

@@ -20,10 +20,8 @@ from graftline_pipelines.cluster.package import (
 )
 from graftline_pipelines.cluster.server import ENDED, Cluster, Version
 from graftline_pipelines.graphs.compile import GraphName
-from graftline_pipelines.graphs.placement import PoolSettings
-from graftline_pipelines.local.run import new_run_id
-from graftline_pipelines.runfile.pools import pool_name, pool_of
-from graftline_pipelines.runfile.settings import RunSettings
+from graftline_pipelines.runfile.pools import PoolSettings, pool_name, pool_of
+from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 
 @dataclass(frozen=True)

@@ -10,36 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from graftline_pipelines.runfile.pools import (
-    DEFAULT_ASSIGNMENT,
-    DEFAULT_POOLS,
     IMAGE_USER,
     POOL_LABEL,
     ClusterSettings,
-    DiskSettings,
     PoolSettings,
     StepName,
-    Toleration,
-    assignment_problems,
     pool_name,
     pool_of,
 )
-
-__all__ = [
-    "DEFAULT_ASSIGNMENT",
-    "DEFAULT_POOLS",
-    "ClusterSettings",
-    "DiskSettings",
-    "PoolSettings",
-    "StepName",
-    "Toleration",
-    "apply_cluster",
-    "apply_pool",
-    "assignment_problems",
-    "place",
-    "pool_name",
-    "pool_of",
-]
-
 
 STEP_LABEL = "graftline.dev/step"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

@@ -2,13 +2,11 @@
 
 import logging
 import os
-import secrets
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -24,7 +22,7 @@ from graftline_pipelines.local.progress import (
     seconds_by_step,
     unfinished_step,
 )
-from graftline_pipelines.runfile.settings import RunSettings
+from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 Runner = Literal["subprocess", "docker"]
 
@@ -46,12 +44,6 @@ class LocalRun:
     run_dir: Path
     seconds: dict[str, float]
     total_seconds: float
-
-
-def new_run_id(name: str) -> str:
-    """A run id that sorts by time and is a valid name everywhere."""
-    moment = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return f"{name}-{moment}-{secrets.token_hex(2)}"
 
 
 def with_absolute_paths(settings: RunSettings) -> RunSettings:

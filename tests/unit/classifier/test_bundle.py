@@ -152,7 +152,7 @@ def test_loading_asks_nobody_for_weights(bundle: Path, monkeypatch: pytest.Monke
     def refuse(*args: object, **kwargs: object) -> None:
         raise AssertionError("a download was attempted")
 
-    for name in ("_published_state", "_mirrored_state", "_embedded_state"):
+    for name in ("_published_state", "_mirrored_state", "_embedded_state", "locate", "load"):
         assert hasattr(weights_module, name)
         monkeypatch.setattr(weights_module, name, refuse)
     load_classifier(bundle)

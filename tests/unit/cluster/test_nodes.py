@@ -12,7 +12,7 @@ import yaml
 
 from graftline.errors import ClusterError, ConfigurationError
 from graftline_pipelines.cluster.nodes import Node, pool_problems, read_nodes
-from graftline_pipelines.graphs.placement import PoolSettings
+from graftline_pipelines.runfile.pools import PoolSettings
 
 CPU = Node("cpu-1", {"zone": "a"}, {"cpu": "8", "memory": "32Gi"}, ())
 GPU = Node(

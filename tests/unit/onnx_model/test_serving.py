@@ -146,7 +146,7 @@ def test_memory_grows_with_the_file(model, tmp_path):
         ({"name": "-a"}, "'-a' cannot name a service"),
         ({"backend": "torchserve"}, "'torchserve' is not known"),
         ({"storage_uri": "models"}, "'models' is no address"),
-        ({"min_replicas": 4}, "4 replicas at least, but 3 at most"),
+        ({"min_replicas": 4}, "4 replicas at least and 3 at most"),
     ],
 )
 def test_mistakes_are_named(model, changed, told):

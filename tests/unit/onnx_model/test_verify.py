@@ -84,9 +84,9 @@ def test_file_that_answers_differently_is_refused_and_the_images_named(proven):
     model, images = proven
     before = read_reference(model.parent / REFERENCE_FILE)
     plant(model)
-    from graftline.steps.export_onnx.step import sha256
+    from graftline.files import sha256_of
 
-    write_reference(model.parent, sha256(model), before.image_ids, before.probabilities)
+    write_reference(model.parent, sha256_of(model), before.image_ids, before.probabilities)
     with pytest.raises(ParityError, match=r"\d+\.png: \w+ in PyTorch"):
         verify(model, images)
     done = CliRunner().invoke(app, ["verify", str(model), "--images", str(images)])

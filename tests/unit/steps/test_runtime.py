@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from graftline.errors import DataError
-from graftline.steps.runtime import Progress, Recorder, StepResult, progress, read_result
+from graftline.progress import Progress, progress
+from graftline.steps.runtime import Recorder, StepResult, read_result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ def test_recorder_without_a_run_dir_writes_nothing(tmp_path: Path) -> None:
 def test_progress_counts_and_takes_the_total_from_the_items(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("graftline.steps.runtime._recorder", Recorder("ingest", tmp_path))
+    monkeypatch.setattr("graftline.progress._listener", Recorder("ingest", tmp_path).event)
     assert list(progress([5, 6, 7], "reading")) == [5, 6, 7]
     told = events(tmp_path, "ingest")
     assert (told[0]["done"], told[0]["total"]) == (0, 3)
@@ -51,7 +52,7 @@ def test_progress_counts_and_takes_the_total_from_the_items(
 def test_pod_log_has_plain_lines(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("graftline.steps.runtime.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("graftline.progress.PROGRESS_SECONDS", 0.0)
     with caplog.at_level(logging.INFO, "graftline"), Progress("reading", 2000, "files") as bar:
         bar.advance(1500)
     assert any("reading: 1,500 of 2,000 files" in record.message for record in caplog.records)

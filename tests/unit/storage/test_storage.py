@@ -148,7 +148,7 @@ def test_one_of_many_threads_creates_the_object(store: Store) -> None:
 COUNT = """
 import sys
 from graftline.errors import PreconditionFailed
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 store, wins = open_store(sys.argv[1]), 0
 for turn in range(8):
@@ -205,7 +205,7 @@ def test_files_go_up_and_down_again(store: Store, tmp_path: Path) -> None:
 MOVE = """
 import hashlib, resource, sys
 from pathlib import Path
-from graftline.storage.base import open_store
+from graftline.storage import open_store
 
 store, folder = open_store(sys.argv[1]), Path(sys.argv[2])
 store.upload(folder / "small", "small")

@@ -31,7 +31,7 @@ STATE_KEYS = (
     "encoder",
 )
 REPEATED_BYTES = 1 << 20  # a tensor up to this size may repeat values that are stored once
-UNREADABLE = "They may be damaged or cut off. Copy them again, or give others."
+UNREADABLE = "They may be damaged or truncated. Copy them again, or use others."
 NO_CODE = (
     "Load it where you trust it, and save only the tensors: "
     "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')."
@@ -54,8 +54,8 @@ def read_checkpoint(text: str) -> Checkpoint:
     """Read a checkpoint's tensors.
 
     Args:
-        text: Where it is and which digest it must have, as :func:`graftline.models.weights.location.parse`
-            takes it.
+        text: Where it is and which digest it must have, in the form that
+            :func:`graftline.models.weights.location.parse` takes.
 
     Raises:
         WeightsError: There is nothing, or it is no checkpoint.
@@ -89,7 +89,7 @@ def check_digest(
     found = sha256_of(path)
     if not found.startswith(expected.lower()):
         raise IntegrityError(
-            f"The weights in {source} are not the ones that were asked for.",
+            f"The weights in {source} are not the requested ones.",
             why=f"Their SHA-256 is {found}, not {expected}{'...' * (len(expected) < 64)}.",
             fix=fix,
         )
@@ -141,10 +141,10 @@ def _plain(tensors: Checkpoint, source: str) -> Checkpoint:
     strange = [name for name, tensor in tensors.items() if not _holds_its_values(tensor)]
     if strange:
         raise WeightsError(
-            f"The weights in {source} hold tensors that are not plain: {', '.join(strange[:5])}"
+            f"The weights in {source} hold unsupported tensors: {', '.join(strange[:5])}"
             + f" and {len(strange) - 5} more." * (len(strange) > 5)
             + "." * (len(strange) <= 5),
-            why="Sparse, quantised, complex or nested ones, and one value repeated, are not read.",
+            why="Sparse, quantised, complex, nested and expanded tensors are not read.",
             fix=NO_CODE,
         )
     return tensors
@@ -213,7 +213,7 @@ def _local_copy(wanted: WeightsLocation) -> Iterator[Path]:
             raise WeightsError(
                 f"There are no weights at '{wanted.place}'.",
                 why="No such file." if not path.exists() else "It is not a file.",
-                fix="Correct `weights:`, or leave it out for the library's own.",
+                fix="Correct `weights:`, or remove it to use the library's own.",
             )
         yield path
         return

@@ -1,7 +1,8 @@
 """Pretrained weights: where they come from, and how they are fitted to a network.
 
-From a file, a store, the library that publishes them or a Python package; see
-:mod:`graftline.models.weights.checkpoint_file` for what is read, :mod:`graftline.models.weights.published` for downloads.
+From a file, a store, the library that publishes them or a Python package. What is read:
+:mod:`graftline.models.weights.checkpoint_file`; downloads:
+:mod:`graftline.models.weights.published`.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from graftline import files
 from graftline.errors import ConfigurationError, IntegrityError, WeightsError
 from graftline.models import position_embedding
-from graftline.models.architectures import Architecture, checkpoint_filter, create
+from graftline.models.architectures import Architecture, checkpoint_filter, create, create_seeded
 from graftline.models.weights import checkpoint_file, location, published
 from graftline.models.weights.checkpoint_file import Checkpoint
 from graftline.models.weights.published import Origin
@@ -72,9 +73,7 @@ def load(
         )
     # Read first: it fails within seconds, while a large network takes a while to build.
     state = None if origin.kind == "random" else _state(architecture, origin, weights, store)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = create(architecture, image_size)
+    network = create_seeded(architecture, image_size)
     if state is not None:
         strict = origin.kind != "download"  # the libraries' own files may hold more than is used
         fit_state(network, state, architecture, origin.place, strict=strict)
@@ -117,18 +116,7 @@ def fit_state(
     """
     wanted = network.state_dict()
     found = _adapted(network, state, wanted)
-    misshapen = [
-        f"{name} is {_shape(found[name])} and should be {_shape(wanted[name])}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
-    ]
-    misshapen += [
-        f"{name} is {str(found[name].dtype).removeprefix('torch.')} and should be floating point"
-        for name in wanted
-        if name in found
-        and wanted[name].is_floating_point()
-        and not found[name].is_floating_point()
-    ]
+    misshapen = _misshapen(found, wanted)
     fitting = Checkpoint(
         {k: v for k, v in found.items() if k not in wanted or v.shape == wanted[k].shape},
         _versions(network, state, found),
@@ -164,6 +152,20 @@ def fit_state(
         raise _does_not_fit(architecture, source, f"Tensors {'; '.join(problems)}.")
 
 
+def _misshapen(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Tensors of another shape than the network's, then those of another kind of number."""
+    both = [name for name in wanted if name in found]
+    return [
+        f"{name} is {_shape(found[name])} and should be {_shape(wanted[name])}"
+        for name in both
+        if found[name].shape != wanted[name].shape
+    ] + [
+        f"{name} is {str(found[name].dtype).removeprefix('torch.')} and should be floating point"
+        for name in both
+        if wanted[name].is_floating_point() and not found[name].is_floating_point()
+    ]
+
+
 def _listed(items: Sequence[str]) -> str:
     rest = f" and {len(items) - NAMED} more" if len(items) > NAMED else ""
     return ", ".join(items[:NAMED]) + rest
@@ -176,7 +178,7 @@ def _does_not_fit(
     return WeightsError(
         f"The weights in {source} do not fit backbone '{architecture.full_name}'.",
         why=why,
-        fix="Give weights that were trained with this very architecture"
+        fix="Use weights that were trained with exactly this architecture"
         + f" at this image size; the published ones take {native} pixels." * resized
         + "." * (not resized),
     )
@@ -235,8 +237,8 @@ def mirror(
     if weights == RANDOM:
         raise ConfigurationError(
             "Random weights are not mirrored.",
-            why="Every run with this store and backbone would take them for pretrained ones.",
-            fix="Write `weights: random` in the run file that wants them.",
+            why="Every run with this store and backbone would use them as pretrained weights.",
+            fix="Write `weights: random` in the run file that needs them.",
         )
     origin = locate(architecture, weights)
     network = load(architecture, architecture.preprocessing.input_size, weights=weights)
@@ -274,7 +276,7 @@ def _mirrored_version(
             raise ConfigurationError(
                 f"The store has other weights for '{architecture.full_name}'.",
                 why=f"Mirrored are {found}, these are {digest}.",
-                fix="Keep them, or give --replace: every feature is then computed anew.",
+                fix="Keep them, or pass --replace: every feature is then computed again.",
             )
     return version
 
@@ -307,7 +309,7 @@ def _published_state(architecture: Architecture) -> Checkpoint:
     expected = published.expected_digest(architecture.source, path)
     if expected is not None:
         checkpoint_file.check_digest(
-            path, expected, str(path), fix=f"Delete {path}, and it is fetched again."
+            path, expected, str(path), fix=f"Delete {path}; it is then downloaded again."
         )
     return checkpoint_file.read_file(path, str(path))
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from ssl import SSLError
 
 from graftline.errors import GraftlineError, WeightsError
+from graftline.models.names import HUB
 from graftline.storage.base import Store
 
-HUB = "hf:"  # before the name of a repository on the Hugging Face Hub
 MIRRORED, POINTER_SUFFIX = "weights/", ".json"  # around the name, in a store
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 REACH_SECONDS = 5.0
@@ -146,10 +146,11 @@ def fetch(source: str, name: str) -> Path:
     except Exception as error:  # whatever the libraries raise
         reason = str(error).strip().splitlines()
         raise WeightsError(
-            f"The pretrained weights of '{name}' could not be fetched from {for_people(source)}.",
+            f"The pretrained weights of '{name}' could not be downloaded from "
+            f"{for_people(source)}.",
             why=f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}",
-            fix="Give `weights:` a file or an s3:// URI, or, where there is a way out, run "
-            f"`graftline mirror-weights {name} --store <your store>` once.",
+            fix="Set `weights:` to a file or an s3:// URI. Or, on a machine with internet access, "
+            f"run `graftline mirror-weights {name} --store <your store>` once.",
         ) from error
 
 

@@ -13,7 +13,7 @@ from graftline.data.snapshot import Snapshot, fetch_snapshot
 from graftline.errors import DataError, SchemaVersionError, StoreError
 from graftline.images.decode import decode
 from graftline.onnx_model.predict import OnnxClassifier
-from graftline.steps.runtime import message, progress
+from graftline.progress import message, progress
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.tracking.registry import open_registry

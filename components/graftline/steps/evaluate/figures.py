@@ -10,7 +10,7 @@ from graftline.stats.calibration import expected_noise, reliability, softmax
 from graftline.stats.intervals import Bootstrap, percentile_interval
 from graftline.steps.evaluate import metrics
 from graftline.steps.evaluate.champion import ChampionAnswers
-from graftline.steps.evaluate.config import EvaluationRules
+from graftline.steps.evaluate.config import EvaluationSettings
 from graftline.steps.evaluate.gate import Champion, Evidence
 from graftline.steps.evaluate.inference import Answers
 from graftline.steps.evaluate.out_of_distribution import coverage
@@ -29,7 +29,7 @@ def measured(
     names: tuple[str, ...],
     opponent: ChampionAnswers | None,
     slices: list[SliceFigures],
-    rules: EvaluationRules,
+    rules: EvaluationSettings,
     seed: int,
 ) -> Measured:
     """All figures on the test split.
@@ -71,7 +71,7 @@ def _side_by_side(
     labels: Ints,
     groups: Ints | None,
     opponent: ChampionAnswers | None,
-    rules: EvaluationRules,
+    rules: EvaluationSettings,
     seed: int,
 ) -> SideBySide | None:
     if opponent is None or not opponent.comparable.any():

@@ -22,9 +22,11 @@ from graftline.stats.paired_tests import (
     score_bound,
     score_statistic,
 )
-from graftline.steps.evaluate.config import GateRules
+from graftline.steps.evaluate.config import GateSettings
 
 Ints = NDArray[np.int64]
+
+REPLICATES = 2000  # of the paired bootstrap
 Bools = NDArray[np.bool_]
 
 
@@ -111,7 +113,7 @@ class Paired:
         return score_statistic(self.gained * scale, self.lost * scale, self.effective, difference)
 
 
-def decide(evidence: Evidence, rules: GateRules, seed: int = 0) -> list[GateTest]:
+def decide(evidence: Evidence, rules: GateSettings, seed: int = 0) -> list[GateTest]:
     """All tests of the gate. The model is promoted if every one passed.
 
     Args:
@@ -159,7 +161,7 @@ def paired(evidence: Evidence, images: Bools) -> Paired:
     )
 
 
-def _floor(evidence: Evidence, rules: GateRules) -> GateTest:
+def _floor(evidence: Evidence, rules: GateSettings) -> GateTest:
     accuracy, n = float(evidence.right.mean()), len(evidence.right)
     passed = accuracy >= rules.min_accuracy
     found = f"Test accuracy {percent(accuracy)} on {n:,} images"
@@ -175,7 +177,7 @@ def _floor(evidence: Evidence, rules: GateRules) -> GateTest:
     )
 
 
-def _calibration(evidence: Evidence, rules: GateRules) -> GateTest:
+def _calibration(evidence: Evidence, rules: GateSettings) -> GateTest:
     assert evidence.ece is not None
     # What chance alone would explain is taken off: a small test split is not held against a model.
     excess = max(0.0, evidence.ece - evidence.ece_noise)
@@ -191,7 +193,7 @@ def _calibration(evidence: Evidence, rules: GateRules) -> GateTest:
     )
 
 
-def _majority(evidence: Evidence, rules: GateRules) -> GateTest:
+def _majority(evidence: Evidence, rules: GateSettings) -> GateTest:
     guess = evidence.labels == evidence.majority
     new, n = evidence.right, len(guess)
     effective = effective_images(new.astype(np.int64) - guess, evidence.groups)
@@ -217,7 +219,7 @@ def _majority(evidence: Evidence, rules: GateRules) -> GateTest:
     )
 
 
-def _classes_kept(champion: Champion, rules: GateRules) -> GateTest:
+def _classes_kept(champion: Champion, rules: GateSettings) -> GateTest:
     removed = champion.removed_classes
     passed = not removed or rules.allow_removed_classes
     if not removed:
@@ -239,7 +241,7 @@ def _classes_kept(champion: Champion, rules: GateRules) -> GateTest:
 
 
 def _lower_bound(
-    evidence: Evidence, pair: Paired, compared: Bools, rules: GateRules, seed: int
+    evidence: Evidence, pair: Paired, compared: Bools, rules: GateSettings, seed: int
 ) -> tuple[float, float]:
     """The more careful of the score and the bootstrap bound, and the latter."""
     assert evidence.champion is not None
@@ -249,7 +251,7 @@ def _lower_bound(
         differences,
         evidence.labels[compared],
         groups,
-        replicates=rules.replicates,
+        replicates=REPLICATES,
         rng=np.random.default_rng(seed),
     )
     by_bootstrap = float(np.quantile(replicates, 1 - rules.confidence))
@@ -257,7 +259,7 @@ def _lower_bound(
 
 
 def _not_worse(
-    champion: Champion, pair: Paired, bound: float, by_bootstrap: float, rules: GateRules
+    champion: Champion, pair: Paired, bound: float, by_bootstrap: float, rules: GateSettings
 ) -> GateTest:
     passed = bound > -rules.margin
     old = float(champion.right[champion.comparable].mean())
@@ -298,7 +300,7 @@ def _not_worse(
     )
 
 
-def _worth_it(champion: Champion, pair: Paired, bound: float, rules: GateRules) -> GateTest:
+def _worth_it(champion: Champion, pair: Paired, bound: float, rules: GateSettings) -> GateTest:
     """With ``min_gain`` a real gain of that size; without, something new: data, or a real gain."""
     better = bound > 0
     figures: dict[str, Any] = {
@@ -337,7 +339,7 @@ def _worth_it(champion: Champion, pair: Paired, bound: float, rules: GateRules) 
     return GateTest(name="newer", passed=better, reason=reason, figures=figures)
 
 
-def _class_recall(evidence: Evidence, compared: Bools, rules: GateRules) -> GateTest:
+def _class_recall(evidence: Evidence, compared: Bools, rules: GateSettings) -> GateTest:
     masks = {
         name: compared & (evidence.labels == index) for index, name in enumerate(evidence.classes)
     }
@@ -346,7 +348,7 @@ def _class_recall(evidence: Evidence, compared: Bools, rules: GateRules) -> Gate
     )
 
 
-def _slice_drop(evidence: Evidence, compared: Bools, rules: GateRules) -> GateTest:
+def _slice_drop(evidence: Evidence, compared: Bools, rules: GateSettings) -> GateTest:
     masks = {name: compared & mask for name, mask in evidence.slices.items()}
     return _no_drop(
         "slices", "slice", "accuracy", evidence, masks, rules.max_slice_drop, rules.confidence
@@ -402,7 +404,7 @@ def _no_drop(
     )
 
 
-def _slice_floor(evidence: Evidence, rules: GateRules) -> GateTest:
+def _slice_floor(evidence: Evidence, rules: GateSettings) -> GateTest:
     accuracy = {name: float(evidence.right[mask].mean()) for name, mask in evidence.slices.items()}
     failed = {name: value for name, value in accuracy.items() if value < rules.min_slice_accuracy}
     floor = percent(rules.min_slice_accuracy)
@@ -423,7 +425,7 @@ def _slice_floor(evidence: Evidence, rules: GateRules) -> GateTest:
     )
 
 
-def _needed(pair: Paired, rules: GateRules) -> int:
+def _needed(pair: Paired, rules: GateSettings) -> int:
     """Test images at which the same result would show that it is not worse."""
     z = float(stats.norm.ppf(rules.confidence))
     room = pair.difference + rules.margin

@@ -5,19 +5,18 @@ features lie: the cosine distance to the nearest class mean of the training imag
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from graftline.classifier.class_means import ClassMeans
+
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-REFERENCE_FILE = "references.safetensors"
 METHOD = "cosine distance of the centred features to the nearest class mean"
-_CHUNK = 8192
 
 
 @dataclass(frozen=True)
@@ -54,35 +53,7 @@ def coverage(probabilities: Floats, labels: Ints, points: int = 120) -> Coverage
 
 
 @dataclass(frozen=True)
-class References:
-    """Class means of the training features.
-
-    Attributes:
-        mean: Mean over the classes, shape (feature_dim,).
-        means: Centred and scaled to length 1, shape (classes, feature_dim).
-    """
-
-    mean: Floats32
-    means: Floats32
-
-    def distances(self, embedding: Floats32) -> Floats32:
-        """Cosine distance to each class, shape (n, classes), between 0 and 2."""
-        pieces = [
-            1 - _unit(embedding[start : start + _CHUNK] - self.mean) @ self.means.T
-            for start in range(0, len(embedding), _CHUNK)
-        ]
-        empty = np.zeros((0, len(self.means)), dtype=np.float32)
-        return np.concatenate([empty, *pieces])
-
-    def save(self, folder: Path) -> None:
-        """Keep them beside the classifier, for whoever serves it."""
-        from safetensors.numpy import save_file
-
-        save_file({"mean": self.mean, "means": self.means}, str(folder / REFERENCE_FILE))
-
-
-@dataclass(frozen=True)
-class NoneOfThese:
+class OutOfDistribution:
     """The threshold beyond which an image belongs to no class.
 
     Attributes:
@@ -90,7 +61,7 @@ class NoneOfThese:
         quantile: Share of the validation images that it lets pass.
         refused: Share of the test images that it refuses.
         unseen_auc: How well the distance tells a class it never saw from the others (area under
-            the ROC curve): each class in turn is taken out of the references. NaN for one class.
+            the ROC curve): each class in turn is taken out of the means. NaN for one class.
         unseen_refused: Share of such images that the threshold refuses.
     """
 
@@ -105,39 +76,19 @@ class NoneOfThese:
         return {"method": METHOD, "distance": self.distance, "quantile": self.quantile}
 
 
-def references(embedding: Floats32, labels: Ints, classes: int) -> References:
-    """Class means; a class without images gets the zero vector, at distance 1 from everything.
-
-    Args:
-        embedding: Training features, shape (n, feature_dim); may be memory-mapped.
-        labels: Their classes, shape (n,).
-        classes: Number of classes.
-    """
-    sums = np.zeros((classes, embedding.shape[1]))
-    for start in range(0, len(labels), _CHUNK):
-        piece = np.asarray(embedding[start : start + _CHUNK], dtype=np.float64)
-        np.add.at(sums, labels[start : start + _CHUNK], piece)
-    counts = np.bincount(labels, minlength=classes)
-    held = counts > 0
-    means = sums / np.maximum(counts, 1)[:, None]
-    mean = means[held].mean(axis=0) if held.any() else np.zeros(embedding.shape[1])
-    centred = np.where(held[:, None], means - mean, 0.0)
-    return References(mean.astype(np.float32), _unit(centred.astype(np.float32)))
-
-
-def none_of_these(
-    references: References, val: Floats32, test: Floats32, test_labels: Ints, quantile: float
-) -> NoneOfThese | None:
+def out_of_distribution(
+    means: ClassMeans, val: Floats32, test: Floats32, test_labels: Ints, quantile: float
+) -> OutOfDistribution | None:
     """The threshold from the validation images, and what it does to the test images."""
     if len(val) == 0 or len(test) == 0:
         return None
-    nearest = references.distances(val).min(axis=1)
+    nearest = means.distances(val).min(axis=1)
     threshold = float(np.quantile(nearest, quantile))
-    distances = references.distances(test)
+    distances = means.distances(test)
     known = distances.min(axis=1)
     areas, refused = [], []
     for label in np.unique(test_labels):
-        if len(references.means) < 2:
+        if len(means.means) < 2:
             break
         own = test_labels == label
         if own.all():
@@ -146,16 +97,10 @@ def none_of_these(
         others = np.delete(distances, label, axis=1).min(axis=1)
         areas.append(roc_auc_score(own, others))
         refused.append(float((others[own] > threshold).mean()))
-    return NoneOfThese(
+    return OutOfDistribution(
         distance=threshold,
         quantile=quantile,
         refused=float((known > threshold).mean()),
         unseen_auc=float(np.mean(areas)) if areas else float("nan"),
         unseen_refused=float(np.mean(refused)) if refused else float("nan"),
     )
-
-
-def _unit(vectors: Floats32) -> Floats32:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Floats32 = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
-    return unit

@@ -288,7 +288,7 @@ def robustness(findings: Findings) -> Section | None:
 
 def abstaining(findings: Findings) -> Section:
     """Not answering: the unsure, and images of no class."""
-    measured, none = findings.measured, findings.none_of_these
+    measured, none = findings.measured, findings.ood
     curve = measured.coverage.curve
     low = charts.nice_floor(min((y for _, y in curve), default=0.0))
     chart = charts.line_chart(

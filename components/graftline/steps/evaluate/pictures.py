@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftline.images.decode import decode
+from graftline.progress import progress
 from graftline.reports.html import thumbnail
 from graftline.steps.evaluate.inference import Inference
 from graftline.steps.evaluate.results import Findings, Picture
 from graftline.steps.evaluate.robustness import sample
 from graftline.steps.evaluate.saliency import activation_maps, overlay
-from graftline.steps.runtime import progress
 
 Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]

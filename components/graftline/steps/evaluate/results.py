@@ -12,9 +12,9 @@ from graftline.records.decision import Decision
 from graftline.records.verdict import Verdict
 from graftline.stats.calibration import Reliability
 from graftline.steps.evaluate.champion import ChampionAnswers
-from graftline.steps.evaluate.config import EvaluationRules, GateRules
+from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 from graftline.steps.evaluate.metrics import ClassFigures
-from graftline.steps.evaluate.out_of_distribution import Coverage, NoneOfThese
+from graftline.steps.evaluate.out_of_distribution import Coverage, OutOfDistribution
 from graftline.steps.evaluate.robustness import Robustness
 from graftline.steps.evaluate.slices import SliceFigures
 
@@ -104,15 +104,15 @@ class Findings:
     snapshot: Snapshot
     classifier: Classifier
     decision: Decision | None
-    rules: EvaluationRules
-    gate: GateRules
+    rules: EvaluationSettings
+    gate: GateSettings
     rows: Ints
     labels: Ints
     probabilities: Floats
     measured: Measured
     opponent: ChampionAnswers | None
     verdict: Verdict
-    none_of_these: NoneOfThese | None = None
+    ood: OutOfDistribution | None = None
     robustness: Robustness | None = None
     pictures: dict[int, Picture] = field(default_factory=dict)
     worst: list[int] = field(default_factory=list)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from graftline.classifier.bundle import Classifier
-from graftline.steps.runtime import message, progress
+from graftline.progress import message, progress
 
 Pixels = NDArray[np.uint8]
 Maps = NDArray[np.float32]

@@ -10,21 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftline.classifier.bundle import Classifier, load_classifier, read_held_out, save_classifier
+from graftline.classifier.class_means import ClassMeans, class_means
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import read_features
+from graftline.progress import message
 from graftline.records.decision import read_decision
 from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.settings import read_section
 from graftline.stats.calibration import fit_temperature, softmax
 from graftline.steps.evaluate import gate as gate_module
-from graftline.steps.evaluate import out_of_distribution, page, pictures, robustness, slices
+from graftline.steps.evaluate import out_of_distribution as ood
+from graftline.steps.evaluate import page, pictures, robustness, slices
 from graftline.steps.evaluate.champion import ChampionAnswers, find_champion
-from graftline.steps.evaluate.config import EvaluationRules, GateRules, rules_from
+from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 from graftline.steps.evaluate.figures import evidence_of, group_numbers, measured, plain
 from graftline.steps.evaluate.inference import Answers, Inference
 from graftline.steps.evaluate.metrics import roc_with_thresholds
 from graftline.steps.evaluate.results import Findings, Measured
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 
 Ints = NDArray[np.int64]
@@ -109,16 +113,16 @@ def run(
         decision_file: Why this strategy was chosen, for the page.
         tracking_uri: Where the champion is registered; empty for no comparison.
         registered_model: Its name.
-        gate: Settings, see :class:`GateRules`.
-        evaluation: Settings, see :class:`EvaluationRules`.
+        gate: Settings, see :class:`GateSettings`.
+        evaluation: Settings, see :class:`EvaluationSettings`.
         seed: For resampling.
 
     Raises:
         DataError: There are no test images, or the classifier is of other classes.
         TrackingError: The registry cannot say who is champion.
     """
-    gate_rules = rules_from(GateRules, "gate", gate)
-    rules = rules_from(EvaluationRules, "evaluation", evaluation)
+    gate_rules = read_section(GateSettings, "gate", gate)
+    rules = read_section(EvaluationSettings, "evaluation", evaluation)
     snapshot = read_snapshot(snapshot_folder)
     classifier = load_classifier(classifier_folder)
     _check(snapshot, classifier)
@@ -151,7 +155,7 @@ def run(
     verdict = _verdict(evidence, gate_rules, empty, opponent, figures, snapshot, seed)
     message("%s: %s", "promote" if verdict.promote else "do not promote", verdict.reasons[0])
 
-    distances = _none_of_these(inference, val, answers, labels, rules)
+    distances = _out_of_distribution(inference, val, answers, labels, rules)
     calibrated = classifier.with_temperature(temperature).with_metadata(
         thresholds={"none_of_these": distances[1].to_dict()} if distances else {},
         test={"accuracy": figures.figures["accuracy"], "images": len(labels)},
@@ -178,7 +182,7 @@ def run(
         measured=figures,
         opponent=opponent,
         verdict=verdict,
-        none_of_these=distances[1] if distances else None,
+        ood=distances[1] if distances else None,
         robustness=shaken,
     )
     findings = pictures.with_pictures(findings, inference)
@@ -235,7 +239,7 @@ def _calibrate(inference: Inference, folder: Path) -> tuple[float, NDArray[np.fl
 
 def _verdict(
     evidence: gate_module.Evidence,
-    rules: GateRules,
+    rules: GateSettings,
     empty: list[str],
     opponent: ChampionAnswers | None,
     figures: Measured,
@@ -270,13 +274,13 @@ def _verdict(
     )
 
 
-def _none_of_these(
+def _out_of_distribution(
     inference: Inference,
     val: NDArray[np.float32],
     answers: Answers,
     labels: Ints,
-    rules: EvaluationRules,
-) -> tuple[out_of_distribution.References, out_of_distribution.NoneOfThese] | None:
+    rules: EvaluationSettings,
+) -> tuple[ClassMeans, ood.OutOfDistribution] | None:
     snapshot = inference.snapshot
     rows = snapshot.rows("train")
     truth = snapshot.labels()[rows]
@@ -284,8 +288,8 @@ def _none_of_these(
         kept = robustness.sample(truth, REFERENCE_IMAGES, seed=0)
         rows, truth = rows[kept], truth[kept]
     embedding = inference.embedding(rows, "training images for the class means")
-    means = out_of_distribution.references(embedding, truth, len(snapshot.classes))
-    found = out_of_distribution.none_of_these(
+    means = class_means(embedding, truth, len(snapshot.classes))
+    found = ood.out_of_distribution(
         means, val, answers.embedding, labels, rules.reject_quantile
     )  # fmt: skip
     return (means, found) if found else None

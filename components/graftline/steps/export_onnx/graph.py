@@ -1,8 +1,8 @@
 """One ONNX graph, from uint8 pixels of any size to calibrated probabilities and the embedding.
 
 The network is exported by PyTorch with a dynamic batch; the preprocessing before it is written
-out (:mod:`graftline.steps.export_onnx.preprocessing_graph`); both are merged into one file that holds
-its weights, its classes and where it comes from.
+out (:mod:`graftline.steps.export_onnx.preprocessing_graph`). Both are merged into one file that
+holds its weights, its classes and where it comes from.
 """
 
 import dataclasses

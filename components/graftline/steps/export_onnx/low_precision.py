@@ -14,9 +14,9 @@ from graftline.classifier.class_means import ClassMeans
 from graftline.data.snapshot import Snapshot, read_images
 from graftline.images.decode import decode
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
+from graftline.progress import message, progress
 from graftline.steps.export_onnx.graph import compose_graph, save_model
 from graftline.steps.export_onnx.quantise import to_fp16, to_int8
-from graftline.steps.runtime import message, progress
 from graftline.storage.base import Store
 
 TIMED_SIZE = (375, 500)  # height and width of the images that latency is measured on

@@ -1,7 +1,6 @@
 """Step: the classifier as one ONNX file, proven equal on every test image."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from graftline.classifier.bundle import Classifier, load_classifier
 from graftline.classifier.class_means import read_class_means
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
-from graftline.files import sha256_of as sha256
+from graftline.files import sha256_of
 from graftline.images.decode import decode
 from graftline.onnx_model.parity import MAX_DIFFERENCE, NAMED, Parity, check
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.onnx_model.reference import write_reference
+from graftline.progress import message, progress
+from graftline.records.export import EXPORT_FILE, MODEL_FILE, write_export
 from graftline.steps.export_onnx.graph import (
     compose_graph,
     content_digest,
@@ -26,13 +27,9 @@ from graftline.steps.export_onnx.graph import (
 )
 from graftline.steps.export_onnx.low_precision import Smaller, write_low_precision
 from graftline.steps.export_onnx.parity import compare, odd_sizes_difference
-from graftline.steps.runtime import StepResult, message, progress
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
-
-MODEL_FILE = "model.onnx"
-EXPORT_FILE = "export.json"
-SCHEMA_VERSION = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,7 +130,7 @@ def run(
     check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
     rows = snapshot.rows("test")
     ids = [snapshot.image_ids()[row] for row in rows]
-    write_reference(onnx_folder, sha256(path), ids, expected)
+    write_reference(onnx_folder, sha256_of(path), ids, expected)
 
     smaller: dict[str, Smaller] = {}
     for precision in [name for name, asked in (("fp16", fp16), ("int8", int8)) if asked]:
@@ -213,20 +210,16 @@ def _record(
     figures["differing"] = figures["differing"][:NAMED]
     result = ExportResult(
         onnx=str(path),
-        sha256=sha256(path),
+        sha256=sha256_of(path),
         content_sha256=content,
         bytes=path.stat().st_size,
         opset=metadata.opset,
         parity=figures,
         smaller={name: dataclasses.asdict(each) for name, each in smaller.items()},
     )
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        **{k: v for k, v in dataclasses.asdict(result).items() if k != "onnx"},
-        "metadata": metadata.to_properties(),
-    }
-    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    (folder / EXPORT_FILE).write_text(text, encoding="utf-8")
+    fields = dataclasses.asdict(result)
+    fields.pop("onnx")
+    write_export(folder, {**fields, "metadata": metadata.to_properties()})
     message(
         "the file agrees with PyTorch on %.2f%% of %d test images; largest difference %.1e",
         100 * parity.label_agreement,

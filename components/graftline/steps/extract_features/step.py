@@ -20,6 +20,7 @@ from graftline.features.parts import IdIndex, Ids, binary_ids
 from graftline.features.store import FeatureStore
 from graftline.features.writer import PartWriter
 from graftline.images.preprocessing import Preprocessing
+from graftline.progress import Progress, message
 from graftline.steps.extract_features.request import (
     Answer,
     Request,
@@ -27,7 +28,7 @@ from graftline.steps.extract_features.request import (
     known_answer,
     request_key,
 )
-from graftline.steps.runtime import Progress, StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
 

@@ -18,7 +18,7 @@ from graftline.data.snapshot import Snapshot, read_images
 from graftline.files import os_errors
 from graftline.images import decode
 from graftline.images.preprocessing import Preprocessing
-from graftline.steps.runtime import progress
+from graftline.progress import progress
 from graftline.storage.base import Store
 
 Image = NDArray[np.uint8]

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import Snapshot
 from graftline.errors import TrainingError
+from graftline.progress import Progress, message
 from graftline.steps.fine_tune.freezing import (
     Division,
     parameter_groups,
@@ -32,7 +33,6 @@ from graftline.steps.fine_tune.freezing import (
 )
 from graftline.steps.fine_tune.images import Image, LocalImages, ahead, network_input, random_crop
 from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
-from graftline.steps.runtime import Progress, message
 
 CLIP_NORM = 1.0  # a single odd batch must not throw the pretrained weights off
 CHECKPOINT_SECONDS = 300.0  # what a preempted node loses at most, within an epoch

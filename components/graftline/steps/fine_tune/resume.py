@@ -19,7 +19,7 @@ from torch import Tensor
 
 from graftline.errors import IntegrityError, PreconditionFailed, StoreNotFound
 from graftline.files import sha256_of
-from graftline.steps.runtime import message
+from graftline.progress import message
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from graftline.classifier.bundle import Classifier, HeldOut
-from graftline.models.backbone import build
+from graftline.models.backbone import construct
 from graftline.records.decision import Outcome
 from graftline.stats.calibration import sharpness
 
@@ -46,7 +46,7 @@ def from_probe(probe: Classifier, held_out: HeldOut, truth: Labels) -> Classifie
 def from_scratch(probe: Classifier, seed: int) -> Classifier:
     """The same architecture as it is before any training, and a random head."""
     size = probe.preprocessing.input_size
-    backbone = build(probe.backbone.spec.name, weights="random", image_size=size, pretrained=False)
+    backbone = construct(probe.backbone.spec.name, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(backbone.spec.feature_dim, len(probe.classes))

@@ -20,6 +20,7 @@ from graftline.classifier.bundle import (
 )
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, DataError, TrainingError
+from graftline.progress import message
 from graftline.records.decision import read_decision, write_decision
 from graftline.steps.fine_tune.freezing import (
     Division,
@@ -32,7 +33,7 @@ from graftline.steps.fine_tune.images import LocalImages
 from graftline.steps.fine_tune.loop import Progressed, Settings, Trainer
 from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.fine_tune.start_and_outcome import compare, from_probe, from_scratch
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 
 TRAINING_VERSION = 1  # counts changes to the loop that change its result

@@ -11,13 +11,12 @@ from torch.nn import functional as F
 
 from graftline.classifier.heads import MLPHead
 from graftline.errors import TrainingError
+from graftline.progress import progress
 from graftline.steps.fit_head.linear import (
     Matrix,
     Standardisation,
-    balanced_weights,
     standardisation,
 )
-from graftline.steps.runtime import progress
 
 BATCH = 256
 
@@ -50,7 +49,6 @@ def train_mlp(
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-2,
     patience: int = 10,
-    balanced: bool = False,
     seed: int = 0,
 ) -> TrainedHead:
     """Train the head with AdamW and keep the epoch with the lowest validation loss.
@@ -65,7 +63,6 @@ def train_mlp(
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
         patience: Epochs without a lower validation loss before it stops.
-        balanced: Weight classes by their inverse frequency.
         seed: Of the initial weights, the order and the dropout.
 
     Raises:
@@ -75,12 +72,7 @@ def train_mlp(
     scaling = standardisation(train[0])
     x, y = _tensors(scaling.apply(train[0]), train[1], device)
     val_x, val_y = _tensors(scaling.apply(val[0]), val[1], device)
-    weights = torch.ones(classes)
-    if balanced:
-        weights = torch.from_numpy(balanced_weights(train[1], classes)).float()
-    weights = weights.to(device)
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         head = MLPHead(train[0].shape[1], hidden, classes, dropout).to(device)
         optimizer = torch.optim.AdamW(
@@ -89,20 +81,10 @@ def train_mlp(
         best: dict[str, Tensor] = {}
         best_loss, best_epoch, best_accuracy, epoch = float("inf"), 0, 0.0, 0
         for epoch in progress(range(1, epochs + 1), "training the head", unit="epochs"):
-            head.train()
-            order = torch.randperm(len(x)).to(device)
-            for batch in torch.split(order, BATCH):
-                loss = F.cross_entropy(head(x[batch]), y[batch], weight=weights)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
+            _train_epoch(head, optimizer, x, y)
             val_loss, accuracy = _measure(head.eval(), val_x, val_y)
             if not np.isfinite(val_loss):
-                raise TrainingError(
-                    f"the head's loss is {val_loss} after epoch {epoch}",
-                    why=f"head.learning_rate {learning_rate} is too large for these features",
-                    fix=f"set head.learning_rate to {learning_rate / 10:g}",
-                )
+                raise _diverged(val_loss, epoch, learning_rate)
             if val_loss < best_loss:
                 best_loss, best_epoch, best_accuracy = val_loss, epoch, accuracy
                 best = {name: tensor.clone() for name, tensor in head.state_dict().items()}
@@ -110,6 +92,24 @@ def train_mlp(
                 break
     head.load_state_dict(best)
     return TrainedHead(_fold_in(head.cpu(), scaling), epoch, best_epoch, best_accuracy)
+
+
+def _train_epoch(head: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> None:
+    head.train()
+    order = torch.randperm(len(x)).to(x.device)
+    for batch in torch.split(order, BATCH):
+        loss = F.cross_entropy(head(x[batch]), y[batch])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _diverged(loss: float, epoch: int, learning_rate: float) -> TrainingError:
+    return TrainingError(
+        f"the head's loss is {loss} after epoch {epoch}",
+        why=f"head.learning_rate {learning_rate} is too large for these features",
+        fix=f"set head.learning_rate to {learning_rate / 10:g}",
+    )
 
 
 def _tensors(

@@ -1,6 +1,5 @@
 """Features in, figures out: what the frozen features are worth on this data."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,36 +9,12 @@ from numpy.typing import NDArray
 from graftline.data.snapshot import Snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import Features
+from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folds import Folds, make_folds, subsample
 from graftline.steps.fit_head.linear import Matrix
 from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
 
 Rows = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ProbeSettings:
-    """The run file's section ``probe``.
-
-    Attributes:
-        c_grid: Values of C that are tried.
-        folds: Folds of the cross-validation.
-        knn: Numbers of neighbours that are measured.
-        class_weight: ``none`` or ``balanced``.
-        search_images: Beyond so many training images the grid is searched on a stratified
-            sample; the chosen candidate is always fitted on all.
-    """
-
-    c_grid: Sequence[float] = (0.001, 0.01, 0.1, 1.0)
-    folds: int = 5
-    knn: Sequence[int] = (1, 5, 20)
-    class_weight: str = "none"
-    search_images: int = 10_000
-
-    @property
-    def balanced(self) -> bool:
-        """Whether classes are weighted by their inverse frequency."""
-        return self.class_weight == "balanced"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graftline.progress import Progress
 from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.folds import Folds, Index
 from graftline.steps.fit_head.linear import (
@@ -22,7 +23,6 @@ from graftline.steps.fit_head.linear import (
     standardisation,
 )
 from graftline.steps.fit_head.parallel import side_by_side
-from graftline.steps.runtime import Progress
 
 SEARCH_ITERATIONS = 100  # the order of candidates is settled long before a fit has converged
 SEARCH_TOLERANCE = 5e-4

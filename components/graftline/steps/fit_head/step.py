@@ -6,19 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from graftline.classifier.bundle import STRATEGIES, Classifier, HeldOut, save_classifier
+from graftline.classifier.bundle import Classifier, HeldOut, save_classifier
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, DataError
 from graftline.features.matrix import Features, read_features
 from graftline.models.backbone import Backbone, build
+from graftline.progress import message
 from graftline.records.decision import Decision, write_decision
+from graftline.settings import read_section
+from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
 from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.parallel import side_by_side
-from graftline.steps.fit_head.probe import Measured, ProbeSettings, check, measure
+from graftline.steps.fit_head.probe import Measured, check, measure
 from graftline.steps.fit_head.search import fit_candidate
-from graftline.steps.fit_head.strategy import Thresholds, decide
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.fit_head.strategy import decide
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 
 
@@ -71,16 +74,9 @@ def run(
     snapshot_folder: Path,
     features_folder: Path,
     store: str,
-    backbone: str,
     classifier_folder: Path,
     decision_file: Path,
-    weights: str | None = None,
-    image_size: int | None = None,
-    strategy: str = "auto",
-    probe: dict[str, Any] | None = None,
-    head: dict[str, Any] | None = None,
-    auto: dict[str, Any] | None = None,
-    seed: int = 0,
+    **config: Any,
 ) -> FitHeadResult:
     """Fit the probe, and the head where asked; write the classifier and the decision record.
 
@@ -88,50 +84,39 @@ def run(
         snapshot_folder: The dataset snapshot.
         features_folder: Its features, extracted with this backbone.
         store: URI of the store, for mirrored weights.
-        backbone: Name of the network that the features came from.
         classifier_folder: Where the bundle is written.
         decision_file: Where the decision record is written.
-        weights: Where the network's weights come from; None for the published ones.
-        image_size: Input side in pixels; None for the network's own.
-        strategy: auto, probe, head, fine_tune or scratch.
-        probe: See :class:`graftline.steps.fit_head.probe.ProbeSettings`.
-        head: See :func:`graftline.steps.fit_head.mlp.train_mlp`.
-        auto: See :class:`graftline.steps.fit_head.strategy.Thresholds`.
-        seed: Of folds, samples and the head's training.
+        config: See :class:`graftline.steps.fit_head.config.FitHeadConfig`.
 
     Raises:
         DataError: The data cannot be fitted: see :func:`graftline.steps.fit_head.probe.check`.
         ConfigurationError: The features came from another network or other weights.
     """
-    if strategy not in ("auto", *STRATEGIES):
-        raise ConfigurationError(
-            f"strategy {strategy!r} is not known", fix="use auto, probe, head, fine_tune or scratch"
-        )
-    settings, thresholds = ProbeSettings(**(probe or {})), Thresholds(**(auto or {}))
+    settings = read_section(FitHeadConfig, "", config)
     snapshot, features = read_snapshot(snapshot_folder), read_features(features_folder)
-    check(snapshot, features, backbone)
-    network = build(backbone, weights=weights, image_size=image_size, store=open_store(store))
+    check(snapshot, features, settings.backbone)
+    network = build(
+        settings.backbone,
+        weights=settings.weights,
+        image_size=settings.image_size,
+        store=open_store(store),
+    )
     _check_same_network(network, features)
 
-    measured = measure(snapshot, features.matrix, settings, seed)
+    measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
     decision = decide(
-        strategy,
+        settings.strategy,
         measured.figures,
-        thresholds,
+        settings.auto,
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
     )
-    classifier, held_out = _fit_probe(snapshot, features, network, measured, settings)
-    probe_val = _accuracy(snapshot, held_out)
-    decision.figures["probe"]["val_accuracy"] = round(probe_val, 6)
-    val_accuracy = probe_val
-    if strategy == "head":
-        classifier, held_out, decision = _fit_head(
-            snapshot, features, classifier, held_out, decision, head or {}, seed
-        )
-        val_accuracy = _accuracy(snapshot, held_out)
-    save_classifier(classifier_folder, classifier, held_out=held_out)
+    fitted = _fit_probe(snapshot, features, network, measured, settings.probe)
+    decision.figures["probe"]["val_accuracy"] = round(_accuracy(snapshot, fitted.held_out), 6)
+    if settings.strategy == "head":
+        fitted, decision = _fit_head(snapshot, features, fitted, decision, settings)
+    save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
     for sentence in (*decision.notes, *decision.reasons):
         message("%s", sentence)
@@ -139,11 +124,19 @@ def run(
         strategy=decision.choice,
         fine_tune=decision.fine_tune,
         cv_accuracy=measured.best.accuracy,
-        val_accuracy=val_accuracy,
+        val_accuracy=_accuracy(snapshot, fitted.held_out),
         knn_accuracy=measured.figures["knn"]["accuracy"],
         decision=decision.to_dict(),
         decision_file=decision_file,
     )
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """A classifier, and what it says of validation images that it has not seen."""
+
+    classifier: Classifier
+    held_out: HeldOut
 
 
 def _check_same_network(network: Backbone, features: Features) -> None:
@@ -165,7 +158,7 @@ def _fit_probe(
     network: Backbone,
     measured: Measured,
     settings: ProbeSettings,
-) -> tuple[Classifier, HeldOut]:
+) -> _Fitted:
     """The probe refitted on train and val; and val logits of the same fitted on train alone."""
     labels, classes = snapshot.labels(), len(snapshot.classes)
     train, val = snapshot.rows("train"), snapshot.rows("val")
@@ -189,32 +182,28 @@ def _fit_probe(
     )
     logits = _logits(classifier, train_only, features, val)
     state = {name: tensor.detach() for name, tensor in train_only.state_dict().items()}
-    return classifier, HeldOut(rows=val, logits=logits, head=state)
+    return _Fitted(classifier, HeldOut(rows=val, logits=logits, head=state))
 
 
 def _fit_head(
     snapshot: Snapshot,
     features: Features,
-    probe: Classifier,
-    probe_held_out: HeldOut,
+    probe: _Fitted,
     decision: Decision,
-    settings: dict[str, Any],
-    seed: int,
-) -> tuple[Classifier, HeldOut, Decision]:
+    settings: FitHeadConfig,
+) -> tuple[_Fitted, Decision]:
     """Train the fully connected head; the probe stays where the head does worse on val."""
     labels = snapshot.labels()
     train, val = snapshot.rows("train"), snapshot.rows("val")
-    options = {key: value for key, value in settings.items() if key != "class_weight"}
     trained = train_mlp(
         (np.ascontiguousarray(features.matrix[train], dtype=np.float32), labels[train]),
         (np.ascontiguousarray(features.matrix[val], dtype=np.float32), labels[val]),
         len(snapshot.classes),
-        balanced=settings.get("class_weight") == "balanced",
-        seed=seed,
-        **options,
+        seed=settings.seed,
+        **settings.head.model_dump(),
     )
-    held_out = HeldOut(rows=val, logits=_logits(probe, trained.head, features, val))
-    head_val, probe_val = _accuracy(snapshot, held_out), _accuracy(snapshot, probe_held_out)
+    held_out = HeldOut(rows=val, logits=_logits(probe.classifier, trained.head, features, val))
+    head_val, probe_val = _accuracy(snapshot, held_out), _accuracy(snapshot, probe.held_out)
     decision.figures["head"] = {
         "val_accuracy": round(head_val, 6),
         "epochs": trained.epochs,
@@ -224,19 +213,19 @@ def _fit_head(
     compared = f"on {len(val):,} validation images: {head_val:.1%} against {probe_val:.1%}"
     if head_val < probe_val:
         decision.reasons.append(f"The head is worse than the probe {compared}; the probe is used.")
-        return probe, probe_held_out, _choosing(decision, "probe")
+        return probe, _choosing(decision, "probe")
     decision.reasons.append(f"The head is at least as good as the probe {compared}; it is used.")
     classifier = Classifier(
-        probe.backbone,
+        probe.classifier.backbone,
         trained.head,
         snapshot.classes,
-        preprocessing=probe.preprocessing,
+        preprocessing=probe.classifier.preprocessing,
         strategy="head",
         snapshot_id=snapshot.id,
         backbone_fingerprint=features.fingerprint,
         metadata={"head": decision.figures["head"], "fitted_on": "train"},
     )
-    return classifier, held_out, decision
+    return _Fitted(classifier, held_out), decision
 
 
 def _choosing(decision: Decision, choice: str) -> Decision:

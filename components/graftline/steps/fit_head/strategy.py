@@ -1,9 +1,9 @@
 """From measurements to a strategy: the usual guide of transfer learning, with figures."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from graftline.records.decision import Decision
+from graftline.steps.fit_head.config import AutoSettings
 
 ADVICE = {
     "large and similar": "fine-tune gladly: there is enough data and the network is a good start",
@@ -16,28 +16,10 @@ ADVICE = {
 }
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """Limits of the guide; the run file's section ``auto``.
-
-    Attributes:
-        large_images_per_class: Median training images per class from which data is large.
-        similar_accuracy: Cross-validated probe accuracy from which data is similar.
-        good_enough: Cross-validated probe accuracy from which nothing else is tried.
-        fewest_images_per_class: Median training images per class under which small and
-            different data is not fine-tuned either.
-    """
-
-    large_images_per_class: int = 500
-    similar_accuracy: float = 0.8
-    good_enough: float = 0.97
-    fewest_images_per_class: int = 50
-
-
 def decide(
     strategy: str,
     figures: dict[str, Any],
-    thresholds: Thresholds,
+    thresholds: AutoSettings,
     *,
     notes: list[str],
     snapshot_id: str,
@@ -75,7 +57,7 @@ def decide(
         cell=cell,
         advice=ADVICE[cell],
         figures=figures,
-        thresholds=asdict(thresholds),
+        thresholds=thresholds.model_dump(),
         reasons=reasons,
         notes=notes,
         snapshot_id=snapshot_id,
@@ -84,7 +66,7 @@ def decide(
 
 
 def _describe(
-    figures: dict[str, Any], thresholds: Thresholds, size: str, similarity: str
+    figures: dict[str, Any], thresholds: AutoSettings, size: str, similarity: str
 ) -> list[str]:
     counts, probe, knn = figures["images_per_class"], figures["probe"], figures["knn"]
     low, high = probe["interval"]
@@ -108,7 +90,7 @@ def _describe(
     return sentences
 
 
-def _choose(cell: str, median: float, accuracy: float, thresholds: Thresholds) -> tuple[str, str]:
+def _choose(cell: str, median: float, accuracy: float, thresholds: AutoSettings) -> tuple[str, str]:
     """The strategy for a cell, and why."""
     left = 1 - accuracy
     if accuracy >= thresholds.good_enough:

@@ -11,9 +11,9 @@ from graftline.data.shards import ByteRange, ShardWriter
 from graftline.data.sources.base import Entry, Source
 from graftline.errors import DataError, StoreNotFound
 from graftline.images.decode import decode_image
+from graftline.progress import Progress
 from graftline.steps.ingest.duplicates import Looks, looks_of
 from graftline.steps.ingest.source_index import Known, Memory, Seen, save_partial
-from graftline.steps.runtime import Progress
 from graftline.storage.base import Store
 
 THREADS = 16  # waiting for S3 more than decoding

@@ -16,9 +16,9 @@ import pyarrow as pa
 from graftline.data.shards import ByteRange
 from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import DataError, StoreNotFound
+from graftline.progress import message
 from graftline.schema import parse_json
 from graftline.steps.ingest.duplicates import Looks
-from graftline.steps.runtime import message
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1

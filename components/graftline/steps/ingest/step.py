@@ -12,12 +12,13 @@ from graftline.data.sources import open_source
 from graftline.data.sources.base import Columns, Entry
 from graftline.errors import PreconditionFailed
 from graftline.images.decode import MAX_PIXELS
+from graftline.progress import message
 from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_arguments, check_selection
 from graftline.steps.ingest.duplicates import DISTANCE
 from graftline.steps.ingest.fetch import GONE, fetch
 from graftline.steps.ingest.selection import Selection, current, select, tables
 from graftline.steps.ingest.source_index import Memory, Seen, load_memory, save_memory
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graftline.errors import GraftlineError
+from graftline.progress import message
 from graftline.records.retrain_notice import read_notice
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import connect, mlflow_errors
 from graftline.tracking.registry import open_registry

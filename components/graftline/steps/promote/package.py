@@ -4,53 +4,18 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.files import sha256_of
 from graftline.onnx_model.predict import DISTANCE, EMBEDDING, INPUT, PROBABILITIES, OnnxClassifier
+from graftline.records.export import MODEL_FILE
 
-MODEL_FILE = "model.onnx"
-EXPORT_FILE = "export.json"
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "MODEL_CARD.md"
-EXPORT_SCHEMA_VERSION = 1
 MANIFEST_SCHEMA_VERSION = 1
 REQUIREMENTS = ("numpy", "onnxruntime")
 EXAMPLE_SIDE = 32  # pixels of the input example; any size is right
-
-
-def read_export(folder: Path) -> dict[str, Any]:
-    """The record of the export, once the file beside it has the digest that it states.
-
-    Raises:
-        StoreNotFound: There is no export in the folder.
-        SchemaVersionError: It was written under another schema version.
-        IntegrityError: ``model.onnx`` is not the file that was compared with PyTorch.
-    """
-    path = folder / EXPORT_FILE
-    if not path.is_file() or not (folder / MODEL_FILE).is_file():
-        raise StoreNotFound(
-            f"{folder} holds no exported model.",
-            why=f"It must hold {MODEL_FILE} and {EXPORT_FILE}.",
-            fix="Give the folder that the step export_onnx wrote.",
-        )
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("schema_version") != EXPORT_SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"{path} was written under schema version {record.get('schema_version')}.",
-            why=f"This version of Graftline reads schema version {EXPORT_SCHEMA_VERSION}.",
-            fix="Export the model again.",
-        )
-    if sha256_of(folder / MODEL_FILE) != record["sha256"]:
-        raise IntegrityError(
-            f"{folder / MODEL_FILE} is not the file that was compared with PyTorch.",
-            why="Its sha256 is not the one in export.json.",
-            fix="Run the step export_onnx again.",
-        )
-    return record
 
 
 def pack(folder: Path, onnx_folder: Path, evidence: Mapping[str, Path], card: str) -> Path:

@@ -13,20 +13,21 @@ from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, PromotionConflict
 from graftline.files import sha256_of
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
+from graftline.progress import message
+from graftline.records.export import MODEL_FILE, read_export
 from graftline.records.verdict import Verdict, read_verdict
 from graftline.steps.promote.model_card import model_card
 from graftline.steps.promote.package import (
     CARD_FILE,
     MANIFEST_FILE,
-    MODEL_FILE,
     pack,
-    read_export,
 )
-from graftline.steps.runtime import StepResult, message
+from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.mlflow_run import connect, mlflow_errors, open_tracking
-from graftline.tracking.registry import ALIAS, RegisteredVersion, Registry, open_registry
+from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,8 @@ from graftline.errors import (
 from graftline.files import write_atomic
 from graftline.images.decode import decode
 from graftline.onnx_model.predict import OnnxClassifier
-from graftline.steps.runtime import StepResult, message, progress
+from graftline.progress import message, progress
+from graftline.steps.runtime import StepResult
 from graftline.steps.watch.drift import FEWEST, SAMPLE, Drift, Matrix, compare_features
 from graftline.steps.watch.page import look_page
 from graftline.steps.watch.triggers import Found, Rule, judge

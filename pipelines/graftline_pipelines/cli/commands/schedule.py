@@ -144,7 +144,7 @@ def run_now(
     from rich.console import Console
 
     from graftline_pipelines.cluster import schedules
-    from graftline_pipelines.local.run import new_run_id
+    from graftline_pipelines.runfile.settings import new_run_id
 
     name, reconciler, there = _find(which, host, namespace)
     one = schedules.the_one(there, name)

@@ -345,7 +345,7 @@ def test_without_a_network_it_says_so_at_once_and_how_to_go_on(name, monkeypatch
     monkeypatch.delenv("NO_PROXY", raising=False)
     tries = []
     monkeypatch.setattr("time.sleep", lambda seconds: tries.append(seconds))
-    with pytest.raises(WeightsError, match="could not be fetched") as caught:
+    with pytest.raises(WeightsError, match="could not be downloaded") as caught:
         build(name)
     assert tries == [], "it retried"
     assert f"graftline mirror-weights {name}" in caught.value.fix

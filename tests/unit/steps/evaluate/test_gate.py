@@ -8,8 +8,9 @@ import pytest
 
 from graftline.errors import ConfigurationError
 from graftline.records.verdict import GateTest
+from graftline.settings import read_section
 from graftline.stats.paired_tests import mcnemar, score_bound
-from graftline.steps.evaluate.config import EvaluationRules, GateRules, rules_from
+from graftline.steps.evaluate.config import GateSettings
 from graftline.steps.evaluate.gate import Champion, Evidence, decide
 
 
@@ -32,7 +33,7 @@ def paired(
 
 
 def outcome(evidence: Evidence, **rules: Any) -> dict[str, GateTest]:
-    return {test.name: test for test in decide(evidence, GateRules(**rules))}
+    return {test.name: test for test in decide(evidence, GateSettings(**rules))}
 
 
 def failed(evidence: Evidence, **rules: Any) -> set[str]:
@@ -234,7 +235,7 @@ def test_a_first_model_must_beat_the_majority_class() -> None:
 
 def test_equal_seeds_give_equal_verdicts() -> None:
     evidence = paired(gained=50, lost=40, both=900, neither=10, classes=4)
-    assert decide(evidence, GateRules(), 3) == decide(evidence, GateRules(), 3)
+    assert decide(evidence, GateSettings(), 3) == decide(evidence, GateSettings(), 3)
 
 
 @pytest.mark.parametrize(
@@ -244,17 +245,9 @@ def test_equal_seeds_give_equal_verdicts() -> None:
         ({"margin": -0.1}, r"gate\.margin is -0\.1"),
         ({"margin": True}, r"gate\.margin is True"),
         ({"confidence": 0.5}, r"gate\.confidence is 0\.5"),
-        ({"replicates": 10}, r"gate\.replicates is 10"),
+        ({"slices": 3}, r"gate\.slices is 3"),
     ],
 )
 def test_wrong_rules_are_told(values: dict[str, Any], told: str) -> None:
     with pytest.raises(ConfigurationError, match=f"(?s){told}"):
-        rules_from(GateRules, "gate", values)
-
-
-def test_rules_default_and_the_run_file_agrees() -> None:
-    from graftline_pipelines.runfile.settings import EvaluationSettings, GateSettings
-
-    for own, section in ((GateRules(), GateSettings()), (EvaluationRules(), EvaluationSettings())):
-        for name, value in section.model_dump().items():
-            assert getattr(own, name) == value, name
+        read_section(GateSettings, "gate", values)

@@ -8,7 +8,8 @@ from safetensors.numpy import load_file
 from scipy.spatial.distance import cdist
 from scipy.stats import mannwhitneyu
 
-from graftline.steps.evaluate.out_of_distribution import coverage, none_of_these, references
+from graftline.classifier.class_means import class_means
+from graftline.steps.evaluate.out_of_distribution import coverage, out_of_distribution
 
 
 def two(sure: list[float]) -> np.ndarray:
@@ -42,7 +43,7 @@ def clusters(n: int = 60, spread: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
 
 def test_distances_are_scipys_cosine_distances_of_the_centred_features() -> None:
     embedding, labels = clusters()
-    found = references(embedding, labels, 3)
+    found = class_means(embedding, labels, 3)
     means = np.stack([embedding[labels == c].mean(axis=0) for c in range(3)])
     centre = means.mean(axis=0)
     expected = cdist(embedding - centre, means - centre, "cosine")
@@ -52,15 +53,15 @@ def test_distances_are_scipys_cosine_distances_of_the_centred_features() -> None
 
 def test_a_class_without_training_images_attracts_nothing() -> None:
     embedding, labels = clusters()
-    found = references(embedding, labels, 4)
+    found = class_means(embedding, labels, 4)
     np.testing.assert_allclose(found.distances(embedding)[:, 3], 1.0)
 
 
 def test_the_threshold_lets_the_stated_share_pass_and_refuses_what_is_far() -> None:
     embedding, labels = clusters(300)
     train, val, test = slice(0, 150), slice(150, 240), slice(240, 300)
-    means = references(embedding[train], labels[train], 3)
-    found = none_of_these(means, embedding[val], embedding[test], labels[test], 0.9)
+    means = class_means(embedding[train], labels[train], 3)
+    found = out_of_distribution(means, embedding[val], embedding[test], labels[test], 0.9)
     assert found is not None
     passed = (means.distances(embedding[val]).min(axis=1) <= found.distance).mean()
     assert passed == pytest.approx(0.9, abs=0.02)
@@ -82,8 +83,8 @@ def test_the_threshold_lets_the_stated_share_pass_and_refuses_what_is_far() -> N
 
 def test_no_validation_images_no_threshold(tmp_path: Path) -> None:
     embedding, labels = clusters()
-    means = references(embedding, labels, 3)
-    assert none_of_these(means, embedding[:0], embedding, labels, 0.99) is None
+    means = class_means(embedding, labels, 3)
+    assert out_of_distribution(means, embedding[:0], embedding, labels, 0.99) is None
     means.save(tmp_path)
     kept = load_file(tmp_path / "references.safetensors")
     np.testing.assert_array_equal(kept["means"], means.means)

@@ -255,8 +255,7 @@ def test_file_states_what_it_is(exported):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_distance_is_that_of_the_evaluation(networks, smaller, tmp_path, precision):
-    from graftline.classifier.class_means import ClassMeans, read_class_means
-    from graftline.steps.evaluate.out_of_distribution import references
+    from graftline.classifier.class_means import ClassMeans, class_means, read_class_means
 
     classifier, network = networks["timm/test_resnet"]
     converted = {"fp32": network, **smaller[1]}[precision]
@@ -265,7 +264,7 @@ def test_distance_is_that_of_the_evaluation(networks, smaller, tmp_path, precisi
     save_model(compose_graph(converted, metadata_of(classifier), classifier), path)
     assert not OnnxClassifier(path).has_distance
     embeddings = OnnxClassifier(path).embeddings(pixels)
-    found = references(embeddings, np.arange(12) % 3, 3)
+    found = class_means(embeddings, np.arange(12) % 3, 3)
     found.save(tmp_path)
     means = read_class_means(tmp_path)
     assert isinstance(means, ClassMeans)

@@ -20,6 +20,7 @@ from graftline.features.matrix import read_features
 from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
+from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.folds import make_folds, subsample
 from graftline.steps.fit_head.linear import (
     Scaling,
@@ -33,7 +34,7 @@ from graftline.steps.fit_head.linear import (
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
-from graftline.steps.fit_head.strategy import Thresholds, decide
+from graftline.steps.fit_head.strategy import decide
 
 NAME = "timm/test_resnet"
 SIZE = 64
@@ -336,7 +337,7 @@ def figures(median: float, accuracy: float) -> dict[str, object]:
 )
 def test_every_cell_of_the_guide(median: float, accuracy: float, cell: str, choice: str) -> None:
     decision = decide(
-        "auto", figures(median, accuracy), Thresholds(), notes=[], snapshot_id="", backbone=""
+        "auto", figures(median, accuracy), AutoSettings(), notes=[], snapshot_id="", backbone=""
     )
     assert (decision.cell, decision.choice) == (cell, choice)
     assert decision.fine_tune == (choice == "fine_tune")
@@ -345,7 +346,7 @@ def test_every_cell_of_the_guide(median: float, accuracy: float, cell: str, choi
 
 
 def test_thresholds_are_the_users() -> None:
-    loose = Thresholds(large_images_per_class=10, similar_accuracy=0.1, good_enough=1.0)
+    loose = AutoSettings(large_images_per_class=10, similar_accuracy=0.1, good_enough=1.0)
     decision = decide("auto", figures(20, 0.98), loose, notes=[], snapshot_id="", backbone="")
     assert (decision.cell, decision.choice) == ("large and similar", "fine_tune")
 
@@ -353,7 +354,7 @@ def test_thresholds_are_the_users() -> None:
 @pytest.mark.parametrize("strategy", ["probe", "head", "fine_tune", "scratch"])
 def test_an_order_is_obeyed_and_the_guides_opinion_kept(strategy: str) -> None:
     decision = decide(
-        strategy, figures(20, 0.9), Thresholds(), notes=[], snapshot_id="", backbone=""
+        strategy, figures(20, 0.9), AutoSettings(), notes=[], snapshot_id="", backbone=""
     )
     assert decision.choice == strategy
     opinion = "agrees" if strategy == "probe" else "would have chosen probe"

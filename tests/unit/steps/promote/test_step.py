@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from graftline.errors import ConfigurationError, IntegrityError, PromotionConflict, TrackingError
+from graftline.files import sha256_of
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.records.verdict import GateTest, Verdict, write_verdict
-from graftline.steps.export_onnx import step as export_step
 from graftline.steps.promote import step as promote_step
 from graftline.storage import open_store
+from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.champion_log import ChampionLog, Entry
 from graftline.tracking.mlflow_run import connect, start_run
-from graftline.tracking.registry import ALIAS, open_registry
+from graftline.tracking.registry import open_registry
 
 NAME = "animals"
 
@@ -75,7 +76,7 @@ def other_model(exported, tmp_path, number: int) -> Path:
     model.doc_string = str(number)
     onnx.save_model(model, target / "model.onnx")
     record = json.loads((folder / "onnx" / "export.json").read_text())
-    record["sha256"] = export_step.sha256(target / "model.onnx")
+    record["sha256"] = sha256_of(target / "model.onnx")
     record["content_sha256"] = record["sha256"]
     (target / "export.json").write_text(json.dumps(record))
     return target
@@ -107,12 +108,10 @@ def test_first_model_is_registered_with_its_evidence_and_promoted(place, tmp_pat
     assert (found / "model.onnx").read_bytes() == Path(exported[2].onnx).read_bytes()
     manifest = json.loads((found / "manifest.json").read_text())
     assert {f["path"]: f["sha256"] for f in manifest["files"]} == {
-        path.name: export_step.sha256(path)
-        for path in found.iterdir()
-        if path.name != "manifest.json"
+        path.name: sha256_of(path) for path in found.iterdir() if path.name != "manifest.json"
     }
-    assert champion.tags["graftline.manifest_sha256"] == export_step.sha256(found / "manifest.json")
-    card_digest = export_step.sha256(found / "MODEL_CARD.md")
+    assert champion.tags["graftline.manifest_sha256"] == sha256_of(found / "manifest.json")
+    card_digest = sha256_of(found / "MODEL_CARD.md")
     assert champion.tags["graftline.model_card_sha256"] == card_digest
     card = (found / "MODEL_CARD.md").read_text()
     for expected in ("cat", "Intended use", "Limits", "0.9000", exported[1].id, "It was measured."):
@@ -207,7 +206,7 @@ def test_replaced_promotion_is_not_applied_again(place, exported, tmp_path):
 
 
 def test_alias_moved_by_hand_is_respected_and_recorded(place, exported, tmp_path, monkeypatch):
-    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.tracking.champion_alias.PATIENCE_SECONDS", 0.2)
     place()
     place(against="1", onnx_folder=other_model(exported, tmp_path, 2))
     connect(place.uri).set_registered_model_alias(NAME, ALIAS, "1")
@@ -219,7 +218,7 @@ def test_alias_moved_by_hand_is_respected_and_recorded(place, exported, tmp_path
 
 
 def test_interrupted_promotion_is_finished_by_whoever_comes_next(place, monkeypatch):
-    monkeypatch.setattr("graftline.tracking.registry.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("graftline.tracking.champion_alias.PATIENCE_SECONDS", 0.2)
     place(promote=False)
     log = ChampionLog(open_store(place.store), NAME)
     assert log.append(Entry(number=1, kind="promotion", version="1", replaced=None))

@@ -1,0 +1,63 @@
+"""What the sections of the run file have in common. Each section is declared where it is used."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from graftline.errors import ConfigurationError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of the run file: unknown keys are refused, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def without_credentials(uri: str) -> str:
+    """Refuse a URI with a user or password in it: run files and pipelines are not secret."""
+    scheme, separator, rest = uri.partition("://")
+    authority = rest.partition("/")[0]
+    if separator and "@" in authority:
+        raise ValueError(
+            f"the {scheme}:// address holds a user or password, which would be readable in the "
+            "compiled pipeline; take it out and set the AWS_* or MLFLOW_TRACKING_* variables"
+        )
+    return uri
+
+
+T = TypeVar("T", bound=Section)
+
+
+def read_section(kind: type[T], name: str, values: Mapping[str, Any] | None) -> T:
+    """A section out of plain values, as a step gets them from a pipeline.
+
+    Args:
+        kind: The section.
+        name: What the run file calls it, for errors; empty for its root.
+        values: By key; what is absent has its default.
+
+    Raises:
+        ConfigurationError: Keys are unknown or values out of range; all of them are named.
+    """
+    try:
+        return kind.model_validate(dict(values or {}))
+    except ValidationError as error:
+        problems = []
+        for detail in error.errors(include_url=False):
+            key = ".".join(str(part) for part in (name, *detail["loc"]) if part != "")
+            if detail["type"] == "extra_forbidden":
+                near = difflib.get_close_matches(str(detail["loc"][-1]), kind.model_fields, 1)
+                hint = f"Did you mean {name}.{near[0]}?" if near else "Remove it."
+                problems.append(f"{key} is not a setting. {hint}")
+            elif detail["type"] == "missing":
+                problems.append(f"{key} is missing.")
+            else:
+                problems.append(f"{key} is {str(detail['input'])[:60]!s}: {detail['msg']}.")
+        raise ConfigurationError("\n".join(problems)) from None

@@ -1,0 +1,22 @@
+"""How the frozen network is run over the images."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from graftline.settings import PositiveInt, Section
+
+
+class ExtractSettings(Section):
+    """How the frozen network is run over the images."""
+
+    engine: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
+    """`auto` takes the fastest on the machine, by a short trial that is remembered there."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """`auto` takes bf16 where the processor has it; its agreement with fp32 is measured and kept
+    with the features. Features of another precision are other features."""
+    batch_size: PositiveInt | None = None
+    """Images in one forward pass; chosen for the machine where absent."""
+    workers: Annotated[int, Field(ge=1, le=100)] = 1
+    """Tasks that share the extraction on a cluster; more than one pays from about 100,000 new
+    images."""

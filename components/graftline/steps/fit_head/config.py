@@ -1,0 +1,83 @@
+"""What is fitted on frozen features, and from where on fine-tuning is worth its cost."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from graftline.settings import Fraction, PositiveInt, Section
+
+Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
+
+
+class AutoSettings(Section):
+    """`strategy: auto`: from where on fine-tuning is worth its cost. See the decision guide."""
+
+    large_images_per_class: PositiveInt = 500
+    """Median images per class from which the data counts as large."""
+    similar_accuracy: Fraction = 0.8
+    """Cross-validated accuracy on frozen features from which the data counts as similar to what
+    the backbone was trained on."""
+    good_enough: Fraction = 0.97
+    """Cross-validated accuracy of the probe from which fine-tuning is not tried: too little is
+    left to gain."""
+    fewest_images_per_class: PositiveInt = 50
+    """Median images per class under which small and different data is not fine-tuned either."""
+
+
+class ProbeSettings(Section):
+    """`strategy: probe`: k-NN, logistic regression and linear SVM on frozen features."""
+
+    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = (0.001, 0.01, 0.1, 1.0)
+    """Values of C (inverse regularisation strength) that are tried."""
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    """Folds of the cross-validation; fewer where a class has fewer images."""
+    knn: tuple[PositiveInt, ...] = (1, 5, 20)
+    """Numbers of neighbours that are tried; k-NN measures similarity and is not promoted."""
+    class_weight: Literal["none", "balanced"] = "none"
+    """`balanced` weights images by the inverse frequency of their class."""
+    search_images: PositiveInt = 10_000
+    """Training images beyond which the grid is searched on a stratified sample of so many; the
+    chosen classifier is fitted on all."""
+
+    @property
+    def balanced(self) -> bool:
+        """Whether classes are weighted by their inverse frequency."""
+        return self.class_weight == "balanced"
+
+
+class HeadSettings(Section):
+    """`strategy: head`: fully connected layers trained on frozen features."""
+
+    hidden: tuple[PositiveInt, ...] = (256,)
+    """Width of each hidden layer."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Dropout before each layer."""
+    epochs: PositiveInt = 100
+    """Most epochs; training stops earlier when validation no longer improves."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Weight decay of AdamW."""
+    patience: PositiveInt = 10
+    """Epochs without improvement on validation before training stops."""
+
+
+class FitHeadConfig(Section):
+    """All that the step takes besides its inputs and outputs."""
+
+    backbone: str
+    """Name of the network that the features came from."""
+    weights: str | None = None
+    """Where the network's weights come from; None for the published ones."""
+    image_size: int | None = None
+    """Input side in pixels; None for the network's own."""
+    strategy: Strategy = "auto"
+    """What the run file asks for."""
+    probe: ProbeSettings = ProbeSettings()
+    """The linear classifiers."""
+    head: HeadSettings = HeadSettings()
+    """The fully connected head."""
+    auto: AutoSettings = AutoSettings()
+    """Thresholds of ``auto``."""
+    seed: int = 0
+    """Of folds, samples and the head's training."""

@@ -1,0 +1,55 @@
+"""Where the labelled images are, and how they are read."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from graftline.settings import Section, without_credentials
+
+
+class SplitFractions(Section):
+    """The share of the groups of images that each split is given. They sum to 1."""
+
+    train: Annotated[float, Field(gt=0, lt=1)] = 0.7
+    """Share that models are fitted on."""
+    val: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share that choices and the calibration are made on."""
+    test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    """Share that nothing is chosen on: it gives the reported figures and the verdict."""
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"train, val and test sum to {total:g}, not 1; for example 0.7, 0.15 and 0.15"
+            )
+        return self
+
+
+class DataSettings(Section):
+    """Where the labelled images are and how they are read."""
+
+    source: str
+    """A folder, `file://...` or `s3://bucket/prefix`; for a table, the CSV file itself."""
+    format: Literal["auto", "folders", "table", "shards"] = "auto"
+    """`folders`: a folder for each class. `table`: a CSV file with an image and a label column.
+    `shards`: WebDataset tar files. `auto` looks and says what it found."""
+    split: SplitFractions = SplitFractions()
+    """Shares of the three splits; an image never changes its split afterwards."""
+    image_column: str = "image"
+    """Table only: the column with the image's path, relative to the table, or its URI."""
+    label_column: str = "label"
+    """Table only: the column with the label."""
+    split_column: str = "split"
+    """Table only: the column with `train`, `val` or `test`; obeyed where the table has it."""
+    group_column: str | None = None
+    """Table only: images with equal values (a patient, a camera, a day) share one split.
+    Without it, near-duplicates do."""
+    attributes: tuple[str, ...] = ()
+    """Table only: columns kept with each image; the evaluation is sliced by them."""
+
+    @field_validator("source")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        return without_credentials(value)
