@@ -12,8 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from platformdirs.unix import Unix
-
 CGROUPS = "/sys/fs/cgroup"
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
 
@@ -34,6 +32,8 @@ def cache_folder() -> Path:
 
     Falls back to the temporary folder where the home cannot be written to.
     """
+    from platformdirs.unix import Unix  # here: a served model needs nothing but ONNX Runtime
+
     # The same folder on every system, as PyTorch and the Hugging Face Hub have theirs.
     for folder in (Unix("graftline").user_cache_path, Path("~/.cache/graftline").expanduser()):
         try:
