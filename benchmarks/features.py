@@ -54,9 +54,21 @@ AGAIN_TARGET, NOTHING_TARGET, MEMORY_TARGET = 0.03, 2.0, 1024.0
 def speed_table(speeds: list[Speed]) -> Table:
     """Medians of all rounds, a row for each network and precision."""
     table = Table(title="From shards to stored features, images a second (medians)")
-    for heading in ("backbone", "precision", "engine", "cosine", "decode", "forward", "limit",
-                    "found", "of the limit", "of core time", "eager", "times eager",
-                    "in core time"):  # fmt: skip
+    for heading in (
+        "backbone",
+        "precision",
+        "engine",
+        "cosine",
+        "decode",
+        "forward",
+        "limit",
+        "found",
+        "of the limit",
+        "of core time",
+        "eager",
+        "times eager",
+        "in core time",
+    ):
         table.add_column(heading, justify="left" if heading in ("backbone", "engine") else "right")
     for speed in speeds:
         faster = FASTER_TARGETS.get(speed.backbone)
@@ -139,8 +151,10 @@ def main() -> None:
                 for speed in measure_speed(data, backbone, precisions, options)
             ]
             tables.append(speed_table(speeds))
-            for key, of in (("fraction_of_limit", "fraction"),
-                            ("times_faster_than_eager", "times_faster")):  # fmt: skip
+            for key, of in (
+                ("fraction_of_limit", "fraction"),
+                ("times_faster_than_eager", "times_faster"),
+            ):
                 by = {
                     precision: {
                         speed.backbone: round(getattr(speed, of), 3)
@@ -167,21 +181,24 @@ def main() -> None:
             other.add_row(
                 f"second run, {again['new']:.0f} new beside {again['images']:,.0f} images, of the "
                 f"first ({again['second']:.1f} s of {again['first']:.1f} s, whole processes)",
-                f"{fraction:.3f}", f"≤ {AGAIN_TARGET}",
-            )  # fmt: skip
+                f"{fraction:.3f}",
+                f"≤ {AGAIN_TARGET}",
+            )
             seconds = measure_nothing_new(folder / "nothing", options.rounds)
             found["nothing_new_seconds_50k"] = round(seconds, 2)
             other.add_row(
-                "nothing new among 50,000 images, whole process", f"{seconds:.2f} s",
+                "nothing new among 50,000 images, whole process",
+                f"{seconds:.2f} s",
                 f"< {NOTHING_TARGET:g} s",
-            )  # fmt: skip
+            )
         if "memory" in sections:
             extra = measure_memory(folder / "many")
             found["million_extra_mib"] = round(extra)
             other.add_row(
                 "1,000,000 vectors of 1,280 assembled, memory besides the matrix",
-                f"{extra:.0f} MiB", f"< {MEMORY_TARGET:g} MiB",
-            )  # fmt: skip
+                f"{extra:.0f} MiB",
+                f"< {MEMORY_TARGET:g} MiB",
+            )
     out = Console(width=180)
     for table in tables:
         if table.row_count:

@@ -172,10 +172,14 @@ def main() -> None:
         shares[kind] = count / made
         low, high = share_interval(count, made, 0.95)
         table.add_row(
-            kind.name, f"{made:,}", f"{kind.images:,}", f"{kind.disagree:.0%}",
+            kind.name,
+            f"{made:,}",
+            f"{kind.images:,}",
+            f"{kind.disagree:.0%}",
             f"{shares[kind]:.2%}",
-            f"{low:.2%} to {high:.2%}", limit_of(kind),
-        )  # fmt: skip
+            f"{low:.2%} to {high:.2%}",
+            limit_of(kind),
+        )
     console.print(table)
     console.print(
         f"{sum(count for _, _, count in tasks):,} retrainings, {time.monotonic() - started:.0f} s."

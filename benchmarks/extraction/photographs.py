@@ -106,12 +106,21 @@ def snapshot_of(
     """Write a snapshot of one class."""
     rows = len(ids)
     columns: dict[str, Sequence[object]] = {
-        "image_id": ids, "shard": shards, "offset": offsets, "length": lengths, "bytes": lengths,
+        "image_id": ids,
+        "shard": shards,
+        "offset": offsets,
+        "length": lengths,
+        "bytes": lengths,
         "source": [f"photo/{number}.jpg" for number in range(rows)],
-        "source_version": ["1"] * rows, "label": ["photo"] * rows, "split": ["train"] * rows,
-        "group": ids, "width": [WIDTH] * rows, "height": [HEIGHT] * rows,
-        "format": ["jpeg"] * rows, "dhash": [0] * rows,
-    }  # fmt: skip
+        "source_version": ["1"] * rows,
+        "label": ["photo"] * rows,
+        "split": ["train"] * rows,
+        "group": ids,
+        "width": [WIDTH] * rows,
+        "height": [HEIGHT] * rows,
+        "format": ["jpeg"] * rows,
+        "dhash": [0] * rows,
+    }
     table = pa.table({name: columns[name] for name in MANIFEST.names}, schema=MANIFEST)
     empty = pa.Table.from_pylist([], schema=SET_ASIDE)
     write_snapshot(folder, table, empty, store=store, source="photographs")

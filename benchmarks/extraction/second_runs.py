@@ -43,8 +43,10 @@ def in_new_process(folder: Path, snapshot: Path, precision: str) -> tuple[float,
     started, cores = time.perf_counter(), core_seconds()
     done = subprocess.run(
         [sys.executable, "-c", AGAIN, json.dumps(values | {"weights": "random"})],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     seconds, extracted = time.perf_counter() - started, json.loads(done.stdout.splitlines()[-1])
     told = f"{seconds:.1f} s, {core_seconds() - cores:.1f} s of core time"
     console.print(f"{extracted['extracted']:,} images computed: {told}")
@@ -104,8 +106,13 @@ def with_answer(folder: Path, count: int) -> Path:
     """A store that knows the request and holds the vectors."""
     backbone = build(AGAIN_BACKBONE, weights="random")
     snapshot = stored_vectors(folder, count, backbone.fingerprint(), backbone.spec.feature_dim)
-    plan(snapshot_folder=snapshot, store=str(folder / "store"), backbone=AGAIN_BACKBONE,
-         weights="random", workers=1)  # fmt: skip
+    plan(
+        snapshot_folder=snapshot,
+        store=str(folder / "store"),
+        backbone=AGAIN_BACKBONE,
+        weights="random",
+        workers=1,
+    )
     return snapshot
 
 
@@ -140,6 +147,8 @@ def measure_memory(folder: Path) -> float:
     values |= {"store": str(folder / "store"), "backbone": AGAIN_BACKBONE, "weights": "random"}
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, json.dumps(values)],
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return float(json.loads(done.stdout.splitlines()[-1])["peak_kib"]) / 1024

@@ -5,6 +5,8 @@ import hashlib
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -21,10 +23,23 @@ CHUNK = 4 * 2**20
 
 def write_atomic(path: Path, data: bytes | IO[bytes]) -> None:
     """Write a local file so that it is there whole or not at all."""
+    with replacing(path) as temporary:
+        write_through(temporary, data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name beside a file to write to; the file is replaced if the block ends well.
+
+    The new bytes are on the disk before the name points to them, so that not even a power cut
+    leaves half a file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        write_through(temporary, data)
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -7,10 +7,14 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from platformdirs.unix import Unix
+
+CGROUPS = "/sys/fs/cgroup"
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
 
 # Where drivers of what PyTorch calls CUDA show themselves: NVIDIA, the same under WSL and on
@@ -30,11 +34,8 @@ def cache_folder() -> Path:
 
     Falls back to the temporary folder where the home cannot be written to.
     """
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    for base in (Path(chosen) if chosen else None, Path("~/.cache").expanduser()):
-        if base is None:
-            continue
-        folder = base / "graftline"
+    # The same folder on every system, as PyTorch and the Hugging Face Hub have theirs.
+    for folder in (Unix("graftline").user_cache_path, Path("~/.cache/graftline").expanduser()):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -120,11 +121,39 @@ def _memory(kind: str, key: dict[str, Any]) -> Path:
 
 def _container_quota() -> int | None:
     """Cores that a container's limit allows, rounded up; None without a limit."""
-    for line in _lines("/sys/fs/cgroup/cpu.max"):
-        quota, _, period = line.partition(" ")
-        if quota.isdigit() and period.strip().isdigit():
-            return -(-int(quota) // int(period))
-    return None
+    found = []
+    for folder, version in _cgroups():
+        if version == 2:
+            quota, _, period = _first_line(f"{folder}/cpu.max").partition(" ")
+        else:
+            quota = _first_line(f"{folder}/cpu.cfs_quota_us")  # -1 without a limit
+            period = _first_line(f"{folder}/cpu.cfs_period_us")
+        if quota.isdigit() and period.isdigit() and int(period) > 0:
+            found.append(-(-int(quota) // int(period)))
+    return min(found, default=None)
+
+
+def _cgroups() -> Iterator[tuple[str, int]]:
+    """Folders that may hold this process's limits of the processor, each with its version.
+
+    A limit counts for all groups below it. A container sees its own group as the root, so the
+    path that the kernel names need not exist there.
+    """
+    mounts = {"": (CGROUPS, 2), "cpu": (f"{CGROUPS}/cpu", 1)}
+    yield from mounts.values()
+    for line in _lines("/proc/self/cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for name in {"", "cpu"} & set(controllers.split(",")):
+            root, version = mounts[name]
+            parts = [part for part in path.split("/") if part not in ("", "..")]
+            for depth in range(1, len(parts) + 1):
+                yield "/".join([root, *parts[:depth]]), version
+
+
+def _first_line(path: str) -> str:
+    lines = _lines(path)
+    return lines[0].strip() if lines else ""
 
 
 @lru_cache

@@ -1,8 +1,12 @@
 """Versioned JSON: what another version wrote is refused with what to do."""
 
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from graftline.errors import SchemaVersionError
+from graftline.errors import GraftlineError, SchemaVersionError
+from graftline.files import write_atomic
 
 
 def check_schema_version(head: Any, version: int, what: str) -> None:
@@ -21,3 +25,58 @@ def check_schema_version(head: Any, version: int, what: str) -> None:
         if newer
         else "An older Graftline wrote it: run the step that writes it again.",
     )
+
+
+def parse_json(text: str | bytes, version: int, what: str) -> dict[str, Any]:
+    """The content of a JSON document of one version.
+
+    Raises:
+        ValueError: It is not JSON.
+        SchemaVersionError: Another version wrote it.
+    """
+    head = json.loads(text)
+    check_schema_version(head, version, what)
+    content: dict[str, Any] = head
+    return content
+
+
+def write_json(
+    path: Path, content: Mapping[str, Any], *, sort_keys: bool = False, allow_nan: bool = False
+) -> None:
+    """Write a JSON file, whole or not at all. Equal content gives equal bytes."""
+    text = json.dumps(content, indent=1, sort_keys=sort_keys, allow_nan=allow_nan)
+    write_atomic(path, f"{text}\n".encode())
+
+
+def read_json(
+    path: Path,
+    *,
+    kind: str | None,
+    version: int,
+    missing: GraftlineError,
+    damaged: Callable[[str], GraftlineError],
+    outdated: Callable[[Any], GraftlineError],
+) -> dict[str, Any]:
+    """Read a JSON file that states its kind and version.
+
+    Args:
+        path: The file.
+        kind: What its ``kind`` must be; None where the file states none.
+        version: What its ``schema_version`` must be.
+        missing: Raised where there is no such file.
+        damaged: Makes the error for a file that is something else, from the reason.
+        outdated: Makes the error for another version, from that version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise missing from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise damaged(f"it is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise damaged("it is not a JSON object")
+    if kind is not None and content.get("kind") != kind:
+        raise damaged(f"its kind is not {kind}")
+    if content.get("schema_version") != version:
+        raise outdated(content.get("schema_version"))
+    return content

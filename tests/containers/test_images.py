@@ -14,10 +14,22 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
 REPOSITORY = Path(__file__).parents[2]
 HARDENED = (
-    "--rm", "--read-only", "--read-only-tmpfs=false", "--tmpfs", "/tmp:rw,nosuid,nodev,mode=1777",
-    "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", "10001:10001",
-    "--network", "none", "--memory", "4g",
-)  # fmt: skip
+    "--rm",
+    "--read-only",
+    "--read-only-tmpfs=false",
+    "--tmpfs",
+    "/tmp:rw,nosuid,nodev,mode=1777",
+    "--cap-drop",
+    "ALL",
+    "--security-opt",
+    "no-new-privileges",
+    "--user",
+    "10001:10001",
+    "--network",
+    "none",
+    "--memory",
+    "4g",
+)
 Podman = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

@@ -180,11 +180,24 @@ def test_killed_at_a_system_call_that_stores(
     killed, before = 0, 0
     for moment in (2, 4, 7):
         done = subprocess.run(
-            ["strace", "-f", "-qq", "-o", str(tmp_path / "trace"), "-e", f"trace={CALLS[call]}",
-             "-e", f"inject={CALLS[call]}:signal=SIGKILL:when={moment}",
-             sys.executable, "-c", EXTRACTION, values],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            [
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                str(tmp_path / "trace"),
+                "-e",
+                f"trace={CALLS[call]}",
+                "-e",
+                f"inject={CALLS[call]}:signal=SIGKILL:when={moment}",
+                sys.executable,
+                "-c",
+                EXTRACTION,
+                values,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         killed += done.returncode != 0
         assert stored(data, fingerprint) >= before, "what was stored is gone"
         before = stored(data, fingerprint)

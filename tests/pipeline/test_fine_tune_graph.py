@@ -49,8 +49,12 @@ def test_auto_decides_for_fine_tuning_and_takes_that_branch(
     assert decision["choice"] == "fine_tune" and decision["strategy"] == "auto"
     steps = [step for step in result["seconds"] if step != "total"]
     assert steps[steps.index("fit_head") :] == [
-        "fit_head", "fine_tune", "evaluate", "export_onnx", "promote",
-    ]  # fmt: skip
+        "fit_head",
+        "fine_tune",
+        "evaluate",
+        "export_onnx",
+        "promote",
+    ]
     outcome = decision["outcome"]
     better = outcome["fine_tuned_accuracy"] > outcome["probe_accuracy"]
     assert outcome["used"] == ("fine_tune" if better else "probe")

@@ -72,8 +72,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "-c", "listen_addresses=127.0.0.1", "-F"],
-            cwd=folder, stdout=log, stderr=log, **user,
-        )  # fmt: skip
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            **user,
+        )
     try:
         yield port
     finally:
@@ -141,11 +144,14 @@ def pod(
     settings["graftline-settings"]["artifacts-destination"] = f"{s3_bucket}/artifacts"
     stored = {
         "mlflow-database": {
-            "host": "127.0.0.1", "port": str(postgres), "database": database,
-            "user": "mlflow", "password": PASSWORD,
+            "host": "127.0.0.1",
+            "port": str(postgres),
+            "database": database,
+            "user": "mlflow",
+            "password": PASSWORD,
         },
         "graftline-s3": {"access-key": "test-key", "secret-key": "test-secret"},
-    }  # fmt: skip
+    }
     environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for entry in container["env"]:
         if "value" in entry:

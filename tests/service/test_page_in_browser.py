@@ -21,10 +21,18 @@ HOSTILE = "<script>alert(1)</script>"
 NAMES = [HOSTILE, "\"'&</title><img src=x onerror=alert(2)>", "three", "four"]
 NAMES_IN_ORDER = sorted(NAMES)  # as the snapshot has its classes
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--remote-debugging-port=0", "--remote-allow-origins=*",
-]  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-port=0",
+    "--remote-allow-origins=*",
+]
 
 
 class Tab:
@@ -187,8 +195,11 @@ def test_names_of_classes_stay_text(tab: Tab, page: Path) -> None:
 def test_nothing_sticks_out_of_the_window(tab: Tab, page: Path, width: int) -> None:
     tab.call(
         "Emulation.setDeviceMetricsOverride",
-        width=width, height=900, deviceScaleFactor=1, mobile=width < 500,
-    )  # fmt: skip
+        width=width,
+        height=900,
+        deviceScaleFactor=1,
+        mobile=width < 500,
+    )
     tab.open(page)
     assert tab.js("document.documentElement.scrollWidth") <= width
     assert tab.js(

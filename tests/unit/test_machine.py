@@ -18,6 +18,50 @@ def test_cores_obey_affinity_and_the_containers_limit(monkeypatch: pytest.Monkey
     assert machine.cores() == 6
 
 
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({"cpu.max": "200000 100000"}, 2),
+        ({"cpu.max": "max 100000"}, 6),
+        ({"cpu/cpu.cfs_quota_us": "150000", "cpu/cpu.cfs_period_us": "100000"}, 2),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 6),
+        # Limits of the groups above count too; of several, the smallest.
+        ({"pod/cpu.max": "300000 100000", "pod/box/cpu.max": "max 100000"}, 3),
+        ({"pod/cpu.max": "300000 100000", "pod/box/cpu.max": "100000 100000"}, 1),
+        ({"cpu/old/cpu.cfs_quota_us": "50000", "cpu/old/cpu.cfs_period_us": "100000"}, 1),
+    ],
+)
+def test_limits_of_both_versions_of_control_groups_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], wanted: int
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setattr(machine, "CGROUPS", str(tmp_path))
+    groups = ["0::/pod/box", "4:cpuset:/elsewhere", "3:cpu,cpuacct:/old"]
+    read = machine._lines
+    monkeypatch.setattr(
+        machine, "_lines", lambda path: groups if path == "/proc/self/cgroup" else read(path)
+    )
+    assert machine.cores() == wanted
+
+
+def test_everything_that_counts_cores_obeys_the_containers_limit(
+    monkeypatch: pytest.MonkeyPatch, exported_model: tuple
+) -> None:
+    from graftline.onnx_model.predict import OnnxClassifier
+    from graftline.steps.fit_head import parallel
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    monkeypatch.setattr(machine, "_container_quota", lambda: 3)
+    assert parallel._cores() == 3
+    folder, *_ = exported_model
+    session = OnnxClassifier(folder / "onnx" / "model.onnx")._session
+    assert session.get_session_options().intra_op_num_threads == 3
+
+
 def test_what_is_remembered_is_found_under_its_key_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,17 +167,26 @@ def test_custom_resources_keep_to_their_schemas(manifests: list[Document]) -> No
 # --- Pod Security Standard "restricted" --------------------------------------------------------
 
 RESTRICTED_VOLUMES = {
-    "configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim",
-    "projected", "secret",
-}  # fmt: skip
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 
 
 def _restricted_problems(spec: Document) -> list[str]:
     """What the standard (Kubernetes documentation, "Pod Security Standards") forbids in a pod."""
     problems = [f"{key} is set" for key in ("hostNetwork", "hostPID", "hostIPC") if spec.get(key)]
     for volume in spec.get("volumes", []):
-        problems += [f"volume of type {kind}" for kind in set(volume) - {"name"}
-                     if kind not in RESTRICTED_VOLUMES]  # fmt: skip
+        problems += [
+            f"volume of type {kind}"
+            for kind in set(volume) - {"name"}
+            if kind not in RESTRICTED_VOLUMES
+        ]
     pod = spec.get("securityContext", {})
     if pod.get("sysctls"):
         problems.append("sysctls")
@@ -361,8 +370,10 @@ def test_what_is_not_allowed_is_denied(manifests: list[Document]) -> None:
         for rule in policy["spec"].get("ingress", []):
             assert rule["from"], "an empty `from` lets everybody in"
             assert rule["ports"]
-            assert all("namespaceSelector" not in peer or peer["namespaceSelector"]
-                       for peer in rule["from"])  # fmt: skip
+            assert all(
+                "namespaceSelector" not in peer or peer["namespaceSelector"]
+                for peer in rule["from"]
+            )
         for rule in policy["spec"].get("egress", []):
             assert rule["to"]
             assert rule["ports"]

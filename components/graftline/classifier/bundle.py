@@ -15,7 +15,6 @@ import errno
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,9 +36,10 @@ from graftline.errors import (
     StoreNotFound,
     WeightsError,
 )
-from graftline.files import os_errors, write_atomic
+from graftline.files import os_errors, replacing, sha256_of
 from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, construct
+from graftline.schema import read_json, write_json
 
 SCHEMA_VERSION = 1
 KIND = "graftline.classifier"
@@ -192,8 +192,7 @@ def save_classifier(
             tensors = _held_out_tensors(held_out, classifier)
             held_out_digest = _write_tensors(folder / HELD_OUT_FILE, tensors)
         description = _describe(classifier, weights_digest, held_out_digest)
-        text = json.dumps(description, indent=1, sort_keys=True) + "\n"
-        write_atomic(folder / DESCRIPTION_FILE, text.encode())
+        write_json(folder / DESCRIPTION_FILE, description, sort_keys=True, allow_nan=True)
 
 
 def load_classifier(folder: Path) -> Classifier:
@@ -232,27 +231,23 @@ def load_classifier(folder: Path) -> Classifier:
 def read_description(folder: Path) -> dict[str, Any]:
     """The content of ``classifier.json``, checked for kind and version; no network is built."""
     path = folder / DESCRIPTION_FILE
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreNotFound(
+    return read_json(
+        path,
+        kind=KIND,
+        version=SCHEMA_VERSION,
+        missing=StoreNotFound(
             f"{folder} holds no classifier: {DESCRIPTION_FILE} is not there",
             why="the folder is another artifact's, or the step that writes it did not finish",
             fix="pass the folder that fit_head, fine_tune or evaluate wrote",
-        ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _damaged(path, f"it is not JSON: {error}") from error
-    if not isinstance(description, dict) or description.get("kind") != KIND:
-        raise _damaged(path, f"its kind is not {KIND}: it was not written by Graftline")
-    version = description.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise SchemaVersionError(
+        ),
+        damaged=lambda why: _damaged(path, why),
+        outdated=lambda version: SchemaVersionError(
             f"the classifier in {folder} has schema version {version}; "
             f"this Graftline reads {SCHEMA_VERSION}",
             why="it was written by another version of Graftline",
             fix="run the training again with this version, or use the version that wrote it",
-        )
-    return description
+        ),
+    )
 
 
 def read_held_out(folder: Path) -> HeldOut | None:
@@ -330,37 +325,27 @@ def _fill(classifier: Classifier, weights: Mapping[str, Tensor], folder: Path) -
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     """Write a safetensors file whole or not at all; its sha256."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     own = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     try:
-        save_file(own, str(temporary))
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        digest = _sha256(temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(own, str(temporary))
+            digest = sha256_of(temporary)
     except SafetensorError as error:  # it wraps the system's refusal, "(os error 28)"
         found = re.search(r"os error (\d+)", str(error))
         raise OSError(int(found[1]) if found else errno.EIO, str(error), str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return digest
 
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     if not path.exists():
         raise _damaged(path, "it is not there, though classifier.json names it")
-    if _sha256(path) != digest:
+    if sha256_of(path) != digest:
         raise _damaged(path, "its sha256 is not the one that classifier.json states")
     try:
         tensors: dict[str, Tensor] = load_file(str(path))
     except SafetensorError as error:
         raise _damaged(path, f"it is not a safetensors file: {error}") from error
     return tensors
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _damaged(path: Path, why: str) -> IntegrityError:

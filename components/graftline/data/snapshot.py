@@ -21,7 +21,7 @@ from graftline.data.shards import ByteRange, read_ranges
 from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import ConfigurationError, DataError
 from graftline.files import os_errors, write_atomic
-from graftline.schema import check_schema_version
+from graftline.schema import parse_json
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
@@ -212,8 +212,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
     with os_errors(str(folder / FILES[-1]), "read"):
         text = (folder / FILES[-1]).read_text(encoding="utf-8")
     try:
-        head = json.loads(text)
-        check_schema_version(head, SCHEMA_VERSION, f"The snapshot in {folder}")
+        head = parse_json(text, SCHEMA_VERSION, f"The snapshot in {folder}")
         tables = [_read_table(folder / name, head["sha256"][name]) for name in FILES[:-1]]
         return Snapshot(
             id=head["id"],

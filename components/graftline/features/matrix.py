@@ -4,7 +4,6 @@ A folder with ``features.npy`` (float32, N x D) and ``features.json``, which is 
 Stored features, from which artifacts are assembled, are in :mod:`graftline.features.store`.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graftline.errors import DataError
-from graftline.files import os_errors, write_atomic
-from graftline.schema import check_schema_version
+from graftline.files import os_errors
+from graftline.schema import parse_json, write_json
 
 SCHEMA_VERSION = 1
 MATRIX_FILE = "features.npy"
@@ -92,18 +91,15 @@ def write_features(folder: Path, features: Features, filled: npt.NDArray[np.bool
     else:
         features.matrix.flush()
     head = {name: value for name, value in features.__dict__.items() if name != "matrix"}
-    text = json.dumps(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "rows": len(features.matrix),
-            "dim": features.dim,
-            **head,
-            "agreement": dict(features.agreement),
-        },
-        indent=1,
-    )
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "rows": len(features.matrix),
+        "dim": features.dim,
+        **head,
+        "agreement": dict(features.agreement),
+    }
     with os_errors(str(folder), "write"):
-        write_atomic(folder / DESCRIPTION_FILE, text.encode())
+        write_json(folder / DESCRIPTION_FILE, description, allow_nan=True)
 
 
 def read_features(folder: Path | str) -> Features:
@@ -115,8 +111,8 @@ def read_features(folder: Path | str) -> Features:
     """
     folder = Path(folder)
     try:
-        head = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
-        check_schema_version(head, SCHEMA_VERSION, f"The features in {folder}")
+        text = (folder / DESCRIPTION_FILE).read_text(encoding="utf-8")
+        head = parse_json(text, SCHEMA_VERSION, f"The features in {folder}")
         matrix = np.load(folder / MATRIX_FILE, mmap_mode="r")
         if matrix.shape != (head["rows"], head["dim"]) or matrix.dtype != np.float32:
             raise ValueError(f"the matrix is {matrix.shape}, not {(head['rows'], head['dim'])}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftline import machine
+from graftline.files import write_atomic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,12 +88,8 @@ def cached(
 
 def _keep(path: Path, graph: bytes) -> None:
     """Write whole or not at all, and make room; without room the graph is just not kept."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(graph)
-        temporary.replace(path)
+        write_atomic(path, graph)
     except OSError as error:
         log.debug("The exported graph was not cached: %s", error)
-        temporary.unlink(missing_ok=True)
     machine.make_room(path.parent, CACHE_BYTES)

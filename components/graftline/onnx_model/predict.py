@@ -7,13 +7,13 @@ the writer of that metadata.
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from graftline import machine
 from graftline.errors import ConfigurationError, DataError, SchemaVersionError
 from graftline.images.decode import decode
 
@@ -152,7 +152,7 @@ class OnnxClassifier:
                 fix="Give the path of an exported model, such as .../onnx/model.onnx.",
             )
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or _cores()
+        options.intra_op_num_threads = threads or machine.cores()
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
@@ -254,13 +254,6 @@ class OnnxClassifier:
             distance=away,
             known=None if away is None or limit is None else away <= limit,
         )
-
-
-def _cores() -> int:
-    """Cores this process may use; ONNX Runtime itself would count those of the whole machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def read_image(path: str | Path) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from graftline.errors import DataError, IntegrityError
+from graftline.files import sha256_of
 from graftline.images.decode import SUFFIXES, decode
 from graftline.onnx_model.parity import MAX_DIFFERENCE, Parity, check, summarise
 from graftline.onnx_model.predict import OnnxClassifier
@@ -100,8 +101,7 @@ def verify(
 
 
 def _check_digest(model: Path, reference: Reference) -> None:
-    with model.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256_of(model)
     if digest != reference.model_sha256:
         raise IntegrityError(
             f"{model} is not the file that was proven.",

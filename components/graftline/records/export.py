@@ -4,13 +4,13 @@
 nothing without it.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
-from graftline.files import sha256_of, write_atomic
+from graftline.files import sha256_of
+from graftline.schema import read_json, write_json
 
 SCHEMA_VERSION = 1
 MODEL_FILE = "model.onnx"
@@ -20,8 +20,7 @@ EXPORT_FILE = "export.json"
 def write_export(folder: Path, record: Mapping[str, Any]) -> None:
     """Write the record; it comes last, and makes the export complete."""
     content = {"schema_version": SCHEMA_VERSION, **record}
-    text = json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    write_atomic(folder / EXPORT_FILE, text.encode())
+    write_json(folder / EXPORT_FILE, content, sort_keys=True)
 
 
 def read_export(folder: Path) -> dict[str, Any]:
@@ -33,20 +32,28 @@ def read_export(folder: Path) -> dict[str, Any]:
         IntegrityError: ``model.onnx`` is not the file that was compared with PyTorch.
     """
     path = folder / EXPORT_FILE
-    if not path.is_file() or not (folder / MODEL_FILE).is_file():
-        raise StoreNotFound(
-            f"{folder} holds no exported model.",
-            why=f"It must hold {MODEL_FILE} and {EXPORT_FILE}.",
-            fix="Give the folder that the step export_onnx wrote.",
-        )
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if record.get("schema_version") != SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"{path} was written under schema version {record.get('schema_version')}.",
+    missing = StoreNotFound(
+        f"{folder} holds no exported model.",
+        why=f"It must hold {MODEL_FILE} and {EXPORT_FILE}.",
+        fix="Give the folder that the step export_onnx wrote.",
+    )
+    if not (folder / MODEL_FILE).is_file():
+        raise missing
+    record = read_json(
+        path,
+        kind=None,
+        version=SCHEMA_VERSION,
+        missing=missing,
+        damaged=lambda why: IntegrityError(
+            f"{path} is damaged.", why=why, fix="Run the step export_onnx again."
+        ),
+        outdated=lambda version: SchemaVersionError(
+            f"{path} was written under schema version {version}.",
             why=f"This version of Graftline reads schema version {SCHEMA_VERSION}.",
             fix="Export the model again.",
-        )
-    if sha256_of(folder / MODEL_FILE) != record["sha256"]:
+        ),
+    )
+    if sha256_of(folder / MODEL_FILE) != record.get("sha256"):
         raise IntegrityError(
             f"{folder / MODEL_FILE} is not the file that was compared with PyTorch.",
             why=f"Its sha256 is not the one in {EXPORT_FILE}.",

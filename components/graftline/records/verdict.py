@@ -4,13 +4,13 @@
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
+from graftline.schema import read_json, write_json
 
 SCHEMA_VERSION = 1
 KIND = "graftline.verdict"
@@ -82,11 +82,7 @@ class Verdict:
 
 def write_verdict(path: Path, verdict: Verdict) -> None:
     """Write the verdict to a file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    text = json.dumps(verdict.to_dict(), indent=1, allow_nan=False) + "\n"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_json(path, verdict.to_dict())
 
 
 def read_verdict(path: Path) -> Verdict:
@@ -97,23 +93,21 @@ def read_verdict(path: Path) -> Verdict:
         IntegrityError: It is not a verdict, or contradicts itself.
         SchemaVersionError: Another version of Graftline wrote it.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StoreNotFound(
+    content = read_json(
+        path,
+        kind=KIND,
+        version=SCHEMA_VERSION,
+        missing=StoreNotFound(
             f"there is no verdict at {path}", fix="pass the file that evaluate wrote"
-        ) from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise _damaged(path, f"it is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise _damaged(path, f"its kind is not {KIND}")
-    if content.get("schema_version") != SCHEMA_VERSION:
-        raise SchemaVersionError(
-            f"the verdict {path} has schema version {content.get('schema_version')}; "
+        ),
+        damaged=lambda why: _damaged(path, why),
+        outdated=lambda version: SchemaVersionError(
+            f"the verdict {path} has schema version {version}; "
             f"this Graftline reads {SCHEMA_VERSION}",
             why="it was written by another version of Graftline",
             fix="run evaluate again with this version",
-        )
+        ),
+    )
     return _from_dict(path, content)
 
 

@@ -83,10 +83,15 @@ class _Axes:
                     '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
                     '<text x="{}" y="{}" text-anchor="end">{}</text>'
                 ).format(
-                    self.left, self.width - self.right, level, level,
-                    self.left - 8, level + 4, percent(value, _digits(*self.y)),
+                    self.left,
+                    self.width - self.right,
+                    level,
+                    level,
+                    self.left - 8,
+                    level + 4,
+                    percent(value, _digits(*self.y)),
                 )
-            )  # fmt: skip
+            )
         floor = self.height - self.bottom
         for value in ticks(*self.x):
             parts.append(
@@ -193,12 +198,13 @@ def _bar(
     if bar.other is not None:
         at = across(bar.other)
         parts.append(
-            Markup('<line class="b" stroke-width="2.5" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
-            .format(at, middle - 8, middle + 8)
-        )  # fmt: skip
-    parts.append(Markup('<circle class="fill-a" cx="{}" cy="{}" r="4.5"/>').format(
-        across(bar.value), middle
-    ))  # fmt: skip
+            Markup(
+                '<line class="b" stroke-width="2.5" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>'
+            ).format(at, middle - 8, middle + 8)
+        )
+    parts.append(
+        Markup('<circle class="fill-a" cx="{}" cy="{}" r="4.5"/>').format(across(bar.value), middle)
+    )
     return join(parts)
 
 

@@ -105,7 +105,8 @@ def html_page(
     style = Markup("\n".join([asset("page.css"), *styles]))  # noqa: S704 -- our own files
     code = [Markup(script) for script in (asset("page.js"), *scripts)]  # noqa: S704 -- ours
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
-    return _environment().get_template("page.html").render(
+    template = _environment().get_template("page.html")
+    return template.render(
         title=title,
         sections=sections,
         kicker=kicker,
@@ -117,7 +118,7 @@ def html_page(
         script_hashes=Markup(hashes),  # noqa: S704 -- base64 of digests
         data=data,
         version=graftline.__version__,
-    )  # fmt: skip
+    )
 
 
 def asset(name: str, package: str = "graftline.reports") -> str:

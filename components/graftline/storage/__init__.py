@@ -1,11 +1,9 @@
 """Where bytes live: an S3 prefix or a folder, behind one interface."""
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
 from graftline.errors import ConfigurationError
 from graftline.storage.base import Store
 from graftline.storage.local import FileStore
+from graftline.storage.uri import local_path, scheme
 
 
 def open_store(uri: str) -> Store:
@@ -17,8 +15,7 @@ def open_store(uri: str) -> Store:
         ConfigurationError: Another scheme, or an S3 URI without a bucket.
     """
     text = str(uri).strip()
-    scheme = urlsplit(text).scheme.lower() if ":/" in text else ""
-    if scheme == "s3":
+    if scheme(text) == "s3":
         from graftline.storage.s3 import S3Store
 
         bucket, _, prefix = text[len("s3:") :].lstrip("/").partition("/")
@@ -27,17 +24,11 @@ def open_store(uri: str) -> Store:
                 f"{text!r} names no bucket", fix="Write it as s3://bucket/prefix."
             )
         return S3Store(bucket, prefix.strip("/"))
-    if scheme == "file":
-        path = unquote(urlsplit(text).path)
-        if urlsplit(text).netloc not in ("", "localhost") or not path:
-            raise ConfigurationError(
-                f"{text!r} is not a local path", fix="Write it as file:///path (three slashes)."
-            )
-        return FileStore(Path(path))
-    if scheme or not text:
+    path = local_path(text) if text else None
+    if path is None:
         raise ConfigurationError(
             f"{text!r} is not a location that Graftline can open",
             fix="Use s3://bucket/prefix, file:///path or a folder. Images, but no store, can be in "
             "Google Cloud Storage: AWS_ENDPOINT_URL_S3=https://storage.googleapis.com.",
         )
-    return FileStore(Path(text).expanduser())
+    return FileStore(path)

@@ -5,13 +5,12 @@ first, so that a promotion that was interrupted is finished by the next reader.
 """
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from graftline.errors import TrackingError
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.storage.uri import local_path
 from graftline.tracking.champion_log import ChampionLog, Entry, Kind
 from graftline.tracking.mlflow_run import TAG, mlflow_errors
 
@@ -128,8 +127,8 @@ class ChampionAlias:
 
 def _is_gone(uri: str) -> bool:
     """Whether a store on disk is no longer there, as after its folder was moved."""
-    parts = urlsplit(uri)
-    return parts.scheme == "file" and not Path(unquote(parts.path)).is_dir()
+    path = local_path(uri)
+    return path is not None and not path.is_dir()
 
 
 def restless(name: str) -> TrackingError:

@@ -6,10 +6,11 @@ A version is registered once, with all its tags. The alias ``champion`` follows 
 
 import dataclasses
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from graftline.errors import (
     ConfigurationError,
@@ -24,6 +25,7 @@ from graftline.progress import message
 from graftline.storage.base import Store
 from graftline.tracking.champion_alias import ATTEMPTS, ChampionAlias, restless
 from graftline.tracking.champion_log import Entry
+from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
 
 if TYPE_CHECKING:
@@ -173,7 +175,7 @@ class Registry:
         """
         with mlflow_errors(self.uri, f"the versions of {name}"):
             found = self._client.search_model_versions(
-                f"name = {_quoted(name)} and tags.`{TAG}content_sha256` = '{content}'"
+                f"{equals('name', name)} and {equals(f'tags.`{TAG}content_sha256`', content)}"
             )
         numbers = sorted(int(version.version) for version in found)
         return self.version(name, str(numbers[0])) if numbers else None
@@ -190,18 +192,14 @@ class Registry:
             tags: Its tags, without our prefix.
             store: Where the log of champions goes if the model is new.
         """
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                return self._register(name, run_id, source, tags, store)
-            except TrackingUnreachable:
-                raise
-            except TrackingError as error:
-                # Of many writers at once, a small database refuses some. All of this may be
-                # repeated: of versions with one content the first is taken.
-                if time.monotonic() > deadline or not re.search(BUSY, str(error), re.IGNORECASE):
-                    raise
-                time.sleep(0.3)
+        # All of this may be repeated: of versions with one content the first is taken.
+        retrying = Retrying(
+            retry=retry_if_exception(_is_busy),
+            stop=stop_after_delay(BUSY_SECONDS),
+            wait=wait_random(0.2, 0.4),
+            reraise=True,
+        )
+        return retrying(self._register, name, run_id, source, tags, store)
 
     def _register(
         self, name: str, run_id: str, source: str, tags: Mapping[str, str], store: Store
@@ -348,18 +346,19 @@ class Registry:
             ) from error
 
 
+def _is_busy(error: BaseException) -> bool:
+    """Whether a small database refused one of many writers at once."""
+    if not isinstance(error, TrackingError) or isinstance(error, TrackingUnreachable):
+        return False
+    return re.search(BUSY, str(error), re.IGNORECASE) is not None
+
+
 def _before(entries: list[Entry]) -> str | None:
     """The champion before the present one first became champion."""
     if not entries:
         return None
     present = entries[-1].version
     return next((e.replaced for e in entries if e.version == present), None)
-
-
-def _quoted(name: str) -> str:
-    if "'" in name and '"' in name:
-        raise ConfigurationError(f"The name {name!r} holds both kinds of quotes.")
-    return f'"{name}"' if "'" in name else f"'{name}'"
 
 
 def _conflict(

@@ -1,9 +1,48 @@
-"""Where Kubeflow Pipelines is: the options that say so, and the way there."""
+"""The options and arguments that several commands share, and the way to the cluster."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
+RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
+    ),
+]
+RunsDir = Annotated[Path, typer.Option(help="The folder that each run gets a folder in.")]
+RunnerName = Annotated[
+    str,
+    typer.Option("--runner", help="subprocess, or docker for one hardened container a step."),
+]
+Graph = Annotated[
+    str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
+]
+
+# The help differs in where else a command prints.
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+JsonLast = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
+JsonBeside = Annotated[bool, typer.Option("--json", help="One JSON object; tables to stderr.")]
+JsonValue = Annotated[bool, typer.Option("--json", help="Print one JSON value, tables to stderr.")]
+
+StoreUri = Annotated[str, typer.Option("--store", help="URI of the store.", metavar="URI")]
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
+Tracking = Annotated[
+    str,
+    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
+]
+DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
+
+RunName = Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")]
+KubeContext = Annotated[
+    str | None,
+    typer.Option(help="kubeconfig context whose nodes are compared with the pools."),
+]
+AskRegistry = Annotated[
+    bool, typer.Option("--registry/--no-registry", help="Ask whether the images exist.")
+]
 Host = Annotated[
     str | None,
     typer.Option(help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT.", metavar="URL"),
@@ -21,3 +60,21 @@ def connect(host: str | None, namespace: str | None, console: Any) -> Any:
     for note in server.notes:
         console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
     return server
+
+
+def chosen_runner(name: str) -> Literal["subprocess", "docker"]:
+    """What ``--runner`` says; a usage error where it says something else."""
+    if name == "subprocess":
+        return "subprocess"
+    if name == "docker":
+        return "docker"
+    raise typer.BadParameter(f"{name!r} is neither subprocess nor docker", param_hint="--runner")
+
+
+def graph_name(name: str) -> Literal["train", "retrain"]:
+    """What ``--pipeline`` says; a usage error where it says something else."""
+    if name == "train":
+        return "train"
+    if name == "retrain":
+        return "retrain"
+    raise typer.BadParameter(f"{name!r} is neither train nor retrain", param_hint="--pipeline")

@@ -111,7 +111,7 @@ def _lacks(pool: PoolSettings, node: Node) -> list[str]:
             lacks.append(f"{pool.accelerators} {pool.accelerator}, it offers {offered}")
     if to_cores(node.allocatable.get("cpu", "0")) < to_cores(pool.cpu):
         lacks.append(f"{pool.cpu} CPU, it offers {node.allocatable.get('cpu', 0)}")
-    if _bytes(node.allocatable.get("memory", "0")) < to_bytes(pool.memory):
+    if to_bytes(node.allocatable.get("memory", "0")) < to_bytes(pool.memory):
         lacks.append(f"{pool.memory} memory, it offers {node.allocatable.get('memory', 0)}")
     for key, value, effect in node.taints:
         if effect != "PreferNoSchedule" and not any(
@@ -127,7 +127,3 @@ def _tolerates(toleration: Toleration, key: str, value: str, effect: str) -> boo
     if toleration.key is not None and toleration.key != key:
         return False
     return toleration.operator == "Exists" or (toleration.value or "") == value
-
-
-def _bytes(text: str) -> int:
-    return int(text[:-1]) // 1000 if text.endswith("m") else to_bytes(text)

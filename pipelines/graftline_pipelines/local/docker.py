@@ -18,8 +18,11 @@ from docker.types import Mount
 from kfp.local import DockerRunner, docker_task_handler
 from kfp.local.status import Status
 
+from graftline.data.sources.base import TABLES
 from graftline.errors import ConfigurationError
+from graftline.models.weights import location
 from graftline.steps.runtime import RUN_DIR_VARIABLE
+from graftline.storage.uri import local_path, scheme
 from graftline_pipelines.runfile.pools import IMAGE_USER, StepName, pool_of
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -245,7 +248,7 @@ def _hand_over(folders: Iterable[Path], user: str) -> None:
 
 def _written(settings: RunSettings) -> list[Path]:
     """Local folders that steps write: the store's and the tracking database's."""
-    folders = [path for path in [_local(settings.store)] if path is not None]
+    folders = [path for path in [local_path(settings.store)] if path is not None]
     if settings.tracking.uri.startswith("sqlite:///"):
         folders.append(Path(settings.tracking.uri.removeprefix("sqlite:///")).parent)
     return folders
@@ -254,12 +257,12 @@ def _written(settings: RunSettings) -> list[Path]:
 def _read(settings: RunSettings) -> list[Path]:
     """What steps read here: the images (beside their table), weights, certificates."""
     found = []
-    source = _local(settings.data.source)
+    source = local_path(settings.data.source)
     if source is not None:
         found.append(source.parent if source.is_file() else source)
-    weights = settings.weights
-    if weights not in (None, "random") and (path := _local(str(weights))) is not None:
-        found.append(path)
+    if settings.weights not in (None, "random"):
+        weights = location.parse(str(settings.weights))  # the digest may follow the path
+        found += [] if weights.is_in_store else [weights.path]
     found += [Path(path) for path in _authorities().values()]
     return [path for path in found if path.exists()]
 
@@ -267,12 +270,6 @@ def _read(settings: RunSettings) -> list[Path]:
 def _authorities() -> dict[str, str]:
     named = {name: os.environ.get(name, "") for name in AUTHORITIES}
     return {name: str(Path(path).absolute()) for name, path in named.items() if path}
-
-
-def _local(uri: str) -> Path | None:
-    if uri.startswith("file://"):
-        return Path(uri.removeprefix("file://"))
-    return None if "://" in uri else Path(uri)
 
 
 def _mounts(written: Iterable[Path], read: Iterable[Path]) -> list[Mount]:
@@ -295,21 +292,34 @@ def _addresses(settings: RunSettings) -> list[str]:
 def _network(settings: RunSettings) -> str:
     """No network where all is on this machine's disk; this machine's where a server is on it."""
     addresses = _addresses(settings)
-    remote = [uri for uri in addresses if "://" in uri and not uri.startswith(("sqlite", "file"))]
-    table = Path(settings.data.source).suffix in (".csv", ".parquet")  # may name images anywhere
+    remote = [uri for uri in addresses if scheme(uri) not in ("", "file") and not _on_disk(uri)]
     ways = re.compile(r"AWS_ENDPOINT_URL.*|(?i:(HTTPS?|ALL)_PROXY)")
     endpoints = [value for key, value in os.environ.items() if ways.fullmatch(key)]
     if any(LOCAL_HOSTS.match(uri) for uri in remote):
         return "host"
     webhook = "GRAFTLINE_WEBHOOK_URL" in os.environ
-    if remote or table or webhook:
+    if remote or _names_images(settings) or webhook:
         return "host" if any(LOCAL_HOSTS.match(uri) for uri in endpoints) else "bridge"
     return "none"
 
 
+def _names_images(settings: RunSettings) -> bool:
+    """Whether the source is a local table: it may name images anywhere, those in S3 too."""
+    source, format_ = local_path(settings.data.source), settings.data.format
+    if source is None or format_ not in ("auto", "table"):
+        return False
+    names = [path.name for path in source.iterdir()] if source.is_dir() else [source.name]
+    return any(name.lower().endswith(TABLES) for name in names)
+
+
+def _on_disk(uri: str) -> bool:
+    """Whether a tracking URI is a database of this machine."""
+    return uri.startswith("sqlite")
+
+
 def _environment(run_dir: Path, settings: RunSettings) -> dict[str, str]:
     passed = {key: value for key, value in os.environ.items() if PASSED_ON.fullmatch(key)}
-    if any(uri.startswith("s3://") for uri in _addresses(settings)):
+    if _names_images(settings) or any(scheme(uri) == "s3" for uri in _addresses(settings)):
         passed = {**_aws_credentials(passed), **passed}
     for name in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", *AWS_FILES):
         passed.pop(name, None)

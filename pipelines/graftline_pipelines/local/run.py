@@ -15,6 +15,7 @@ from rich.console import Console
 
 from graftline.errors import ConfigurationError, GraftlineError
 from graftline.steps.runtime import RUN_DIR_VARIABLE
+from graftline.storage.uri import absolute
 from graftline_pipelines.local.progress import (
     StepFollower,
     failure_of,
@@ -55,18 +56,14 @@ def with_absolute_paths(settings: RunSettings) -> RunSettings:
         uri = f"sqlite:///{database}"
     return settings.model_copy(
         update={
-            "store": _absolute(settings.store),
+            "store": absolute(settings.store),
             "weights": settings.weights
             if settings.weights in (None, "random")
-            else _absolute(str(settings.weights)),
-            "data": settings.data.model_copy(update={"source": _absolute(settings.data.source)}),
+            else absolute(str(settings.weights)),
+            "data": settings.data.model_copy(update={"source": absolute(settings.data.source)}),
             "tracking": settings.tracking.model_copy(update={"uri": uri}),
         }
     )
-
-
-def _absolute(uri: str) -> str:
-    return uri if "://" in uri else str(Path(uri).expanduser().absolute())
 
 
 def run(

@@ -2,13 +2,16 @@
 
 KFP takes six fields (second, minute, hour, day of month, month, day of week). Given five, it does
 not complain: it reads the minute as the second and fires every hour. Where both days are
-restricted, a day fits if either does. Reference: the Go package robfig/cron, version 1.
+restricted, a day fits if either does. Reference: the Go package robfig/cron, version 1. The fields
+are read here, for the messages and for what robfig reads in another way; CronSim finds the times.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+
+from cronsim import CronSim
 
 from graftline.errors import ConfigurationError
 
@@ -42,16 +45,6 @@ class Cron:
     any_day: bool
     any_weekday: bool
 
-    def fits(self, day: datetime) -> bool:
-        """Whether it fires on this day."""
-        if day.month not in self.months:
-            return False
-        by_date = day.day in self.days
-        by_weekday = (day.weekday() + 1) % 7 in self.weekdays
-        if self.any_day or self.any_weekday:
-            return by_date and by_weekday
-        return by_date or by_weekday
-
     def after(self, moment: datetime, zone: tzinfo = UTC) -> Iterator[datetime]:
         """The times at which it fires after a moment, in UTC, in order.
 
@@ -59,22 +52,17 @@ class Cron:
             moment: An aware time.
             zone: The time zone of the cluster's scheduler.
         """
-        local = moment.astimezone(zone)
-        midnight = local.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
-        for offset in range(HORIZON_DAYS):
-            day = midnight + timedelta(days=offset)
-            if not self.fits(day):
-                continue
-            for hour in sorted(self.hours):
-                for minute in sorted(self.minutes):
-                    for second in sorted(self.seconds):
-                        wall = day.replace(hour=hour, minute=minute, second=second, tzinfo=zone)
-                        fired = wall.astimezone(UTC)
-                        skipped = fired.astimezone(zone).replace(tzinfo=None) != wall.replace(
-                            tzinfo=None
-                        )  # an hour that summer time leaves out
-                        if fired > moment and not skipped:
-                            yield fired
+        every = (self.seconds, self.minutes, self.hours, self.days, self.months, self.weekdays)
+        text = " ".join(",".join(map(str, sorted(values))) for values in every)
+        times = CronSim(text, moment.astimezone(zone))
+        # CronSim sees no star in the written-out values, and takes '?' for none.
+        times.day_and = self.any_day or self.any_weekday
+        horizon = moment + timedelta(days=HORIZON_DAYS)
+        for local in times:
+            fired = local.astimezone(UTC)
+            if fired >= horizon:
+                return
+            yield fired
 
 
 def parse(text: str) -> Cron:

@@ -1,6 +1,7 @@
 """Amounts and names as Kubernetes writes them: CPU, memory, durations, labels."""
 
 import re
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
@@ -11,10 +12,6 @@ _CPU = re.compile(r"^(\d+(\.\d{1,3})?|\d+m)$")
 _MEMORY = re.compile(r"^\d+(Ei|Pi|Ti|Gi|Mi|Ki|E|P|T|G|M)?$")
 _DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_MEMORY_UNITS = {
-    **{f"{unit}i": 1024**power for power, unit in enumerate("KMGTPE", start=1)},
-    **{unit: 1000**power for power, unit in enumerate("KMGTPE", start=1)},
-}
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"^([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}$")
 _LABEL_VALUE = re.compile(rf"^({_LABEL_NAME})?$")
@@ -100,11 +97,18 @@ def to_seconds(duration: str) -> int:
 
 
 def to_bytes(memory: str) -> int:
-    """An amount such as 512Mi or 16G in bytes."""
-    digits = memory.rstrip("KMGTPEki")
-    return int(digits) * _MEMORY_UNITS.get(memory[len(digits) :], 1)
+    """An amount such as 512Mi or 16G in bytes; a node may also state 1.5e9 or thousandths."""
+    return int(_quantity(memory))
 
 
 def to_cores(cpu: str) -> float:
     """An amount such as 500m or 2 in cores."""
-    return float(cpu[:-1]) / 1000 if cpu.endswith("m") else float(cpu)
+    return float(_quantity(cpu))
+
+
+def _quantity(text: str) -> Decimal:
+    # Here, since it imports the client of every Kubernetes API: most run files need none of it.
+    from kubernetes.utils.quantity import parse_quantity
+
+    amount: Decimal = parse_quantity(text)
+    return amount

@@ -110,8 +110,12 @@ def test_another_size_keeps_the_share_that_is_cropped() -> None:
 def test_it_survives_json_and_refuses_nonsense() -> None:
     prepare = Preprocessing(224, 256, "bicubic", "center", MEAN, STD)
     assert Preprocessing.from_dict(prepare.to_dict()) == prepare
-    for wrong in ({"input_size": 0}, {"resize_size": 200}, {"interpolation": "lanczos"},
-                  {"crop_mode": "random"}):  # fmt: skip
+    for wrong in (
+        {"input_size": 0},
+        {"resize_size": 200},
+        {"interpolation": "lanczos"},
+        {"crop_mode": "random"},
+    ):
         with pytest.raises(ConfigurationError):
             Preprocessing.from_dict(prepare.to_dict() | wrong)
 

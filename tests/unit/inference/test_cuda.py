@@ -17,9 +17,14 @@ from torch.backends import cudnn
 from graftline.inference import cuda
 
 SWITCHES = [
-    ("generic", "all"), ("cuda", "all"), ("cuda", "conv"), ("cuda", "rnn"), ("cuda", "matmul"),
-    ("mkldnn", "all"), ("mkldnn", "matmul"),
-]  # fmt: skip
+    ("generic", "all"),
+    ("cuda", "all"),
+    ("cuda", "conv"),
+    ("cuda", "rnn"),
+    ("cuda", "matmul"),
+    ("mkldnn", "all"),
+    ("mkldnn", "matmul"),
+]
 
 
 def older(read: Callable[[], object]) -> object:

@@ -8,6 +8,7 @@ from docker.errors import APIError, ImageNotFound
 from rich.console import Console
 
 from graftline.errors import ConfigurationError
+from graftline.storage import open_store
 from graftline_pipelines.local import docker, run
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -60,6 +61,22 @@ def test_a_table_is_mounted_with_the_images_beside_it(settings: Any, tmp_path: P
     assert mounts[str(tmp_path / "images")] is True
 
 
+def test_what_is_mounted_is_what_the_steps_open(settings: Any, tmp_path: Path) -> None:
+    for name in ("my images", "a store"):
+        (tmp_path / name).mkdir()
+    weights = tmp_path / "w 1.safetensors"
+    weights.write_bytes(b"")
+    changed = settings(
+        data={"source": (tmp_path / "my images").as_uri()},
+        store=(tmp_path / "a store").as_uri(),
+        weights=f"{weights.as_uri()}#sha256=01234567",
+    )
+    mounts = _mounts(changed, tmp_path / "run")
+    opened = (open_store(changed.store), open_store(changed.data.source))
+    assert [mounts.get(str(store.root)) for store in opened] == [False, True]
+    assert mounts[str(weights)] is True
+
+
 def test_a_folder_in_a_mounted_one_is_not_mounted_again(settings: Any, tmp_path: Path) -> None:
     store = tmp_path / "images" / "store"
     changed = settings(store=str(tmp_path), weights=str(store))
@@ -88,6 +105,10 @@ def test_remote_places_are_not_mounted(settings: Any, tmp_path: Path) -> None:
         ({"tracking": {"uri": "http://localhost:5000"}}, {}, "host"),
         ({"tracking": {"uri": "http://localhost.example.com:5000"}}, {}, "bridge"),
         ({"data": {"source": "table.csv"}}, {}, "bridge"),
+        ({"data": {"source": "table.tsv"}}, {}, "bridge"),
+        ({"data": {"source": "file:///data/table.CSV"}}, {}, "bridge"),
+        ({"data": {"source": "table.tsv"}}, {"AWS_ENDPOINT_URL": "http://localhost:9"}, "host"),
+        ({"store": "file:/store"}, {}, "none"),
     ],
 )
 def test_a_network_only_where_one_is_needed(
@@ -100,6 +121,20 @@ def test_a_network_only_where_one_is_needed(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert docker._network(settings(**changes)) == network
+
+
+@pytest.mark.parametrize("format_", ["auto", "table"])
+def test_a_folder_with_a_table_gets_a_network_and_the_keys_of_s3(
+    settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_: str
+) -> None:
+    (tmp_path / "images" / "list.TSV").write_text("image\tlabel\ns3://bucket/1.png\ta\n")
+    changed = settings(data={"source": str(tmp_path / "images"), "format": format_})
+    assert docker._network(changed) == "bridge"
+    monkeypatch.setattr(docker, "_aws_credentials", lambda _: {"AWS_ACCESS_KEY_ID": "of a profile"})
+    passed = docker._environment(tmp_path / "run", changed)
+    assert passed["AWS_ACCESS_KEY_ID"] == "of a profile"
+    folders = settings(data={"source": str(tmp_path / "images"), "format": "folders"})
+    assert docker._network(folders) == "none"
 
 
 def test_variables_that_steps_need_are_passed_on_and_no_others(

@@ -20,8 +20,12 @@ def finished(folder: Path, *, report: bool = True) -> LocalRun:
         (artifacts / "report").write_text("<html>the page</html>")
     (artifacts / "model" / "model.onnx").write_bytes(b"onnx")
     recorded = {
-        "ingest": {"snapshot_id": "s", "images": {"train": 3, "val": 1, "test": 2},
-                   "classes": ["a", "b"], "set_aside": {"not an image": 1}},
+        "ingest": {
+            "snapshot_id": "s",
+            "images": {"train": 3, "val": 1, "test": 2},
+            "classes": ["a", "b"],
+            "set_aside": {"not an image": 1},
+        },
         "extract_features": {"extracted": 6, "reused": 0},
         "fit_head": {"strategy": "probe", "decision": {"reasons": ["Small."]}},
         "evaluate": {
@@ -31,17 +35,21 @@ def finished(folder: Path, *, report: bool = True) -> LocalRun:
         },
         "export_onnx": {"onnx": str(artifacts / "model" / "model.onnx"), "parity": None},
         "promote": {"name": "m", "version": "1", "alias": "champion", "run_id": "r"},
-    }  # fmt: skip
+    }
     for step, result in recorded.items():
         (steps / f"{step}.json").write_text(json.dumps(result))
     return LocalRun("run-1", folder, {"ingest": 1.0}, 2.0)
 
 
 def settings(folder: Path) -> RunSettings:
-    return RunSettings.model_validate({
-        "name": "m", "data": {"source": str(folder)}, "store": str(folder / "store"),
-        "tracking": {"uri": "sqlite:///x.db"},
-    })  # fmt: skip
+    return RunSettings.model_validate(
+        {
+            "name": "m",
+            "data": {"source": str(folder)},
+            "store": str(folder / "store"),
+            "tracking": {"uri": "sqlite:///x.db"},
+        }
+    )
 
 
 def test_report_and_model_stand_in_the_runs_folder_and_are_named(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from graftline.errors import ConfigurationError
-from graftline_pipelines.runfile.cron import next_times, parse
+from graftline_pipelines.runfile.cron import Cron, next_times, parse
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # a Sunday
 
@@ -92,3 +92,83 @@ def test_mistakes_are_named(text: str, said: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(text)
     assert said in str(caught.value)
+
+
+def robfig(cron: Cron, moment: datetime, zone: ZoneInfo) -> datetime | None:
+    """The next time as SpecSchedule.Next of robfig/cron 1 finds it, line by line from Go.
+
+    Go's Add moves in real time; Date sets the clock on the wall.
+    """
+
+    def add(time: datetime, **step: int) -> datetime:
+        return (time.astimezone(UTC) + timedelta(**step)).astimezone(zone)
+
+    def fits(time: datetime) -> bool:
+        day = time.day in cron.days
+        weekday = time.isoweekday() % 7 in cron.weekdays
+        return day and weekday if cron.any_day or cron.any_weekday else day or weekday
+
+    time = add(moment.astimezone(zone).replace(microsecond=0), seconds=1)
+    added, limit = False, time.year + 5
+    while time.year <= limit:
+        while time.month not in cron.months:
+            if not added:
+                time = time.replace(day=1, hour=0, minute=0, second=0)
+            added = True
+            year, month = (time.year + 1, 1) if time.month == 12 else (time.year, time.month + 1)
+            time = time.replace(year=year, month=month)
+            if month == 1:
+                break
+        if time.month not in cron.months:
+            continue
+        wrapped = False
+        for kind in ("day", "hour", "minute", "second"):
+            wanted = {"hour": cron.hours, "minute": cron.minutes, "second": cron.seconds}
+            while not (fits(time) if kind == "day" else getattr(time, kind) in wanted[kind]):
+                if not added:
+                    names = ("hour", "minute", "second")
+                    after = ("day", *names).index(kind)
+                    time = time.replace(**dict.fromkeys(names[after:], 0))
+                added = True
+                if kind == "day":
+                    next_day = (time.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=zone)
+                    time, wrapped = next_day, next_day.day == 1
+                else:
+                    time = add(time, **{f"{kind}s": 1})
+                    below = {"hour": "hour", "minute": "minute", "second": "second"}[kind]
+                    wrapped = getattr(time, below) == 0
+                if wrapped:
+                    break
+            if wrapped:
+                break
+        if not wrapped:
+            return time.astimezone(UTC)
+    return None
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 30 2 * * *",  # an hour that is skipped in spring and repeated in autumn
+        "0 0 * * * *",
+        "0 15,45 1-3 * * *",
+        "30 */20 */5 * * ?",
+        "0 0 6 10,31 * 1",
+        "0 0 6 */2 * 1",
+        "0 0 6 ? * 1/2",  # CronSim alone would end the week with a second Sunday
+        "0 0 0 29 2 *",
+        "0 5 4 31 1-12/2 *",
+    ],
+)
+def test_agrees_with_the_scheduler_s_own_way(text: str, zone: str) -> None:
+    cron, place = parse(text), ZoneInfo(zone)
+    for start in (datetime(2026, 3, 7, 5, 0, 0, 5, tzinfo=UTC), datetime(2026, 10, 24, tzinfo=UTC)):
+        moment, expected = start, []
+        for _ in range(40):
+            found = robfig(cron, moment, place)
+            if found is None or found >= start + timedelta(days=5 * 366):
+                break
+            expected.append(found)
+            moment = found
+        assert list(islice(cron.after(start, place), len(expected))) == expected

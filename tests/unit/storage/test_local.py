@@ -1,6 +1,7 @@
 """What only a folder can do as a store: links, rings, pipes, and files that go away meanwhile."""
 
 import os
+import pickle
 import threading
 import time
 from pathlib import Path
@@ -79,3 +80,13 @@ def test_store_of_another_store_sees_no_hidden_files(tmp_path: Path) -> None:
     store.write_if_match("p", b"1", None)
     assert [info.key for info in store.list()] == ["a/k", "p"]
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["k"]
+
+
+def test_pickled_store_of_another_store_keeps_its_lock_folder(tmp_path: Path) -> None:
+    child = open_store(str(tmp_path)).child("a/b")
+    sent = pickle.loads(pickle.dumps(child))
+    sent.write("k", b"1")
+    sent.write_if_match("p", b"1", None)
+    assert sent.uri == child.uri and sent.read("k") == b"1"
+    assert not (tmp_path / "a" / "b" / HIDDEN).exists()
+    assert [info.key for info in open_store(str(tmp_path)).list()] == ["a/b/k", "a/b/p"]

@@ -7,6 +7,7 @@ from graftline.data.sources.table import TableSource
 from graftline.data.sources.tar import ArchiveSource
 from graftline.errors import ConfigurationError, DataError
 from graftline.storage import open_store
+from graftline.storage.uri import parent_and_name
 
 if TYPE_CHECKING:
     pass
@@ -33,8 +34,8 @@ def open_source(uri: str, format: str = "auto", columns: Columns | None = None) 
         )
     text = str(uri).rstrip("/")
     if text.lower().endswith((*TABLES, *ARCHIVES)):
-        folder, _, name = text.rpartition("/")
-        store = open_store(folder or ("/" if text.startswith("/") else "."))
+        folder, name = parent_and_name(text)
+        store = open_store(folder)
         if name.lower().endswith(TABLES):
             return TableSource(store, name, columns)
         return ArchiveSource(store, columns, name)

@@ -7,13 +7,12 @@ import io
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from urllib.parse import unquote
 
 from typing_extensions import override
 
 from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Source
 from graftline.errors import ConfigurationError, DataError
-from graftline.storage import open_store
+from graftline.storage import open_store, uri
 from graftline.storage.base import ObjectInfo, Store
 from graftline.storage.local import FileStore
 
@@ -165,8 +164,10 @@ class TableSource(Source):
 
     def _location(self, image: str) -> str:
         """The absolute path or S3 URI of an image, however the table names it."""
+        if uri.scheme(image) == "file":
+            return str(uri.local_path(image))
         if not image or "://" in image:
-            return unquote(image.removeprefix("file://")) if image.startswith("file:") else image
+            return image
         if image.startswith("/"):
             return posixpath.normpath(image)
         scheme, _, rest = self.base.rpartition("://")

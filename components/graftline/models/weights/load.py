@@ -23,7 +23,7 @@ from graftline.models.architectures import Architecture, checkpoint_filter, crea
 from graftline.models.weights import checkpoint_file, location, published
 from graftline.models.weights.checkpoint_file import Checkpoint
 from graftline.models.weights.published import Origin
-from graftline.schema import check_schema_version
+from graftline.schema import parse_json
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1  # of the pointer to mirrored weights
@@ -286,8 +286,7 @@ def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
     what = f"The pointer to mirrored weights {store.uri}/{key}"
     again = f"Run `graftline mirror-weights {architecture.full_name} --store {store.uri}` again."
     try:
-        pointer = json.loads(store.read(key))
-        check_schema_version(pointer, SCHEMA_VERSION, what)
+        pointer = parse_json(store.read(key), SCHEMA_VERSION, what)
         place = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(f"{what} is damaged.", why=str(error), fix=again) from error

@@ -3,9 +3,10 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from graftline.errors import WeightsError
+from graftline.storage import uri
 
 DIGEST = re.compile(r"sha256=([0-9a-fA-F]{8,64})")
 NAMED_BY_DIGEST = re.compile(r"(?:^|[/.\-])([0-9a-f]{64})\.")
@@ -26,24 +27,22 @@ class WeightsLocation:
     @property
     def is_in_store(self) -> bool:
         """Whether it is an object of an S3 store."""
-        return urlsplit(self.place).scheme == "s3"
+        return uri.scheme(self.place) == "s3"
 
     @property
     def path(self) -> Path:
         """The path that a plain path or a ``file://`` URI means."""
-        if self.place.startswith("file:"):
-            return Path(unquote(urlsplit(self.place).path))
-        return Path(self.place).expanduser()
+        return uri.local_path(self.place) or Path(self.place)
 
     @property
     def parent(self) -> str:
         """URI of the folder or prefix that holds it."""
-        return self.place.rpartition("/")[0]
+        return uri.parent_and_name(self.place)[0]
 
     @property
     def name(self) -> str:
         """Its name in the parent."""
-        return self.place.rpartition("/")[2]
+        return uri.parent_and_name(self.place)[1]
 
 
 def parse(text: str) -> WeightsLocation:

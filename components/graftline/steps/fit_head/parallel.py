@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from threadpoolctl import threadpool_limits
 
+from graftline import machine
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -36,7 +38,6 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
 
 def _cores() -> int:
     """Cores that this process may use; OMP_NUM_THREADS, where set, is a wish to use fewer."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    cores = available or os.cpu_count() or 1
+    cores = machine.cores()
     wished = os.environ.get("OMP_NUM_THREADS", "")
     return min(cores, int(wished)) if wished.isdigit() and int(wished) > 0 else cores

@@ -17,7 +17,7 @@ from graftline.data.shards import ByteRange
 from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import DataError, StoreNotFound
 from graftline.progress import message
-from graftline.schema import check_schema_version
+from graftline.schema import parse_json
 from graftline.steps.ingest.duplicates import Looks
 from graftline.storage.base import Store
 
@@ -114,18 +114,17 @@ def load_memory(store: Store, source_uri: str) -> Memory:
 def last_snapshot_id(store: Store, source_uri: str) -> str | None:
     """The snapshot that the last ingest of a source ended with, None before the first."""
     try:
-        head = json.loads(store.read(memory_key(source_uri)))
+        pointer = store.read(memory_key(source_uri))
     except StoreNotFound:
         return None
-    check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+    head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
     return str(head["snapshot"])
 
 
 def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -> None:
     what = f"{store.uri}/{memory_key(source_uri)}"
     try:
-        head = json.loads(pointer)
-        check_schema_version(head, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+        head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
         rows: dict[str, list[dict[str, Any]]] = {}
         for name in ("seen", "images", "splits"):
             what = f"{store.uri}/{head[name]}"

@@ -17,6 +17,7 @@ from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.retrain_notice import read_notice
 from graftline.steps.runtime import StepResult
+from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import connect, mlflow_errors
 from graftline.tracking.registry import open_registry
 
@@ -176,7 +177,7 @@ def _champion(tracking_uri: str, name: str) -> str:
     if champion is None:
         return f"{name} has no champion: the new model was not good enough."
     with mlflow_errors(tracking_uri, f"the versions of {name}"):
-        found = connect(tracking_uri).search_model_versions(f"name = '{name}'")
+        found = connect(tracking_uri).search_model_versions(equals("name", name))
     newest = max((int(version.version) for version in found), default=int(champion.version))
     if newest > int(champion.version):
         return (

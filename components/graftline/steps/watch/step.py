@@ -38,6 +38,7 @@ from graftline.steps.watch.page import look_page
 from graftline.steps.watch.triggers import Found, Rule, judge
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
 from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
 
@@ -344,7 +345,7 @@ def _refused_before(
     """
     client = connect(tracking_uri)
     with mlflow_errors(tracking_uri, f"the versions of {name}"):
-        found = client.search_model_versions(f"name = '{name}'")
+        found = client.search_model_versions(equals("name", name))
     newest = max(found, key=lambda version: int(version.version), default=None)
     if newest is None or (champion and int(newest.version) <= int(champion.version)):
         return None

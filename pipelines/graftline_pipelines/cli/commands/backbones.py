@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value, tables to stderr.")]
+from graftline_pipelines.cli.options import JsonValue, StoreUri
+
 COLUMNS = ("Name", "Parameters", "Features", "Input", "Weights")
 TAGS_SHOWN = 12
 
@@ -24,7 +25,7 @@ def backbones(
     only_available: Annotated[
         bool, typer.Option("--at-hand", help="List only those that need no download.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonValue = False,
 ) -> None:
     """List the names that `backbone:` takes; with one name, show everything about it."""
     from graftline.models import lookup
@@ -44,14 +45,14 @@ def backbones(
 
 def mirror_weights(
     name: Annotated[str, typer.Argument(help="A backbone.")],
-    store: Annotated[str, typer.Option("--store", help="URI of the store.", metavar="URI")],
+    store: StoreUri,
     weights: Annotated[
         str | None, typer.Option(help="Take them from this file or URI.", metavar="PLACE")
     ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Put them in the place of others of this backbone.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonValue = False,
 ) -> None:
     """Put a backbone's pretrained weights into a store, for clusters with no way out."""
     from rich.console import Console

@@ -7,19 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.commands.run import AsJson, Overrides, RunFile, _graph_name
-from graftline_pipelines.cli.options import Host, Namespace, connect
-
-KubeContext = Annotated[
-    str | None,
-    typer.Option(help="kubeconfig context whose nodes are compared with the pools."),
-]
-AskRegistry = Annotated[
-    bool, typer.Option("--registry/--no-registry", help="Ask whether the images exist.")
-]
-Graph = Annotated[
-    str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
-]
+from graftline_pipelines.cli.options import (
+    AskRegistry,
+    Graph,
+    Host,
+    JsonLast,
+    KubeContext,
+    Namespace,
+    Overrides,
+    RunFile,
+    RunName,
+    connect,
+    graph_name,
+)
 
 
 def submit(
@@ -36,7 +36,7 @@ def submit(
     ] = None,
     kube_context: KubeContext = None,
     registry: AskRegistry = True,
-    as_json: AsJson = False,
+    as_json: JsonLast = False,
 ) -> None:
     """Check, upload and start a run file on Kubeflow Pipelines."""
     from rich.console import Console
@@ -44,7 +44,7 @@ def submit(
     from graftline_pipelines.cluster import submit as submission
     from graftline_pipelines.runfile.load import load
 
-    graph, given = _graph_name(pipeline), _parameters(parameters or ())
+    graph, given = graph_name(pipeline), _parameters(parameters or ())
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
@@ -71,7 +71,7 @@ def trigger(
     even_if_running: Annotated[
         bool, typer.Option("--even-if-running", help="Start another beside a run that is going.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonLast = False,
 ) -> None:
     """Start a run because something happened, unless one is going already."""
     from rich.console import Console
@@ -79,7 +79,7 @@ def trigger(
     from graftline_pipelines.cluster import submit as submission
     from graftline_pipelines.runfile.load import load
 
-    graph = _graph_name(pipeline)
+    graph = graph_name(pipeline)
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
@@ -112,7 +112,7 @@ def runs(
     experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
     namespace: Namespace = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
-    as_json: AsJson = False,
+    as_json: JsonLast = False,
 ) -> None:
     """List the newest runs on the cluster."""
     from rich.console import Console
@@ -133,7 +133,7 @@ def runs(
 
 
 def follow(
-    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    run: RunName,
     host: Host = None,
     namespace: Namespace = None,
 ) -> None:
@@ -149,7 +149,7 @@ def follow(
 
 
 def logs(
-    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    run: RunName,
     step: Annotated[
         str | None, typer.Argument(help="The step; the failed one where absent.")
     ] = None,
@@ -167,7 +167,7 @@ def logs(
 
 
 def stop(
-    run: Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")],
+    run: RunName,
     host: Host = None,
     namespace: Namespace = None,
 ) -> None:

@@ -8,18 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
-    ),
-]
+from graftline_pipelines.cli.options import JsonBeside, Overrides, RunFile
+
 Reason = Annotated[
     str | None, typer.Option(help="Only what was set aside for a reason with these words.")
 ]
 Limit = Annotated[int, typer.Option(min=0, help="Show at most so many of what was set aside.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object; tables to stderr.")]
 
 
 def data(
@@ -27,7 +21,7 @@ def data(
     overrides: Overrides = None,
     reason: Reason = None,
     limit: Limit = 50,
-    as_json: AsJson = False,
+    as_json: JsonBeside = False,
 ) -> None:
     """Show what the last run took, by class and split, and what it set aside and why."""
     from rich.console import Console

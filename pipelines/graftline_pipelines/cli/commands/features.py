@@ -6,8 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-StoreUri = Annotated[str, typer.Option("--store", help="URI of the store.", metavar="URI")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value, tables to stderr.")]
+from graftline_pipelines.cli.options import JsonValue, StoreUri
 
 features_app = typer.Typer(help="Stored features: what there is, and what no one uses.")
 
@@ -18,7 +17,7 @@ def list_features(
     check: Annotated[
         bool, typer.Option("--check", help="Read every part and compare it with its digest.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonValue = False,
 ) -> None:
     """Show what is stored under which backbone, and which parts are damaged."""
     from rich.console import Console
@@ -55,7 +54,7 @@ def collect(
     yes: Annotated[
         bool, typer.Option("--yes", help="Remove; else only say what would be.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonValue = False,
 ) -> None:
     """Remove the features that no kept snapshot uses, and damaged parts that were set aside."""
     from rich.console import Console

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, ModelName, Tracking
+
 if TYPE_CHECKING:
     from graftline.tracking.champion_log import Entry
     from graftline.tracking.registry import Registry
 
-DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
-
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-Tracking = Annotated[
-    str,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -155,7 +150,7 @@ def serve_manifest(
 
 
 def rollback(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")],
+    name: ModelName,
     to: Annotated[
         str | None, typer.Option("--to", help="Version; the champion before when not given.")
     ] = None,
@@ -176,7 +171,7 @@ def rollback(
 
 
 def history(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")],
+    name: ModelName,
     tracking: Tracking = DEFAULT_TRACKING,
     as_json: AsJson = False,
 ) -> None:

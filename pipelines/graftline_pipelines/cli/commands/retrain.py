@@ -6,21 +6,21 @@ from typing import Any
 
 import typer
 
-from graftline_pipelines.cli.commands.run import (
-    AsJson,
+from graftline_pipelines.cli.commands.run import show_failure
+from graftline_pipelines.cli.options import (
+    JsonLast,
     Overrides,
     RunFile,
     RunnerName,
     RunsDir,
     chosen_runner,
-    show_failure,
 )
 
 
 def retrain(
     run_file: RunFile,
     overrides: Overrides = None,
-    as_json: AsJson = False,
+    as_json: JsonLast = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
 ) -> None:

@@ -2,30 +2,28 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")]
-RunsDir = Annotated[Path, typer.Option(help="The folder that each run gets a folder in.")]
-RunnerName = Annotated[
-    str,
-    typer.Option("--runner", help="subprocess, or docker for one hardened container a step."),
-]
+from graftline_pipelines.cli.options import (
+    Graph,
+    JsonLast,
+    Overrides,
+    RunFile,
+    RunnerName,
+    RunsDir,
+    chosen_runner,
+    graph_name,
+)
+
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 
 
 def run(
     run_file: RunFile,
     overrides: Overrides = None,
-    as_json: AsJson = False,
+    as_json: JsonLast = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
 ) -> None:
@@ -59,7 +57,7 @@ def run(
         print(json.dumps(result))
 
 
-def check(run_file: RunFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
     """Validate a run file and all that it names, and say what a run would do."""
     from rich.console import Console
 
@@ -80,9 +78,7 @@ def compile_(
     run_file: RunFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the KFP IR is written.")],
     overrides: Overrides = None,
-    pipeline: Annotated[
-        str, typer.Option(help="train, or retrain: look for changes first.")
-    ] = "train",
+    pipeline: Graph = "train",
 ) -> None:
     """Write the KFP intermediate representation of a run file, for a cluster."""
     from rich.console import Console
@@ -91,7 +87,7 @@ def compile_(
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
-    compile_to(settings, _graph_name(pipeline), output)
+    compile_to(settings, graph_name(pipeline), output)
     Console().print(f"Wrote {output}", highlight=False)
 
 
@@ -100,23 +96,6 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(check)
     app.command("compile")(compile_)
-
-
-def chosen_runner(name: str) -> Literal["subprocess", "docker"]:
-    """What ``--runner`` says; a usage error where it says something else."""
-    if name == "subprocess":
-        return "subprocess"
-    if name == "docker":
-        return "docker"
-    raise typer.BadParameter(f"{name!r} is neither subprocess nor docker", param_hint="--runner")
-
-
-def _graph_name(name: str) -> Literal["train", "retrain"]:
-    if name == "train":
-        return "train"
-    if name == "retrain":
-        return "retrain"
-    raise typer.BadParameter(f"{name!r} is neither train nor retrain", param_hint="--pipeline")
 
 
 def show_failure(failure: Any, console: Any) -> None:
@@ -129,8 +108,10 @@ def show_failure(failure: Any, console: Any) -> None:
 
 def _sample_image(source: str) -> Path | None:
     """Any image of a local source, for the line that is suggested next."""
-    folder = Path(source.removeprefix("file://"))
-    if "://" in str(folder) or not folder.is_dir():
+    from graftline.storage.uri import local_path
+
+    folder = local_path(source)
+    if folder is None or not folder.is_dir():
         return None
     found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
     return next(found, None)

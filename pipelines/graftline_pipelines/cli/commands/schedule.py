@@ -7,8 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.commands.run import AsJson, Overrides, RunFile
-from graftline_pipelines.cli.options import Host, Namespace, connect
+from graftline_pipelines.cli.options import (
+    AskRegistry,
+    Host,
+    JsonLast,
+    KubeContext,
+    Namespace,
+    Overrides,
+    RunFile,
+    connect,
+)
 
 Which = Annotated[str, typer.Argument(help="A run file, or the schedule's name.")]
 
@@ -29,13 +37,9 @@ def apply(
         bool,
         typer.Option("--recreate", help="Replace it even if equal, as after an upgrade of KFP."),
     ] = False,
-    kube_context: Annotated[
-        str | None, typer.Option(help="kubeconfig context whose nodes are compared with the pools.")
-    ] = None,
-    registry: Annotated[
-        bool, typer.Option("--registry/--no-registry", help="Ask whether the images exist.")
-    ] = True,
-    as_json: AsJson = False,
+    kube_context: KubeContext = None,
+    registry: AskRegistry = True,
+    as_json: JsonLast = False,
 ) -> None:
     """Make the cluster's schedule the same as the run file's."""
     from rich.console import Console
@@ -73,7 +77,7 @@ def apply(
 def list_(
     host: Host = None,
     namespace: Namespace = None,
-    as_json: AsJson = False,
+    as_json: JsonLast = False,
 ) -> None:
     """List the schedules that graftline keeps on the cluster."""
     from rich.console import Console
@@ -134,7 +138,7 @@ def remove(which: Which, host: Host = None, namespace: Namespace = None) -> None
 
 @group.command("run-now")
 def run_now(
-    which: Which, host: Host = None, namespace: Namespace = None, as_json: AsJson = False
+    which: Which, host: Host = None, namespace: Namespace = None, as_json: JsonLast = False
 ) -> None:
     """Start now what the schedule would start: the same version, with the same parameters."""
     from rich.console import Console

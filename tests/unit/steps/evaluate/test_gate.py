@@ -107,9 +107,12 @@ def test_a_class_that_falls_is_found_though_the_mean_rises() -> None:
     new[600:660] = False
     old[np.r_[0:40, 400:440, 1000:1040]] = False
     evidence = Evidence(
-        labels=labels, right=new, classes=tuple("abcdefghij"), majority=0,
+        labels=labels,
+        right=new,
+        classes=tuple("abcdefghij"),
+        majority=0,
         champion=Champion(version="1", right=old, comparable=np.ones(2000, dtype=bool)),
-    )  # fmt: skip
+    )
     assert failed(evidence) == {"class_recall"}
     reason = outcome(evidence)["class_recall"].reason
     assert "falls by more than 5.0 points for 'd' (−30.0 points on 200 images)" in reason
@@ -121,9 +124,12 @@ def test_a_class_of_few_images_may_fall_by_chance() -> None:
     new, old = np.ones(2005, dtype=bool), np.ones(2005, dtype=bool)
     new[-1] = False  # one of five: 20 points, but one image
     evidence = Evidence(
-        labels=labels, right=new, classes=("a", "b"), majority=0,
+        labels=labels,
+        right=new,
+        classes=("a", "b"),
+        majority=0,
         champion=Champion(version="1", right=old, comparable=np.ones(2005, dtype=bool)),
-    )  # fmt: skip
+    )
     assert failed(evidence) == set()
     assert "largest fall is −20.0 points on the 5 images of 'b'" in (
         outcome(evidence)["class_recall"].reason

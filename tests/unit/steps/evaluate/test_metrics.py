@@ -32,10 +32,14 @@ def by_hand(probabilities: np.ndarray, labels: np.ndarray, k: int) -> dict[str, 
         recalls.append(recall)
         precisions.append(precision)
         f1s.append(2 * precision * recall / (precision + recall) if hits else 0.0)
-    top = sum(y in sorted(range(classes), key=lambda c: (-row[c], c))[:k]
-              for row, y in zip(probabilities, labels, strict=True))  # fmt: skip
-    squared = sum(sum((row[c] - (c == y)) ** 2 for c in range(classes))
-                  for row, y in zip(probabilities, labels, strict=True))  # fmt: skip
+    top = sum(
+        y in sorted(range(classes), key=lambda c: (-row[c], c))[:k]
+        for row, y in zip(probabilities, labels, strict=True)
+    )
+    squared = sum(
+        sum((row[c] - (c == y)) ** 2 for c in range(classes))
+        for row, y in zip(probabilities, labels, strict=True)
+    )
     return {
         "accuracy": sum(g == y for g, y in zip(given, labels, strict=True)) / n,
         "balanced_accuracy": sum(recalls) / len(recalls),
@@ -64,9 +68,12 @@ def test_a_class_without_test_images_does_not_count_in_the_means() -> None:
     for name, value in by_hand(probabilities[seen], labels[seen], 3).items():
         assert figures[name] == pytest.approx(value, abs=1e-12), name
     rows = metrics.by_class(
-        probabilities[seen], labels[seen], tuple("abcde"), 0.95,
+        probabilities[seen],
+        labels[seen],
+        tuple("abcde"),
+        0.95,
         metrics.areas_by_class(probabilities[seen], labels[seen]),
-    )  # fmt: skip
+    )
     assert rows[4].support == 0 and math.isnan(rows[4].recall) and math.isnan(rows[4].roc_auc)
 
 
@@ -101,8 +108,10 @@ def test_classes_and_confusion_are_counted_rightly() -> None:
             assert matrix[c, given] == ((labels == c) & (predicted == given)).sum()
         hits = ((labels == c) & (predicted == c)).sum()
         assert (row.name, row.support, row.predicted) == (
-            "abcde"[c], (labels == c).sum(), (predicted == c).sum(),
-        )  # fmt: skip
+            "abcde"[c],
+            (labels == c).sum(),
+            (predicted == c).sum(),
+        )
         assert row.precision == pytest.approx(hits / (predicted == c).sum())
         assert row.recall == pytest.approx(hits / (labels == c).sum())
         both = row.precision + row.recall

@@ -15,8 +15,10 @@ class Table:
     def __init__(self, **columns: Any) -> None:
         n = len(next(iter(columns.values())))
         plain = {"width": 100, "height": 100, "format": "jpeg", "source": "a/b.jpg", "label": "a"}
-        self.columns = {name: np.array([value] * n, dtype=object if isinstance(value, str)
-                                       else np.int64) for name, value in plain.items()}  # fmt: skip
+        self.columns = {
+            name: np.array([value] * n, dtype=object if isinstance(value, str) else np.int64)
+            for name, value in plain.items()
+        }
         own = {k: v for k, v in columns.items() if k not in plain}
         self.columns |= {name: np.asarray(v) for name, v in columns.items()}
         self.attributes = tuple(own)

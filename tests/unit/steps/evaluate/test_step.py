@@ -91,18 +91,35 @@ def make_world(
                 image_id = hashlib.sha256(data).hexdigest()
                 writer.add(image_id, data, "png", rename(label))
                 split = ("train", "train", "train", "val", "test")[int(index) % 5]
-                rows.append({
-                    "image_id": image_id, "source": f"camera-{count % 2}/{label}/{index}.png",
-                    "source_version": "1", "label": rename(label), "split": split, "group": None,
-                    "width": 24, "height": 24, "format": "png", "bytes": len(data), "dhash": 0,
-                    "scanner": "<b>old</b>" if count % 3 else "new",
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "image_id": image_id,
+                        "source": f"camera-{count % 2}/{label}/{index}.png",
+                        "source_version": "1",
+                        "label": rename(label),
+                        "split": split,
+                        "group": None,
+                        "width": 24,
+                        "height": 24,
+                        "format": "png",
+                        "bytes": len(data),
+                        "dhash": 0,
+                        "scanner": "<b>old</b>" if count % 3 else "new",
+                    }
+                )
     for row in rows:
         place = writer.places[row["image_id"]]
         row |= {"shard": place.shard, "offset": place.offset, "length": place.length}
     schema = MANIFEST.append(pa.field("scanner", pa.string()))
-    aside = [{"source": "x.png", "label": "1", "reason": "not an image", "detail": "<i>text</i>",
-              "image_id": None}]  # fmt: skip
+    aside = [
+        {
+            "source": "x.png",
+            "label": "1",
+            "reason": "not an image",
+            "detail": "<i>text</i>",
+            "image_id": None,
+        }
+    ]
     snapshot = write_snapshot(
         folder / "snapshot",
         pa.Table.from_pylist(rows, schema=schema),
@@ -121,13 +138,23 @@ def make_world(
     )
     write_features(
         folder / "features",
-        Features(matrix, backbone.fingerprint(), snapshot.id, BACKBONE, "torch", "fp32",
-                 len(images), 0, {}),
+        Features(
+            matrix,
+            backbone.fingerprint(),
+            snapshot.id,
+            BACKBONE,
+            "torch",
+            "fp32",
+            len(images),
+            0,
+            {},
+        ),
         np.ones(len(images), dtype=bool),
-    )  # fmt: skip
+    )
     classifier = probe(snapshot, backbone, matrix, wreck)
-    held_out = HeldOut(snapshot.rows("val"),
-                       classifier.logits_of_features(matrix[snapshot.rows("val")]))  # fmt: skip
+    held_out = HeldOut(
+        snapshot.rows("val"), classifier.logits_of_features(matrix[snapshot.rows("val")])
+    )
     save_classifier(folder / "classifier", classifier, held_out=held_out)
     return World(folder, snapshot, store.uri, classifier, matrix)
 
@@ -146,9 +173,13 @@ def probe(snapshot: Snapshot, backbone: Any, matrix: np.ndarray, wreck: float) -
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(fitted.intercept_ - weight @ mean))
     return Classifier(
-        backbone, head, snapshot.classes, preprocessing=backbone.spec.preprocessing,
-        strategy="probe", snapshot_id=snapshot.id,
-    ).eval()  # fmt: skip
+        backbone,
+        head,
+        snapshot.classes,
+        preprocessing=backbone.spec.preprocessing,
+        strategy="probe",
+        snapshot_id=snapshot.id,
+    ).eval()
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +360,11 @@ def test_other_classes_are_compared_on_the_shared_ones(
 
 
 def test_guarded_slices_and_wrong_settings(world: World) -> None:
-    result = run(**world.arguments("slices", gate={"slices": ["scanner", "source=camera-1"],
-                                                    "min_slice_accuracy": 0.2}))  # fmt: skip
+    result = run(
+        **world.arguments(
+            "slices", gate={"slices": ["scanner", "source=camera-1"], "min_slice_accuracy": 0.2}
+        )
+    )
     assert any(test["name"] == "slice_floor" for test in result.verdict["tests"])
     gone = run(**world.arguments("gone", gate={"slices": ["scanner=newer"]}))
     assert gone.verdict["promote"] is False

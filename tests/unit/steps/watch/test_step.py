@@ -274,8 +274,12 @@ def test_no_change_starts_nothing_and_reads_no_image(
     assert not result.start
     assert result.reasons == ["Nothing changed since the champion was trained."]
     assert result.changes == {
-        "new": 0, "changed": 0, "relabelled": 0, "removed": 0, "unchanged": 200,
-    }  # fmt: skip
+        "new": 0,
+        "changed": 0,
+        "relabelled": 0,
+        "removed": 0,
+        "unchanged": 200,
+    }
     assert result.champion is not None
     assert result.champion["version"] == "1"
     assert 0 <= result.champion["age_days"] < 1

@@ -1,0 +1,40 @@
+"""Names with quotes in MLflow's searches: a real registry takes them."""
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from graftline.errors import ConfigurationError
+from graftline.steps.notify import step as notify
+from graftline.tracking.filters import equals
+
+
+@pytest.mark.parametrize("name", ["rock 'n' roll", 'the "best"', "plain", "O'Hara"])
+def test_a_name_with_quotes_is_found_and_no_other(
+    mlflow_sqlite: str, tmp_path: Path, name: str
+) -> None:
+    client = MlflowClient(mlflow_sqlite)
+    for each in (name, "other"):
+        client.create_registered_model(each)
+        client.create_model_version(each, str(tmp_path), tags={"content": f"of {each}"})
+    found = client.search_model_versions(equals("name", name))
+    assert [(version.name, version.version) for version in found] == [(name, 1)]
+    both = f"{equals('name', name)} and {equals('tags.`content`', f'of {name}')}"
+    assert len(client.search_model_versions(both)) == 1
+
+
+def test_both_kinds_of_quotes_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="both kinds of quotes"):
+        equals("name", "a'b\"c")
+
+
+def test_the_notice_names_the_champion_of_a_model_with_a_quote(
+    mlflow_sqlite: str, tmp_path: Path
+) -> None:
+    name = "O'Hara"
+    client = MlflowClient(mlflow_sqlite)
+    client.create_registered_model(name)
+    client.create_model_version(name, str(tmp_path))
+    client.set_registered_model_alias(name, "champion", "1")
+    assert notify._champion(mlflow_sqlite, name) == f"The champion of {name} is version 1."
