@@ -173,8 +173,7 @@ def connect(uri: str) -> "MlflowClient":
         TrackingUnreachable: The server does not answer.
     """
     uri = absolute_uri(uri)
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_client_defaults()
     _probe(uri)
     from mlflow.tracking import MlflowClient
 
@@ -185,6 +184,12 @@ def connect(uri: str) -> "MlflowClient":
         if uri.startswith("sqlite:"):
             _open_sqlite(client)
         return client
+
+
+def set_client_defaults() -> None:
+    """Let MLflow's client give up in time and stay quiet; what the environment says stands."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
 
 
 def absolute_uri(uri: str) -> str:

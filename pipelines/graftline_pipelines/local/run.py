@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from graftline_pipelines.local.progress import (
     seconds_by_step,
     unfinished_step,
 )
+from graftline_pipelines.local.warm import warm_steps
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 Runner = Literal["subprocess", "docker"]
@@ -94,15 +95,16 @@ def run(
     _make_folders(run_dir)
     started = time.monotonic()
     settings = with_absolute_paths(settings)
-    pipeline = build(settings, run_id)
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
+        warm_steps() if runner == "subprocess" else nullcontext(),
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
         StepFollower(run_dir, console),
         _quiet_kfp(run_dir),
         _environment(run_dir, scratch),
     ):
+        pipeline = build(settings, run_id)
         _initialise(runner, run_dir, settings)
         try:
             pipeline()

@@ -1,0 +1,246 @@
+"""Steps of a local run start in a warm process: libraries are imported once, then forked.
+
+A step's process spends seconds on importing PyTorch, timm, MLflow and scikit-learn; six steps
+spend it six times. A server process imports them once, in the order in which the steps need them,
+and forks for each task; a task that comes early starts with what is there. Each step is still a
+process of its own, with its own log and its own failure. ``GRAFTLINE_COLD=1`` turns this off.
+"""
+
+import array
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from graftline.tracking.mlflow_run import set_client_defaults
+
+COLD_VARIABLE = "GRAFTLINE_COLD"
+LIBRARIES = (  # in the order in which the steps of a run need them
+    "kfp.dsl.executor_main",
+    "graftline.steps.ingest.step",
+    "mlflow.tracking",
+    "graftline.steps.watch.step",
+    "graftline.steps.extract_features.step",
+    "torch",
+    "graftline.steps.fit_head.step",
+    "sklearn.linear_model",
+    "graftline.steps.evaluate.step",
+    "graftline.steps.export_onnx.step",
+    "graftline.steps.promote.step",
+    "mlflow.onnx",
+)
+_LENGTH = struct.Struct("<I")
+_COMPONENT = "ephemeral_component.py"  # KFP's name for the file of a lightweight component
+
+
+class WarmServer:
+    """The server process, as the command line sees it."""
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, "-u", "-m", __name__, str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        theirs.close()
+
+    def run(self, command: list[str], environment: dict[str, str]) -> int | None:
+        """Run a lightweight component in a fork and print what it prints.
+
+        Returns:
+            Its exit code, negative for a signal; None where the server is gone and nothing ran.
+        """
+        source, arguments = _component_of(command)
+        request = {"source": source, "arguments": arguments, "environment": environment}
+        output, their_output = os.pipe()
+        status, their_status = os.pipe()
+        try:
+            self._send({**request, "folder": str(Path.cwd())}, [their_output, their_status])
+        except OSError:
+            os.close(output)
+            os.close(status)
+            return None
+        finally:
+            os.close(their_output)
+            os.close(their_status)
+        with open(output, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 -- a pipe
+            for line in lines:
+                print(line, end="")
+        with open(status, "rb") as stream:  # noqa: PTH123
+            text = stream.read()
+        # Without a status the server died under the step, most often for lack of memory.
+        return int(text) if text else -signal.SIGKILL
+
+    def _send(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        data = json.dumps(request).encode()
+        with self._lock:
+            head = _LENGTH.pack(len(data))
+            socket.send_fds(self._socket, [head], descriptors)
+            self._socket.sendall(data)
+
+    def close(self) -> None:
+        """Let the server end; steps that still run are left to themselves."""
+        self._socket.close()
+        self._process.wait()
+
+
+@contextlib.contextmanager
+def warm_steps() -> Iterator[None]:
+    """Let KFP's local runner start its tasks in a warm process, where this machine can."""
+    from kfp.local import status, subprocess_task_handler
+
+    if os.environ.get(COLD_VARIABLE, "") not in ("", "0") or not hasattr(os, "pidfd_open"):
+        yield
+        return
+    server = WarmServer()
+    cold = subprocess_task_handler.SubprocessTaskHandler
+
+    class WarmTaskHandler(cold):  # type: ignore[misc, valid-type]
+        """Runs a task in a fork of the warm process; in a process of its own where it is gone."""
+
+        def run(self) -> status.Status:
+            code = server.run(self.full_command, {**os.environ, **self.env_vars})
+            if code is None:
+                return super().run()
+            return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
+
+    # KFP picks the handler by the runner's exact class, so a runner of our own is refused.
+    subprocess_task_handler.SubprocessTaskHandler = WarmTaskHandler
+    try:
+        yield
+    finally:
+        subprocess_task_handler.SubprocessTaskHandler = cold
+        server.close()
+
+
+def _component_of(command: list[str]) -> tuple[str, list[str]]:
+    """The source of a lightweight component, and the arguments of KFP's executor.
+
+    KFP's command is ``sh -ec SCRIPT SOURCE ARGUMENTS...``; the script writes the source to a file.
+    """
+    script = next(i for i, part in enumerate(command) if f'"$program_path/{_COMPONENT}"' in part)
+    return command[script + 1], command[script + 2 :]
+
+
+def serve(connection: socket.socket) -> None:
+    """Import the libraries, forking for each request in between, until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
+    set_client_defaults()
+    children: dict[int, tuple[int, int]] = {}
+    wanted = list(LIBRARIES)
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select(0 if wanted else None):
+                if key.fileobj is connection:
+                    request = _receive(connection)
+                    if request is None:
+                        return
+                    pid, status = _fork(connection, *request)
+                    handle = os.pidfd_open(pid)
+                    children[handle] = (pid, status)
+                    selector.register(handle, selectors.EVENT_READ)
+                else:
+                    selector.unregister(key.fileobj)
+                    _report(key.fd, *children.pop(key.fd))
+            if wanted:
+                with contextlib.suppress(Exception):  # the step that needs it says what is wrong
+                    importlib.import_module(wanted.pop(0))
+                if not wanted:
+                    gc.collect()
+                    gc.freeze()  # shared with all forks
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | None:
+    head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 2)
+    if len(head) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(head)
+    data = b""
+    while len(data) < length:
+        piece = connection.recv(length - len(data))
+        if not piece:
+            return None
+        data += piece
+    output, status = array.array("i", descriptors)
+    return json.loads(data), output, status
+
+
+def _fork(
+    connection: socket.socket, request: dict[str, Any], output: int, status: int
+) -> tuple[int, int]:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            connection.close()
+            os.close(status)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = _work(request)
+        finally:
+            os._exit(code)
+    os.close(output)
+    return pid, status
+
+
+def _report(handle: int, pid: int, status: int) -> None:
+    os.close(handle)
+    _, state = os.waitpid(pid, 0)
+    with contextlib.suppress(OSError):
+        os.write(status, str(os.waitstatus_to_exitcode(state)).encode())
+    os.close(status)
+
+
+def _work(request: dict[str, Any]) -> int:
+    """One task in the fork, as ``python -m kfp.dsl.executor_main`` would run it."""
+    os.environ.clear()
+    os.environ.update(request["environment"], _KFP_RUNTIME="true")
+    os.chdir(request["folder"])
+    tempfile.tempdir = None
+    code = 0
+    try:
+        from kfp.dsl.executor_main import executor_main
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / _COMPONENT
+            path.write_text(request["source"], encoding="utf-8")
+            sys.argv = ["executor_main", "--component_module_path", str(path)]
+            sys.argv += request["arguments"]
+            executor_main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as at an exit
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))

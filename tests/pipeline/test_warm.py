@@ -1,0 +1,92 @@
+"""Steps in a warm process: they behave as steps that start cold."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graftline_pipelines.local.warm import WarmServer, _component_of
+
+
+def component(body: str) -> list[str]:
+    """The command of a lightweight component, as KFP's local runner makes it."""
+    source = "from kfp import dsl\n\ndef work(text: str):\n" + "".join(
+        f"    {line}\n" for line in body.splitlines()
+    )
+    inputs = {
+        "inputs": {"parameterValues": {"text": "told"}},
+        "outputs": {"outputFile": "out/result.json"},
+    }
+    script = 'printf "%s" "$0" > "$program_path/ephemeral_component.py"\npython3 -m kfp "$@"\n'
+    arguments = ["--executor_input", json.dumps(inputs), "--function_to_execute", "work"]
+    return ["sh", "-ec", script, source, *arguments]
+
+
+@pytest.fixture
+def server() -> Any:
+    server = WarmServer()
+    yield server
+    server.close()
+
+
+def test_a_component_prints_in_its_own_folder_and_environment(
+    server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = "import os\nprint(text, os.getcwd(), os.environ['ONLY_HERE'], os.getpid())"
+    command = component(body)
+    environment = {**os.environ, "ONLY_HERE": "yes"}
+    assert server.run(command, environment) == 0
+    assert server.run(command, environment) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("told")]
+    first, second = (line.split() for line in lines)
+    assert first[:3] == ["told", str(tmp_path), "yes"]
+    assert first[3] != second[3]  # a process each
+    assert "ONLY_HERE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ("raise ValueError('no such thing')", 1, "ValueError: no such thing"),
+        ("import sys; sys.exit(3)", 3, ""),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+    ],
+)
+def test_a_failure_is_the_steps_own(
+    server: WarmServer,
+    tmp_path: Path,
+    monkeypatch: Any,
+    capsys: Any,
+    body: str,
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert server.run(component(body), dict(os.environ)) == code
+    assert said in capsys.readouterr().out
+    assert server.run(component("print('still there')"), dict(os.environ)) == 0
+
+
+def test_a_server_that_is_gone_runs_nothing(server: WarmServer, capsys: Any) -> None:
+    server._process.kill()
+    server._process.wait()
+    assert server.run(component("print('ran')"), dict(os.environ)) is None
+    assert capsys.readouterr().out == ""
+
+
+def test_the_command_is_the_one_that_kfp_makes() -> None:
+    from kfp import dsl
+
+    def work(text: str) -> None:
+        print(text)
+
+    made = dsl.component(func=work, base_image=f"python:{sys.version_info.major}")
+    container = made.component_spec.implementation.container
+    source, arguments = _component_of([*container.command, *container.args])
+    assert "def work(text: str)" in source
+    assert arguments[0] == "--executor_input"
