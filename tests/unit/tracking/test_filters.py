@@ -7,7 +7,10 @@ from mlflow import MlflowClient
 
 from graftline.errors import ConfigurationError
 from graftline.steps.notify import step as notify
+from graftline.steps.watch import step as watch
+from graftline.storage import open_store
 from graftline.tracking.filters import equals
+from graftline.tracking.mlflow_run import TAG
 
 
 @pytest.mark.parametrize("name", ["rock 'n' roll", 'the "best"', "plain", "O'Hara"])
@@ -38,3 +41,16 @@ def test_the_notice_names_the_champion_of_a_model_with_a_quote(
     client.create_model_version(name, str(tmp_path))
     client.set_registered_model_alias(name, "champion", "1")
     assert notify._champion(mlflow_sqlite, name) == f"The champion of {name} is version 1."
+
+
+def test_the_check_for_changes_finds_the_versions_of_a_model_with_a_quote(
+    mlflow_sqlite: str, tmp_path: Path
+) -> None:
+    name = "O'Hara"
+    client = MlflowClient(mlflow_sqlite)
+    client.create_registered_model(name)
+    tags = {f"{TAG}code_version": "another", f"{TAG}backbone": "net"}
+    client.create_model_version(name, str(tmp_path), tags=tags)
+    store = open_store(str(tmp_path / "store"))
+    # The newest version was trained by other code, so nothing is known to be refused.
+    assert watch._refused_before({}, None, name, mlflow_sqlite, store, "net") is None
