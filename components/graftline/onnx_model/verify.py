@@ -6,6 +6,7 @@ at export for the same original images (:mod:`graftline.onnx_model.reference`).
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from graftline.images.decode import SUFFIXES, decode
 from graftline.onnx_model.parity import MAX_DIFFERENCE, Parity, check, summarise
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.onnx_model.reference import REFERENCE_FILE, Reference, read_reference
+
+MIN_SHARE = 0.9  # of the proof's images; a folder may have lost a few since
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ def verify(
     reference: Path | None = None,
     label_tolerance: int = 0,
     max_probability_difference: float = MAX_DIFFERENCE,
+    min_share: float = MIN_SHARE,
 ) -> Verification:
     """Compare the file's answers here with PyTorch's at export.
 
@@ -54,11 +58,12 @@ def verify(
         reference: PyTorch's answers; ``reference.npz`` beside the file when not given.
         label_tolerance: Images whose label may differ.
         max_probability_difference: Largest difference of a probability.
+        min_share: Share of the proof's images that must be among those given.
 
     Raises:
         ParityError: The file answers differently here; the images are named.
         IntegrityError: It is not the file that was proven.
-        DataError: None of the images is one of the proof's.
+        DataError: None of the images is one of the proof's, or too few are.
     """
     classifier = OnnxClassifier(model)
     expected = read_reference(reference or model.parent / REFERENCE_FILE)
@@ -97,7 +102,18 @@ def verify(
     if precision == "fp32":
         check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
     missing = len(known) - len(set(rows))
+    _check_share(len(set(rows)), len(known), min_share)
     return Verification(parity=parity, unknown=unknown, missing=missing, precision=precision)
+
+
+def _check_share(found: int, proven: int, least: float) -> None:
+    if found < least * proven:
+        raise DataError(
+            f"Only {found:,} of the {proven:,} images of the proof were given.",
+            why=f"The file agrees on them, but fewer than {least:.0%} prove little about the rest.",
+            fix="Give all original test images, or the snapshot's folder. --min-share "
+            f"{math.floor(1000 * found / proven) / 1000:g} accepts this many.",
+        )
 
 
 def _check_digest(model: Path, reference: Reference) -> None:

@@ -3,9 +3,11 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special
 
-from graftline.stats.intervals import Floats, Ints
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def resampled_differences(

@@ -106,6 +106,18 @@ def test_command_says_what_was_compared(proven):
     assert "1 images of the proof were not given" in done.stdout
 
 
+def test_a_few_of_the_images_prove_nothing(proven):
+    model, images = proven
+    for path in sorted(images.glob("*.png"))[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"(?s)Only 1 of the 12 images.*--min-share 0\.083"):
+        verify(model, images)
+    command = ["verify", str(model), "--images", str(images)]
+    assert isinstance(CliRunner().invoke(app, command).exception, DataError)
+    done = CliRunner().invoke(app, [*command, "--min-share", "0.083"])
+    assert done.exit_code == 0 and "11 images of the proof were not given" in done.stdout
+
+
 def test_mistakes_are_named(proven, tmp_path):
     model, images = proven
     empty = tmp_path / "empty"

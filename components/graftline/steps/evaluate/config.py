@@ -35,6 +35,8 @@ class GateSettings(Section):
     """Accuracy that the new model must gain; 0: not worse, and newer, is enough."""
     max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Recall that no class may lose beyond noise."""
+    min_test_images: Annotated[int, Field(ge=0)] = 0
+    """Test images under which nothing is promoted; 0: few images are warned of only."""
     min_accuracy: Fraction = 0.0
     """Test accuracy under which nothing is promoted."""
     max_ece: Annotated[float, Field(gt=0, le=1)] = 0.1

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from graftline.data.snapshot import Snapshot
 from graftline.stats.calibration import expected_noise, reliability, softmax
-from graftline.stats.intervals import Bootstrap, percentile_interval
+from graftline.stats.intervals import Bootstrap
 from graftline.steps.evaluate import metrics
 from graftline.steps.evaluate.champion import ChampionAnswers
 from graftline.steps.evaluate.config import EvaluationSettings
@@ -47,7 +47,7 @@ def measured(
     """
     areas = metrics.areas_by_class(probabilities, labels)
     figures = metrics.overall(probabilities, labels, rules.top_k, areas)
-    bootstrap = Bootstrap(labels, groups, replicates=rules.bootstrap, seed=seed)
+    bootstrap = Bootstrap(np.zeros_like(labels), groups, replicates=rules.bootstrap, seed=seed)
     replicates = metrics.resampled(probabilities, labels, bootstrap, top_k=rules.top_k)
     before = reliability(softmax(answers.logits), labels)
     return Measured(
@@ -79,7 +79,10 @@ def _side_by_side(
     both = opponent.comparable
     truth = labels[both]
     bootstrap = Bootstrap(
-        truth, None if groups is None else groups[both], replicates=rules.bootstrap, seed=seed
+        np.zeros_like(truth),
+        None if groups is None else groups[both],
+        replicates=rules.bootstrap,
+        seed=seed,
     )
     width = {"classes": opponent.probabilities.shape[1], "top_k": rules.top_k}
     new = metrics.resampled(probabilities[both], truth, bootstrap, **width)
@@ -87,10 +90,7 @@ def _side_by_side(
     return SideBySide(
         challenger=metrics.overall(probabilities[both], truth, rules.top_k),
         champion=metrics.overall(opponent.probabilities[both], truth, rules.top_k),
-        difference={
-            name: list(percentile_interval(new[name] - old[name], rules.confidence))
-            for name in metrics.RESAMPLED
-        },
+        difference=metrics.difference_intervals(new, old, rules.confidence),
     )
 
 
@@ -141,6 +141,7 @@ def evidence_of(
         ece=figures.figures["ece"],
         ece_noise=figures.ece_noise,
         slices=slices,
+        given=predicted,
     )
 
 

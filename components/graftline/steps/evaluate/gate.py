@@ -6,7 +6,6 @@ docs/gate.md explains the tests; benchmarks/gate.py measures how often they err.
 """
 
 import math
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,102 +14,23 @@ from scipy import stats
 
 from graftline.records.verdict import GateTest
 from graftline.reports.html import percent, points
-from graftline.stats.paired_tests import (
-    effective_images,
-    mcnemar,
-    resampled_differences,
-    score_bound,
-    score_statistic,
-)
+from graftline.stats.paired_tests import mcnemar, resampled_differences
 from graftline.steps.evaluate.config import GateSettings
+from graftline.steps.evaluate.evidence import Champion, Evidence, Paired, paired
+from graftline.steps.evaluate.gate_tests import (
+    FEW_IMAGES,
+    few_images,
+    majority,
+    p_value,
+    tells_apart,
+)
+
+__all__ = ["Champion", "Evidence", "Paired", "decide", "paired"]
 
 Ints = NDArray[np.int64]
 
 REPLICATES = 2000  # of the paired bootstrap
 Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Champion:
-    """The champion's answers to the same test images.
-
-    Attributes:
-        version: Registered version, for the sentences.
-        right: Whether it gave the right label, shape (n,).
-        comparable: Images that count: known classes, not in its training. Shape (n,).
-        same_snapshot: Whether it was trained on the challenger's snapshot.
-        removed_classes: Classes that it knows and the challenger does not.
-        new_classes: Classes that only the challenger knows.
-    """
-
-    version: str
-    right: Bools
-    comparable: Bools
-    same_snapshot: bool = False
-    removed_classes: tuple[str, ...] = ()
-    new_classes: tuple[str, ...] = ()
-    same_answers: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What the gate decides by; arrays are over all test images.
-
-    Attributes:
-        labels: Class index, shape (n,).
-        right: Whether the challenger gave the right label, shape (n,).
-        classes: Class names.
-        majority: The most frequent class of the training split.
-        groups: Group number, shape (n,), or None where images stand alone.
-        champion: None for a first model.
-        ece: The challenger's calibration error after scaling; None where it was not measured.
-        ece_noise: What a perfectly calibrated model would stay below on these images.
-        slices: Guarded slices: name to the images in it.
-    """
-
-    labels: Ints
-    right: Bools
-    classes: tuple[str, ...]
-    majority: int
-    groups: Ints | None = None
-    champion: Champion | None = None
-    ece: float | None = None
-    ece_noise: float = 0.0
-    slices: dict[str, Bools] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Challenger against champion on a set of images.
-
-    Attributes:
-        gained: Images that only the challenger gets right.
-        lost: Images that only the champion gets right.
-        n: Images.
-        effective: What they are worth, where groups make them depend on one another.
-    """
-
-    gained: int
-    lost: int
-    n: int
-    effective: float
-
-    @property
-    def difference(self) -> float:
-        """Accuracy of the challenger minus that of the champion."""
-        return (self.gained - self.lost) / self.n if self.n else 0.0
-
-    def bound(self, confidence: float, side: str) -> float:
-        """One-sided score bound of the difference."""
-        scale = self.effective / self.n if self.n else 0.0
-        return score_bound(self.gained * scale, self.lost * scale, self.effective, confidence, side)
-
-    def z(self, difference: float) -> float:
-        """Score statistic against an assumed true difference."""
-        scale = self.effective / self.n if self.n else 0.0
-        if not self.n:
-            return 0.0
-        return score_statistic(self.gained * scale, self.lost * scale, self.effective, difference)
 
 
 def decide(evidence: Evidence, rules: GateSettings, seed: int = 0) -> list[GateTest]:
@@ -122,13 +42,16 @@ def decide(evidence: Evidence, rules: GateSettings, seed: int = 0) -> list[GateT
         seed: For the bootstrap.
     """
     tests = [_floor(evidence, rules)]
+    if rules.min_test_images > 0 or len(evidence.right) < FEW_IMAGES:
+        tests.append(few_images(evidence, rules))
+    tests += tells_apart(evidence)
     if evidence.ece is not None:
         tests.append(_calibration(evidence, rules))
     if evidence.slices and rules.min_slice_accuracy > 0:
         tests.append(_slice_floor(evidence, rules))
     champion = evidence.champion
     if champion is None:
-        return [*tests, _majority(evidence, rules)]
+        return [*tests, majority(evidence, rules)]
     tests.append(_classes_kept(champion, rules))
     compared = champion.comparable
     if not compared.any():
@@ -145,20 +68,6 @@ def decide(evidence: Evidence, rules: GateSettings, seed: int = 0) -> list[GateT
     if evidence.slices:
         tests.append(_slice_drop(evidence, compared, rules))
     return tests
-
-
-def paired(evidence: Evidence, images: Bools) -> Paired:
-    """Counts over some images."""
-    assert evidence.champion is not None
-    new, old = evidence.right[images], evidence.champion.right[images]
-    groups = None if evidence.groups is None else evidence.groups[images]
-    differences = new.astype(np.int64) - old
-    return Paired(
-        gained=int((new & ~old).sum()),
-        lost=int((old & ~new).sum()),
-        n=len(new),
-        effective=effective_images(differences, groups),
-    )
 
 
 def _floor(evidence: Evidence, rules: GateSettings) -> GateTest:
@@ -182,40 +91,25 @@ def _calibration(evidence: Evidence, rules: GateSettings) -> GateTest:
     # What chance alone would explain is taken off: a small test split is not held against a model.
     excess = max(0.0, evidence.ece - evidence.ece_noise)
     passed = excess <= rules.max_ece
-    relation = "is within" if passed else "exceeds"
+    error, noise = percent(evidence.ece), percent(evidence.ece_noise)
+    limit = percent(rules.max_ece)
+    if not passed:
+        reason = (
+            f"Calibration error {error} exceeds the limit of {limit} beyond the {noise} that "
+            "chance explains on these images."
+        )
+    elif excess == 0:
+        reason = f"Calibration error {error}: chance alone explains up to {noise} on these images."
+    else:
+        reason = (
+            f"Calibration error {error}, {percent(excess)} above the {noise} that chance explains "
+            f"on these images; gate.max_ece allows {limit} above it."
+        )
     return GateTest(
         name="calibration",
         passed=passed,
-        reason=f"Calibration error {percent(evidence.ece)} {relation} the limit of "
-        f"{percent(rules.max_ece)} beyond the {percent(evidence.ece_noise)} that chance explains "
-        "on these images.",
+        reason=reason,
         figures={"ece": evidence.ece, "noise": evidence.ece_noise, "limit": rules.max_ece},
-    )
-
-
-def _majority(evidence: Evidence, rules: GateSettings) -> GateTest:
-    guess = evidence.labels == evidence.majority
-    new, n = evidence.right, len(guess)
-    effective = effective_images(new.astype(np.int64) - guess, evidence.groups)
-    gained, lost = int((new & ~guess).sum()), int((guess & ~new).sum())
-    pair = Paired(gained, lost, n, effective)
-    # Exact where images are independent; the score statistic where groups bind them together.
-    if evidence.groups is None:
-        p = float(stats.binomtest(gained, gained + lost, alternative="greater").pvalue) if (
-            gained + lost
-        ) else 1.0  # fmt: skip
-    else:
-        p = float(stats.norm.sf(pair.z(0.0)))
-    passed = p <= 1 - rules.confidence
-    name, share = evidence.classes[evidence.majority], float(guess.mean())
-    verb = "is better than" if passed else "is not measurably better than"
-    return GateTest(
-        name="better_than_majority",
-        passed=passed,
-        reason=f"This first model {verb} always answering {name!r}: "
-        f"{percent(float(new.mean()))} against {percent(share)} ({_p(p)}, "
-        f"{n:,} test images).",
-        figures={"accuracy": float(new.mean()), "majority": share, "p": p, "images": n},
     )
 
 
@@ -310,7 +204,7 @@ def _worth_it(champion: Champion, pair: Paired, bound: float, rules: GateSetting
         "same_snapshot": champion.same_snapshot,
     }
     gain = points(pair.difference)
-    p = f"exact McNemar {_p(mcnemar(pair.gained, pair.lost))}"
+    p = f"exact McNemar {p_value(mcnemar(pair.gained, pair.lost))}"
     if rules.min_gain > 0:
         passed = better and pair.difference >= rules.min_gain
         needed = points(rules.min_gain)
@@ -441,7 +335,3 @@ def _names(names: tuple[str, ...]) -> str:
 def _listed(words: list[str]) -> str:
     more = f" and {len(words) - 5:,} more" if len(words) > 5 else ""
     return ", ".join(words[:5]) + more
-
-
-def _p(value: float) -> str:
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 from sklearn import metrics as sk
 
+from graftline.stats.answer_model import Answers
 from graftline.stats.calibration import BINS, bin_of, reliability
-from graftline.stats.intervals import Bootstrap, percentile_interval, share_interval
+from graftline.stats.intervals import (
+    Bootstrap,
+    difference_interval,
+    expanded_interval,
+    share_interval,
+    worth,
+)
+from graftline.stats.macro_intervals import macro_intervals
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -96,6 +104,24 @@ def overall(
     return figures
 
 
+class Replicates(dict[str, Floats]):
+    """Bootstrap replicates by metric, with the answers that they were made of.
+
+    Attributes:
+        labels: Class index of each image, shape (n,).
+        given: Class index that the model gives, shape (n,).
+        in_top_k: Whether the label is among the k likeliest, shape (n,).
+        groups: Group number of each image, or None where images stand alone.
+        units: Groups or images that were resampled.
+    """
+
+    labels: Ints
+    given: Ints
+    in_top_k: NDArray[np.bool_]
+    groups: Ints | None
+    units: int
+
+
 def areas_by_class(probabilities: Floats, labels: Ints) -> tuple[Floats, Floats]:
     """Area under the ROC and the precision-recall curve, each class against the rest."""
     classes = probabilities.shape[1]
@@ -152,7 +178,7 @@ def resampled(
     *,
     classes: int | None = None,
     top_k: int = 5,
-) -> dict[str, Floats]:
+) -> Replicates:
     """Bootstrap replicates of the metrics named in :data:`RESAMPLED`, each (replicates,).
 
     All of them follow from sums over images, so that one pass over the resamples does.
@@ -162,6 +188,7 @@ def resampled(
     predicted = probabilities.argmax(axis=1)
     right = predicted == labels
     sure = probabilities.max(axis=1)
+    in_top_k = _in_top_k(probabilities, labels, min(top_k, probabilities.shape[1]))
     rows = np.arange(n)
 
     def one_hot(column: Ints, width: int, value: Any = None) -> Any:
@@ -179,7 +206,7 @@ def resampled(
                     [
                         _log_loss(probabilities, labels),
                         _brier(probabilities, labels),
-                        _in_top_k(probabilities, labels, min(top_k, probabilities.shape[1])),
+                        in_top_k,
                     ]
                 )
             ),
@@ -195,33 +222,74 @@ def resampled(
     with np.errstate(divide="ignore", invalid="ignore"):
         recall = hits / support
         f1 = 2 * hits / (support + given)
-    return {
-        "accuracy": hits.sum(axis=1) / total,
-        "balanced_accuracy": np.nanmean(recall[:, held], axis=1),
-        "macro_f1": np.nanmean(f1[:, held], axis=1),
-        "top_k_accuracy": losses[:, 2] / total,
-        "log_loss": losses[:, 0] / total,
-        "brier": losses[:, 1] / total,
-        "ece": np.abs(gaps).sum(axis=1) / total,
-    }
+    replicates = Replicates(
+        {
+            "accuracy": hits.sum(axis=1) / total,
+            "balanced_accuracy": np.nanmean(recall[:, held], axis=1),
+            "macro_f1": np.nanmean(f1[:, held], axis=1),
+            "top_k_accuracy": losses[:, 2] / total,
+            "log_loss": losses[:, 0] / total,
+            "brier": losses[:, 1] / total,
+            "ece": np.abs(gaps).sum(axis=1) / total,
+        }
+    )
+    replicates.labels, replicates.given, replicates.in_top_k = labels, predicted, in_top_k
+    replicates.groups, replicates.units = bootstrap.groups, bootstrap.units
+    return replicates
 
 
 def intervals(
-    replicates: dict[str, Floats], figures: dict[str, float], confidence: float
+    replicates: Replicates, figures: dict[str, float], confidence: float
 ) -> dict[str, list[float]]:
-    """Intervals of the resampled metrics.
+    """Intervals of the metrics in :data:`RESAMPLED`.
 
-    Where every image was right, or none, no resample can vary: the interval of such a share is the
-    exact one then.
+    Exact ones for the shares and the macro means, which a bootstrap makes far too narrow for few
+    images; of the losses and the calibration error, the bootstrap's.
+
+    Args:
+        replicates: As :func:`resampled` gives them.
+        figures: As :func:`overall` gives them.
+        confidence: Two-sided, such as 0.95.
     """
     result = {
-        name: list(percentile_interval(values, confidence)) for name, values in replicates.items()
+        name: list(expanded_interval(replicates[name], replicates.units, confidence))
+        for name in ("log_loss", "brier", "ece")
     }
-    for name in ("accuracy", "top_k_accuracy"):
-        share, n = figures[name], figures["images"]
-        if share in (0.0, 1.0):
-            result[name] = list(share_interval(share * n, n, confidence))
-    return result
+    right = replicates.given == replicates.labels
+    for name, hits in (("accuracy", right), ("top_k_accuracy", replicates.in_top_k)):
+        n = worth(hits, replicates.groups, confidence)
+        result[name] = list(share_interval(figures[name] * n, n, confidence))
+    answers = Answers(replicates.labels, replicates.given, groups=replicates.groups)
+    result |= {name: list(found) for name, found in macro_intervals(answers, confidence).items()}
+    return {name: result[name] for name in RESAMPLED}
+
+
+def difference_intervals(
+    new: Replicates, old: Replicates, confidence: float
+) -> dict[str, list[float]]:
+    """Intervals of the differences of two models on the same images, from equal resamples.
+
+    Args:
+        new: As :func:`resampled` gives them.
+        old: Of the model that is subtracted.
+        confidence: Two-sided, such as 0.95.
+    """
+    result = {
+        name: list(expanded_interval(new[name] - old[name], new.units, confidence))
+        for name in ("log_loss", "brier", "ece")
+    }
+    pairs = {
+        "accuracy": (new.given == new.labels, old.given == old.labels),
+        "top_k_accuracy": (new.in_top_k, old.in_top_k),
+    }
+    for name, (ours, theirs) in pairs.items():
+        n = worth(ours.astype(np.int64) - theirs, new.groups, confidence)
+        scale = n / len(ours)
+        gained, lost = float((ours & ~theirs).sum()), float((theirs & ~ours).sum())
+        result[name] = list(difference_interval(gained * scale, lost * scale, n, confidence))
+    answers = Answers(new.labels, new.given, old.given, new.groups)
+    result |= {name: list(found) for name, found in macro_intervals(answers, confidence).items()}
+    return {name: result[name] for name in RESAMPLED}
 
 
 def curves(probabilities: Floats, labels: Ints) -> dict[str, list[tuple[float, float]]]:

@@ -78,8 +78,8 @@ def overview(findings: Findings) -> Section:
         parts.append(html.paragraph(told, "quiet"))
     intro = (
         f"On {len(findings.labels):,} test images that neither training nor any choice has seen. "
-        f"Ranges are {level} intervals, by a bootstrap within classes over groups of images that "
-        "belong together."
+        f"Ranges are {level} intervals that hold for few images too; images of one group count as "
+        "far as they are right or wrong together."
     )
     return Section("Overview", html.join(parts), "overview", intro)
 
@@ -105,8 +105,8 @@ def gate(findings: Findings) -> Section:
         f"Against version {verdict.champion_version} of {verdict.champion_name}, on the same "
         f"{verdict.compared_images:,} test images."
         if not verdict.first_model
-        else "There is no champion yet: a first model has to meet the floors, and to beat always "
-        "giving the most frequent class."
+        else "There is no champion yet: a first model has to meet the floors, and to beat the best "
+        "constant answer to the test images."
     )
     return Section("The gate", html.join(parts), "gate", against, short="Gate")
 

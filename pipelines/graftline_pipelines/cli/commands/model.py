@@ -79,6 +79,9 @@ def verify(
     ] = None,
     label_tolerance: Annotated[int, typer.Option(min=0, help="Labels that may differ.")] = 0,
     max_difference: Annotated[float, typer.Option(help="Of a probability.")] = 1e-3,
+    min_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the proof's images that must be given.")
+    ] = 0.9,
     as_json: AsJson = False,
 ) -> None:
     """Prove on this machine that the file answers as PyTorch did when it was exported."""
@@ -92,6 +95,7 @@ def verify(
         reference=reference,
         label_tolerance=label_tolerance,
         max_probability_difference=max_difference,
+        min_share=min_share,
     )
     if as_json:
         print(json.dumps(dataclasses.asdict(result)))

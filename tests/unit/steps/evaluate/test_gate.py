@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from graftline.errors import ConfigurationError
 from graftline.records.verdict import GateTest
@@ -237,6 +238,73 @@ def test_a_first_model_must_beat_the_majority_class() -> None:
     # Five images of one group are one observation.
     groups = np.r_[np.arange(60), np.full(5, 60), np.arange(61, 96)]
     assert failed(first(five, labels, groups=groups)) == {"better_than_majority"}
+
+
+def test_a_first_model_is_compared_with_the_best_constant_answer_to_the_test_images() -> None:
+    # "a" is the majority of training, but most test images are "b": always "b" is no achievement.
+    labels = np.repeat([0, 1], [20, 80])
+    always_b = labels == 1
+    found = outcome(first(always_b, labels))
+    assert not found["better_than_majority"].passed
+    assert found["better_than_majority"].figures["majority"] == pytest.approx(0.8)
+    better = always_b.copy()
+    better[:5] = True
+    test = outcome(first(better, labels))["better_than_majority"]
+    assert test.passed and "always answering 'b': 85.0% against 80.0%" in test.reason
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("answer", [0, 1, 2])
+def test_a_model_that_always_says_the_same_is_never_promoted(beside: bool, answer: int) -> None:
+    labels = np.repeat([0, 1, 2], [500, 400, 300])
+    right = labels == answer
+    champion = Champion(
+        version="1", right=np.zeros(1200, dtype=bool), comparable=np.ones(1200, dtype=bool)
+    )
+    evidence = Evidence(
+        labels=labels, right=right, classes=("a", "b", "c"), majority=2,
+        champion=champion if beside else None,
+    )  # fmt: skip
+    assert failed(evidence) >= {"answers_differ" if beside else "better_than_majority"}
+    said = dataclasses.replace(evidence, given=np.full(1200, answer))
+    assert f"the same answer, {'abc'[answer]!r}, to all 1,200" in (
+        outcome(said)["answers_differ"].reason
+    )
+    other = said.given.copy()
+    other[0] = (answer + 1) % 3
+    assert "answers_differ" not in outcome(dataclasses.replace(said, given=other))
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_test_split_of_one_class_promotes_nothing(beside: bool) -> None:
+    labels = np.ones(400, dtype=int)
+    champion = Champion(version="1", right=np.zeros(400, dtype=bool), comparable=labels == 1)
+    evidence = first(np.ones(400, dtype=bool), labels, champion=champion if beside else None)
+    assert "test_classes" in failed(evidence)
+    assert "All 400 test images are of the class 'b'" in outcome(evidence)["test_classes"].reason
+
+
+def test_few_test_images_are_warned_of_and_refused_where_that_is_asked_for() -> None:
+    labels = np.arange(10) % 2
+    evidence = first(np.ones(10, dtype=bool), labels)
+    assert failed(evidence) == set()
+    test = outcome(evidence)["min_test_images"]
+    exact = stats.binomtest(10, 10).proportion_ci(0.95, "exact")
+    assert "Warning: there are only 10 test images" in test.reason
+    assert f"from {100 * exact.low:.0f}% to 100%" in test.reason
+    assert failed(evidence, min_test_images=11) == {"min_test_images"}
+    assert failed(evidence, min_test_images=10) == set()
+    assert "min_test_images" not in outcome(paired(gained=0, lost=0, both=500))
+
+
+def test_a_passed_calibration_is_said_without_contradiction() -> None:
+    evidence = dataclasses.replace(
+        paired(gained=0, lost=0, both=900, neither=100), ece=0.126, ece_noise=0.05
+    )
+    reason = outcome(evidence)["calibration"].reason
+    assert "7.6% above the 5.0% that chance explains" in reason and "within" not in reason
+    noise = outcome(dataclasses.replace(evidence, ece=0.04))["calibration"].reason
+    assert "chance alone explains up to 5.0%" in noise
 
 
 def test_equal_seeds_give_equal_verdicts() -> None:
