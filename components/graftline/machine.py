@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+CPU_ENGINES = ("onnxruntime", "openvino", "torch")  # libraries that run a network on a CPU
 CGROUPS = "/sys/fs/cgroup"
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
 

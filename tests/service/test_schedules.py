@@ -2,8 +2,10 @@
 
 import itertools
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from graftline.errors import ClusterError
 from graftline_pipelines.cluster import reconcile, schedules
+from graftline_pipelines.cluster.orphans import Orphan
 from graftline_pipelines.cluster.server import Version, connect
 from graftline_pipelines.runfile.cron import next_times, parse
 
@@ -384,8 +387,9 @@ def test_a_pipeline_that_was_deleted_is_made_again(
     assert len(kfp.table("recurringruns")) == len(firing(kfp)) == 1
 
 
-def test_recreate_after_an_upgrade(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
-    """A pinned schedule keeps the launcher's image of the KFP that it was made with."""
+def test_recreate_replaces_an_equal_one(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path]
+) -> None:
     first = apply(graftline, run_file())
     second = apply(graftline, run_file(), "--recreate")
     assert second["action"] == "replace" and second["reasons"] == ["it is made again, as asked"]
@@ -451,3 +455,159 @@ def test_the_state_of_a_plan_is_json(
 def test_the_one_needs_one() -> None:
     with pytest.raises(ClusterError, match="There is no schedule"):
         schedules.the_one([], "flowers")
+
+
+# --- schedules that Kubernetes has and KFP does not -----------------------------------------------
+
+OBJECTS = "/apis/kubeflow.org/v1beta1/namespaces/kubeflow/scheduledworkflows"
+
+
+def scheduled_workflow(uid: str, name: str, pipeline_id: str, **spec: Any) -> dict[str, Any]:
+    """As KFP 2.17 makes it (apiserver/template/v2_template.go)."""
+    prefix = name[:25]
+    return {
+        "apiVersion": "kubeflow.org/v1beta1",
+        "kind": "ScheduledWorkflow",
+        "metadata": {
+            "name": f"{prefix}{uid[:5]}",
+            "generateName": prefix,
+            "namespace": "kubeflow",
+            "uid": uid,
+        },
+        "spec": {
+            "enabled": True,
+            "trigger": {"cronSchedule": {"cron": NIGHTLY}},
+            "pipelineId": pipeline_id,
+            **spec,
+        },
+    }
+
+
+@pytest.fixture
+def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """The objects of an API server that knows scheduled workflows."""
+    import kubernetes
+
+    objects: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.path.partition("?")[0] == OBJECTS
+            self._answer(200 if known else 404, {"kind": "List", "items": objects})
+
+        def do_DELETE(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            asked = json.loads(self.rfile.read(length))
+            assert asked["propagationPolicy"] == "Orphan", "else a run that is going goes with it"
+            name = self.path.rpartition("/")[2].partition("?")[0]
+            left = [one for one in objects if one["metadata"]["name"] != name]
+            found = len(left) < len(objects)
+            objects[:] = left
+            self._answer(200 if found else 404, {"kind": "Status"})
+
+        def _answer(self, status: int, content: Any) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": address}}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "mine",
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(config))
+    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+    monkeypatch.setattr("graftline_pipelines.cluster.nodes.read_nodes", lambda context: [])
+    monkeypatch.setattr("graftline_pipelines.cluster.nodes.pool_problems", lambda *_: [])
+    yield objects
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def lost(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], kube: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """A schedule that KFP knows, one that it has lost, and two of somebody else's."""
+    apply(graftline, run_file())
+    apply(graftline, run_file(name="cars"))
+    pipelines = {one["name"]: one["pipeline_id"] for one in kfp.table("pipelines")}
+    ids = {one["display_name"]: one["recurring_run_id"] for one in kfp.table("recurringruns")}
+    flowers, cars = pipelines["flowers-retrain"], pipelines["cars-retrain"]
+    ours = {"workflow": {"spec": "image: r.example.com/ml/graftline-cpu:0.1.0"}}
+    kube += [
+        scheduled_workflow(ids["flowers"], "flowers", flowers, **ours),
+        scheduled_workflow(ids["cars"], "cars", cars, **ours),
+        scheduled_workflow("0a1b2c3d-lost", "flowers", flowers, **ours),
+        scheduled_workflow("9f8e7d6c-others", "flowers", "", workflow={"spec": "image: other"}),
+    ]
+    return kube
+
+
+def names_of(kube: list[dict[str, Any]]) -> set[str]:
+    return {one["metadata"]["uid"] for one in kube}
+
+
+def test_list_shows_what_fires_though_kfp_has_lost_it(lost: list[Any], graftline: Run) -> None:
+    assert len(graftline("schedule", "list", "--json").json) == 2, "without Kubernetes at hand"
+    listed = graftline("schedule", "list", "--kube-context", "mine", "--json")
+    assert listed.code == 0, listed.err
+    (orphan,) = [row for row in listed.json if "object" in row]
+    assert orphan["name"] == "flowers" and orphan["object"] == "flowers0a1b2"
+    assert "lost by KFP, fires" in orphan["state"]
+    assert "--delete-orphans" in listed.err and len(lost) == 4
+    graftline("schedule", "list", "--kube-context", "mine", "--delete-orphans")
+    assert "0a1b2c3d-lost" not in names_of(lost) and len(lost) == 3
+
+
+def test_apply_names_it_and_deletes_it_only_if_told(
+    lost: list[Any], graftline: Run, run_file: Callable[..., Path]
+) -> None:
+    options = ("--no-registry", "--kube-context", "mine")
+    said = graftline("schedule", "apply", run_file(name="cars"), *options)
+    assert said.code == 0 and "flowers0a1b2" not in said.out
+    said = graftline("schedule", "apply", run_file(), *options)
+    assert said.code == 0 and "flowers0a1b2 in kubeflow fires" in said.out and len(lost) == 4
+    said = graftline("schedule", "apply", run_file(), *options, "--delete-orphans")
+    assert "flowers0a1b2 is deleted" in said.out and len(lost) == 3
+
+
+def test_remove_removes_it_too(lost: list[Any], kfp: Any, graftline: Run) -> None:
+    said = graftline("schedule", "remove", "flowers", "--kube-context", "mine")
+    assert said.code == 0 and "flowers0a1b2 is deleted" in said.err
+    assert "0a1b2c3d-lost" not in names_of(lost) and "9f8e7d6c-others" in names_of(lost)
+    assert [one["display_name"] for one in kfp.table("recurringruns")] == ["cars"]
+
+
+def test_remove_where_kfp_knows_nothing_of_it(lost: list[Any], kfp: Any, graftline: Run) -> None:
+    graftline("schedule", "remove", "flowers")
+    lost[:] = [one for one in lost if one["metadata"]["uid"] == "0a1b2c3d-lost"]
+    assert graftline("schedule", "remove", "flowers").code == 1
+    assert graftline("schedule", "remove", "flowers", "--kube-context", "mine").code == 0
+    assert lost == []
+    again = graftline("schedule", "remove", "flowers", "--kube-context", "mine")
+    assert again.code == 1 and "There is no schedule 'flowers'" in again.err
+
+
+def test_no_schedule_is_taken_for_anothers() -> None:
+    """'cars' retrains in 'cars-retrain', and another run file may bear just that name."""
+    nightly = Orphan("carsab12c", "kubeflow", "cars", "cars-retrain", NIGHTLY, True)
+    trains = Orphan("cars-retrainab12c", "kubeflow", "cars-retrain", "cars-retrain", NIGHTLY, True)
+    assert nightly.schedule == "cars" and trains.schedule == "cars-retrain"
+    assert nightly.belongs_to("cars") and not nightly.belongs_to("cars-retrain")
+    assert trains.belongs_to("cars-retrain") and not trains.belongs_to("cars")
+    deleted = Orphan("flowers-of-the-alpine-meaab12c", "kubeflow", None, None, NIGHTLY, True)
+    assert deleted.belongs_to("flowers-of-the-alpine-meadows")

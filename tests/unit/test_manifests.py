@@ -15,6 +15,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from graftline_pipelines.cluster import retry_policy
+
 REPOSITORY = Path(__file__).parents[2]
 K8S = REPOSITORY / "k8s"
 CRDS = REPOSITORY.parent / "shared" / "crds"
@@ -531,8 +533,15 @@ def _retry() -> Document:
         ("The node was low on resource: memory. Threshold quantity: 100Mi", True),
         ("The node had condition: [DiskPressure]. Evicted", True),
         ("Preempted by a pod with higher priority", True),
-        ("Error (exit code 1)", False),
-        ("OOMKilled (exit code 137)", False),
+        # As a real controller says it, see the recordings.
+        ("main: Error (exit code 143)", True),
+        ("main: Error (exit code 137)", True),
+        ("wait: Error (exit code 64): failed to put file: The specified bucket does not", True),
+        ("init: Error (exit code 2)", True),
+        ("main: Error (exit code 1)", False),
+        ("main: OOMKilled (exit code 137)", False),
+        ("Step exceeded its deadline", False),
+        ("Pod was active on the node longer than the specified deadline", False),
         ('Usage of EmptyDir volume "scratch" exceeds the limit "5Gi".', False),
         ("", False),  # a DAG node: the graph is not run again
     ],
@@ -545,23 +554,52 @@ def test_only_lost_pods_are_tried_again(message: str, again: bool) -> None:
     assert bool(re.search(match[1], message)) is again
 
 
-def test_the_retry_patch_leaves_the_controllers_other_settings(tmp_path: Path) -> None:
-    config = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "workflow-controller-configmap"},
-        "data": {"artifactRepository": "archiveLogs: true\n", "executor": "resources: {}\n"},
+def test_the_rule_is_the_one_that_the_command_applies() -> None:
+    defaults = yaml.safe_load(yaml.safe_load(RETRY.read_text())["data"]["workflowDefaults"])
+    assert defaults == retry_policy.merged({})
+    template = defaults["spec"]["templateDefaults"]
+    assert template["securityContext"]["fsGroup"] == 10001, "a pool's volume is the steps' to write"
+    assert set(defaults["spec"]) == {"templateDefaults"}, "nothing else is everybody's business"
+
+
+# --- what other parts of Kubeflow expect ----------------------------------------------------------
+
+
+def test_the_namespace_keeps_the_label_of_its_kubeflow_profile(manifests: list[Document]) -> None:
+    """SeaweedFS of KFP 2.17 admits only namespaces with part-of: kubeflow-profile."""
+    (namespace,) = _of(manifests, "Namespace")
+    assert "app.kubernetes.io/part-of" not in namespace["metadata"]["labels"]
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for manifest in manifests:
+        if manifest["kind"] != "Namespace":
+            assert manifest["metadata"]["labels"]["app.kubernetes.io/part-of"] == "graftline"
+
+
+def test_steps_reach_the_pods_of_kubeflows_object_store(manifests: list[Document]) -> None:
+    rules = _one(manifests, "NetworkPolicy", "steps")["spec"]["egress"]
+    kubeflow = {"matchLabels": {"kubernetes.io/metadata.name": "kubeflow"}}
+    (rule,) = [rule for rule in rules if rule["to"] == [{"namespaceSelector": kubeflow}]]
+    assert {8333, 9000, 8080, 8887, 8888} == {entry["port"] for entry in rule["ports"]}
+
+
+def test_roles_name_only_what_kfp_asks_for(manifests: list[Document]) -> None:
+    asked = {
+        f"{group}/{resource}": set(rule["verbs"])
+        for role in _of(manifests, "Role")
+        if role["metadata"]["name"].startswith("graftline-")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
     }
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    shutil.copy(RETRY, tmp_path / "patch.yaml")
-    (tmp_path / "kustomization.yaml").write_text(
-        "resources: [config.yaml]\npatches: [{path: patch.yaml}]\n"
-    )
-    (merged,) = _documents(tmp_path)
-    assert merged["data"]["artifactRepository"] == config["data"]["artifactRepository"]
-    assert "retryStrategy" in merged["data"]["workflowDefaults"]
-    defaults = yaml.safe_load(merged["data"]["workflowDefaults"])["spec"]
-    assert defaults["securityContext"]["fsGroup"] == 10001, "a pool's volume is the steps' to write"
+    assert asked == {
+        "argoproj.io/workflowtaskresults": {"create", "patch"},
+        "/pods": {"get", "list", "watch"},
+        "/configmaps": {"get", "list", "watch"},
+        "/secrets": {"get"},
+        "pipelines.kubeflow.org/runs": {"create", "get", "list"},
+        "pipelines.kubeflow.org/pipelines": {"get", "list"},
+        "pipelines.kubeflow.org/experiments": {"get", "list"},
+    }
 
 
 # --- images and policies -----------------------------------------------------------------------
@@ -597,3 +635,35 @@ def test_the_policy_scanner_finds_nothing(overlay: str, tmp_path: Path) -> None:
     ]
     assert failed == []
     assert report["summary"]["passed"] > 50
+
+
+# --- a KFP of one user ----------------------------------------------------------------------------
+
+
+def _admitted(manifests: list[Document], target: dict[str, str], port: int) -> bool:
+    """Whether a step's pod in the namespace `kubeflow` may enter a pod."""
+    step = {"workflows.argoproj.io/workflow": "flowers-1"}
+    kubeflow = {"kubernetes.io/metadata.name": "kubeflow"}
+    return any(
+        any(entry["port"] == port for entry in rule["ports"])
+        and "namespaceSelector" in peer
+        and _selects(peer["namespaceSelector"], kubeflow)
+        and _selects(peer.get("podSelector", {}), step)
+        for policy in _of(manifests, "NetworkPolicy")
+        if _selects(policy["spec"]["podSelector"], target)
+        for rule in policy["spec"].get("ingress", [])
+        for peer in rule["from"]
+    )
+
+
+def test_steps_in_the_namespace_of_a_single_user_kfp_reach_mlflow_and_s3() -> None:
+    manifests = _documents(K8S / "overlays" / "single-user")
+    for name, port in (("mlflow", 5000), ("s3", 7070)):
+        pod = _one(manifests, "Deployment", name)["spec"]["template"]["metadata"]["labels"]
+        assert _admitted(manifests, pod, port)
+        assert not _admitted(_documents(K8S / "overlays" / "dev"), pod, 5000)
+    for manifest in manifests:
+        assert (_group(manifest), manifest["kind"]) not in CUSTOM, "no Kueue is needed"
+        kubernetes_validate.validate(manifest, "1.32.0", strict=True)
+    arguments = _one(manifests, "Deployment", "mlflow")["spec"]["template"]["spec"]["containers"]
+    assert "mlflow.graftline:5000" in str(arguments), "the address in docs/cluster.md is allowed"

@@ -1,6 +1,7 @@
 """Stored features: append-only Parquet parts of image id and vector, under a fingerprint.
 
     features/<fingerprint>/backbone.json                        what made them
+    features/<fingerprint>/engine.json                          which engine computes them
     features/<fingerprint>/agreement/<engine>.json              with PyTorch in fp32, on a sample
     features/<fingerprint>/parts/<sha256>-<rows>.parquet        written once, never changed
     features/<fingerprint>/damaged/<sha256>-<rows>.parquet      bytes that are not what they were
@@ -25,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from graftline.errors import IntegrityError, StoreNotFound
+from graftline.features.engine_record import KEY as ENGINE_KEY
+from graftline.features.engine_record import EngineRecord, read_engine, record_engine
 from graftline.features.parts import (
     Content,
     DamagedPart,
@@ -65,19 +68,30 @@ class FeatureStore:
     def __init__(self, store: Store, fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self.store = store.child(f"features/{fingerprint}")
-        self._description: bytes | None = None
+        self._said: dict[str, bytes] = {}
         self._read_twice = False  # a row was found in more than one part
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Say what made these features, once."""
         content = {"schema_version": SCHEMA_VERSION, **description}
-        self._description = json.dumps(content, indent=1).encode()
+        self._said["backbone.json"] = json.dumps(content, indent=1).encode()
         self.describe_again()
 
     def describe_again(self) -> None:
         """Say it once more: a collection of garbage may have removed it before the first part."""
-        if self._description is not None and not self.store.exists("backbone.json"):
-            self.store.write_if_absent("backbone.json", self._description)
+        for key, content in self._said.items():
+            if not self.store.exists(key):
+                self.store.write_if_absent(key, content)
+
+    def engine(self) -> EngineRecord | None:
+        """What these features are computed with; None where nothing was computed yet."""
+        return read_engine(self.store)
+
+    def keep_engine(self, record: EngineRecord) -> EngineRecord:
+        """Say what computes these features, once; what counts comes back, another run's perhaps."""
+        counts = record_engine(self.store, record)
+        self._said[ENGINE_KEY] = counts.to_bytes()
+        return counts
 
     def description(self) -> dict[str, Any]:
         """What made these features; empty where it was never said, or is damaged.
@@ -114,7 +128,8 @@ class FeatureStore:
 
     def forget(self) -> None:
         """Remove what is said of features that are no more."""
-        for key in ["backbone.json", *(info.key for info in self.store.list("agreement/"))]:
+        agreements = [info.key for info in self.store.list("agreement/")]
+        for key in ["backbone.json", ENGINE_KEY, *agreements]:
             self.store.delete(key)
 
     def parts(self) -> list[Part]:

@@ -26,7 +26,8 @@ from graftline.images.preprocessing import Preprocessing
 from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, Candidates
 from graftline.inference.cpu_pool import lanes
 from graftline.inference.decode_workers import DecodingWorkers, network_input, undecodable
-from graftline.inference.runners import CPU_ENGINES, Array, Runner, is_out_of_memory
+from graftline.inference.runners import Array, Runner, is_out_of_memory
+from graftline.machine import CPU_ENGINES
 from graftline.progress import Progress, message
 
 if TYPE_CHECKING:
@@ -264,6 +265,7 @@ def open_named(
     engine: str = "auto",
     precision: str = "fp32",
     batch_size: int | None = None,
+    kind: str | None = None,
 ) -> Engine:
     """Make a network ready that need not be built where this machine has its graph.
 
@@ -277,10 +279,16 @@ def open_named(
         engine: As of :func:`open_engine`.
         precision: As of :func:`open_engine`.
         batch_size: As of :func:`open_engine`.
+        kind: The very runner, in place of what ``engine`` would come to here: ``torch`` is then
+            the CPU even beside a device, ``cuda`` is the device.
     """
     _check(engine, ENGINES, "engine")
     _check(precision, PRECISIONS, "precision")
-    device = "cuda" if engine in ("auto", "torch") and machine.has_cuda() else None
+    if kind is None:
+        device = "cuda" if engine in ("auto", "torch") and machine.has_cuda() else None
+        kind = engine if device is None else "cuda"
+    else:
+        device = "cuda" if kind == "cuda" else None
     candidates = Candidates(
         network,
         fingerprint,
@@ -289,7 +297,6 @@ def open_named(
         machine.cores(),
         device,
     )
-    kind = engine if device is None else "cuda"
     default = CPU_BATCH if device is None else CUDA_BATCH
     return Engine(candidates, kind, preprocessing, batch_size or default)
 

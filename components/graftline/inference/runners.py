@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 Array = npt.NDArray[np.float32]
-CPU_ENGINES = ("onnxruntime", "openvino", "torch")
 
 # How libraries that have no exception of their own for it say that memory ran out.
 _OUT_OF_MEMORY = (

@@ -10,6 +10,7 @@ from graftline.errors import ConfigurationError, GraftlineError
 from graftline_pipelines.cli.commands import (
     backbones,
     cluster,
+    controller,
     data,
     features,
     model,
@@ -38,7 +39,7 @@ def _options(
         raise typer.Exit
 
 
-for group in (run, data, model, backbones, features, cluster, schedule, retrain):
+for group in (run, data, model, backbones, features, cluster, schedule, controller, retrain):
     group.register(app)
 
 

@@ -87,6 +87,16 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
             "The server is older than this client and does not know the field. Upgrade the "
             "server, or install the version of graftline that was made for it."
         )
+    elif "Failed to store job" in text:
+        fix = (
+            "KFP has made the schedule's Kubernetes object all the same, and it fires, though KFP "
+            "does not list it. Delete it: graftline schedule remove NAME --kube-context CONTEXT"
+        )
+    elif "Failed to store run" in text:
+        fix = (
+            "KFP has started the run all the same, though it does not list it. Stop it: "
+            "kubectl -n NAMESPACE delete workflows.argoproj.io NAME"
+        )
     elif status >= 500:
         fix = "See the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
     return ClusterError(f"{host} refused {doing} (status {status}).", why=text or None, fix=fix)

@@ -7,8 +7,8 @@ only when the pods start. Here they are found together, on the machine of the pe
 import hashlib
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,14 @@ import yaml
 
 from graftline.errors import ConfigurationError
 from graftline_pipelines.graphs.compile import GraphName, compile_to
-from graftline_pipelines.runfile.quantities import is_object_name
+from graftline_pipelines.runfile import placeholders
+from graftline_pipelines.runfile.quantities import is_name, is_object_name
 from graftline_pipelines.runfile.settings import RunSettings
 
 SCHEMA_VERSION = "2.1.0"  # the only one that the server reads
 MAX_BYTES = 32 << 20  # of an upload
 MAX_WORKFLOW_BYTES = 700_000  # beyond it, the workflow does not fit into etcd
+MAX_ARGUMENT_BYTES = 128 << 10  # Linux's limit of one argument of a command, its last 0 included
 MAX_PIPELINE_NAME = 128
 MAX_EXPERIMENT_NAME = 128
 MUTABLE_TAGS = {"latest", "main", "master", "dev", "develop", "nightly", "edge", "snapshot"}
@@ -57,6 +59,7 @@ class Package:
         path: The compiled file.
         spec: The pipeline spec in it.
         images: Every container image that a step may run in.
+        platform: What of it is Kubernetes' own: nodes, disks, secrets.
     """
 
     pipeline: str
@@ -64,6 +67,7 @@ class Package:
     path: Path
     spec: Mapping[str, Any]
     images: tuple[str, ...]
+    platform: Mapping[str, Any] = field(default_factory=dict)
 
 
 def pipeline_name(settings: RunSettings, graph: GraphName) -> str:
@@ -80,7 +84,12 @@ def build(settings: RunSettings, graph: GraphName, folder: Path) -> Package:
     executors = spec.get("deploymentSpec", {}).get("executors", {}).values()
     images = sorted({e["container"]["image"] for e in executors if "container" in e})
     return Package(
-        pipeline_name(settings, graph), content_digest(documents), path, spec, tuple(images)
+        pipeline_name(settings, graph),
+        content_digest(documents),
+        path,
+        spec,
+        tuple(images),
+        documents[1] if len(documents) > 1 else {},
     )
 
 
@@ -101,6 +110,8 @@ def check(package: Package, settings: RunSettings, parameters: Mapping[str, Any]
     """
     problems = [
         *_server_rules(package),
+        *_argument_problems(package, parameters),
+        *_placeholder_problems(settings, parameters),
         *_name_problems(settings),
         *_parameter_problems(package.spec, parameters),
         *_place_problems(settings, parameters.get("source")),
@@ -132,6 +143,57 @@ def _server_rules(package: Package) -> list[str]:
     return problems
 
 
+def _argument_problems(package: Package, parameters: Mapping[str, Any]) -> list[str]:
+    """Parts that KFP hands to its driver as one argument of a command, each with its own limit."""
+    spec = package.spec
+    deployment = spec.get("deploymentSpec", {})
+    kubernetes = package.platform.get("platforms", {}).get("kubernetes", {})
+    parts = {
+        "the graph": spec.get("root", {}),
+        **{f"the component {name}": part for name, part in spec.get("components", {}).items()},
+        **{f"the container {name}": part for name, part in deployment.get("executors", {}).items()},
+        **{
+            f"the pod of {name}": part
+            for name, part in kubernetes.get("deploymentSpec", {}).get("executors", {}).items()
+        },
+        "--param": parameters,
+    }
+    problems = []
+    for what, part in parts.items():
+        # As protojson writes it at most: with a space after each comma and colon.
+        size = len(json.dumps(part, ensure_ascii=False).encode()) + 1
+        if size > MAX_ARGUMENT_BYTES:
+            longest, where = max((len(text), path) for path, text in _texts(part, ()))
+            problems.append(
+                f"{what} has {size:,} bytes when compiled; KFP hands it over as one argument, "
+                f"which takes {MAX_ARGUMENT_BYTES:,}. The longest text in it is {'.'.join(where)} "
+                f"with {longest:,} characters. Shorten what the run file gives it."
+            )
+    return problems
+
+
+def _texts(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(inner, (*path, str(key)))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _texts(inner, (*path, str(index)))
+    else:
+        yield path, str(value)
+
+
+def _placeholder_problems(settings: RunSettings, parameters: Mapping[str, Any]) -> list[str]:
+    found = [
+        placeholders.shown(path)
+        for path in placeholders.placeholders(settings.model_dump(mode="json"))
+    ]
+    found += [
+        f"--param {placeholders.shown(path)}" for path in placeholders.placeholders(parameters)
+    ]
+    return [f"{key} {placeholders.WHAT} {placeholders.FIX}" for key in found]
+
+
 def _name_problems(settings: RunSettings) -> list[str]:
     """Names that the server answers with an internal error, or that no pod could be made with."""
     problems = []
@@ -140,8 +202,13 @@ def _name_problems(settings: RunSettings) -> list[str]:
             f"tracking.experiment: {settings.experiment[:40]!r}... has {len(settings.experiment)} "
             f"characters; the server takes {MAX_EXPERIMENT_NAME}."
         )
+    namespace = settings.cluster.namespace
+    if namespace is not None and not is_name(namespace):
+        problems.append(
+            f"cluster.namespace: {namespace!r} cannot be the name of such an object: at most 63 "
+            "lower-case letters, digits and '-'."
+        )
     names = {
-        "cluster.namespace": settings.cluster.namespace,
         "cluster.service_account": settings.cluster.service_account,
         **{f"cluster.secrets: {name}": name for name in settings.cluster.secrets},
         **{f"cluster.config_maps: {name}": name for name in settings.cluster.config_maps},

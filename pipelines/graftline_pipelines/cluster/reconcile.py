@@ -16,7 +16,6 @@ What each schedule was made from, and whether it should fire in the end, stands 
 The next ``apply`` reads it and finishes what was interrupted.
 """
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +24,7 @@ from zoneinfo import ZoneInfo
 
 from graftline.errors import ClusterError
 from graftline_pipelines.cluster.errors import NotOnServer
-from graftline_pipelines.cluster.schedules import MARK, Desired, Existing, Plan
+from graftline_pipelines.cluster.schedules import Desired, Existing, Plan, describe, describe_again
 from graftline_pipelines.cluster.server import Cluster, Version
 from graftline_pipelines.runfile.cron import next_times, parse
 
@@ -115,17 +114,10 @@ class Reconciler:
             self._sleep(wait)
 
     def _create(self, wish: Desired, version: Version, *, on: bool, fires: bool) -> str:
-        mark = {
-            "digest": wish.digest,
-            "fires": fires,
-            "time_zone": wish.time_zone,
-            "content": wish.content,
-        }
-        description = f"Kept by `graftline schedule apply`; do not edit.\n{MARK}{json.dumps(mark)}"
         return self._make(
             on=on,
             display_name=wish.name,
-            description=description,
+            description=describe(wish, fires=fires),
             experiment_id=self.cluster.experiment(wish.experiment),
             cron=wish.cron,
             pipeline_id=version.pipeline_id,
@@ -185,7 +177,7 @@ class Reconciler:
         self._make(
             on=True,
             display_name=one.name,
-            description=one.raw.description,
+            description=describe_again(one),
             experiment_id=one.raw.experiment_id,
             cron=one.cron,
             pipeline_id=one.pipeline_id,

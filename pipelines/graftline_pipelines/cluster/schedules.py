@@ -1,9 +1,11 @@
 """What a schedule should be, what is there, and the difference.
 
-What each schedule was made from stands in its description, beside whether it should fire in the
-end. Carrying the difference out is the business of :mod:`graftline_pipelines.cluster.reconcile`.
+A digest of what each schedule was made from stands in its description, beside whether it should
+fire in the end; 255 characters are all that the server's database takes. Carrying the difference
+out is the business of :mod:`graftline_pipelines.cluster.reconcile`.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from graftline.errors import ClusterError, ConfigurationError
 from graftline_pipelines.cluster.errors import NotOnServer
-from graftline_pipelines.cluster.server import Cluster, Version, equals
+from graftline_pipelines.cluster.server import MAX_TEXT, Cluster, Version, equals
 from graftline_pipelines.runfile.cron import Cron, next_times, parse
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -57,7 +59,14 @@ class Desired:
 
 @dataclass(frozen=True)
 class Existing:
-    """A schedule on the server that we made."""
+    """A schedule on the server that we made.
+
+    Attributes:
+        content: What it was made from, as :attr:`Wanted.content`; without what is not known, such
+            as the name of a pipeline that was deleted.
+        fires_finally: Whether it should fire when no replacement is under way.
+        raw: The server's own object.
+    """
 
     schedule_id: str
     name: str
@@ -125,10 +134,79 @@ def existing(cluster: Cluster, name: str | None = None) -> list[Existing]:
     listed = cluster.every(
         "listing schedules", cluster.client.list_recurring_runs, "recurring_runs", **arguments
     )
-    return [found for item in listed if (found := _existing(item)) is not None]
+    names = _Names(cluster)
+    return [found for item in listed if (found := _existing(item, names)) is not None]
 
 
-def _existing(item: Any) -> Existing | None:
+def describe(wish: Desired, *, fires: bool) -> str:
+    """The description of a schedule: short enough for every name, cron and time zone.
+
+    Args:
+        wish: The schedule.
+        fires: Whether it should fire when no replacement is under way.
+    """
+    return _description(
+        {
+            "digest": wish.digest,
+            "version": wish.version[:40],
+            "enabled": wish.enabled,
+            "account": wish.service_account is not None,
+            "fires": fires,
+            "time_zone": wish.time_zone,
+        }
+    )
+
+
+def describe_again(one: Existing) -> str:
+    """The description for a copy of a schedule; one that an older version wrote may be too long."""
+    description = str(one.raw.description)
+    if len(description) <= MAX_TEXT:
+        return description
+    return _description(
+        {
+            "digest": one.digest,
+            "version": str(one.content.get("version", ""))[:40],
+            "enabled": one.content.get("enabled", True),
+            "account": one.content.get("service_account") is not None,
+            "fires": one.fires_finally,
+            "time_zone": one.time_zone,
+        }
+    )
+
+
+def _description(mark: Mapping[str, Any]) -> str:
+    text = json.dumps(mark, separators=(",", ":"))
+    return f"Kept by `graftline schedule apply`; do not edit.\n{MARK}{text}"
+
+
+class _Names:
+    """Names of pipelines and experiments, each asked for once; None where it is not known."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._known = cluster, dict[tuple[str, str], str | None]()
+
+    def pipeline(self, pipeline_id: str) -> str | None:
+        return self._name("pipeline", pipeline_id)
+
+    def experiment(self, experiment_id: str) -> str | None:
+        return self._name("experiment", experiment_id)
+
+    def _name(self, kind: str, key: str) -> str | None:
+        if not key:
+            return None
+        if (kind, key) not in self._known:
+            self._known[kind, key] = None
+            client = self._cluster.client
+            with contextlib.suppress(ClusterError):
+                method = client.get_pipeline if kind == "pipeline" else client.get_experiment
+                found = self._cluster.call(
+                    f"looking for a schedule's {kind}", method, **{f"{kind}_id": key}
+                )
+                self._known[kind, key] = str(found.display_name)
+        return self._known[kind, key]
+
+
+def _existing(item: Any, names: _Names | None = None) -> Existing | None:
     mark = next(
         (line for line in (item.description or "").splitlines() if line.startswith(MARK)), None
     )
@@ -137,6 +215,8 @@ def _existing(item: Any) -> Existing | None:
     try:
         known = json.loads(mark.removeprefix(MARK))
     except ValueError:
+        return None
+    if not isinstance(known, dict):
         return None
     reference = item.pipeline_version_reference
     trigger = item.trigger.cron_schedule if item.trigger else None
@@ -149,11 +229,29 @@ def _existing(item: Any) -> Existing | None:
         str(reference.pipeline_id) if reference else "",
         str(reference.pipeline_version_id) if reference else "",
         str(known.get("digest", "")),
-        known.get("content", {}),
+        known["content"] if "content" in known else _content(item, known, names),
         bool(known.get("fires", True)),
         str(known.get("time_zone", "UTC")),
         item,
     )
+
+
+def _content(item: Any, known: Mapping[str, Any], names: _Names | None) -> dict[str, Any]:
+    """What a schedule was made from, as far as the server and the mark say it."""
+    reference = item.pipeline_version_reference
+    pipeline = names.pipeline(str(reference.pipeline_id or "")) if names and reference else None
+    experiment = names.experiment(str(item.experiment_id or "")) if names else None
+    trigger = item.trigger.cron_schedule if item.trigger else None
+    found = {
+        "cron": str(trigger.cron) if trigger else None,
+        "pipeline": pipeline,
+        "version": known.get("version"),
+        "experiment": experiment,
+        "enabled": known.get("enabled"),
+    }
+    # Where none was asked for, the server fills in its own.
+    account = {"service_account": item.service_account if known.get("account") else None}
+    return {**{key: value for key, value in found.items() if value is not None}, **account}
 
 
 def plan(
@@ -215,9 +313,9 @@ def _would_fire_at_once(one: Existing, now: datetime) -> bool:
 
 def _differences(wish: Desired, old: Existing, version_id: str | None) -> list[str]:
     found = [
-        f"{key}: {old.content.get(key)} -> {value}"
+        f"{key}: {old.content[key]} -> {value}"
         for key, value in wish.content.items()
-        if old.content.get(key) != value
+        if key in old.content and old.content[key] != value
     ]
     if not found and old.version_id != version_id:
         found = ["its pipeline version was deleted from the server"]

@@ -35,6 +35,7 @@ from graftline_pipelines.cluster.errors import (
 )
 
 PAGE = 100
+MAX_TEXT = 255  # of a text column of the server's MySQL
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
@@ -179,7 +180,7 @@ class Cluster:
                 pipeline_package_path=str(package),
                 pipeline_version_name=name,
                 pipeline_id=pipeline_id,
-                description=description,
+                description=column_text(description),
             )
             return Version(pipeline_id, str(made.pipeline_version_id), name, uploaded=True)
         except AlreadyOnServer:
@@ -219,7 +220,7 @@ class Cluster:
         body = V2beta1Run(
             experiment_id=experiment_id,
             display_name=run_name,
-            description=description,
+            description=column_text(description),
             pipeline_version_reference=V2beta1PipelineVersionReference(
                 pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
             ),
@@ -323,6 +324,16 @@ class Cluster:
             )
         except requests.RequestException as error:
             raise unreachable(self.host, error) from None
+
+
+def column_text(text: str, most: int = MAX_TEXT) -> str:
+    """A text cut to what a column of the server's database takes.
+
+    MySQL refuses a longer one, after KFP has started what it describes. It may also refuse
+    characters of four bytes, such as emoji: KFP's connection is not always `utf8mb4`.
+    """
+    plain = "".join(char if ord(char) <= 0xFFFF else "\ufffd" for char in text)
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
 
 
 def equals(key: str, value: str) -> str:

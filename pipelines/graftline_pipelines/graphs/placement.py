@@ -19,6 +19,13 @@ from graftline_pipelines.runfile.pools import (
     pool_of,
 )
 
+FIRST_PAUSE = 30  # seconds before the first retry
+PAUSE_FACTOR = 2.0
+WAIT_FOR_NODE = 3600  # seconds a try may wait for its node, such as one that is made on demand
+NO_TIMEOUT = (
+    10 * 365 * 86400
+)  # seconds; Argo counts in nanoseconds of 63 bits, so 292 years at most
+
 STEP_LABEL = "graftline.dev/step"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
@@ -49,9 +56,9 @@ def apply_pool(task: Any, pool: PoolSettings, name: str, step: str) -> None:
     if pool.tries_again:
         task.set_retry(
             pool.tries_again,
-            backoff_duration="30s",
-            backoff_factor=2.0,
-            backoff_max_duration="600s",
+            backoff_duration=f"{FIRST_PAUSE}s",
+            backoff_factor=PAUSE_FACTOR,
+            backoff_max_duration=f"{retry_deadline(pool)}s",
         )
     if pool.timeout_seconds is not None:
         kubernetes.set_timeout(task, pool.timeout_seconds)
@@ -64,6 +71,21 @@ def apply_pool(task: Any, pool: PoolSettings, name: str, step: str) -> None:
         kubernetes.add_pod_label(task, key, value)
     for key, value in sorted(pool.annotations.items()):
         kubernetes.add_pod_annotation(task, key, value)
+
+
+def retry_deadline(pool: PoolSettings) -> int:
+    """Seconds after the start of the first try within which a lost step is tried again.
+
+    KFP calls it the longest backoff; Argo reads it as a deadline (`maxDuration`) for all tries
+    together, and KFP writes one hour where none is given. So it has to cover every try to the end
+    of its timeout, the pauses between them and the waits for nodes.
+    """
+    if pool.timeout_seconds is None:
+        return NO_TIMEOUT
+    retries = pool.tries_again
+    pauses = sum(FIRST_PAUSE * PAUSE_FACTOR**retry for retry in range(retries))
+    tries = (retries + 1) * (pool.timeout_seconds + WAIT_FOR_NODE)
+    return min(tries + int(pauses), NO_TIMEOUT)
 
 
 def _apply_nodes(task: Any, pool: PoolSettings) -> None:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from graftline.errors import ConfigurationError
+from graftline_pipelines.runfile import placeholders
+from graftline_pipelines.runfile.placeholders import KeyPath
 from graftline_pipelines.runfile.pools import assignment_problems
 from graftline_pipelines.runfile.settings import RunSettings
-
-KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -214,6 +214,9 @@ def _plain(annotation: Any) -> Any:
 
 def _contradictions(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterator[Problem]:
     """What no single key shows."""
+    for path in placeholders.placeholders(settings.model_dump(mode="json")):
+        line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
+        yield Problem(placeholders.shown(path), line, placeholders.WHAT, placeholders.FIX)
     for text in assignment_problems(settings.pools, settings.assign):
         key, _, what = text.partition(": ")
         yield Problem(key, lines.get(tuple(key.split("."))), what + ".", None)

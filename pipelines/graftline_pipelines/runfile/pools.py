@@ -37,7 +37,9 @@ NOT_IN_KFP = {
     "service_account": "a run has one service account for all its steps: set "
     "`cluster.service_account` in the run file",
     "env_from": "name the keys one by one in `cluster.secrets` or `cluster.config_maps`",
-    "fs_group": f"set securityContext.fsGroup: {IMAGE_USER} {_CONTROLLER}",
+    "fs_group": f"`graftline cluster retry-policy --apply` sets fsGroup {IMAGE_USER} for all, "
+    "in the ConfigMap workflow-controller-configmap, under "
+    "workflowDefaults.spec.templateDefaults.securityContext",
     "ephemeral_storage": "ask for `disk` here, and limit the rest by a LimitRange in the namespace",
     "runtime_class": f"make it the nodes' default runtime, as the GPU operator does, or set it "
     f"{_POLICY}",
@@ -98,7 +100,8 @@ class DiskSettings(_Section):
     """For example 50Gi."""
     kind: Literal["node", "volume"] = "node"
     """`node`: the node's own disk, limited to `size`. `volume`: a volume that is made for the pod
-    and deleted with it; the cluster needs a provisioner, and `fsGroup` 10001 as its default."""
+    and deleted with it; the cluster needs a provisioner, and `fsGroup` 10001 as its default, which
+    `graftline cluster retry-policy --apply` sets."""
     storage_class: str | None = None
     """With `kind: volume`: the storage class; the cluster's default one where absent."""
 
@@ -136,10 +139,12 @@ class PoolSettings(_Section):
     timeout: Duration | None = "6h"
     """A step that takes longer is ended; `null` for no limit."""
     retries: Annotated[int, Field(ge=0, le=10)] | None = None
-    """How often a failed step is tried again: 1 where absent, 3 on spot nodes."""
+    """How often a step is tried again whose pod was lost (deleted, evicted, preempted): 1 where
+    absent, 3 on spot nodes. A step that fails by itself is not tried again. Preemption and node
+    shutdown are recognised only after `graftline cluster retry-policy --apply`."""
     spot: bool = False
-    """Whether these nodes can vanish at any moment. A vanished pod is tried again only if the
-    workflow controller's retry policy says so; `k8s/` sets it."""
+    """Whether these nodes can vanish at any moment. Steps on them are tried again more often, see
+    `retries`."""
     autoscaled: bool = False
     """Whether nodes of this kind are made on demand. Then none need exist when a run is
     submitted; else a cluster that has none is an error, where its nodes can be seen."""

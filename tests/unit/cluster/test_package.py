@@ -86,6 +86,7 @@ def test_the_servers_rules(changed: Callable[..., Package], parts: Any, said: st
     [
         ({"tracking": {"uri": "http://m", "experiment": "e" * 129}}, "has 129 characters"),
         ({"cluster": {"namespace": "Team_A"}}, "cluster.namespace: 'Team_A' cannot be the name"),
+        ({"cluster": {"namespace": "n" * 64}}, "cluster.namespace: 'nnn"),
         ({"cluster": {"service_account": "my robot"}}, "cluster.service_account: 'my robot'"),
         ({"cluster": {"secrets": {"S3!": {"k": "V"}}}}, "cluster.secrets: S3!: 'S3!' cannot"),
         ({"cluster": {"pull_secrets": ["ok", "Not OK"]}}, "cluster.pull_secrets: 'Not OK'"),
@@ -96,6 +97,67 @@ def test_names_that_the_server_cannot_take(built: Package, sections: Any, said: 
     with pytest.raises(SubmissionError) as caught:
         check(built, settings(**sections), {})
     assert said in str(caught.value) and len(caught.value.problems) == 1
+
+
+def test_a_long_list_of_the_run_file_does_not_fit_into_an_argument(tmp_path: Path) -> None:
+    """Linux takes 128 KiB in one argument (MAX_ARG_STRLEN), execve fails with E2BIG beyond it."""
+    large = settings(probe={"c_grid": [n + 0.123456789 for n in range(9000)]})
+    with pytest.raises(SubmissionError) as caught:
+        check(build(large, "train", tmp_path), large, {})
+    (problem,) = caught.value.problems
+    assert "the graph has" in problem and "takes 131,072" in problem
+    assert "dag.tasks.fit-head.inputs.parameters.config" in problem, "what it is that is long"
+
+
+def test_containers_and_pods_have_the_same_limit(built: Package, changed: Any) -> None:
+    long = {"container": {"image": built.images[0], "env": [{"name": "A", "value": "x" * 131_073}]}}
+    assert "the container exec-a has" in problems(
+        changed(deploymentSpec={"executors": {"exec-a": long}})
+    )
+    pod = {"executors": {"exec-a": {"secretAsEnv": ["x" * 131_073]}}}
+    platform = {"platforms": {"kubernetes": {"deploymentSpec": pod}}}
+    assert "the pod of exec-a has" in problems(dataclasses.replace(built, platform=platform))
+    assert "platforms" in built.platform, "it is read from the compiled file"
+
+
+def test_the_limit_is_that_of_the_kernel(changed: Callable[..., Package]) -> None:
+    from subprocess import run
+
+    def part(size: int) -> dict[str, Any]:
+        text = "x" * (size - len('{"inputDefinitions": {"x": ""}}'))
+        return {"inputDefinitions": {"x": text}}
+
+    most = package.MAX_ARGUMENT_BYTES - 1  # bytes of the argument itself
+    run(["/bin/true", "x" * most], check=True)
+    with pytest.raises(OSError, match="Argument list too long"):
+        run(["/bin/true", "x" * (most + 1)], check=True)
+    check(changed(components={"comp-a": part(most)}), settings(), {})
+    assert "the component comp-a has 131,073 bytes" in problems(
+        changed(components={"comp-a": part(most + 1)})
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"data": {"source": "s3://b/{{x}}"}}, "data.source"),
+        ({"data": {"source": "s3://b/t.csv", "attributes": ["a", "{{b"]}}, "data.attributes.1"),
+        ({"tracking": {"uri": "http://m", "experiment": "{{=1}}"}}, "tracking.experiment"),
+        ({"pools": {"default": {"annotations": {"note": "{{a}}"}}}}, "pools.default.annotations"),
+        ({"cluster": {"secrets": {"s": {"{{k": "V"}}}}, "cluster.secrets.s.{{k"),
+    ],
+)
+def test_what_argo_would_replace_is_refused(
+    built: Package, changes: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(SubmissionError) as caught:
+        check(built, settings(**changes), {})
+    assert f"{key}" in str(caught.value) and "holds '{{'" in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_what_argo_would_replace_is_refused_in_a_parameter(changed: Callable[..., Package]) -> None:
+    assert "--param source holds '{{'" in problems(changed(), {"source": "s3://b/{{item}}"})
 
 
 def test_a_compiled_file_appears_whole_or_not_at_all(

@@ -123,6 +123,36 @@ def test_no_time_limit_no_shared_memory_no_retries(tmp_path: Path) -> None:
     assert "retryPolicy" not in container["task"]
 
 
+@pytest.mark.parametrize(
+    ("pool", "tries", "pauses", "timeout"),
+    [
+        ({"timeout": "90m", "retries": 4}, 5, 30 + 60 + 120 + 240, 5400),
+        ({"timeout": "6h"}, 2, 30, 6 * 3600),
+        ({"timeout": "2d", "spot": True}, 4, 30 + 60 + 120, 2 * 86400),
+    ],
+)
+def test_every_try_may_take_its_whole_timeout(
+    tmp_path: Path, pool: dict[str, Any], tries: int, pauses: int, timeout: int
+) -> None:
+    """Argo reads it as a deadline from the start of the first try, not as the longest pause."""
+    container, _ = in_kubernetes(tmp_path, **pool)
+    policy = container["task"]["retryPolicy"]
+    assert policy["maxRetryCount"] == tries - 1
+    deadline = int(policy["backoffMaxDuration"].removesuffix("s"))
+    waits = deadline - tries * timeout - pauses
+    assert 0 <= waits <= tries * 3600, "and some time to wait for a node"
+
+
+@pytest.mark.parametrize("pool", [{"timeout": None}, {"timeout": "90000d", "retries": 10}])
+def test_without_a_time_limit_a_lost_step_is_tried_again_for_years(
+    tmp_path: Path, pool: dict[str, Any]
+) -> None:
+    container, _ = in_kubernetes(tmp_path, **pool)
+    deadline = int(container["task"]["retryPolicy"]["backoffMaxDuration"].removesuffix("s"))
+    assert deadline > 2 * 365 * 86400
+    assert deadline * 10**9 < 2**63, "Argo counts nanoseconds"
+
+
 def test_spot_nodes_are_tried_more_often() -> None:
     assert PoolSettings().tries_again == 1
     assert PoolSettings(spot=True).tries_again == 3

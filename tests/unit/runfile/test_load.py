@@ -103,3 +103,13 @@ def test_every_key_is_documented() -> None:
         if not field.get("description")
     ]
     assert not bare
+
+
+def test_what_argo_would_replace_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: a\ndata:\n  source: s3://b/{{workflow.name}}\n")
+    with pytest.raises(RunFileError) as caught:
+        load(path, ["tracking.experiment=a {{b"])
+    first, second = sorted(str(problem) for problem in caught.value.problems)
+    assert first.startswith("data.source (line 3): holds '{{'") and "escape" in first
+    assert second.startswith("tracking.experiment: holds '{{'")

@@ -11,7 +11,8 @@ class ExtractSettings(Section):
     """How the frozen network is run over the images."""
 
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
-    """`auto` takes the fastest on the machine, by a short trial that is remembered there."""
+    """`auto` keeps to the engine that computed the features in the store; for new ones it takes the
+    fastest on the machine, by a short trial. Another value overrides the store's record."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """`auto` takes bf16 where the processor has it; its agreement with fp32 is measured and kept
     with the features. Features of another precision are other features."""

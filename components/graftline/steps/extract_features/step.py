@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
+from graftline.features.engine_record import Choice, EngineRecord, choose, tell_difference
 from graftline.features.matrix import Features, create_matrix, write_features
 from graftline.features.parts import IdIndex, Ids, binary_ids
 from graftline.features.store import FeatureStore
@@ -111,7 +112,8 @@ def run(
         features_folder: The artifact; None for one worker's share, which goes to the store alone.
         weights: Where the weights are, None for the published ones.
         image_size: Side of the input in pixels, None for the pretrained one.
-        engine: ``auto``, ``onnxruntime``, ``openvino`` or ``torch``.
+        engine: ``onnxruntime``, ``openvino`` or ``torch``; ``auto`` keeps to the one that computed
+            the stored features, and takes the fastest where there are none.
         precision: ``fp32``, ``bf16`` or ``auto``.
         batch_size: Images in a batch, None for what suits the machine.
         worker: Which share, from 0.
@@ -128,7 +130,7 @@ def run(
     request = Request(backbone, weights, image_size, _wished(precision, engine))
     network = _Network(place, request, engine, batch_size)
     answer = network.answer
-    features = FeatureStore(place, answer.fingerprint)
+    features = network.features
     ids = binary_ids(snapshot.manifest.column("image_id"))
     index = IdIndex(ids)
     filled = np.zeros(len(snapshot), bool)
@@ -206,7 +208,7 @@ def plan(
     request = Request(backbone, weights, image_size, _wished(precision, engine))
     network = _Network(place, request, engine, None)
     index = IdIndex(binary_ids(snapshot.manifest.column("image_id")))
-    stored = FeatureStore(place, network.answer.fingerprint).ids()
+    stored = network.features.ids()
     missing = len(snapshot) - int((index.rows(stored) >= 0).sum())
     count = max(1, min(workers, -(-missing // share_images)))
     message("%s images to compute, in %s shares.", f"{missing:,}", count)
@@ -223,6 +225,7 @@ class _Network:
         self._opened: Engine | None = None
         key = request_key(store, request)  # before any weights are read
         self.answer = known_answer(store, key) or self._ask(key)
+        self.features = FeatureStore(store, self.answer.fingerprint)
 
     def _ask(self, key: str) -> Answer:
         from graftline.inference.engine import GRAPH, resolve_precision
@@ -256,18 +259,33 @@ class _Network:
         return self._backbone
 
     def open(self) -> "Engine":
-        """The engine. The network is built only where this machine lacks its graph."""
+        """The engine that the stored features were computed with, unless the settings name one.
+
+        The network is built only where this machine lacks its graph.
+        """
+        known = self.features.engine()
+        opened = self._open(choose(known, self._engine, self._batch_size))
+        counts = self.features.keep_engine(EngineRecord(opened.kind, opened.batch_size))
+        theirs = choose(counts, self._engine, self._batch_size)
+        if known is None and not theirs.is_met_by(opened.kind, opened.batch_size):
+            del opened  # another run was first meanwhile; its memory is free before the next opens
+            opened = self._open(theirs)
+        tell_difference(counts, opened.kind)
+        self._opened = opened
+        return opened
+
+    def _open(self, choice: Choice) -> "Engine":
         from graftline.inference.engine import open_named
 
-        self._opened = open_named(
+        return open_named(
             self._proven,
             self.answer.graph,
             Preprocessing.from_dict(self.answer.spec["preprocessing"]),
             engine=self._engine,
             precision=self.answer.precision,
-            batch_size=self._batch_size,
+            batch_size=choice.batch_size,
+            kind=choice.kind,
         )
-        return self._opened
 
     def _proven(self) -> "Backbone":
         """The network; weights that are not those of the answer are refused."""

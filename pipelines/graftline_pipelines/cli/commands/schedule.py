@@ -1,6 +1,7 @@
 """``schedule``: what the cluster starts by itself."""
 
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,6 @@ from graftline_pipelines.cli.options import (
     AskRegistry,
     Host,
     JsonLast,
-    KubeContext,
     Namespace,
     Overrides,
     RunFile,
@@ -19,6 +19,14 @@ from graftline_pipelines.cli.options import (
 )
 
 Which = Annotated[str, typer.Argument(help="A run file, or the schedule's name.")]
+KubeContext = Annotated[
+    str | None,
+    typer.Option(help="kubeconfig context; finds schedules that fire though KFP has lost them."),
+]
+DeleteOrphans = Annotated[
+    bool,
+    typer.Option("--delete-orphans", help="With --kube-context: delete those, without asking."),
+]
 
 group = typer.Typer(
     name="schedule", help="What the cluster starts by itself.", no_args_is_help=True
@@ -35,9 +43,16 @@ def apply(
     ] = False,
     recreate: Annotated[
         bool,
-        typer.Option("--recreate", help="Replace it even if equal, as after an upgrade of KFP."),
+        typer.Option("--recreate", help="Replace it even if equal."),
     ] = False,
-    kube_context: KubeContext = None,
+    kube_context: Annotated[
+        str | None,
+        typer.Option(
+            help="kubeconfig context: compares the pools with its nodes, and finds schedules that "
+            "fire though KFP has lost them."
+        ),
+    ] = None,
+    delete_orphans: DeleteOrphans = False,
     registry: AskRegistry = True,
     as_json: JsonLast = False,
 ) -> None:
@@ -63,6 +78,9 @@ def apply(
         there = schedules.existing(server, wish.name)
         version = None if dry_run else submit.upload(package, server, console)
     version_id = version.version_id if version else submit.find_version(package, server)
+    if kube_context is not None:
+        found = _orphans(server, kube_context)
+        _offer(found, found.find(wish.name), console, delete=delete_orphans, ask=not dry_run)
     todo = schedules.plan(wish, there, version_id, recreate=recreate)
     _show_plan(todo, wish, console, dry_run=dry_run)
     schedule_id = todo.keep.schedule_id if todo.keep else None
@@ -77,6 +95,8 @@ def apply(
 def list_(
     host: Host = None,
     namespace: Namespace = None,
+    kube_context: KubeContext = None,
+    delete_orphans: DeleteOrphans = False,
     as_json: JsonLast = False,
 ) -> None:
     """List the schedules that graftline keeps on the cluster."""
@@ -89,6 +109,9 @@ def list_(
     server = connect(host, namespace, console)
     found = schedules.existing(server)
     rows = [_row(one, found, server) for one in found]
+    lost = _orphans(server, kube_context) if kube_context is not None else None
+    orphans = lost.find() if lost else []
+    rows += [_orphan_row(one) for one in orphans]
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in ("Schedule", "State", "Cron", "Zone", "Next (UTC)"):
         table.add_column(column, no_wrap=column != "State", overflow="fold")
@@ -96,6 +119,8 @@ def list_(
         following = (row["next"] or "")[:16].replace("T", " ")
         table.add_row(row["name"], row["state"], row["cron"], row["time_zone"], following)
     console.print(table if rows else "No schedules.")
+    if lost is not None:
+        _offer(lost, orphans, console, delete=delete_orphans, ask=not as_json)
     if as_json:
         print(json.dumps(rows))
 
@@ -126,11 +151,28 @@ def resume(which: Which, host: Host = None, namespace: Namespace = None) -> None
 
 
 @group.command()
-def remove(which: Which, host: Host = None, namespace: Namespace = None) -> None:
-    """Delete a schedule. Its pipeline and its runs stay."""
+def remove(
+    which: Which,
+    host: Host = None,
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+) -> None:
+    """Delete a schedule. Its pipeline and its runs stay.
+
+    With --kube-context also what of it still fires though KFP has lost it.
+    """
     from rich.console import Console
 
-    name, reconciler, there = _find(which, host, namespace)
+    from graftline_pipelines.cluster import schedules
+
+    name, reconciler, there = _find(which, host, namespace, needed=kube_context is None)
+    console = Console(stderr=True, soft_wrap=True)
+    if kube_context is not None:
+        lost = _orphans(reconciler.cluster, kube_context)
+        orphans = lost.find(name)
+        if not orphans:
+            schedules.the_one(there[:1], name)  # an error where there is nothing at all
+        _offer(lost, orphans, console, delete=True)
     for one in there:
         reconciler.remove(one)
     Console().print(f"{name} is removed.", highlight=False)
@@ -172,8 +214,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any, list[Any]]:
-    """A schedule's name, who changes it, and what is there."""
+def _find(
+    which: str, host: str | None, namespace: str | None, *, needed: bool = True
+) -> tuple[str, Any, list[Any]]:
+    """A schedule's name, who changes it, and what is there; an error for none where needed."""
     from rich.console import Console
 
     from graftline_pipelines.cluster import schedules
@@ -187,9 +231,51 @@ def _find(which: str, host: str | None, namespace: str | None) -> tuple[str, Any
     console = Console(stderr=True)
     server = connect(host, namespace, console)
     there = schedules.existing(server, name)
-    if not there:
+    if needed and not there:
         schedules.the_one(there, name)
     return name, _reconciler(server, console), there
+
+
+def _orphans(server: Any, kube_context: str) -> Any:
+    from graftline_pipelines.cluster.kube import open_api
+    from graftline_pipelines.cluster.orphans import Orphans
+
+    return Orphans(server, open_api(kube_context))
+
+
+def _offer(lost: Any, orphans: list[Any], console: Any, *, delete: bool, ask: bool = False) -> None:
+    """Say which schedules fire though KFP has lost them, and delete them where that is wanted."""
+    if not orphans:
+        return
+    for one in orphans:
+        console.print(
+            f"[yellow]Note:[/] {one.schedule}: the object {one.object_name} in {one.namespace} "
+            f"{'fires' if one.enabled else 'exists'} ({one.cron}), though KFP does not list it.",
+            highlight=False,
+        )
+    if not delete and ask and sys.stdin.isatty():
+        delete = typer.confirm("Delete it?" if len(orphans) == 1 else "Delete them?", err=True)
+    if not delete:
+        console.print("`--delete-orphans` deletes what KFP does not list.", highlight=False)
+        return
+    for one in orphans:
+        lost.delete(one)
+        console.print(f"{one.object_name} is deleted.", highlight=False)
+
+
+def _orphan_row(one: Any) -> dict[str, Any]:
+    return {
+        "name": one.schedule,
+        "state": f"lost by KFP, {'fires' if one.enabled else 'does not fire'}: {one.object_name}",
+        "enabled": one.enabled,
+        "cron": one.cron,
+        "time_zone": "",
+        "next": None,
+        "pipeline": one.pipeline,
+        "version": None,
+        "schedule_id": None,
+        "object": one.object_name,
+    }
 
 
 def _reconciler(server: Any, console: Any) -> Any:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from graftline import machine
 from graftline.data.snapshot import read_images, read_snapshot
 from graftline.errors import ConfigurationError, IntegrityError
+from graftline.features.engine_record import EngineRecord
 from graftline.features.matrix import read_features
 from graftline.features.store import FeatureStore
 from graftline.images.decode import decode
@@ -386,3 +387,135 @@ def test_two_runs_that_fill_the_same_fingerprint_at_once_end_with_one_correct_se
     assert len(FeatureStore(open_store(data[1]), fingerprint).ids()) == IMAGES
     assert extract(data, tmp_path / "third").extracted == 0
     assert content(tmp_path / "third") == content(tmp_path / "one")
+
+
+# --- one engine under one fingerprint -------------------------------------------------------------
+
+
+def fastest(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """A machine on which the trial would choose this engine."""
+    monkeypatch.setattr("graftline.inference.autotune.Candidates.fastest", lambda *_: engine)
+
+
+def recorded(data: tuple[Path, str], fingerprint: str) -> dict[str, object]:
+    return json.loads((Path(data[1]) / "features" / fingerprint / "engine.json").read_bytes())
+
+
+def remove_parts(data: tuple[Path, str], fingerprint: str) -> None:
+    for part in (Path(data[1]) / "features" / fingerprint / "parts").iterdir():
+        part.unlink()
+
+
+@pytest.mark.parametrize("first", ["onnxruntime", "openvino"])
+def test_whoever_computes_first_decides_for_every_machine(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+):
+    fastest(monkeypatch, first)
+    here = extract(data, tmp_path / "here", engine="auto")
+    assert here.engine == first
+    assert recorded(data, here.fingerprint)["engine"] == first
+    remove_parts(data, here.fingerprint)
+    fastest(monkeypatch, "openvino" if first == "onnxruntime" else "onnxruntime")
+    there = extract(data, tmp_path / "there", engine="auto")
+    assert there.engine == first, "the other machine keeps to it"
+    assert content(tmp_path / "there") == content(tmp_path / "here")
+
+
+def test_the_batch_of_whoever_computes_first_is_kept_too(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = extract(data, tmp_path / "first", engine="auto", batch_size=5)
+    remove_parts(data, first.fingerprint)
+    extract(data, tmp_path / "second", engine="auto")
+    assert recorded(data, first.fingerprint)["batch_size"] == 5
+    assert content(tmp_path / "second") == content(tmp_path / "first")
+
+
+def test_a_setting_overrides_the_record_and_leaves_it(
+    data: tuple[Path, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    first = extract(data, tmp_path / "first", engine="onnxruntime")
+    remove_parts(data, first.fingerprint)
+    told = extract(data, tmp_path / "told", engine="openvino")
+    assert told.engine == "openvino"
+    assert "computed with openvino, the stored ones with onnxruntime" in caplog.text
+    assert recorded(data, first.fingerprint)["engine"] == "onnxruntime"
+
+
+def test_of_two_that_begin_at_once_one_decides(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The other one has written its record while this one's trial went on."""
+    fastest(monkeypatch, "onnxruntime")
+    fingerprint = extract(data, tmp_path / "first", engine="auto").fingerprint
+    for info in open_store(data[1]).list(f"features/{fingerprint}/"):
+        open_store(data[1]).delete(info.key)
+    other = FeatureStore(open_store(data[1]), fingerprint)
+
+    def while_others_write(*_: object) -> str:
+        other.keep_engine(EngineRecord("openvino", 16))
+        return "onnxruntime"
+
+    monkeypatch.setattr("graftline.inference.autotune.Candidates.fastest", while_others_write)
+    assert extract(data, tmp_path / "second", engine="auto").engine == "openvino"
+    assert recorded(data, fingerprint)["engine"] == "openvino"
+
+
+def test_an_engine_that_is_not_here_is_named_and_another_one_computes(
+    data: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    caplog.set_level("INFO")
+    fastest(monkeypatch, "onnxruntime")
+    fingerprint = extract(data, tmp_path / "first", engine="auto").fingerprint
+    remove_parts(data, fingerprint)
+    path = Path(data[1]) / "features" / fingerprint / "engine.json"
+    path.write_text(json.dumps({"schema_version": 1, "engine": "cuda", "batch_size": 256}))
+    monkeypatch.setattr(machine, "has_cuda", lambda: False)
+    again = extract(data, tmp_path / "second", engine="auto")
+    assert again.engine == "onnxruntime"
+    assert "with the engine cuda, which this machine does not have" in caplog.text
+    assert "extract.engine" in caplog.text
+    assert recorded(data, fingerprint)["engine"] == "cuda", "machines with a device keep to it"
+    assert content(tmp_path / "second") == content(tmp_path / "first")
+
+
+@pytest.mark.parametrize(
+    "record", [None, b"", b"{", b"[]", b"7", b'{"schema_version": 1, "engine": "abacus"}']
+)
+def test_a_store_without_a_record_keeps_to_what_computed_there(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: bytes | None
+):
+    first = extract(data, tmp_path / "first", engine="openvino")
+    remove_parts(data, first.fingerprint)
+    path = Path(data[1]) / "features" / first.fingerprint / "engine.json"
+    path.unlink() if record is None else path.write_bytes(record)
+    fastest(monkeypatch, "onnxruntime")
+    assert extract(data, tmp_path / "second", engine="auto").engine == "openvino"
+    assert recorded(data, first.fingerprint)["engine"] == "openvino"
+    assert content(tmp_path / "second") == content(tmp_path / "first")
+
+
+def test_features_that_are_no_more_leave_no_record(data: tuple[Path, str], tmp_path: Path):
+    result = extract(data, tmp_path / "first")
+    features = FeatureStore(open_store(data[1]), result.fingerprint)
+    assert features.engine() == EngineRecord("onnxruntime", 16)
+    features.forget()
+    assert features.engine() is None
+
+
+@pytest.mark.parametrize("first", ["onnxruntime", "torch"])
+def test_a_machine_with_a_device_keeps_to_the_cpu_that_computed_first(
+    data: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str
+):
+    """The device is never asked: there is none here, so that touching it would fail."""
+    here = extract(data, tmp_path / "here", engine=first)
+    assert recorded(data, here.fingerprint)["engine"] == first
+    remove_parts(data, here.fingerprint)
+    monkeypatch.setattr(machine, "has_cuda", lambda: True)
+    there = extract(data, tmp_path / "there", engine="auto")
+    assert there.engine == first
+    assert content(tmp_path / "there") == content(tmp_path / "here")

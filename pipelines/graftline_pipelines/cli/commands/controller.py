@@ -1,0 +1,97 @@
+"""``cluster``: settings of the Kubeflow Pipelines installation itself, for its administrator."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from graftline_pipelines.cli.options import AsJson
+
+group = typer.Typer(
+    name="cluster", help="Settings of the KFP installation, for its admin.", no_args_is_help=True
+)
+
+
+@group.callback()
+def _cluster() -> None:
+    """Settings of the KFP installation, for its admin."""
+
+
+@group.command("retry-policy")
+def retry_policy(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Change the cluster; else only show what would change.")
+    ] = False,
+    kube_context: Annotated[
+        str | None, typer.Option(help="kubeconfig context; the current one where absent.")
+    ] = None,
+    kubeflow_namespace: Annotated[
+        str, typer.Option(help="Namespace that KFP is installed in.")
+    ] = "kubeflow",
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Print this ConfigMap's YAML with the rule, ask no cluster; - is stdin.",
+            metavar="FILE",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Try steps again whose pod was lost (preempted, evicted, deleted), and only those.
+
+    Merged into the workflow controller's defaults, which every team on the cluster shares; what
+    else stands there stays. Safe to run again.
+    """
+    from rich.console import Console
+
+    from graftline_pipelines.cluster import kube
+    from graftline_pipelines.cluster import retry_policy as rule
+
+    if file is not None:
+        if str(file) != "-" and not file.is_file():
+            raise typer.BadParameter(f"there is no file {str(file)!r}", param_hint="--file")
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        print(rule.change_of_file(content.decode(errors="replace")), end="")
+        return
+    console = Console(stderr=as_json, soft_wrap=True)
+    controller = rule.Controller(kube.open_api(kube_context), kubeflow_namespace)
+    change, version = controller.change()
+    restarted = False
+    if not change.data:
+        console.print("The controller has the rule already. Nothing was changed.")
+    else:
+        console.print(change.difference, highlight=False, markup=False)
+        if not apply:
+            console.print("\nNothing was changed. --apply changes it, for every team's runs.")
+        else:
+            controller.apply(change, version)
+            restarted = controller.restart()
+            console.print(f"\n{rule.CONFIG_MAP} is changed.")
+            restart = (
+                f"kubectl -n {kubeflow_namespace} rollout restart deployment {rule.DEPLOYMENT}"
+            )
+            console.print(
+                "The controller restarts with it; runs go on."
+                if restarted
+                else f"The controller could not be restarted. Run: {restart}",
+                highlight=False,
+            )
+    if as_json:
+        applied = apply and bool(change.data)
+        print(
+            json.dumps(
+                {
+                    "change": bool(change.data),
+                    "applied": applied,
+                    "restarted": restarted,
+                    "difference": change.difference,
+                }
+            )
+        )
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(group)
