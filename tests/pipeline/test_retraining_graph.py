@@ -115,7 +115,7 @@ def _check_mlflow(uri: str) -> None:
 
 
 def test_a_failed_training_is_told_and_a_webhook_that_is_out_of_order_changes_nothing(
-    retrain: Any, webhook: Any
+    retrain: Any, webhook: Any, mlflow_sqlite: str
 ) -> None:
     told, status = webhook
     for folder in sorted(retrain.source.iterdir())[1:]:
@@ -126,6 +126,16 @@ def test_a_failed_training_is_told_and_a_webhook_that_is_out_of_order_changes_no
     assert "Step ingest failed" in said and "class" in said
     assert len(told) == 3  # tried again, then given up
     assert told[0]["text"].endswith(": failed")
+    reasons = told[0]["attachments"][0]["text"]
+    assert reasons.startswith("• Step ingest failed: ") and "Why: " in reasons
+    assert "graftline logs" not in reasons, "a run on this machine has no page on a cluster"
+    import mlflow
+
+    client = mlflow.MlflowClient(mlflow_sqlite)
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FAILED"]
 
 
 @pytest.mark.slow

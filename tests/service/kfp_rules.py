@@ -46,10 +46,10 @@ ID_OF = {
 class ApiError(Exception):
     """A refusal: what the server logs and sends as the message, and its shorter public form."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, before: str = "") -> None:
         super().__init__(message)
         self.code = code
-        self.message = PREFIXES.get(code, "") + message
+        self.message = before + PREFIXES.get(code, "") + message
         self.public = "Internal Server Error" if code == INTERNAL else message
 
     def body(self, doing: str) -> dict:
@@ -153,6 +153,16 @@ def parse_package(text: bytes) -> list[dict]:
             "start with alphanumeric characters",
         )
     return [spec, *[d for d in documents if isinstance(d, dict) and "platforms" in d]]
+
+
+def inputs_of(spec: dict, task: str) -> dict:
+    """The inputs of a task's parameters, wherever in the graph the task stands."""
+    dags = [spec["root"], *spec.get("components", {}).values()]
+    for dag in dags:
+        found = dag.get("dag", {}).get("tasks", {}).get(task)
+        if found is not None:
+            return found.get("inputs", {}).get("parameters", {})
+    raise ApiError(NOT_FOUND, f"the pipeline has no task {task}")
 
 
 def check_parameters(spec: dict, given: dict) -> None:

@@ -7,7 +7,12 @@ It runs no pipeline. A test moves runs and time on through ``/control/...``:
     POST /control/settings   token, cookie, login_page, version, multi_user, forbidden, fail
     POST /control/run        run_id, state, steps: see `kfp_controller.nodes_of`
     POST /control/script     a list of (state, steps) that each look at the newest run moves on by
-    POST /control/log        run_id, step, text: the log of the step's last pod (or pod: its name)
+    POST /control/log        run_id, step, text: the log of the step's last pod (or pod: its
+                             name); archived: it outlives its pod
+    POST /control/expire     run_id: the pods go after the workflow's time to live
+    POST /control/replay     run, workflow, logs (pod -> text): a recording of a real server
+    POST /control/inputs     run_id, task, status: the parameters that the driver hands to a task
+    GET  /control/orphans    what stands in Kubernetes though its creation was refused
     POST /control/fire       now (ISO time): what the schedules' controller does then
     POST /control/delete     kind, id: as a colleague would in the UI
     GET  /control/requests   every API request so far, as "METHOD path?query"
@@ -47,9 +52,12 @@ from kfp_services import (
     create_run,
     delete,
     delete_recurring_run,
+    executor_input,
+    expire,
     fire,
     look_at,
     of_namespace,
+    replay,
     set_log,
     set_mode,
     terminate,
@@ -106,6 +114,10 @@ ROUTES = [
 ]
 
 
+NOT_AUTHORIZED = (
+    "Failed to authorize the request: PermissionDenied: User 'me' is not authorized with reason: "
+    "(request: &ResourceAttributes{Namespace:team,Verb:create,Group:pipelines.kubeflow.org,})"
+)
 DOING = {
     ("POST", "runs"): "Failed to create a new run",
     ("POST", "recurringruns"): "Failed to create a recurring run",
@@ -123,6 +135,12 @@ def control(path: str, body: dict) -> object:
         ),
         "script": lambda: setattr(STATE, "script", body["looks"]),
         "log": lambda: set_log(body),
+        "expire": lambda: expire(body["run_id"]),
+        "replay": lambda: replay(body),
+        "inputs": lambda: executor_input(
+            STATE.get("runs", body["run_id"], "Run"), body["task"], body.get("status")
+        ),
+        "orphans": lambda: STATE.orphans,
         "fire": lambda: fire(body["now"]),
         "delete": lambda: delete(body["kind"], body["id"]),
         "requests": lambda: STATE.requests,
@@ -131,7 +149,18 @@ def control(path: str, body: dict) -> object:
     }
     if path == "reset":
         fresh = State()
-        for name in ("tables", "specs", "logs", "script", "requests", "killed", "settings"):
+        for name in (
+            "tables",
+            "specs",
+            "logs",
+            "script",
+            "requests",
+            "killed",
+            "settings",
+            "orphans",
+            "archived",
+            "recorded",
+        ):
             setattr(STATE, name, getattr(fresh, name))
         return {}
     answer = actions[path]()
@@ -183,8 +212,8 @@ class Handler(BaseHTTPRequestHandler):
             return 200, self.dispatch(path, query, content)
         except ApiError as error:
             status, shown = CODES[error.code], error
-        if path.endswith("/log"):  # 200 was sent before the log was looked for
-            return 200, json.dumps({"error_message": shown.message, "error_details": "..."})
+        if path.endswith("/log"):
+            return status, json.dumps({"error_message": shown.message, "error_details": "..."})
         if "/pipelines/upload" in path:
             if "length cannot exceed" in shown.message:
                 return status, shown.message  # as plain text
@@ -223,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send(403, "RBAC: access denied", "text/plain")
             return False
         if any(f"{self.command} {path}".startswith(what) for what in settings["forbidden"]):
-            self.send(403, ApiError(FORBIDDEN, "User 'me' is not authorized").body(""))
+            self.send(403, ApiError(FORBIDDEN, NOT_AUTHORIZED).body(""))
             return False
         return True
 
@@ -231,8 +260,12 @@ class Handler(BaseHTTPRequestHandler):
         log = re.fullmatch(r"/apis/v1alpha1/runs/([^/]+)/nodes/([^/]+)/log", path)
         if log:
             STATE.get("runs", log[1], "Run")
-            if (log[1], log[2]) not in STATE.logs:
-                raise ApiError(INTERNAL, f'Failed to read logs: pods "{log[2]}" not found')
+            if (log[1], log[2]) not in STATE.logs:  # neither in the pod nor in the archive
+                raise ApiError(
+                    INTERNAL,
+                    f'Failed to read logs: pods "{log[2]}" not found: failed to read the archive: '
+                    "rpc error: code = NotFound desc = The specified key does not exist.",
+                )
             return STATE.logs[log[1], log[2]]
         detail = re.fullmatch(r"/apis/v1beta1/runs/([^/:]+)", path)
         if detail:

@@ -16,6 +16,7 @@ from kfp_rules import (
     check_body,
     check_cron,
     check_parameters,
+    inputs_of,
     parse_package,
 )
 
@@ -29,7 +30,10 @@ class State:
         self.lock = threading.RLock()
         self.tables: dict[str, dict[str, dict]] = {kind: {} for kind in ID_OF}
         self.specs: dict[str, list[dict]] = {}
-        self.logs: dict[tuple[str, str], str] = {}
+        self.logs: dict[tuple[str, str], str] = {}  # of pods, and what is archived of them
+        self.archived: set[tuple[str, str]] = set()  # logs that outlive their pods
+        self.orphans: list[dict] = []  # in Kubernetes, without a row in the database
+        self.recorded: dict[str, str] = {}  # run id -> the workflow of a replayed recording
         self.script: list[dict] = []
         self.requests: list[str] = []
         self.killed: list[str] = []
@@ -224,7 +228,21 @@ def create_run(body: dict) -> dict:
         raise ApiError(INTERNAL, "Run name cannot be empty")
     experiment = experiment_of(body)
     reference, spec = source_of(body, "run due to error fetching manifest")
+    check_columns(body, "Failed to create a run: ", f"run {body['display_name']}")
     return add_run(body, experiment["experiment_id"], reference, spec["pipelineInfo"]["name"])
+
+
+def check_columns(body: dict, doing: str, what: str) -> None:
+    """As MySQL in strict mode does, after the Kubernetes object is made: that one stays."""
+    for field, name in (("display_name", "DisplayName"), ("description", "Description")):
+        if len(body.get(field) or "") > 255:
+            STATE.orphans.append({"kind": what.partition(" ")[0], **body})
+            raise ApiError(
+                INTERNAL,
+                f"Failed to store {what} to table: Error 1406 (22001): Data too long for column "
+                f"'{name}' at row 1",
+                before=doing,
+            )
 
 
 def add_run(body: dict, experiment: str, reference: dict, name: str, recurring: str = "") -> dict:
@@ -239,6 +257,7 @@ def add_run(body: dict, experiment: str, reference: dict, name: str, recurring: 
         "pipeline_version_reference": reference,
         "storage_state": "AVAILABLE",
         "state": "PENDING",
+        "state_history": [{"update_time": now(), "state": "PENDING"}],
         "created_at": now(),
         "scheduled_at": now(),
         "finished_at": "1970-01-01T00:00:00Z",
@@ -269,6 +288,7 @@ def create_recurring_run(body: dict) -> dict:
         raise ApiError(INVALID, "Found invalid period schedule interval 0. Set at interval to 1")
     experiment = experiment_of(body)
     reference, _ = source_of(body, "recurring run with an invalid pipeline spec manifest")
+    check_columns(body, "", f"job {name}")
     on = body.get("mode") == "ENABLE"
     made = {
         "recurring_run_id": str(uuid.uuid4()),
@@ -297,6 +317,7 @@ def terminate(run: dict) -> dict:
     if run["state"] not in ACTIVE:
         raise ApiError(INVALID, f"Failed to terminate a run {run['run_id']}. Row not found")
     run["state"] = "CANCELING"
+    run["state_history"].append({"update_time": now(), "state": "CANCELING"})
     return {}
 
 
@@ -336,6 +357,8 @@ def look_at(run: dict) -> dict:
 
 def change(run: dict, state: str | None = None, steps: list[dict] | None = None) -> dict:
     if state:
+        if state != run["state"]:
+            run["state_history"].append({"update_time": now(), "state": state})
         run["state"] = state
         if state in ("SUCCEEDED", "FAILED", "CANCELED"):
             run["finished_at"] = now()
@@ -348,7 +371,10 @@ def change(run: dict, state: str | None = None, steps: list[dict] | None = None)
 
 def with_manifest(run: dict) -> dict:
     """The run's detail of the v1beta1 API."""
-    manifest = kfp_controller.manifest(run["workflow"], run["nodes"])
+    shown = "" if run["recurring_run_id"] else run["display_name"]
+    manifest = STATE.recorded.get(run["run_id"]) or kfp_controller.manifest(
+        run["workflow"], run["nodes"], shown, run["run_id"]
+    )
     return {"run": {"id": run["run_id"]}, "pipeline_runtime": {"workflow_manifest": manifest}}
 
 
@@ -357,6 +383,9 @@ def fire(moment: str) -> list[dict]:
     in its own object, whether or not the API server still knows the version.
     """
     made = []
+    for orphan in STATE.orphans:
+        if orphan["kind"] == "job":
+            orphan["fired"] = orphan.get("fired", 0) + 1  # seen by nobody
     for schedule in STATE.tables["recurringruns"].values():
         while True:
             own = schedule["recurring_run_id"]
@@ -397,6 +426,57 @@ def delete_recurring_run(key: str, query: dict[str, str]) -> dict:
     return answer
 
 
+def replay(body: dict) -> dict:
+    """Put a recorded run into the tables, with its workflow and logs, as the real server had it."""
+    run = {"recurring_run_id": "", "nodes": {}, "finished_at": "1970-01-01T00:00:00Z"}
+    run |= {k: v for k, v in body["run"].items() if k != "plugins_output"}
+    run["workflow"] = body["workflow"]["metadata"]["name"]
+    namespace = body["workflow"]["metadata"].get("namespace", "")
+    experiments = STATE.tables["experiments"]
+    experiments.setdefault(
+        run["experiment_id"],
+        {
+            "experiment_id": run["experiment_id"],
+            "display_name": "recorded",
+            "namespace": namespace,
+            "created_at": now(),
+            "storage_state": "AVAILABLE",
+        },
+    )
+    STATE.tables["runs"][run["run_id"]] = run
+    STATE.recorded[run["run_id"]] = json.dumps(body["workflow"])
+    for pod, text in (body.get("logs") or {}).items():
+        STATE.logs[run["run_id"], pod] = text
+    return {"run_id": run["run_id"]}
+
+
+def executor_input(run: dict, task: str, status: str | None = None) -> dict:
+    """The parameters that the driver hands to a task of a run: constants as it resolves them.
+
+    It replaces a placeholder only where it is the whole constant. A scheduled run has no display
+    name.
+    """
+    version = run["pipeline_version_reference"]["pipeline_version_id"]
+    places = {
+        "{{$.pipeline_job_name}}": "" if run["recurring_run_id"] else run["display_name"],
+        "{{$.pipeline_job_resource_name}}": run["workflow"],
+        "{{$.pipeline_job_uuid}}": run["run_id"],
+    }
+    found: dict = {}
+    for name, given in inputs_of(STATE.specs[version][0], task).items():
+        if "runtimeValue" in given:
+            constant = given["runtimeValue"]["constant"]
+            found[name] = places.get(constant, constant) if isinstance(constant, str) else constant
+        elif "taskFinalStatus" in given:
+            found[name] = {
+                "error": {},
+                "pipelineJobResourceName": run["workflow"],
+                "pipelineTaskName": given["taskFinalStatus"]["producerTask"],
+                "state": status or kfp_controller.final_state(run["nodes"]),
+            }
+    return found
+
+
 def set_log(body: dict) -> dict:
     run = STATE.get("runs", body["run_id"], "Run")
     pod = body.get("pod")
@@ -408,12 +488,24 @@ def set_log(body: dict) -> dict:
             for node in run["nodes"].values()
             if node["type"] == "Pod"
             and (
-                node["displayName"] == wanted
+                node["displayName"] == f"{wanted}(0)"
                 if wanted
-                else node["name"].startswith(f"{run['workflow']}.root.{shown}.executor")
+                else f".{shown}(0).executor(" in node["name"]
             )
         ]
         last = max(nodes, key=lambda node: node["name"])
         pod = kfp_controller.pod_name(run["workflow"], last)
     STATE.logs[body["run_id"], pod] = body["text"]
+    if body.get("archived"):
+        STATE.archived.add((body["run_id"], pod))
     return {"pod": pod}
+
+
+def expire(run_id: str) -> dict:
+    """The workflow's time to live is over: its pods go, and their logs that are not archived.
+
+    The database keeps the run and the workflow's manifest.
+    """
+    for key in [key for key in STATE.logs if key[0] == run_id and key not in STATE.archived]:
+        del STATE.logs[key]
+    return {}

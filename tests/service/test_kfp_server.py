@@ -1,6 +1,8 @@
 """The test server against the real client: the rules of the API server of KFP 2.17."""
 
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -174,6 +176,38 @@ def test_schedules_are_checked(
     assert refusal[0] == status and said in refusal[1]
 
 
+@pytest.mark.parametrize("kind", ["run", "recurring run"])
+def test_a_description_that_is_too_long_is_refused_after_the_object_is_made(
+    client: Any, version: Any, kfp: Any, kind: str
+) -> None:
+    """The words are those of a recorded server; what was made stays in Kubernetes."""
+    body = run_body(version, description="x" * 256)
+    if kind == "run":
+        status, message = refused(client._run_api.run_service_create_run, run=body)
+        said = "Failed to create a new run: Failed to create a run: InternalServerError: Failed to "
+        said += "store run a run to table: Error 1406 (22001): Data too long for column "
+        assert message == f"{said}'Description' at row 1"
+    else:
+        body |= {"max_concurrency": "1", "trigger": {"cron_schedule": {"cron": "0 0 2 * * *"}}}
+        service = client._recurring_run_api.recurring_run_service_create_recurring_run
+        status, message = refused(service, recurring_run=body)
+        said = "Failed to create a recurring run: InternalServerError: Failed to store job a run "
+        said += "to table: Error 1406 (22001): Data too long for column "
+        assert message == f"{said}'Description' at row 1"
+        kfp.control("fire", now="2027-01-01T12:00:00Z")
+    assert status == 500 and not kfp.table("runs") and not kfp.table("recurringruns")
+    (orphan,) = kfp.control("orphans")
+    assert kind == "run" or orphan["fired"] == 1, "it fires, and nobody sees it"
+
+
+def test_a_log_that_is_nowhere_is_an_internal_error(client: Any, version: Any, kfp: Any) -> None:
+    run = client._run_api.run_service_create_run(run=run_body(version))
+    url = f"{kfp.url}/apis/v1alpha1/runs/{run.run_id}/nodes/nothing/log"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, timeout=10)
+    assert caught.value.code == 500 and "NotFound" in caught.value.read().decode()
+
+
 def test_pages_filters_and_sorting(client: Any, kfp: Any) -> None:
     for number in range(7):
         client.create_experiment(f"experiment-{number}")
@@ -229,9 +263,12 @@ def test_tasks_have_no_reasons_and_no_pods(client: Any, version: Any, kfp: Any) 
     steps = [{"step": "ingest", "phase": "Failed", "message": "OOMKilled (exit code 137)"}]
     kfp.control("run", run_id=run.run_id, state="FAILED", steps=steps)
     details = client.get_run(run.run_id).run_details.task_details
-    assert {one.display_name: one.state for one in details} == {
+    shown = {one.display_name: one.state for one in details}
+    assert {name: shown[name] for name in shown if "ingest" in name or "executor" in name} == {
         "ingest-driver": "SUCCEEDED",
+        "ingest-driver(0)": "SUCCEEDED",
         "ingest": "FAILED",
+        "ingest(0)": "FAILED",
         "executor": "FAILED",
         "executor(0)": "FAILED",
     }

@@ -16,12 +16,23 @@ from graftline.storage import open_store
 SCHEMA_VERSION = 1
 
 
-def write_notice(store: str, model: str, start: bool, reasons: Sequence[str]) -> None:
-    """Keep what a look found; a failure is a warning, for the look itself is done."""
+def write_notice(
+    store: str, model: str, start: bool, reasons: Sequence[str], pipeline_run: str = ""
+) -> None:
+    """Keep what a look found; a failure is a warning, for the look itself is done.
+
+    Args:
+        store: URI of the store.
+        model: The registered model.
+        start: Whether training starts.
+        reasons: Why, or why not.
+        pipeline_run: Id of the pipeline run that looked.
+    """
     news = {
         "schema_version": SCHEMA_VERSION,
         "start": start,
         "reasons": list(reasons),
+        "pipeline_run": pipeline_run,
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
@@ -30,8 +41,13 @@ def write_notice(store: str, model: str, start: bool, reasons: Sequence[str]) ->
         message("WARNING: what was found could not be saved for the notification. %s", error)
 
 
-def read_notice(store: str, model: str) -> dict[str, Any] | None:
+def read_notice(store: str, model: str, pipeline_run: str = "") -> dict[str, Any] | None:
     """What the last look found, or None where there was none.
+
+    Args:
+        store: URI of the store.
+        model: The registered model.
+        pipeline_run: Id of the pipeline run that is asked for; what another one found is not its.
 
     Raises:
         StoreError: The store cannot be read.
@@ -40,7 +56,10 @@ def read_notice(store: str, model: str) -> dict[str, Any] | None:
     if not place.exists(_key(model)):
         return None
     news: dict[str, Any] = json.loads(place.read(_key(model)))
-    return news if news.get("schema_version") == SCHEMA_VERSION else None
+    if news.get("schema_version") != SCHEMA_VERSION:
+        return None
+    looked = news.get("pipeline_run")
+    return None if looked and pipeline_run and looked != pipeline_run else news
 
 
 def _key(model: str) -> str:

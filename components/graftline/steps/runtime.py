@@ -24,8 +24,11 @@ from typing import Any, NoReturn
 from graftline.errors import GraftlineError
 from graftline.files import os_error
 from graftline.progress import listening
+from graftline.records.run_records import State, write_record
 
 RUN_DIR_VARIABLE = "GRAFTLINE_RUN_DIR"
+SIGN_SECONDS = 300.0  # between two notes in the store that a step still runs
+log = logging.getLogger("graftline")
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -49,9 +52,14 @@ class StepResult:
 class Recorder:
     """Writes a step's events and result, and keeps its last progress line."""
 
-    def __init__(self, name: str, run_dir: Path | None) -> None:
+    def __init__(
+        self, name: str, run_dir: Path | None, store: str = "", pipeline_run: str = ""
+    ) -> None:
         self.name = name
         self._started = time.monotonic()
+        self._store = store
+        self._pipeline_run = pipeline_run
+        self._noted = self._started
         self._events: Path | None = None
         self._result: Path | None = None
         if run_dir is not None:
@@ -62,6 +70,8 @@ class Recorder:
 
     def event(self, event: str, **fields: Any) -> None:
         """Append one event; a single short write, so readers never see half of one."""
+        if event in ("message", "progress"):
+            self.sign_of_life()
         if self._events is None:
             return
         line = json.dumps({"time": time.time(), "step": self.name, "event": event, **fields})
@@ -76,6 +86,20 @@ class Recorder:
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(self._result)
 
+    def note(self, state: State, **error: str | None) -> None:
+        """Keep in the store what the step does, for its pipeline run's exit handler."""
+        if not self._store or not self._pipeline_run:
+            return
+        self._noted = time.monotonic()
+        kept = write_record(self._store, self._pipeline_run, self.name, state, **error)
+        if not kept:
+            log.info("The store has no record that this step is %s.", state)
+
+    def sign_of_life(self) -> None:
+        """Note every few minutes that the step still runs."""
+        if time.monotonic() - self._noted > SIGN_SECONDS:
+            self.note("running")
+
     @property
     def seconds(self) -> float:
         """Seconds since the step began."""
@@ -83,11 +107,17 @@ class Recorder:
 
 
 @contextmanager
-def step(name: str) -> Iterator[Recorder]:
+def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorder]:
     """Run a step's work: logging set up, times and errors on record.
 
     A :class:`GraftlineError` ends the process with its message and exit code 1, without a
     traceback: it is the user's to mend. Anything else keeps its traceback.
+
+    Args:
+        name: The step.
+        store: URI of the store, which keeps how the step ended, see
+            :mod:`graftline.records.run_records`.
+        pipeline_run: Id of the pipeline run; nothing is kept in the store without one.
     """
     run_dir = os.environ.get(RUN_DIR_VARIABLE)
     if run_dir:
@@ -95,8 +125,9 @@ def step(name: str) -> Iterator[Recorder]:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout
     )
-    recorder = Recorder(name, Path(run_dir) if run_dir else None)
+    recorder = Recorder(name, Path(run_dir) if run_dir else None, store, pipeline_run)
     recorder.event("started")
+    recorder.note("running")
     try:
         with listening(recorder.event):
             yield recorder
@@ -106,16 +137,19 @@ def step(name: str) -> Iterator[Recorder]:
         refused = disk_error(error) if isinstance(error, OSError) else None
         if refused is not None:
             _refuse(recorder, refused)
+        what = f"{type(error).__name__}: {error}"
         recorder.event(
             "failed",
             error=type(error).__name__,
-            what=f"{type(error).__name__}: {error}",
+            what=what,
             why=traceback.format_exc(limit=-3),
             fix=None,
         )
+        recorder.note("failed", what=what, fix="See the step's log for the traceback.")
         raise
     else:
         recorder.event("finished", seconds=recorder.seconds)
+        recorder.note("done")
 
 
 def disk_error(error: OSError) -> GraftlineError | None:
@@ -130,6 +164,7 @@ def _refuse(recorder: Recorder, error: GraftlineError) -> NoReturn:
         "failed", error=type(error).__name__, what=error.what, why=error.why, fix=error.fix
     )
     print(f"ERROR in step {recorder.name}: {error}", flush=True)
+    recorder.note("failed", what=error.what, why=error.why, fix=error.fix)  # may wait: said first
     sys.exit(1)
 
 

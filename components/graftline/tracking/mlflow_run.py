@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 from graftline.progress import message
+from graftline.records.run_records import is_known
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 6  # for a server to answer its health check
 RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 TAG = "graftline."
+PIPELINE_RUN_TAG = TAG + "pipeline_run"  # which ended run of KFP left this one is seen by it
 _PARAMETER_LENGTH = 6000  # MLflow's limit
 _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -52,9 +54,22 @@ class Tracked(Protocol):
 
 
 def start_run(
-    uri: str, experiment: str, run_name: str, tags: Mapping[str, str] | None = None
+    uri: str,
+    experiment: str,
+    run_name: str,
+    tags: Mapping[str, str] | None = None,
+    *,
+    pipeline_run: str = "",
 ) -> str:
     """Start the run that all steps join, or join the one that ``MLFLOW_RUN_ID`` names.
+
+    Args:
+        uri: Tracking URI of MLflow.
+        experiment: The experiment's name.
+        run_name: The run's name.
+        tags: Tags of the run.
+        pipeline_run: Id of the pipeline run. A later try of the step that starts the run joins
+            the one that the earlier try started.
 
     Returns:
         The run's id.
@@ -72,9 +87,18 @@ def start_run(
             for key, value in (tags or {}).items():
                 client.set_tag(given, key, value)
             return given
-        run = client.create_run(
-            _experiment_id(client, uri, experiment), run_name=run_name, tags=dict(tags or {})
-        )
+        own = dict(tags or {})
+        experiment_id = _experiment_id(client, uri, experiment)
+        if is_known(pipeline_run):
+            own[PIPELINE_RUN_TAG] = pipeline_run
+            before = client.search_runs(
+                [experiment_id],
+                f"attributes.status = 'RUNNING' and tags.`{PIPELINE_RUN_TAG}` = '{pipeline_run}'",
+                max_results=1,
+            )
+            if before:
+                return str(before[0].info.run_id)
+        run = client.create_run(experiment_id, run_name=run_name, tags=own)
         return str(run.info.run_id)
 
 

@@ -52,11 +52,18 @@ Namespace = Annotated[
 ]
 
 
-def connect(host: str | None, namespace: str | None, console: Any) -> Any:
-    """The server; what is odd about it is told."""
+def connect(host: str | None, namespace: str | None, console: Any, *, by_id: bool = False) -> Any:
+    """The server; what is odd about it is told.
+
+    Args:
+        host: Its address.
+        namespace: Of the runs.
+        console: Where notes are told.
+        by_id: Whether only a run is asked for, by its id, which needs no namespace.
+    """
     from graftline_pipelines.cluster import server as cluster
 
-    server = cluster.connect(host, namespace)
+    server = cluster.connect(host, namespace, by_id=by_id)
     for note in server.notes:
         console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
     return server

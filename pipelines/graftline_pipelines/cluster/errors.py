@@ -97,6 +97,12 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
             "KFP has started the run all the same, though it does not list it. Stop it: "
             "kubectl -n NAMESPACE delete workflows.argoproj.io NAME"
         )
+    elif "Data too long for column" in text:
+        fix = (
+            "A text is longer than the server's database takes. Kubernetes had made the object "
+            "before: it may run unseen. Look for it: kubectl get workflows,scheduledworkflows "
+            "-n NAMESPACE. Then shorten what the message names."
+        )
     elif status >= 500:
         fix = "See the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
     return ClusterError(f"{host} refused {doing} (status {status}).", why=text or None, fix=fix)

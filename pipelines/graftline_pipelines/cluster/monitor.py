@@ -5,109 +5,48 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.markup import escape
 
 from graftline.errors import ClusterError
-from graftline_pipelines.cluster.argo import BROKEN, Pod, pods_of, step_of
+from graftline_pipelines.cluster.argo import BROKEN, Pod, blamed, every_pod, tries_of
+from graftline_pipelines.cluster.causes import CAUSES, explain, launcher_error, own_error
+from graftline_pipelines.cluster.dead_runs import close_dead
 from graftline_pipelines.cluster.errors import ClusterUnreachable
+from graftline_pipelines.cluster.run_logs import log_of, own_lines
+from graftline_pipelines.cluster.run_spec import attempts_allowed
+from graftline_pipelines.cluster.run_tasks import Task, shown_state, tasks_of, was_stopped
 from graftline_pipelines.cluster.server import ENDED, Cluster
 from graftline_pipelines.runfile.pools import PoolSettings, StepName, pool_name, pool_of
+
+__all__ = [
+    "CAUSES",
+    "RunFailed",
+    "Task",
+    "Waiting",
+    "cost",
+    "explain",
+    "failure",
+    "follow",
+    "log_of",
+    "own_error",
+    "shown_state",
+    "tasks_of",
+    "was_stopped",
+]
 
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300  # of a server that has gone away, before following ends
 WAITING_SECONDS = 60  # after which a step whose pod waits is explained
 LOOK_SECONDS = 20  # between two looks at the pods of running steps
 LOG_LINES = 40
-
-# What the controller says of a pod that failed, and what it means.
-CAUSES = (
-    (
-        r"OOMKilled|exit code 137",
-        "The step ran out of memory.",
-        "Raise `memory` of its pool, or lower the step's `batch_size`. Finished work is kept.",
-    ),
-    (
-        r"ImagePullBackOff|ErrImagePull|manifest unknown|pull access denied",
-        "The image could not be pulled.",
-        "Check `images` and `cluster.pull_secrets`, and that the nodes reach the registry.",
-    ),
-    (
-        r"[Pp]od (was )?deleted|[Ee]victed|node.*(shutdown|lost|preempt)|[Pp]reempt",
-        "The node vanished, as spot nodes do.",
-        "Submit again: finished work is kept. For automatic retries the workflow controller needs "
-        "a default retry strategy; see docs/cluster.md.",
-    ),
-    (
-        r"DeadlineExceeded|exceeded its deadline|active deadline|specified deadline",
-        "The step took longer than its pool allows.",
-        "Raise `timeout` of its pool. Finished work is kept.",
-    ),
-    (
-        r"Unschedulable|[Ii]nsufficient|didn't match.*(selector|affinity)|untolerated taint",
-        "No node fits the step's pool.",
-        "Compare the pool with `kubectl describe nodes`, or submit with --kube-context.",
-    ),
-    (
-        r"SchedulingGated",
-        "It waits in its Kueue queue.",
-        "kubectl get workloads.kueue.x-k8s.io -n NAMESPACE shows what it waits for.",
-    ),
-    (
-        r"CreateContainerConfigError|secret .* not found|configmap .* not found",
-        "A secret or config map that the step needs is missing in its namespace.",
-        "Create it, or mend `cluster.secrets` and `cluster.config_maps`.",
-    ),
-)
+LOST = r"^Error|exit code (143|137)"  # of a pod that did not end by itself
 
 
 class RunFailed(ClusterError):  # noqa: N818 -- the run has failed; this is its error
     """A run on the cluster failed; the message is the failing step's own where it left one."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One step of a run, as the server reports it."""
-
-    task_id: str
-    step: str
-    state: str
-    started: datetime | None
-    ended: datetime | None
-
-    @property
-    def seconds(self) -> float:
-        """How long it has run."""
-        if self.started is None:
-            return 0.0
-        return ((self.ended or datetime.now(UTC)) - self.started).total_seconds()
-
-
-def tasks_of(run: Any) -> list[Task]:
-    """The steps of a run, in the order in which they started; drivers and groups left out."""
-    details = getattr(run.run_details, "task_details", None) or []
-    found = [task for detail in details if (task := _task(detail)) is not None]
-    return sorted(found, key=lambda task: task.started or datetime.max.replace(tzinfo=UTC))
-
-
-def _task(detail: Any) -> Task | None:
-    step = step_of(detail.display_name or "")
-    if step is None:
-        return None
-    return Task(
-        detail.task_id or step,
-        step,
-        str(detail.state or "PENDING"),
-        _moment(detail.start_time),
-        _moment(detail.end_time),
-    )
-
-
-def _moment(value: datetime | None) -> datetime | None:
-    """The server writes 'not yet' as the year 1970."""
-    return value if value is not None and value.year > 1970 else None
 
 
 def follow(
@@ -135,22 +74,34 @@ def follow(
         RunFailed: It failed, with the failing step's error and the end of its log.
     """
     shown: dict[str, str] = {}
-    waiting = Waiting(cluster, console)
+    waiting = Waiting(cluster, console, allowed=_allowed(pools, assign))
     for run in _looks(cluster, run_id, console, poll_seconds):
         for task in tasks_of(run):
             if shown.get(task.task_id) != task.state:
                 shown[task.task_id] = task.state
                 _show(task, console)
         waiting.look(run)
+    waiting.tell_tries(run)
     total, unpriced = cost(tasks_of(run), pools or {}, assign or {})
     if total is not None:
         rest = f", those of the pool {', '.join(unpriced)} not counted" if unpriced else ""
         console.print(f"The nodes cost about {total:.2f}{rest}.", highlight=False)
+    close_dead(cluster, run, console)
+    if was_stopped(run):
+        raise RunFailed(f"The run {run.display_name} was stopped.")
     if run.state == "FAILED":
         raise failure(cluster, run)
-    if run.state == "CANCELED":
-        raise RunFailed(f"The run {run.display_name} was stopped.")
     return run
+
+
+def _allowed(
+    pools: Mapping[str, PoolSettings] | None, assign: Mapping[StepName, str] | None
+) -> Mapping[str, int] | None:
+    """How often each step is tried by the run file; None where there is none."""
+    if pools is None:
+        return None
+    steps = [*get_args(StepName), "extract_share"]
+    return {step: pool_of(step, pools, assign or {}).tries_again + 1 for step in steps}
 
 
 def _looks(cluster: Cluster, run_id: str, console: Console, poll_seconds: float) -> Iterator[Any]:
@@ -189,28 +140,60 @@ def _show(task: Task, console: Console) -> None:
 
 @dataclass
 class Waiting:
-    """Tells, once, of a step whose pod has waited for a while, and why it waits."""
+    """Tells, once, of a pod that has waited for a while or was lost and is tried again, and why.
+
+    Attributes:
+        allowed: How often each step is tried; asked of the server where absent.
+    """
 
     cluster: Cluster
     console: Console
     waiting_seconds: float = WAITING_SECONDS
     look_seconds: float = LOOK_SECONDS
+    allowed: Mapping[str, int] | None = None
     _since: dict[str, float] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
-    _looked: float = 0.0
+    _looked: float | None = None
 
     def look(self, run: Any) -> None:
         """Look at the pods of the steps that run, not too often: the answer is large."""
         now = time.monotonic()
-        running = any(task.state in ("RUNNING", "PENDING") for task in tasks_of(run))
-        if not running or now - self._looked < self.look_seconds:
+        details = getattr(run.run_details, "task_details", None) or []
+        running = any(detail.state in ("RUNNING", "PENDING") for detail in details)
+        if not running or (self._looked is not None and now - self._looked < self.look_seconds):
             return
         self._looked = now
-        for pod in pods_of(self.cluster.workflow(run.run_id) or {}):
+        pods = every_pod(self.cluster.workflow(run.run_id) or {})
+        self._tell_tries(run, pods)
+        for pod in pods:
             if pod.phase != "Pending" or pod.driver:
                 self._since.pop(pod.name, None)
             elif now - self._since.setdefault(pod.name, now) >= self.waiting_seconds:
                 self._tell(pod)
+
+    def tell_tries(self, run: Any) -> None:
+        """Tell of the tries of a run that has ended, as far as they are not told."""
+        self._tell_tries(run, every_pod(self.cluster.workflow(run.run_id) or {}))
+
+    def _tell_tries(self, run: Any, pods: list[Pod]) -> None:
+        for pod in pods:
+            tries = tries_of(pods, pod)
+            number = tries.index(pod) + 1 if pod in tries else 0
+            lost = tries[number - 2] if number > 1 else None
+            if lost is None or lost.name in self._told or lost.phase not in BROKEN:
+                continue
+            self._told.add(lost.name)
+            what = f"driver of {pod.step}" if pod.driver else pod.step
+            if self.allowed is None:
+                self.allowed = attempts_allowed(self.cluster, run)
+            limit = 0 if pod.driver else self.allowed.get(pod.step, 0)
+            # KFP's own rule around the step may try more often than the step allows.
+            of = f" of {limit}" if number <= limit else ""
+            self.console.print(
+                f"[yellow]{what} is tried again, attempt {number}{of}.[/] "
+                f"{escape(f'Attempt {number - 1}: {_reason(lost.message)}')}",
+                highlight=False,
+            )
 
     def _tell(self, pod: Pod) -> None:
         if pod.name in self._told:
@@ -224,12 +207,12 @@ class Waiting:
         )
 
 
-def explain(text: str) -> tuple[str, str] | None:
-    """What the controller's words mean: the cause and what to do, or None."""
-    for pattern, cause, fix in CAUSES:
-        if re.search(pattern, text):
-            return cause, fix
-    return None
+def _reason(message: str) -> str:
+    """The controller's words and what they mean, as one sentence."""
+    cause = explain(message)
+    if cause is None:
+        return f"{message or 'no reason is known'}."
+    return f"{cause[0].rstrip('.')} ({message})."
 
 
 def cost(
@@ -255,110 +238,77 @@ def cost(
 
 
 def failure(cluster: Cluster, run: Any) -> RunFailed:
-    """The error of a failed run: the step's own words, else what the controller said."""
+    """The error of a failed run: the step's own words, else what Argo and the launcher said."""
+    pods = every_pod(cluster.workflow(run.run_id) or {})
+    pod = blamed(pods)
+    if pod is None:
+        return _failed_without_pods(cluster, run)
+    log = cluster.log(run.run_id, pod.name) or ""
+    if pod.driver:
+        return _failed_before(cluster, run, pod, log)
+    own, launcher = own_error(log), launcher_error(log)
+    cause = None if own is not None else explain(pod.message) or explain(launcher or "")
+    words = "; ".join(part for part in (launcher, pod.message) if part)
+    said = f"{cause[0].rstrip('.')} ({words})" if cause else words
+    why = [_attempts(tries_of(pods, pod)), None if own or cause else _tail(log)]
+    fix = f"{cause[1]} " if cause else ""
+    return RunFailed(
+        f"Step {pod.step} failed: {own or said or 'no reason is known'}",
+        why="\n".join(part for part in why if part) or None,
+        fix=f"{fix}Log: graftline logs {run.run_id} {pod.step}\nPage: {cluster.link(run.run_id)}",
+    )
+
+
+def _attempts(tries: list[Pod]) -> str | None:
+    """How each try ended, where there were several, and why a lost pod was not tried again."""
+    said = []
+    if len(tries) > 1:
+        said = [
+            f"Attempt {number} ended with: {pod.message or pod.phase}."
+            for number, pod in enumerate(tries, 1)
+        ]
+    last = tries[-1] if tries else None
+    # A step's own error is not tried again by intention; a lost pod should have been.
+    if last is not None and last.why_last and re.search(LOST, f"{last.phase} {last.message}"):
+        said.append(f"Argo did not try again: {last.why_last}.")
+    return " ".join(said) or None
+
+
+def _failed_before(cluster: Cluster, run: Any, pod: Pod, log: str) -> RunFailed:
+    """The error where one of Kubeflow's own pods failed: the driver of a step or of a group."""
+    launcher = launcher_error(log)
+    cause = explain(pod.message) or explain(launcher or "")
+    what = f"the step {pod.step}" if not pod.group else f"the run's part {pod.step}"
+    words = (
+        f"{cause[0].replace('The step', 'its driver').rstrip('.')} ({pod.message})" if cause else ""
+    )
+    return RunFailed(
+        f"Kubeflow could not prepare {what}: {words or launcher or pod.message or pod.phase}",
+        why=_tail(log, whole=True),
+        fix=f"The driver is a pod of Kubeflow's own: submit again; finished work is kept. If it "
+        f"happens again, the administrators of Kubeflow set its limits and rights.\n"
+        f"Page: {cluster.link(run.run_id)}",
+    )
+
+
+def _failed_without_pods(cluster: Cluster, run: Any) -> RunFailed:
+    """The error where no pod is known to have failed: what the server's own list says."""
+    link = cluster.link(run.run_id)
     failed = [task for task in tasks_of(run) if task.state == "FAILED"]
-    pods = pods_of(cluster.workflow(run.run_id) or {})
-    broken = [pod for pod in pods if pod.phase in BROKEN]
-    link = cluster.link(run.run_id)
-    if not failed:
-        return _failed_before(cluster, run, broken)
-    task = min(failed, key=lambda task: task.ended or datetime.max.replace(tzinfo=UTC))
-    pod = next((pod for pod in reversed(broken) if pod.step == task.step), None)
-    text = cluster.log(run.run_id, pod.name) if pod else None
-    message = pod.message if pod else ""
-    own = own_error(text or "")
-    cause = explain(f"{message} {text or ''}"[-5000:]) if own is None else None
-    said = (
-        f"{cause[0].rstrip('.')} ({message})"
-        if cause and message
-        else cause[0]
-        if cause
-        else message
-    )
-    return RunFailed(
-        f"Step {task.step} failed: {own or said or 'no reason is known'}",
-        why=_tail(text) if own is None and text else None,
-        fix=f"{cause[1] if cause else ''} Log: graftline logs {run.run_id} {task.step}\n"
-        f"Page: {link}".strip(),
-    )
-
-
-def _failed_before(cluster: Cluster, run: Any, broken: list[Pod]) -> RunFailed:
-    """The error of a run of which no step failed: Kubeflow's own pods did, or the workflow."""
-    link = cluster.link(run.run_id)
-    if not broken:
-        said = run.error.message if run.error else None
+    if failed:
+        task = min(failed, key=lambda task: task.ended or datetime.max.replace(tzinfo=UTC))
         return RunFailed(
-            f"The run {run.display_name} failed, and none of its steps did.",
-            why=said,
-            fix=f"See its page: {link}",
+            f"Step {task.step} failed: no reason is known",
+            fix=f"Log: graftline logs {run.run_id} {task.step}\nPage: {link}",
         )
-    pod = broken[-1]
-    text = cluster.log(run.run_id, pod.name)
-    cause = explain(f"{pod.message} {text or ''}"[-5000:])
     return RunFailed(
-        f"Kubeflow could not prepare the step {pod.step}: {cause[0] if cause else pod.message}",
-        why=_tail(text) or pod.message or None,
-        fix=f"{cause[1] if cause else ''} Page: {link}".strip(),
+        f"The run {run.display_name} failed, and none of its steps did.",
+        why=run.error.message if run.error else None,
+        fix=f"See its page: {link}",
     )
 
 
-def log_of(cluster: Cluster, run: Any, step: str | None) -> str:
-    """The log of a step of a run; of the one that failed, or of the last, where none is named.
-
-    Raises:
-        ClusterError: The run has no such step, or its log is gone.
-    """
-    tasks = tasks_of(run)
-    workflow = cluster.workflow(run.run_id)
-    pods = [pod for pod in pods_of(workflow or {}) if not pod.driver]
-    if not tasks:
-        raise ClusterError(f"The run {run.display_name} has not started a step yet.")
-    name = step.replace("-", "_") if step is not None else _most_telling(tasks)
-    if name not in {task.step for task in tasks}:
-        names = ", ".join(dict.fromkeys(task.step for task in tasks))
-        raise ClusterError(
-            f"The run {run.display_name} has no step {step!r}.", fix=f"It has {names}."
-        )
-    if workflow is None:
-        raise ClusterError(
-            f"{cluster.host} does not tell which pod ran the step {name}.",
-            fix=f"See the step's log on the run's page: {cluster.link(run.run_id)}",
-        )
-    mine = [pod for pod in pods if pod.step == name and pod.phase not in ("Omitted", "Skipped")]
-    if not mine:
-        raise ClusterError(
-            f"The step {name} of the run {run.display_name} has no pod: it has not run."
-        )
-    texts = [cluster.log(run.run_id, pod.name) for pod in mine]
-    if all(text is None for text in texts):
-        raise ClusterError(
-            f"The log of {name} is gone.",
-            why="A pod's log goes with the pod, and the server keeps no copy.",
-            fix="Set up log archiving in the workflow controller, or the cluster's log collection.",
-        )
-    return "".join(_headed(pod, text, len(mine)) for pod, text in zip(mine, texts, strict=True))
-
-
-def _most_telling(tasks: list[Task]) -> str:
-    failed = [task for task in tasks if task.state == "FAILED"]
-    ran = [task for task in tasks if task.state not in ("SKIPPED", "RUNTIME_STATE_UNSPECIFIED")]
-    return (failed or ran or tasks)[-1].step
-
-
-def _headed(pod: Pod, text: str | None, count: int) -> str:
-    """A pod's log; with its name above where a step had several: tries, or shares of the work."""
-    text = text if text is not None else "(this pod is gone, and its log with it)"
-    head = f"==> {pod.name} ({pod.phase}) <==\n" if count > 1 else ""
-    return f"{head}{text.rstrip()}\n"
-
-
-def own_error(log: str) -> str | None:
-    """The message that a step ended with, out of its log."""
-    found = re.findall(r"^ERROR in step \w+: (.*(?:\n(?:Why|What to do): .*|\n  .*)*)", log, re.M)
-    return found[-1].strip() if found else None
-
-
-def _tail(log: str | None) -> str | None:
-    lines = (log or "").rstrip().splitlines()[-LOG_LINES:]
+def _tail(log: str, *, whole: bool = False) -> str | None:
+    """The end of a log: of the step's own lines, or of all of them."""
+    lines = (log.rstrip().splitlines() if whole else own_lines(log))[-LOG_LINES:]
     return "the end of its log:\n" + "\n".join(f"  {line}" for line in lines) if lines else None

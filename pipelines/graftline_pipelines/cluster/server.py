@@ -39,12 +39,13 @@ MAX_TEXT = 255  # of a text column of the server's MySQL
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
-def connect(host: str | None, namespace: str | None = None) -> "Cluster":
+def connect(host: str | None, namespace: str | None = None, *, by_id: bool = False) -> "Cluster":
     """Connect to a server, having asked it for its version and whether it knows us.
 
     Args:
         host: Its address; from the environment where absent.
         namespace: The namespace of the runs, where the server has several users.
+        by_id: Whether only a run is asked for, by its id: the server knows its namespace.
 
     Raises:
         ConfigurationError: The address or the namespace is missing.
@@ -55,7 +56,7 @@ def connect(host: str | None, namespace: str | None = None) -> "Cluster":
     health = healthz(address, login)
     if health.get("multi_user") and not namespace:
         namespace = pod_namespace()
-        if namespace is None:
+        if namespace is None and not by_id:
             raise ConfigurationError(
                 "cluster.namespace is missing",
                 why=f"{address} serves several users; runs belong to a namespace.",
@@ -72,6 +73,7 @@ def connect(host: str | None, namespace: str | None = None) -> "Cluster":
         notes=tuple(version_notes(address, version)),
         client=open_client(address, login, namespace),
         login=login,
+        multi_user=bool(health.get("multi_user")),
     )
 
 
@@ -92,6 +94,7 @@ class Cluster:
     Attributes:
         namespace: Of the runs; None where the server has one user.
         notes: What a person should know of the connection.
+        multi_user: Whether the server has several users, each with a namespace.
     """
 
     host: str
@@ -100,6 +103,7 @@ class Cluster:
     notes: tuple[str, ...]
     client: Any
     login: Login
+    multi_user: bool = False
 
     def link(self, run_id: str) -> str:
         """Where a person sees a run."""
@@ -249,6 +253,13 @@ class Cluster:
         """A run by its id, or by its name or a beginning of its id, the newest first."""
         with contextlib.suppress(NotOnServer):
             return self.run(name)
+        if self.multi_user and self.namespace is None:
+            raise NotOnServer(
+                f"{self.host} has no run with the id {name!r}.",
+                why="It serves several users: a name, or the start of an id, is looked for in one "
+                "namespace.",
+                fix="Give the whole id, or --namespace.",
+            )
         for run in self.runs(limit=PAGE):
             if run.display_name == name or (len(name) >= 4 and run.run_id.startswith(name)):
                 return run
@@ -294,9 +305,12 @@ class Cluster:
     def log(self, run_id: str, pod: str) -> str | None:
         """The log of a pod, or None where the server no longer has it."""
         answer = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
-        # The server sends 200 before it knows, and then an error object where the log should be.
-        missing = answer.text.startswith('{"error_message"')
-        return None if missing or not answer.ok else answer.text
+        # A log that is in neither the pod nor the archive is a status 500. Older servers send 200
+        # before they know, and then an error object where the log should be. The answer names no
+        # character set.
+        text = answer.content.decode("utf-8", errors="replace")
+        missing = text.startswith('{"error_message"')
+        return None if missing or not answer.ok else str(text)
 
     def workflow(self, run_id: str) -> Mapping[str, Any] | None:
         """A run's Argo workflow, or None where the server does not hand it out.

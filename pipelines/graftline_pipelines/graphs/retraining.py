@@ -28,7 +28,7 @@ def retraining_pipeline(
         run_name: The tracking run's name; the KFP run's own name where absent.
         on_cluster: False for a run on this machine, which has no node pools.
     """
-    graph = Graph(settings, run_name or dsl.PIPELINE_JOB_NAME_PLACEHOLDER, on_cluster)
+    graph = Graph(settings, run_name, on_cluster)
 
     @dsl.pipeline(
         name=f"{settings.name}-retrain",
@@ -47,6 +47,7 @@ def retraining_pipeline(
                     backbone=settings.backbone,
                     seed=settings.seed,
                 ),
+                **graph.names,
             )
             with dsl.If(looked.outputs["Output"] == True, name="something-changed"):  # noqa: E712
                 add_training_tasks(graph, source, fan_out=False)
@@ -56,11 +57,13 @@ def retraining_pipeline(
 
 def _notification(graph: Graph) -> Any:
     settings = graph.settings
+    ui = settings.cluster.ui if graph.on_cluster else ""  # a run here has no page
     task = graph.task(
         notify,
         store=settings.store,
         tracking=graph.tracking,
-        config=graph.config(quiet=settings.retrain.quiet),
+        config=graph.config(quiet=settings.retrain.quiet, **({} if ui is None else {"ui": ui})),
+        **graph.names,
     )
     if graph.on_cluster and settings.retrain.webhook_secret is not None:
         from kfp import kubernetes

@@ -35,13 +35,30 @@ class Graph:
 
     Attributes:
         settings: The run file.
-        run_name: The tracking run's name; a KFP placeholder on a cluster.
+        run_name: The run's name and id on this machine; None on a cluster, where KFP knows them.
         on_cluster: Whether node pools and cluster settings are written into the tasks.
     """
 
     settings: RunSettings
-    run_name: str
+    run_name: str | None
     on_cluster: bool
+
+    @property
+    def run_id(self) -> str:
+        """The pipeline run's id.
+
+        KFP replaces a placeholder only where it is a parameter's whole value, so it is one of its
+        own and no part of a JSON.
+        """
+        return self.run_name or dsl.PIPELINE_JOB_ID_PLACEHOLDER
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The run's name, which is empty in a scheduled run, and its name in Kubernetes."""
+        return {
+            "run_name": self.run_name or dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
+            "run_resource": self.run_name or dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER,
+        }
 
     def task(self, function: Callable[..., Any], pool_of_step: str = "", **inputs: Any) -> Any:
         """Add one step as a task; it runs in its own pool, or in that of ``pool_of_step``."""
@@ -54,7 +71,7 @@ class Graph:
             base_image=settings.images.reference(target),
             install_kfp_package=False,
         )
-        task = component(**inputs)
+        task = component(**inputs, pipeline_run=self.run_id)
         task.set_caching_options(False)
         if self.on_cluster:
             place(
@@ -75,7 +92,6 @@ class Graph:
                 "uri": settings.tracking.uri,
                 "experiment": settings.experiment,
                 "registered_model": settings.registered_model,
-                "run_name": self.run_name,
             }
         )
 
@@ -94,7 +110,7 @@ def training_pipeline(
         run_name: The tracking run's name; the KFP run's own name where absent.
         on_cluster: False for a run on this machine, which has no node pools.
     """
-    graph = Graph(settings, run_name or dsl.PIPELINE_JOB_NAME_PLACEHOLDER, on_cluster)
+    graph = Graph(settings, run_name, on_cluster)
 
     @dsl.pipeline(name=settings.name, description="Labelled images to a promoted ONNX model.")
     def train(source: str = settings.data.source) -> None:
@@ -121,6 +137,7 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
             **{key: v for key, v in arguments(settings.data).items() if key != "source"},
             seed=settings.seed,
         ),
+        **graph.names,
     )
     shared = {
         "store": settings.store,

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 
 from graftline.errors import ConfigurationError, GraftlineError
 from graftline.steps.runtime import RUN_DIR_VARIABLE
@@ -106,15 +107,33 @@ def run(
     ):
         pipeline = build(settings, run_id)
         _initialise(runner, run_dir, settings)
+        failed: RuntimeError | KeyboardInterrupt | None = None
         try:
             pipeline()
-        except RuntimeError as error:
-            failed: Exception | None = error
-        else:
-            failed = None
+        except (RuntimeError, KeyboardInterrupt) as error:
+            failed = error
+    if failed is not None:
+        _end_in_mlflow(settings, run_id, console, stopped=isinstance(failed, KeyboardInterrupt))
+    if isinstance(failed, KeyboardInterrupt):
+        raise failed
     if failed is not None:
         raise _step_error(run_dir, failed)
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
+
+
+def _end_in_mlflow(settings: RunSettings, run_id: str, console: Console, *, stopped: bool) -> None:
+    """End what a failed run left open in MLflow, so that it does not read RUNNING for ever."""
+    uri = settings.tracking.uri
+    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        return  # the run did not come so far as to make it
+    from graftline.tracking.dead_runs import End, close_runs
+
+    status: End = "KILLED" if stopped else "FAILED"
+    why = "stopped" if stopped else "the run failed"
+    try:
+        close_runs(uri, settings.experiment, run_id, status, why)
+    except GraftlineError as error:
+        console.print(f"[yellow]Note:[/] {escape(error.what)}", highlight=False)
 
 
 def _make_folders(run_dir: Path) -> None:

@@ -217,6 +217,9 @@ class ClusterSettings(_Section):
     """The namespace of the runs, where KFP serves several users; else absent."""
     service_account: str | None = None
     """The service account that all steps run under; KFP's default where absent."""
+    ui: Annotated[str, Field(pattern=r"^https?://[^\s{}]+$")] | None = None
+    """Address of the Kubeflow Pipelines UI, such as `https://kubeflow.example.com/pipeline`: the
+    notice of a failed run links to the run's page there."""
     variables: dict[EnvName, str] = {}
     """Environment variables of every step, such as `AWS_ENDPOINT_URL_S3` and `AWS_REGION`."""
     secrets: dict[str, dict[str, EnvName]] = {}

@@ -19,6 +19,7 @@ def evaluate(
     report: Output[HTML],
     metrics: Output[Metrics],
     classification: Output[ClassificationMetrics],
+    pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("promote", bool)]):  # type: ignore[valid-type]
     """Measure the classifier on the test split, compare it with the champion, give the verdict."""
     import json
@@ -31,7 +32,7 @@ def evaluate(
     from graftline.tracking.mlflow_run import log_result
 
     where = json.loads(tracking)
-    with step("evaluate") as recorder:
+    with step("evaluate", store, pipeline_run) as recorder:
         result = run(
             snapshot_folder=Path(snapshot.path),
             features_folder=Path(features.path),

@@ -11,6 +11,7 @@ def export_onnx(
     tracking: str,
     tracking_run: str,
     model: Output[Model],
+    pipeline_run: str = "",
 ) -> None:
     """Write the classifier as one ONNX file, and prove it equal on every test image.
 
@@ -22,6 +23,7 @@ def export_onnx(
         tracking: Where MLflow is, as JSON.
         tracking_run: The run that all steps join.
         model: The folder of the ONNX file.
+        pipeline_run: Id of the pipeline run.
     """
     import json
     from pathlib import Path
@@ -30,7 +32,7 @@ def export_onnx(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
-    with step("export_onnx") as recorder:
+    with step("export_onnx", store, pipeline_run) as recorder:
         result = run(
             classifier_folder=Path(classifier.path),
             snapshot_folder=Path(snapshot.path),

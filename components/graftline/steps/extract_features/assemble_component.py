@@ -13,6 +13,7 @@ def assemble_features(
     extracted: list,  # type: ignore[type-arg]
     snapshot: Input[Dataset],
     features: Output[Dataset],
+    pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("fingerprint", str), ("extracted", int)]):  # type: ignore[valid-type]
     """Write the stored features in manifest order; what a worker left out is computed here.
 
@@ -24,6 +25,7 @@ def assemble_features(
         extracted: How many images each worker computed.
         snapshot: The dataset snapshot.
         features: The matrix, one row an image.
+        pipeline_run: Id of the pipeline run.
 
     Returns:
         The features' fingerprint, and how many images met the network in all tasks.
@@ -36,7 +38,7 @@ def assemble_features(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
-    with step("extract_features") as recorder:
+    with step("extract_features", store, pipeline_run) as recorder:
         result = run(
             snapshot_folder=Path(snapshot.path),
             features_folder=Path(features.path),

@@ -12,6 +12,7 @@ def extract_features(
     tracking_run: str,
     snapshot: Input[Dataset],
     features: Output[Dataset],
+    pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("fingerprint", str), ("extracted", int)]):  # type: ignore[valid-type]
     """Compute the features that the store lacks and write them in manifest order.
 
@@ -22,6 +23,7 @@ def extract_features(
         tracking_run: The MLflow run that all steps join.
         snapshot: The dataset snapshot.
         features: The matrix, one row an image.
+        pipeline_run: Id of the pipeline run.
 
     Returns:
         The features' fingerprint, and how many images met the network.
@@ -34,7 +36,7 @@ def extract_features(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
-    with step("extract_features") as recorder:
+    with step("extract_features", store, pipeline_run) as recorder:
         result = run(
             snapshot_folder=Path(snapshot.path),
             features_folder=Path(features.path),

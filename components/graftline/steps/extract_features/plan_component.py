@@ -3,7 +3,9 @@
 from kfp.dsl import Dataset, Input
 
 
-def plan_extraction(store: str, config: str, workers: int, snapshot: Input[Dataset]) -> list:  # type: ignore[type-arg]
+def plan_extraction(
+    store: str, config: str, workers: int, snapshot: Input[Dataset], pipeline_run: str = ""
+) -> list:  # type: ignore[type-arg]
     """Split the missing images over workers.
 
     Args:
@@ -11,6 +13,7 @@ def plan_extraction(store: str, config: str, workers: int, snapshot: Input[Datas
         config: Keyword arguments of extract_features, as JSON.
         workers: The most shares there may be.
         snapshot: The dataset snapshot.
+        pipeline_run: Id of the pipeline run.
 
     Returns:
         Shares for extract_share, never an empty list.
@@ -21,7 +24,7 @@ def plan_extraction(store: str, config: str, workers: int, snapshot: Input[Datas
     from graftline.steps.extract_features.step import plan
     from graftline.steps.runtime import step
 
-    with step("plan_extraction"):
+    with step("plan_extraction", store, pipeline_run):
         asked = json.loads(config)
         kept = ("backbone", "weights", "image_size", "engine", "precision")
         return plan(

@@ -3,7 +3,9 @@
 from kfp.dsl import Dataset, Input
 
 
-def extract_share(store: str, config: str, share: str, snapshot: Input[Dataset]) -> int:
+def extract_share(
+    store: str, config: str, share: str, snapshot: Input[Dataset], pipeline_run: str = ""
+) -> int:
     """Compute one share of the features that the store lacks, into the store.
 
     Args:
@@ -11,6 +13,7 @@ def extract_share(store: str, config: str, share: str, snapshot: Input[Dataset])
         config: Keyword arguments of extract_features, as JSON.
         share: From plan_extraction.
         snapshot: The dataset snapshot.
+        pipeline_run: Id of the pipeline run.
 
     Returns:
         How many images met the network.
@@ -22,7 +25,7 @@ def extract_share(store: str, config: str, share: str, snapshot: Input[Dataset])
     from graftline.steps.runtime import step
 
     worker, _, workers = share.partition("/")
-    with step(f"extract_share_{worker}") as recorder:
+    with step(f"extract_share_{worker}", store, pipeline_run) as recorder:
         result = run(
             snapshot_folder=Path(snapshot.path),
             features_folder=None,

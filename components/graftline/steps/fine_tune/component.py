@@ -15,6 +15,7 @@ def fine_tune(
     probe_decision: Input[Artifact],
     classifier: Output[Model],
     decision: Output[Artifact],
+    pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("strategy", str)]):  # type: ignore[valid-type]
     """Train the upper blocks and the head, and keep them only if they beat the probe.
 
@@ -28,6 +29,7 @@ def fine_tune(
         probe_decision: The decision record that fit_head wrote.
         classifier: The trained classifier, or the probe where it was not better.
         decision: The decision record with its outcome.
+        pipeline_run: Id of the pipeline run.
 
     Returns:
         What the classifier is: fine_tune, scratch or probe.
@@ -40,7 +42,7 @@ def fine_tune(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
-    with step("fine_tune") as recorder:
+    with step("fine_tune", store, pipeline_run) as recorder:
         result = run(
             snapshot_folder=Path(snapshot.path),
             probe_folder=Path(probe.path),

@@ -14,6 +14,7 @@ def fit_head(
     features: Input[Dataset],
     classifier: Output[Model],
     decision: Output[Artifact],
+    pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("fine_tune", bool), ("strategy", str)]):  # type: ignore[valid-type]
     """Fit classifiers on frozen features and decide whether fine-tuning is worth a GPU.
 
@@ -26,6 +27,7 @@ def fit_head(
         features: Features in manifest order.
         classifier: The fitted probe or head.
         decision: The decision record.
+        pipeline_run: Id of the pipeline run.
 
     Returns:
         Whether to fine-tune, and the strategy chosen.
@@ -38,7 +40,7 @@ def fit_head(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
-    with step("fit_head") as recorder:
+    with step("fit_head", store, pipeline_run) as recorder:
         result = run(
             snapshot_folder=Path(snapshot.path),
             features_folder=Path(features.path),

@@ -6,7 +6,14 @@ from kfp.dsl import Dataset, Output
 
 
 def ingest(
-    source: str, store: str, config: str, tracking: str, snapshot: Output[Dataset]
+    source: str,
+    store: str,
+    config: str,
+    tracking: str,
+    snapshot: Output[Dataset],
+    pipeline_run: str = "",
+    run_name: str = "",
+    run_resource: str = "",
 ) -> NamedTuple("Outputs", [("snapshot_id", str), ("tracking_run", str)]):  # type: ignore[valid-type]
     """Take a snapshot of the source and start the tracking run that all steps join.
 
@@ -14,8 +21,11 @@ def ingest(
         source: Where the images are; a pipeline parameter.
         store: URI of the store.
         config: JSON of the arguments of `graftline.steps.ingest.step.run`.
-        tracking: JSON with uri, experiment and run_name.
+        tracking: JSON with uri and experiment.
         snapshot: The snapshot's folder.
+        pipeline_run: Id of the pipeline run.
+        run_name: The pipeline run's name; empty in a scheduled run.
+        run_resource: Its name in Kubernetes.
 
     Returns:
         The snapshot's id and the tracking run's.
@@ -23,15 +33,18 @@ def ingest(
     import json
     from pathlib import Path
 
+    from graftline.records.run_records import shown_name
     from graftline.steps.ingest.step import run
     from graftline.steps.runtime import step
+    from graftline.tracking.dead_runs import close_lost
     from graftline.tracking.mlflow_run import log_result, start_run
 
-    with step("ingest") as recorder:
+    with step("ingest", store, pipeline_run) as recorder:
         options = json.loads(tracking)
-        tracking_run = start_run(
-            options["uri"], options["experiment"], options["run_name"], options.get("tags", {})
-        )
+        name = shown_name(run_name, run_resource)
+        where = (options["uri"], options["experiment"])
+        tracking_run = start_run(*where, name, options.get("tags", {}), pipeline_run=pipeline_run)
+        close_lost(*where, store, pipeline_run)
         result = run(
             source=source,
             store=store,

@@ -10,13 +10,17 @@ import os
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.retrain_notice import read_notice
+from graftline.records.run_records import StepRecord, is_known, read_records
+from graftline.steps.notify.outcome import LONGEST, failed_step, failure_reasons, outcome
 from graftline.steps.runtime import StepResult
+from graftline.tracking.dead_runs import End, close_runs
 from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import connect, mlflow_errors
 from graftline.tracking.registry import open_registry
@@ -27,6 +31,40 @@ TOTAL_SECONDS = 15.0  # of one try, however it goes
 PAUSES = (1.0, 3.0)  # seconds before the second and the third try
 MAX_REASONS = 8
 GOOD, BAD, PLAIN = "#1a7f37", "#cf222e", "#57606a"
+TITLES = {
+    "trained": ("trained", GOOD),
+    "nothing": ("nothing to train", PLAIN),
+    "stopped": ("stopped", PLAIN),
+    "failed": ("failed", BAD),
+    "unknown": ("ended", PLAIN),
+}
+UI = "/pipeline"  # where Kubeflow's dashboard has the pages of runs
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The pipeline run that is told of.
+
+    Attributes:
+        id: Its id; empty where KFP gave none.
+        experiment: MLflow's experiment.
+        ui: Address of the Kubeflow Pipelines UI; empty for a run on this machine.
+    """
+
+    id: str = ""
+    experiment: str = ""
+    ui: str | None = None
+
+    def pointers(self, step: str | None) -> list[str]:
+        """Where to look: the run's page, and the command that prints the step's log."""
+        ui = UI if self.ui is None else self.ui
+        if not ui or not is_known(self.id):
+            return []
+        page = f"{ui.rstrip('/')}/#/runs/details/{self.id}"
+        return [f"Page: {page}", f"Log: graftline logs {self.id}{f' {step}' if step else ''}"]
+
+
+NO_RUN = Run()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,36 +91,41 @@ def run(
     tracking_uri: str,
     registered_model: str,
     quiet: bool = False,
+    run: Run = NO_RUN,
     environment: Mapping[str, str] = os.environ,
     sleep: Callable[[float], None] = time.sleep,
 ) -> NotifyResult:
-    """Tell the webhook how a run ended.
+    """Tell the webhook how a run ended, and end what the run left open in MLflow.
 
     Args:
         name: The run's name.
-        state: ``SUCCEEDED``, ``FAILED`` or ``CANCELLED``, as KFP says it.
-        error: KFP's words on a failure.
-        store: The store, which knows what the look found.
+        state: KFP's word: ``COMPLETE``, ``RUNNING``, ``FAILED``, ``CANCELED``; ``SUCCEEDED`` of
+            the local runner.
+        error: KFP's words on a failure, mostly none.
+        store: The store, which knows what the look found and how each step ended.
         tracking_uri: Tracking URI of MLflow, which knows the champion.
         registered_model: The model.
         quiet: Say nothing where nothing changed.
+        run: The pipeline run.
         environment: Holds the webhook's address.
         sleep: Waits between tries.
     """
-    news = _quietly("what the look found", lambda: read_notice(store, registered_model))
-    trained = state == "SUCCEEDED" and news is not None and bool(news["start"])
-    champion = (
-        _quietly("the champion", lambda: _champion(tracking_uri, registered_model))
-        if trained
-        else None
-    )
-    body = compose(name, state, error, news, champion)
+    news = _quietly("what the look found", lambda: read_notice(store, registered_model, run.id))
+    records = _quietly("how the steps ended", lambda: read_records(store, run.id)) or []
+    promoted = _promoted(records, news, tracking_uri, registered_model)
+    ended = outcome(state, news, records, promoted=promoted)
+    champion = None
+    if ended == "trained" and news is not None:
+        champion = _quietly("the champion", lambda: _champion(tracking_uri, registered_model))
+    body = compose(name, ended, error, news, champion, records=records, run=run)
     url = environment.get(URL_VARIABLE, "").strip()
     if not url:
-        return _told(False, f"{URL_VARIABLE} is not set", body)
-    if quiet and state == "SUCCEEDED" and not trained:
-        return _told(False, "nothing was trained, and `retrain.quiet` is set", body)
-    why_not = post(url, body, sleep)
+        why_not = f"{URL_VARIABLE} is not set"
+    elif quiet and ended == "nothing":
+        why_not = "nothing was trained, and `retrain.quiet` is set"
+    else:
+        why_not = post(url, body, sleep)
+    _close(tracking_uri, run, ended)
     return _told(not why_not, why_not, body)
 
 
@@ -92,33 +135,67 @@ def compose(
     error: str,
     news: Mapping[str, Any] | None,
     champion: str | None,
+    *,
+    records: Sequence[StepRecord] = (),
+    run: Run = NO_RUN,
 ) -> dict[str, Any]:
     """The message.
 
     Args:
         name: The run's name.
-        state: How it ended.
+        state: How it ended: an outcome, or KFP's word.
         error: KFP's words on a failure.
         news: What the look found.
         champion: A sentence on the champion after a training.
+        records: What each step did last.
+        run: The pipeline run.
     """
+    ended = state if state in TITLES else outcome(state, news, records)
+    said, colour = TITLES[ended]
     reasons = list(news["reasons"]) if news else []
-    if state == "SUCCEEDED" and news is not None and not news["start"]:
-        title, colour = f"{name}: nothing to train", PLAIN
-    elif state == "SUCCEEDED":
-        title, colour = f"{name}: trained", GOOD
-    elif state == "CANCELLED":
-        title, colour = f"{name}: stopped", PLAIN
-    else:
-        title, colour = f"{name}: failed", BAD
-        reasons = [error.strip() or "KFP gives no reason; see the run's page."]
+    if ended == "failed":
+        reasons = [*failure_reasons(records, error), *run.pointers(failed_step(records))]
+    elif ended == "unknown":
+        reasons = ["Whether anything was trained is not known.", *run.pointers(None)]
     if champion:
         reasons.insert(0, champion)
-    shown = [_escape(reason)[:600] for reason in reasons[:MAX_REASONS]]
+    shown = [_escape(reason)[:LONGEST] for reason in reasons[:MAX_REASONS]]
     return {
-        "text": _escape(title),
+        "text": _escape(f"{name}: {said}"),
         "attachments": [{"color": colour, "text": "\n".join(f"• {line}" for line in shown)}],
     }
+
+
+def _close(tracking_uri: str, run: Run, ended: str) -> None:
+    """End what the run left open in MLflow, so that it does not read RUNNING for ever."""
+    statuses: dict[str, End] = {"failed": "FAILED", "stopped": "KILLED", "unknown": "KILLED"}
+    status = statuses.get(ended, "FINISHED")
+    if run.id and run.experiment:
+        _quietly(
+            "what the run left in MLflow",
+            lambda: close_runs(tracking_uri, run.experiment, run.id, status, f"the run {ended}"),
+        )
+
+
+def _promoted(
+    records: Sequence[StepRecord], news: Mapping[str, Any] | None, uri: str, model: str
+) -> bool:
+    """Whether the step promote came to its end: by its record, else by a version newer than that.
+
+    A store that was away may have no record; the registry has the version all the same.
+    """
+    if any(record.step == "promote" and record.state == "done" for record in records):
+        return True
+    if news is None or not news["start"] or records:
+        return False
+    looked = datetime.fromisoformat(str(news["when"])).timestamp() * 1000
+
+    def newer() -> bool:
+        with mlflow_errors(uri, f"the versions of {model}"):
+            found = connect(uri).search_model_versions(f"name = '{model}'")
+        return any(version.creation_timestamp >= looked for version in found)
+
+    return bool(_quietly("whether a model was registered", newer))
 
 
 def post(url: str, body: Mapping[str, Any], sleep: Callable[[float], None]) -> str:

@@ -13,6 +13,7 @@ def promote(
     config: str,
     tracking: str,
     tracking_run: str,
+    pipeline_run: str = "",
 ) -> None:
     """Register the model with its evidence; move the champion's alias on a passed verdict."""
     import json
@@ -22,7 +23,7 @@ def promote(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result, open_tracking
 
-    with step("promote") as recorder:
+    with step("promote", store, pipeline_run) as recorder:
         mlflow = json.loads(tracking)
         result = run(
             snapshot_folder=Path(snapshot.path),

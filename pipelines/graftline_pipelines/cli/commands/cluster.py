@@ -116,18 +116,19 @@ def runs(
 ) -> None:
     """List the newest runs on the cluster."""
     from rich.console import Console
-    from rich.table import Table
+
+    from graftline_pipelines.cluster.run_tasks import shown_state
 
     console = Console(stderr=as_json)
     server = connect(host, namespace, console)
     found = server.runs(limit=limit, experiment=experiment)
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("Run", "State", "Started (UTC)", "Minutes", "Id"):
-        table.add_column(column, no_wrap=column != "Run", overflow="fold")
+    rows: list[tuple[str, ...]] = [("Run", "State", "Started (UTC)", "Minutes", "Id")]
     for run in found:
         started, minutes = _time(run.created_at), _minutes(run)
-        table.add_row(run.display_name, run.state, started, minutes, run.run_id[:8])
-    console.print(table if found else "No runs.")
+        rows.append((run.display_name, shown_state(run), started, minutes, run.run_id))
+    for line in _columns(rows) if found else ["No runs."]:
+        # Names and ids are copied from here: a narrow terminal breaks the line, not the words.
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:
         print(json.dumps([_run(run, server) for run in found]))
 
@@ -141,7 +142,7 @@ def follow(
     from rich.console import Console
 
     console = Console(soft_wrap=True)
-    server = connect(host, namespace, console)
+    server = connect(host, namespace, console, by_id=True)
     found = server.find_run(run)
     console.print(server.link(found.run_id), highlight=False)
     state = _follow(server, found.run_id, console, None)
@@ -155,15 +156,36 @@ def logs(
     ] = None,
     host: Host = None,
     namespace: Namespace = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="With the lines of Argo and of Kubeflow's launcher.")
+    ] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while it runs.")] = False,
 ) -> None:
-    """Print the log of a step of a run on the cluster."""
+    """Print what a step of a run on the cluster printed."""
+    import sys
+
     from rich.console import Console
 
-    from graftline_pipelines.cluster import monitor
+    from graftline_pipelines.cluster import run_logs
+    from graftline_pipelines.cluster.run_tasks import shown_state
+    from graftline_pipelines.cluster.server import ENDED
 
-    server = connect(host, namespace, Console(stderr=True))
+    server = connect(host, namespace, Console(stderr=True), by_id=True)
     found = server.find_run(run)
-    print(monitor.log_of(server, found, step), end="")
+    if not follow or found.state in ENDED:
+        print(run_logs.log_of(server, found, step, raw=raw), end="")
+        return
+
+    def emit(text: str) -> None:
+        print(text, end="", flush=True)
+
+    follower = run_logs.LogFollower(server, found.run_id, step, raw, emit)
+    try:
+        ended = follower.follow()
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if ended.state in ENDED:
+        print(f"{ended.display_name} has ended: {shown_state(ended)}.", file=sys.stderr)
 
 
 def stop(
@@ -174,16 +196,20 @@ def stop(
     """Stop a run on the cluster. What its finished steps computed is kept."""
     from rich.console import Console
 
+    from graftline_pipelines.cluster.dead_runs import close_dead
+    from graftline_pipelines.cluster.run_tasks import shown_state
     from graftline_pipelines.cluster.server import ENDED
 
-    console = Console()
-    server = connect(host, namespace, console)
+    console = Console(soft_wrap=True)
+    server = connect(host, namespace, console, by_id=True)
     found = server.find_run(run)
     if found.state in ENDED:
-        console.print(f"{found.display_name} has ended already: {found.state}.", highlight=False)
-        return
-    server.stop(found.run_id)
-    console.print(f"{found.display_name} is being stopped.", highlight=False)
+        said = f"{found.display_name} has ended already: {shown_state(found)}."
+    else:
+        server.stop(found.run_id)
+        said = f"{found.display_name} is being stopped."
+    console.print(said, highlight=False)
+    close_dead(server, found, console, stopped=found.state not in ENDED)
 
 
 def register(app: typer.Typer) -> None:
@@ -222,7 +248,7 @@ def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:
             highlight=False,
         )
         raise typer.Exit(130) from None
-    return str(ended.state)
+    return str(monitor.shown_state(ended))
 
 
 def _submitted(done: Any, state: str) -> dict[str, Any]:
@@ -238,11 +264,24 @@ def _submitted(done: Any, state: str) -> dict[str, Any]:
     }
 
 
+def _columns(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as lines with aligned columns, nothing cut."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
 def _run(run: Any, server: Any) -> dict[str, Any]:
+    from graftline_pipelines.cluster.run_tasks import was_stopped
+
+    stopped = was_stopped(run)
     return {
         "run_id": run.run_id,
         "name": run.display_name,
-        "state": run.state,
+        "state": "CANCELED" if stopped else run.state,
+        "stopped": stopped,
         "created_at": run.created_at.isoformat(),
         "link": server.link(run.run_id),
     }

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from graftline.records.retrain_notice import read_notice, write_notice
+from graftline.records.run_records import StepRecord
+from graftline.steps.notify.outcome import outcome
 from graftline.steps.notify.step import URL_VARIABLE, NotifyResult, compose, run
 from graftline.storage import open_store
 from graftline.tracking.mlflow_run import start_run
@@ -217,6 +219,55 @@ def test_quiet_says_nothing_of_nothing(webhook: Webhook, tell, tmp_path: Path) -
     write_notice(str(tmp_path / "store"), "digits", False, ["Nothing changed."])
     assert not tell(webhook.url, quiet=True).sent
     assert tell(webhook.url, "FAILED", quiet=True).sent
+
+
+NIGHT = {"start": False, "reasons": []}
+DAY = {"start": True, "reasons": []}
+FAILED_STEP = StepRecord(step="ingest", state="failed", when="2026-01-01", what="No images.")
+
+
+@pytest.mark.parametrize(
+    ("state", "news", "records", "promoted", "ended"),
+    [
+        ("COMPLETE", DAY, (), False, "trained"),
+        ("SUCCEEDED", DAY, (), False, "trained"),
+        ("CACHED", DAY, (), False, "trained"),
+        ("COMPLETE", NIGHT, (), False, "nothing"),
+        ("RUNNING", NIGHT, (), False, "nothing"),
+        ("RUNNING", DAY, (), True, "trained"),
+        ("RUNNING", DAY, (), False, "failed"),
+        ("RUNNING", None, (), False, "unknown"),
+        ("RUNNING", None, (FAILED_STEP,), False, "failed"),
+        ("COMPLETE", None, (), False, "trained"),
+        ("FAILED", DAY, (), True, "failed"),
+        ("FAILED", NIGHT, (), False, "failed"),
+        ("CANCELED", DAY, (), False, "stopped"),
+        ("CANCELLED", None, (), False, "stopped"),
+    ],
+)
+def test_how_a_run_ended(
+    state: str, news: dict | None, records: tuple, promoted: bool, ended: str
+) -> None:
+    assert outcome(state, news, records, promoted=promoted) == ended
+
+
+def test_a_model_registered_since_the_look_is_a_training(
+    tmp_path: Path, mlflow_sqlite: str, tell
+) -> None:
+    """The step's own record may be missing; the registry has the version."""
+    store, registry = open_store(str(tmp_path / "store")), open_registry(mlflow_sqlite)
+
+    def register(name: str) -> None:
+        run_id = start_run(mlflow_sqlite, "digits", name)
+        tags = {"onnx_sha256": run_id, "content_sha256": run_id, "store": store.uri}
+        registry.register("digits", run_id=run_id, source=tmp_path.as_uri(), tags=tags, store=store)
+
+    register("an earlier night's")
+    time.sleep(1.1)  # the look's time is in whole seconds
+    write_notice(store.uri, "digits", True, ["9 new images."])
+    assert tell(state="RUNNING").text.startswith("digits-7: failed")
+    register("tonight's")
+    assert tell(state="RUNNING").text.startswith("digits-7: trained")
 
 
 def test_a_message_stays_short() -> None:
