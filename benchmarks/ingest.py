@@ -3,6 +3,10 @@
     python benchmarks/ingest.py                      5,000 small images and 500 photographs' size
     python benchmarks/ingest.py --small 0            only the JPEGs of 500 x 375
     python benchmarks/ingest.py --s3 s3://bucket/x   a bucket of yours instead of moto here
+    python benchmarks/ingest.py --json               one JSON object on stdout
+
+It also measures near-duplicates: how many planted copies share a group with their original, and
+how many images are grouped that are not the same picture as any other.
 
 Each source is read from disk and from S3, into a store of the same kind. The limit beside it is
 reading and decoding the same files by as many threads, and nothing else. Processor time is that of
@@ -27,6 +31,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
+from look_alikes import false_groups, recall
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -146,6 +151,9 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=5000, help="64 x 64 PNG files")
     parser.add_argument("--photos", type=int, default=500, help="500 x 375 JPEG files")
     parser.add_argument("--s3", help="a prefix of yours; else moto on this machine")
+    parser.add_argument("--originals", type=int, default=200, help="of planted copies; 0: none")
+    parser.add_argument("--pictures", type=int, default=2000, help="independent of one another")
+    parser.add_argument("--scene", type=int, default=100, help="images of each scene")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []
@@ -165,8 +173,31 @@ def main() -> None:
         each = [f"{1000 * value / row.count:.2f}" for value in (row.cpu[0], row.limit)]
         table.add_row(row.images, row.place, f"{row.count:,}", *times, *each)
     Console(stderr=options.json).print(table)
+    result: dict[str, object] = {"rows": [dataclasses.asdict(row) for row in rows]}
+    if options.originals:
+        result |= near_duplicates(options.originals, options.pictures, options.scene)
+        shown = Table("near-duplicates", "share")
+        for name, share in result["shares"].items():  # type: ignore[attr-defined]
+            shown.add_row(name, f"{share:.2%}")
+        Console(stderr=options.json).print(shown)
     if options.json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows]))
+        print(json.dumps(result))
+
+
+def near_duplicates(originals: int, pictures: int, scene: int) -> dict[str, object]:
+    """Recall over all kinds of copies, and the share of wrong groups, worst scene included."""
+    found, wrong = recall(originals), false_groups(pictures, scene)
+    independent = wrong.pop("independent pictures")
+    return {
+        "near_duplicate_recall": sum(found.values()) / len(found),
+        "false_group_rate": independent,
+        "false_group_rate_same_scene": max(wrong.values()),
+        "shares": {
+            **{f"{kind}, found": share for kind, share in found.items()},
+            "independent pictures, wrongly grouped": independent,
+            **{f"{name}, wrongly grouped": share for name, share in wrong.items()},
+        },
+    }
 
 
 if __name__ == "__main__":

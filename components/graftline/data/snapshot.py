@@ -74,6 +74,10 @@ class Snapshot:
         source: URI that it was taken from.
         set_aside: What was not taken, with the reason.
         created: When, ISO 8601 in UTC.
+        not_evaluated: Ids of val and test images that show the same picture as an image of an
+            earlier split, in the order train, val, test. They keep their split, and nothing is
+            measured on them.
+        contradictions: Pairs of ids that show the same picture under two labels.
     """
 
     id: str
@@ -85,19 +89,24 @@ class Snapshot:
     set_aside: pa.Table
     created: str
     schema_version: int = SCHEMA_VERSION
+    not_evaluated: tuple[str, ...] = ()
+    contradictions: tuple[tuple[str, str], ...] = ()
 
     def __len__(self) -> int:
         return int(self.manifest.num_rows)
 
     def rows(self, split: str | None = None) -> Rows:
-        """Row numbers of a split, ascending; of all images for None."""
+        """Row numbers of a split that are trained or measured on, ascending; of all for None."""
         if split is None:
             return np.arange(len(self), dtype=np.int64)
         if split not in SPLITS:
             raise ConfigurationError(
                 f"{split!r} is not a split", fix=f"Use one of {', '.join(SPLITS)}."
             )
-        return np.flatnonzero(self.column("split") == split).astype(np.int64)
+        rows = np.flatnonzero(self.column("split") == split).astype(np.int64)
+        if not self.not_evaluated:
+            return rows
+        return rows[~np.isin(self.column("image_id")[rows], list(self.not_evaluated))]
 
     def labels(self) -> npt.NDArray[np.int64]:
         """The class index of each row."""
@@ -151,11 +160,12 @@ def read_images(
         yield int(row), data
 
 
-def snapshot_digest(manifest: pa.Table) -> str:
+def snapshot_digest(manifest: pa.Table, not_evaluated: Sequence[str] = ()) -> str:
     """The snapshot's id: equal data gives an equal id wherever the bytes stand.
 
     Args:
         manifest: Sorted by image id.
+        not_evaluated: Sorted ids; without any, the digest is that of the manifest alone.
     """
     told = ["image_id", "label", "split", "group"]
     attributes = manifest.column_names[len(MANIFEST) :]
@@ -164,6 +174,8 @@ def snapshot_digest(manifest: pa.Table) -> str:
         columns = [column.to_pylist() for column in batch.columns]
         for row in zip(*columns, strict=True):
             digest.update(json.dumps(row, default=str).encode() + b"\n")
+    if not_evaluated:
+        digest.update(json.dumps(["not evaluated", *not_evaluated]).encode())
     return digest.hexdigest()[:32]
 
 
@@ -175,10 +187,12 @@ def write_snapshot(
     store: str,
     source: str,
     created: str | None = None,
+    not_evaluated: Sequence[str] = (),
+    contradictions: Sequence[tuple[str, str]] = (),
 ) -> Snapshot:
     """Write the snapshot's folder; ``snapshot.json`` comes last and makes it complete."""
     manifest = manifest.sort_by("image_id").combine_chunks()
-    identity = snapshot_digest(manifest)
+    identity = snapshot_digest(manifest, sorted(not_evaluated))
     classes = tuple(sorted(set(manifest.column("label").to_pylist())))
     splits = manifest.column("split").to_pylist()
     head = {
@@ -190,6 +204,11 @@ def write_snapshot(
         "source": source,
         "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    # Only where there are any: a reader that does not know them reads all other snapshots alike.
+    if not_evaluated:
+        head["not_evaluated"] = sorted(not_evaluated)
+    if contradictions:
+        head["contradictions"] = sorted(contradictions)
     with os_errors(str(folder), "write"):
         digests = {}
         for name, table in zip(FILES, (manifest, set_aside), strict=False):
@@ -223,6 +242,8 @@ def read_snapshot(folder: Path | str) -> Snapshot:
             source=head["source"],
             set_aside=tables[1],
             created=head["created"],
+            not_evaluated=tuple(head.get("not_evaluated", ())),
+            contradictions=tuple((one, other) for one, other in head.get("contradictions", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(

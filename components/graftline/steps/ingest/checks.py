@@ -7,13 +7,22 @@ from graftline.data.snapshot import MANIFEST, SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.errors import ConfigurationError, DataError
 from graftline.steps.ingest.selection import Selection
+from graftline.steps.ingest.source_index import Memory, memory_key
+from graftline.storage.base import Store
 
 SHOWN = 5
+SHOWN_PAIRS = 3
 MIN_IMAGES_PER_CLASS = 3
+NEAR_DUPLICATES = ("auto", "off", "strict")
+MANY = 0.2  # of the images in groups of near-duplicates, from which it is said
+MOST_COPIES = {"auto": 0.8, "strict": 0.2}  # of the images, or of a class, further copies
+FEW_IMAGES = 20  # under which a share means nothing
 TOLERANCE = 1e-6
 
 
-def check_arguments(split: Mapping[str, float], attributes: Sequence[str], minimum: int) -> None:
+def check_arguments(
+    split: Mapping[str, float], attributes: Sequence[str], minimum: int, near: str = "auto"
+) -> None:
     """Refuse fractions that are none, and attribute columns that the manifest has already."""
     problems = [
         f"{name!r} is not one of {', '.join(SPLITS)}" for name in split if name not in SPLITS
@@ -33,6 +42,10 @@ def check_arguments(split: Mapping[str, float], attributes: Sequence[str], minim
         raise ConfigurationError(
             f"data.attributes names {', '.join(taken)}, which the manifest uses itself",
             fix="Rename the column in the table.",
+        )
+    if near not in NEAR_DUPLICATES:
+        raise ConfigurationError(
+            f"data.near_duplicates is {near!r}", fix=f"Use one of {', '.join(NEAR_DUPLICATES)}."
         )
     if minimum < 1:
         raise ConfigurationError(f"min_images_per_class is {minimum}", fix="Use 1 or more.")
@@ -69,6 +82,97 @@ def check_selection(selection: Selection, source: Source, minimum: int) -> list[
     examples = [one.path for one in selection.aside]
     _check_counts(source, counts, aside, examples, 1 if given else minimum)
     return _check_splits(selection, sorted(counts))
+
+
+def check_near_duplicates(selection: Selection, near: str) -> list[str]:
+    """Refuse data that are mostly copies; say what was grouped, contradicts or leaks.
+
+    Raises:
+        DataError: Too large a share of the images, or of a class, are further copies.
+    """
+    alike, chosen = selection.alike, selection.chosen
+    if not alike.pairs:
+        return []
+    examples = _examples(selection, alike.pairs)
+    for what, share, size in _shares_of_copies(selection):
+        if size >= FEW_IMAGES and share > MOST_COPIES[near]:
+            raise DataError(
+                f"{share:.0%} of {what} are copies of other images there",
+                why=f"data.near_duplicates: {near} allows {MOST_COPIES[near]:.0%}; the same "
+                f"picture was found in {examples}",
+                fix="Look at these pairs. If they are copies, keep one of each, or name what "
+                "belongs together in data.group_column. If they are different pictures, set "
+                "data.near_duplicates: off.",
+            )
+    warnings = []
+    if selection.near > MANY * len(chosen):
+        warnings.append(
+            f"{selection.near:,} of {len(chosen):,} images show the same picture as another one "
+            f"and share its split: {examples}. If these are different pictures, set "
+            "data.near_duplicates: off"
+        )
+    if alike.contradictions:
+        warnings.append(
+            f"Contradicting labels: {len(alike.contradictions):,} pairs show the same picture "
+            f"under two labels: {_examples(selection, alike.contradictions)}. Correct the labels, "
+            "or set data.near_duplicates: strict to reject them"
+        )
+    if alike.not_evaluated:
+        warnings.append(
+            f"{len(alike.not_evaluated):,} held-out images show the same picture as one of an "
+            "earlier split and are left out of the evaluation: "
+            f"{_examples(selection, tuple(alike.not_evaluated.items()))}"
+        )
+    return warnings
+
+
+def _shares_of_copies(selection: Selection) -> list[tuple[str, float, int]]:
+    sizes = Counter(str(one.label) for one in selection.chosen.values())
+    copies = Counter(str(selection.chosen[i].label) for i in selection.alike.copies)
+    whole = ("the images", copies.total() / sizes.total(), sizes.total())
+    return [
+        whole,
+        *((f"the images of {c!r}", copies[c] / n, n) for c, n in sorted(sizes.items())),
+    ]
+
+
+def _examples(selection: Selection, pairs: Sequence[tuple[str, str]]) -> str:
+    def name(image_id: str, label: bool) -> str:
+        one = selection.chosen[image_id]
+        text = one.path if len(one.path) <= 100 else f"{one.path[:97]}..."
+        return f"{text} ({one.label})" if label else text
+
+    shown = []
+    for one, other in pairs[:SHOWN_PAIRS]:
+        labels = selection.chosen[one].label != selection.chosen[other].label
+        shown.append(f"{name(one, labels)} and {name(other, labels)}")
+    more = f" and {len(pairs) - SHOWN_PAIRS:,} more pairs" if len(pairs) > SHOWN_PAIRS else ""
+    return "; ".join(shown) + more
+
+
+def check_remembered(
+    memory: Memory, wanted: Mapping[str, float], store: Store, source_uri: str
+) -> list[str]:
+    """Say that other shares or another seed do not change the splits that images have had."""
+    earlier = memory.split
+    if not memory.splits or earlier is None:
+        memory.split = dict(wanted)
+        return []
+    changed = [
+        f"{'seed' if name == 'seed' else f'data.split.{name}'} is {wanted.get(name, 0):g}, "
+        f"was {earlier.get(name, 0):g}"
+        for name in (*SPLITS, "seed")
+        if abs(wanted.get(name, 0) - earlier.get(name, 0)) > TOLERANCE
+    ]
+    if not changed:
+        return []
+    return [
+        f"{'; '.join(changed)}: {len(memory.splits):,} images of this source already have a "
+        "split and keep it, so only new images are split by these values. To split all images "
+        f"again, use another `store`, or remove {store.uri}/{memory_key(source_uri)}: models "
+        "trained before cannot be compared fairly on the new test images. Otherwise restore the "
+        "earlier values"
+    ]
 
 
 def _check_counts(
@@ -109,7 +213,10 @@ def _check_counts(
 
 def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
     splits = selection.assignment.splits
-    have = Counter((str(one.label), splits[i]) for i, one in selection.chosen.items())
+    left_out = selection.alike.not_evaluated
+    have = Counter(
+        (str(one.label), splits[i]) for i, one in selection.chosen.items() if i not in left_out
+    )
     without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
     if without["train"]:
         raise DataError(

@@ -1,6 +1,6 @@
 """Where the labelled images are, and how they are read."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -48,6 +48,15 @@ class DataSettings(Section):
     Without it, near-duplicates do."""
     attributes: tuple[str, ...] = ()
     """Table only: columns kept with each image; the evaluation is sliced by them."""
+    near_duplicates: Literal["auto", "off", "strict"] = "auto"
+    """`auto`: the same picture saved again (compressed, resized, cropped, brighter, blurred) shares
+    one split. `off`: looks are not compared. `strict`: pictures under two labels, and pictures that
+    look like images of two splits, are rejected too; 20% of copies is an error (`auto`: 80%)."""
+
+    @field_validator("near_duplicates", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML 1.1 reads an unquoted off as false
 
     @field_validator("source")
     @classmethod

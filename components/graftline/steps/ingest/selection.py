@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from graftline.data.snapshot import MANIFEST, SET_ASIDE
+from graftline.data.snapshot import MANIFEST, SET_ASIDE, SPLITS
 from graftline.data.sources.base import Entry
-from graftline.steps.ingest.duplicates import near_duplicates
+from graftline.steps.ingest import linkage
 from graftline.steps.ingest.source_index import Known, Memory, Seen
 from graftline.steps.ingest.splits import HELD_OUT_FIRST, Assignment, Candidate, assign
+from graftline.storage.base import Store
 
 DUPLICATE = "exact duplicate"
 CONFLICT = "conflicting labels"
@@ -31,6 +32,23 @@ class Aside:
     image_id: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Alike:
+    """What near-duplicates mean for the images that are taken.
+
+    Attributes:
+        pairs: Ids that show the same picture.
+        copies: Ids of images that are a further copy in their group.
+        contradictions: Of the pairs, those with two labels.
+        not_evaluated: Ids of held-out images, with the image that gives each away.
+    """
+
+    pairs: tuple[tuple[str, str], ...] = ()
+    copies: frozenset[str] = frozenset()
+    contradictions: tuple[tuple[str, str], ...] = ()
+    not_evaluated: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
 @dataclasses.dataclass
 class Selection:
     """What goes into the snapshot.
@@ -40,7 +58,7 @@ class Selection:
         assignment: Their groups and splits.
         aside: All that is not taken.
         near: How many images look like another one.
-        across: How many of them look like one in another split.
+        across: How many of them look like one in another split, and are tested on nevertheless.
         moved: Images that the user's table put into another split than before.
     """
 
@@ -50,6 +68,7 @@ class Selection:
     near: int
     across: int
     moved: int
+    alike: Alike
 
 
 def current(entries: list[Entry], memory: Memory) -> Iterator[Seen]:
@@ -78,41 +97,138 @@ def select(
     found: list[Seen],
     memory: Memory,
     *,
+    store: Store,
     fractions: Mapping[str, float],
     seed: int,
-    distance: int | None,
+    near_duplicates: str,
+    max_pixels: int,
 ) -> Selection:
     """Choose one entry for each image, and give it its group and split.
 
     Args:
         found: From :func:`current`.
         memory: Holds what the images look like, and the splits they have had.
+        store: Holds the images; those that look alike are read again to be compared.
         fractions: Of each split.
         seed: Of the hash.
-        distance: Of near-duplicates in bits; None to look for none.
+        near_duplicates: ``auto``, ``off`` or ``strict``.
+        max_pixels: Of an image.
     """
     chosen, aside = _one_for_each_image(found)
+    strict = near_duplicates == "strict"
+    pairs: list[tuple[str, str]] = []
+    if near_duplicates != "off":
+        pairs = _same_pictures(chosen, memory, store, max_pixels)
+    if strict:
+        aside += _reject_contradictions(chosen, pairs)
+        pairs = [pair for pair in pairs if pair[0] in chosen and pair[1] in chosen]
     ids = sorted(chosen)
     candidates = [
         Candidate(i, str(chosen[i].label), chosen[i].split, memory.splits.get(i), chosen[i].group)
         for i in ids
     ]
-    pairs: list[tuple[int, int]] = []
-    if distance is not None and len(ids) > 1:
-        looks = [memory.images[i].looks for i in ids]
-        hashes = np.array([one.dhash for one in looks], dtype=np.uint64)
-        thumbnails = np.frombuffer(b"".join(one.thumbnail for one in looks), dtype=np.uint8)
-        sides = np.array([_SIDE[one.fixed] for one in candidates])
-        found_pairs = near_duplicates(hashes, thumbnails.reshape(len(ids), -1), distance, sides)
-        pairs = [(int(a), int(b)) for a, b in found_pairs]
-    assignment = assign(candidates, pairs, fractions, seed)
+    assignment = _assigned(candidates, pairs, fractions, seed, join=not strict)
     for image_id, why in assignment.ties.items():
         aside.append(_aside(chosen.pop(image_id), TIE, why))
     moved = sum(bool(c.given and c.earlier and c.given != c.earlier) for c in candidates)
-    splits = [assignment.splits.get(i) for i in ids]
-    near = {index for pair in pairs for index in pair if splits[pair[0]] and splits[pair[1]]}
-    across = {i for a, b in pairs for i in (a, b) if a in near and splits[a] != splits[b]}
-    return Selection(chosen, assignment, aside, len(near), len(across), moved)
+    pairs = [pair for pair in pairs if pair[0] in chosen and pair[1] in chosen]
+    alike = _alike(chosen, pairs, assignment)
+    splits = assignment.splits
+    across = {
+        i
+        for pair in pairs
+        if splits[pair[0]] != splits[pair[1]] and not set(pair) & alike.not_evaluated.keys()
+        for i in pair
+    }
+    near = {i for pair in pairs for i in pair}
+    return Selection(chosen, assignment, aside, len(near), len(across), moved, alike)
+
+
+def _same_pictures(
+    chosen: Mapping[str, Seen], memory: Memory, store: Store, max_pixels: int
+) -> list[tuple[str, str]]:
+    ids = sorted(chosen)
+    images = [memory.images[i] for i in ids]
+    sides = np.array([_SIDE[chosen[i].split or memory.splits.get(i)] for i in ids], dtype=np.int64)
+    found = memory.comparisons.compare(images, sides, store, max_pixels)
+    return [(ids[one], ids[other]) for one, other in found]
+
+
+def _reject_contradictions(chosen: dict[str, Seen], pairs: list[tuple[str, str]]) -> list[Aside]:
+    """Take out images that show the same picture under two labels, as equal bytes are."""
+    why: dict[str, str] = {}
+    for pair in pairs:
+        for one, other in (pair, pair[::-1]):
+            if chosen[one].label != chosen[other].label:
+                seen = chosen[other]
+                why.setdefault(one, f"the same picture as {seen.path}, labelled {seen.label}")
+    return [_aside(chosen.pop(i), CONFLICT, reason) for i, reason in sorted(why.items())]
+
+
+def _assigned(
+    candidates: list[Candidate],
+    pairs: list[tuple[str, str]],
+    fractions: Mapping[str, float],
+    seed: int,
+    *,
+    join: bool,
+) -> Assignment:
+    """Groups and splits, by those pairs that cannot make a chain of groups."""
+    place = {one.image_id: index for index, one in enumerate(candidates)}
+    usable = [
+        (place[a], place[b])
+        for a, b in pairs
+        if candidates[place[a]].group is None and candidates[place[b]].group is None
+    ]
+    sides = linkage.sides_of_newcomers(usable, [one.fixed for one in candidates])
+    side: list[str | None] = [one.fixed for one in candidates]
+    ties: dict[str, str] = {}
+    for index, found in sides.items():
+        side[index] = next(split for split in HELD_OUT_FIRST if split in found)
+        if len(found) > 1 and not join:
+            names = " and ".join(split for split in SPLITS if split in found)
+            ties[candidates[index].image_id] = f"it has near-duplicates in {names}"
+    kept = [one for one in candidates if one.image_id not in ties]
+    rows = {one.image_id: index for index, one in enumerate(kept)}
+    together = [
+        (rows[candidates[a].image_id], rows[candidates[b].image_id])
+        for a, b in usable
+        if (side[a] is None or side[b] is None or side[a] == side[b])
+        and not {candidates[a].image_id, candidates[b].image_id} & ties.keys()
+    ]
+    edges = linkage.stars(together)
+    sided = [dataclasses.replace(one, earlier=side[place[one.image_id]]) for one in kept]
+    assignment = assign(sided, edges, fractions, seed, join=join)
+    assignment.ties.update(ties)
+    return assignment
+
+
+def _alike(
+    chosen: Mapping[str, Seen], pairs: list[tuple[str, str]], assignment: Assignment
+) -> Alike:
+    """What is alike, and what of it is left out of the evaluation.
+
+    Where the user's table gives both splits, or the user's groups say that two images are
+    independent, the user's word stands, and there is a warning.
+    """
+    ids = sorted({i for pair in pairs for i in pair})
+    place = {image_id: index for index, image_id in enumerate(ids)}
+    own = [
+        (place[a], place[b])
+        for a, b in pairs
+        if chosen[a].group is None
+        and chosen[b].group is None
+        and not (chosen[a].split and chosen[b].split)
+    ]
+    given_away = linkage.leaks(own, [assignment.splits[i] for i in ids])
+    return Alike(
+        pairs=tuple(pairs),
+        copies=frozenset(
+            linkage.copies(assignment.groups, [i for i in ids if chosen[i].group is None])
+        ),
+        contradictions=tuple(p for p in pairs if chosen[p[0]].label != chosen[p[1]].label),
+        not_evaluated={ids[held_out]: ids[known] for held_out, known in given_away.items()},
+    )
 
 
 def _one_for_each_image(found: list[Seen]) -> tuple[dict[str, Seen], list[Aside]]:

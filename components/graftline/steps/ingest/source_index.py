@@ -18,7 +18,9 @@ from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import DataError, StoreNotFound
 from graftline.progress import message
 from graftline.schema import parse_json
+from graftline.steps.ingest.comparisons import Comparisons
 from graftline.steps.ingest.duplicates import Looks
+from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1
@@ -75,6 +77,8 @@ class Memory:
         version: Of the pointer, for the compare-and-swap.
         partial: Keys of what interrupted runs and this one left.
         repacked: Whether images were fetched again since their shard was gone.
+        comparisons: Which images show the same picture.
+        split: The shares and the seed of the last run; None where it did not say.
     """
 
     seen: dict[str, Seen] = dataclasses.field(default_factory=dict)
@@ -83,6 +87,8 @@ class Memory:
     version: str | None = None
     partial: set[str] = dataclasses.field(default_factory=set)
     repacked: bool = False
+    comparisons: Comparisons = dataclasses.field(default_factory=Comparisons)
+    split: Mapping[str, float] | None = None
 
 
 def memory_key(source_uri: str, name: str = ".json") -> str:
@@ -138,6 +144,25 @@ def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -
         ) from error
     _add(memory, rows["seen"], rows["images"])
     memory.splits = {row["image_id"]: row["split"] for row in rows["splits"]}
+    memory.split = head.get("split")
+    _add_comparisons(memory, store, head.get("comparisons"), rows["images"])
+
+
+def _add_comparisons(memory: Memory, store: Store, kept: Any, images: list[dict[str, Any]]) -> None:
+    """Add what was compared; without it, or by another rule, everything is compared again."""
+    if not isinstance(kept, dict) or kept.get("version") != COMPARISON_VERSION:
+        return
+    try:
+        columns = read_parquet(store.read(str(kept["key"]))).to_pydict()
+        for one, other, same in zip(*(columns[f.name] for f in COMPARISON), strict=True):
+            first, second = images[one]["image_id"], images[other]["image_id"]
+            if one == other:
+                memory.comparisons.compared.add(first)
+            else:
+                memory.comparisons.answers[first, second] = same
+    except (ValueError, KeyError, TypeError, IndexError, StoreNotFound):
+        memory.comparisons = Comparisons()
+        message("%s is damaged and is left out; images are compared again", kept.get("key"))
 
 
 def _add_partial(memory: Memory, store: Store, source_uri: str) -> None:
@@ -187,6 +212,8 @@ IMAGES = pa.struct(
     ]
 )
 SPLIT = pa.struct([("image_id", pa.string()), ("split", pa.string())])
+# Rows of the table of images. A row with itself: it was compared with all other such rows.
+COMPARISON = pa.struct([("first", pa.int32()), ("second", pa.int32()), ("same", pa.bool_())])
 
 
 def _seen_rows(seen: Iterable[Seen]) -> list[dict[str, Any]]:
@@ -213,6 +240,22 @@ def _image_rows(images: Iterable[Known]) -> list[dict[str, Any]]:
         }
         for one in images
     ]
+
+
+def _comparison_rows(memory: Memory) -> list[dict[str, Any]]:
+    place = {image_id: row for row, image_id in enumerate(sorted(memory.images))}
+    known = memory.comparisons
+    rows = [
+        {"first": place[i], "second": place[i], "same": True}
+        for i in sorted(known.compared)
+        if i in place
+    ]
+    rows += [
+        {"first": place[one], "second": place[other], "same": known.answers[one, other]}
+        for one, other in sorted(known.answers)
+        if one in place and other in place
+    ]
+    return rows
 
 
 def save_partial(
@@ -249,11 +292,15 @@ def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str)
             SPLIT,
         ),
     }
+    tables["comparisons"] = (_comparison_rows(memory), COMPARISON)
     for name, (rows, kind) in tables.items():
         data = parquet_bytes(pa.Table.from_pylist(rows, schema=pa.schema(list(kind))))
         digest = hashlib.sha256(data).hexdigest()
         head[name] = memory_key(source_uri, f"/{name}-{digest[:32]}.parquet")
         store.write_if_absent(head[name], data)
+    head["comparisons"] = {"version": COMPARISON_VERSION, "key": head["comparisons"]}
+    if memory.split is not None:
+        head["split"] = dict(memory.split)
     pointer = json.dumps(head, sort_keys=True).encode()
     store.write_if_match(memory_key(source_uri), pointer, memory.version)
     for key in memory.partial:

@@ -4,7 +4,10 @@ What belongs together (the user's group, else near-duplicates) stays on one side
 
 1. A split that the user's table gives is obeyed.
 2. An image that had a split keeps it.
-3. A newcomer joins the split of its group. One that would tie two splits together is set aside.
+3. A newcomer joins the split of its group. One that looks like images of two splits joins the
+   held-out one, test before val: it cannot be tested on (what it looks like was trained on), but
+   no image that was tested on before is lost, as it would be if the newcomer were trained on.
+   One whose group, as the user stated it, has images of two splits is set aside.
 4. Where a group is all new, a hash of seed and group id decides, which needs no knowledge of
    what else came at the same time: equal data has equal splits whatever its history. Only where
    that leaves a split of a new class empty, the smallest group to spare moves there, so that a
@@ -66,6 +69,8 @@ def assign(
     pairs: Iterable[tuple[int, int]],
     fractions: Mapping[str, float],
     seed: int,
+    *,
+    join: bool = False,
 ) -> Assignment:
     """Give each image its group and its split.
 
@@ -74,6 +79,8 @@ def assign(
         pairs: Positions of near-duplicates.
         fractions: Of each split; their sum is 1.
         seed: Of the hash.
+        join: Whether a newcomer that looks like images of two splits joins the held-out one;
+            else it is set aside.
     """
     neighbours: dict[int, list[int]] = defaultdict(list)
     for first, second in pairs:
@@ -81,7 +88,7 @@ def assign(
             neighbours[first].append(second)
             neighbours[second].append(first)
     forest = _Forest([one.fixed for one in candidates])
-    tied = _join(candidates, neighbours, forest)
+    tied = _join(candidates, neighbours, forest, join)
     members: dict[int, list[int]] = defaultdict(list)
     for index in range(len(candidates)):
         if index not in tied:
@@ -131,7 +138,10 @@ class _Forest:
 
 
 def _join(
-    candidates: Sequence[Candidate], neighbours: Mapping[int, Sequence[int]], forest: _Forest
+    candidates: Sequence[Candidate],
+    neighbours: Mapping[int, Sequence[int]],
+    forest: _Forest,
+    join: bool,
 ) -> dict[int, str]:
     """Put together what belongs together: the settled first, then newcomers by their id."""
     tied: dict[int, str] = {}
@@ -146,6 +156,11 @@ def _join(
         if one.fixed is not None:  # stays where it is, whatever else looks like it
             related = [other for other in related if forest.split[forest.root(other)] == one.fixed]
         sides = {forest.split[forest.root(other)] for other in related} - {None}
+        if len(sides) > 1 and join and one.group is None:
+            side = next(split for split in HELD_OUT_FIRST if split in sides)
+            apart = sides - {side}
+            related = [o for o in related if forest.split[forest.root(o)] not in apart]
+            sides = {side}
         if len(sides) > 1:
             names = " and ".join(split for split in SPLITS if split in sides)
             what = "its group has images" if one.group is not None else "it has near-duplicates"

@@ -13,8 +13,13 @@ from graftline.data.sources.base import Columns, Entry
 from graftline.errors import PreconditionFailed
 from graftline.images.decode import MAX_PIXELS
 from graftline.progress import message
-from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_arguments, check_selection
-from graftline.steps.ingest.duplicates import DISTANCE
+from graftline.steps.ingest.checks import (
+    MIN_IMAGES_PER_CLASS,
+    check_arguments,
+    check_near_duplicates,
+    check_remembered,
+    check_selection,
+)
 from graftline.steps.ingest.fetch import GONE, fetch
 from graftline.steps.ingest.selection import Selection, current, select, tables
 from graftline.steps.ingest.source_index import Memory, Seen, load_memory, save_memory
@@ -38,6 +43,9 @@ class IngestResult(StepResult):
         fetched: Files read now.
         reused: Images whose bytes were in the store already.
         near_duplicates: Images that look like another one.
+        not_evaluated: Held-out images that nothing is measured on: they show what an image of
+            an earlier split shows.
+        contradictions: Pairs that show the same picture under two labels.
         groups: How many groups there are.
         warnings: What is poor but possible.
     """
@@ -50,6 +58,8 @@ class IngestResult(StepResult):
     fetched: int
     reused: int
     near_duplicates: int
+    not_evaluated: int
+    contradictions: int
     groups: int
     warnings: list[str]
 
@@ -60,6 +70,7 @@ class IngestResult(StepResult):
             "set_aside": float(sum(self.set_aside.values())),
             "fetched": float(self.fetched),
             "near_duplicates": float(self.near_duplicates),
+            "not_evaluated": float(self.not_evaluated),
         }
 
     @override
@@ -80,7 +91,7 @@ def run(
     split_column: str = "split",
     group_column: str | None = None,
     attributes: Sequence[str] = (),
-    near_duplicates: int | None = DISTANCE,
+    near_duplicates: str | None = "auto",
     min_images_per_class: int = MIN_IMAGES_PER_CLASS,
     max_pixels: int = MAX_PIXELS,
 ) -> IngestResult:
@@ -98,7 +109,8 @@ def run(
         split_column: A stated split is obeyed.
         group_column: Images of one group stay in one split.
         attributes: Further columns to keep.
-        near_duplicates: Bits of the 64-bit difference hash that may differ; None looks for none.
+        near_duplicates: ``auto`` groups the same picture saved again; ``off`` (or None) looks
+            for none; ``strict`` also rejects what contradicts or ties splits together.
         min_images_per_class: A class with fewer is an error.
         max_pixels: Larger images are set aside unread.
 
@@ -107,7 +119,8 @@ def run(
         StoreError: The source or the store cannot be read or written.
     """
     split = {name: float(value) for name, value in split.items()}
-    check_arguments(split, attributes, min_images_per_class)
+    near = near_duplicates or "off"
+    check_arguments(split, attributes, min_images_per_class, near)
     columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
     origin = open_source(source, format, columns)
     place = open_store(store)
@@ -122,12 +135,21 @@ def run(
         new = [entry for entry in entries if _is_new(entry, memory, repr(columns))]
         fetched |= fetch(origin, new, place, memory, columns=repr(columns), max_pixels=max_pixels)
         found = list(current(entries, memory))
-        selection = select(found, memory, fractions=split, seed=seed, distance=near_duplicates)
-        warnings = check_selection(selection, origin, min_images_per_class)
+        selection = select(
+            found, memory, store=place, fractions=split, seed=seed,
+            near_duplicates=near, max_pixels=max_pixels,
+        )  # fmt: skip
+        warnings = [
+            *check_remembered(memory, {**split, "seed": seed}, place, origin.uri),
+            *check_selection(selection, origin, min_images_per_class),
+            *check_near_duplicates(selection, near),
+        ]
         manifest, set_aside = tables(selection, memory, list(attributes))
         snapshot = write_snapshot(
-            snapshot_folder, manifest, set_aside, store=place.uri, source=origin.uri
-        )
+            snapshot_folder, manifest, set_aside, store=place.uri, source=origin.uri,
+            not_evaluated=sorted(selection.alike.not_evaluated),
+            contradictions=selection.alike.contradictions,
+        )  # fmt: skip
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
@@ -175,6 +197,8 @@ def _result(
         fetched=len(fetched),
         reused=sum(one.path not in fetched for one in selection.chosen.values()),
         near_duplicates=selection.near,
+        not_evaluated=len(selection.alike.not_evaluated),
+        contradictions=len(selection.alike.contradictions),
         groups=len(set(selection.assignment.groups.values())),
         warnings=warnings,
     )

@@ -16,6 +16,9 @@ Reason = Annotated[
 Limit = Annotated[int, typer.Option(min=0, help="Show at most so many of what was set aside.")]
 
 
+GROUPS_SHOWN, FILES_SHOWN = 5, 4
+
+
 def data(
     run_file: RunFile,
     overrides: Overrides = None,
@@ -38,6 +41,8 @@ def data(
     if not console.is_terminal:
         console.width = 160
     _show(snapshot, console)
+    groups = _groups(snapshot)
+    _show_alike(snapshot, groups, limit, console)
     if aside:
         console.print(_aside_table(shown[:limit]))
         counted = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
@@ -46,7 +51,8 @@ def data(
         console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
     if as_json:
         told = {"snapshot_id": snapshot.id, "created": snapshot.created, "reasons": reasons}
-        print(json.dumps({**told, "per_class": _per_class(snapshot), "set_aside": shown}))
+        alike = {"groups": groups, **_alike(snapshot)}
+        print(json.dumps({**told, "per_class": _per_class(snapshot), **alike, "set_aside": shown}))
 
 
 def _last_snapshot(settings: Any) -> Any:
@@ -82,6 +88,60 @@ def _show(snapshot: Any, console: Any) -> None:
     for label, counts in _per_class(snapshot).items():
         table.add_row(Text(label), *(f"{count:,}" for count in counts.values()))
     console.print(table)
+
+
+def _groups(snapshot: Any) -> dict[str, list[str]]:
+    """The files of each group of more than one image: near-duplicates, or the user's group."""
+    groups: dict[str, list[str]] = {}
+    for group, source in zip(snapshot.column("group"), snapshot.column("source"), strict=True):
+        groups.setdefault(str(group), []).append(str(source))
+    return {group: sorted(files) for group, files in groups.items() if len(files) > 1}
+
+
+def _alike(snapshot: Any) -> dict[str, Any]:
+    """Contradicting labels and what is left out of the evaluation, by file."""
+    rows = snapshot.manifest.select(["image_id", "source", "label", "split"]).to_pylist()
+    by_id = {row["image_id"]: row for row in rows}
+    told = ("source", "label", "split")
+    return {
+        "contradictions": [
+            [{name: by_id[i][name] for name in told} for i in pair]
+            for pair in snapshot.contradictions
+        ],
+        "not_evaluated": [{n: by_id[i][n] for n in told} for i in snapshot.not_evaluated],
+    }
+
+
+def _show_alike(snapshot: Any, groups: dict[str, list[str]], limit: int, console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    if groups:
+        images = sum(map(len, groups.values()))
+        largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[1]))
+        console.print(f"{images:,} images share {len(groups):,} groups; the largest:")
+        table = Table("images", "files")
+        for _, files in largest[: min(limit, GROUPS_SHOWN)]:
+            more = f" and {len(files) - FILES_SHOWN:,} more" if len(files) > FILES_SHOWN else ""
+            table.add_row(f"{len(files):,}", Text(", ".join(files[:FILES_SHOWN]) + more))
+        console.print(table)
+    alike = _alike(snapshot)
+    if alike["contradictions"]:
+        table = Table("same picture", "label", "and", "label")
+        for one, other in alike["contradictions"][:limit]:
+            cells = (one["source"], one["label"], other["source"], other["label"])
+            table.add_row(*(Text(str(cell)) for cell in cells))
+        console.print(table)
+        console.print(f"Contradicting labels: {len(alike['contradictions']):,} pairs")
+    if alike["not_evaluated"]:
+        table = Table("not evaluated", "label", "split")
+        for row in alike["not_evaluated"][:limit]:
+            table.add_row(*(Text(str(cell)) for cell in row.values()))
+        console.print(table)
+        console.print(
+            f"Left out of the evaluation: {len(alike['not_evaluated']):,} images that show the "
+            "same picture as an image of an earlier split"
+        )
 
 
 def _right(name: str) -> Any:

@@ -206,7 +206,7 @@ def test_near_duplicates_share_a_group_and_a_split(tmp_path: Path, ingest) -> No
         if "smaller" in name:
             original = rows[name.replace(" smaller.jpg", ".png")]
             assert (row["group"], row["split"]) == (original["group"], original["split"])
-    assert ingest(tmp_path / "photos", near_duplicates=None).groups == 50
+    assert ingest(tmp_path / "photos", near_duplicates="off").groups == 50
 
 
 def test_table_with_splits_groups_and_attributes(folder: Path, ingest, tmp_path: Path) -> None:
@@ -332,10 +332,8 @@ def test_relabelled_image_keeps_its_split_and_is_not_fetched(
     assert (again.snapshot_id, again.fetched) == (first.snapshot_id, 0)
 
 
-def test_image_that_ties_splits_together_is_set_aside_until_it_does_not(
-    tmp_path: Path, ingest
-) -> None:
-    """Two pictures that differ a little too much, and one between them."""
+def _blends(place: Path, extra: str = "") -> Path:
+    """Two pictures that differ a little too much, in train and test; `middle.png` is near both."""
 
     def between(share: float) -> bytes:
         base, other = (
@@ -346,25 +344,135 @@ def test_image_that_ties_splits_together_is_set_aside_until_it_does_not(
 
     rows = [("one.png", "train", between(0.0)), ("two.png", "test", between(0.14))]
     rows += [(f"{n}.png", "train" if n % 2 else "test", encoded(noise(n))) for n in range(8)]
-    place = tmp_path / "t"
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     lines = ["image,label,split"]
     for name, split, data in rows:
         (place / name).write_bytes(data)
         lines.append(f"{name},{'x' if name[0] in 'ot0123' else 'y'},{split}")
-    (place / "t.csv").write_text("\n".join(lines))
-    assert ingest(place / "t.csv").near_duplicates == 0
     (place / "middle.png").write_bytes(between(0.07))
-    (place / "t.csv").write_text("\n".join([*lines, "middle.png,x,"]))
-    result = ingest(place / "t.csv")
-    assert result.set_aside == {"would tie splits together": 1}
-    assert aside_of(tmp_path / "snapshot") == {
-        "middle.png": ("would tie splits together", "it has near-duplicates in train and test")
-    }
-    assert ingest(place / "t.csv").set_aside == {"would tie splits together": 1}
-    (place / "t.csv").write_text("\n".join([*lines, "middle.png,x,train"]))
-    given = ingest(place / "t.csv")
+    (place / "t.csv").write_text("\n".join([*lines, extra]))
+    return place / "t.csv"
+
+
+def test_newcomer_that_looks_like_two_splits_joins_the_held_out_one_untested(
+    tmp_path: Path, ingest
+) -> None:
+    assert ingest(_blends(tmp_path / "t")).near_duplicates == 0
+    result = ingest(_blends(tmp_path / "t", "middle.png,x,"))
+    assert result.set_aside == {} and result.not_evaluated == 1
+    (warning,) = [w for w in result.warnings if "left out of the evaluation" in w]
+    assert "middle.png and one.png" in warning
+    snapshot = read_snapshot(tmp_path / "snapshot")
+    rows = {row["source"]: row for row in snapshot.manifest.to_pylist()}
+    assert {rows[n]["split"] for n in ("middle.png", "two.png")} == {"test"}
+    tested = {snapshot.column("source")[row] for row in snapshot.rows("test")}
+    assert "middle.png" not in tested and "two.png" in tested
+    assert len(snapshot.rows()) == 11 and len(snapshot.rows("train")) == 5
+    assert ingest(_blends(tmp_path / "t", "middle.png,x,")).snapshot_id == result.snapshot_id
+    (tmp_path / "t" / "one.png").unlink()
+    assert ingest(_blends(tmp_path / "t", "middle.png,x,").parent / "t.csv").not_evaluated == 1
+    text = (tmp_path / "t" / "t.csv").read_text().replace("one.png,x,train\n", "")
+    (tmp_path / "t" / "t.csv").write_text(text)
+    assert ingest(tmp_path / "t" / "t.csv").not_evaluated == 0
+
+
+def test_strict_rejects_what_ties_splits_together(tmp_path: Path, ingest) -> None:
+    result = ingest(_blends(tmp_path / "t"), near_duplicates="strict")
+    assert result.set_aside == {}
+    table = _blends(tmp_path / "t", "middle.png,x,")
+    for _ in range(2):
+        result = ingest(table, near_duplicates="strict")
+        assert result.set_aside == {"would tie splits together": 1}
+        assert aside_of(tmp_path / "snapshot") == {
+            "middle.png": ("would tie splits together", "it has near-duplicates in train and test")
+        }
+    given = ingest(_blends(tmp_path / "t", "middle.png,x,train"), near_duplicates="strict")
     assert given.set_aside == {} and any("in another split" in w for w in given.warnings)
+
+
+def _photographs(place: Path, count: int = 24) -> Path:
+    for number in range(count):
+        image = Image.fromarray(noise(number, (5, 6))).resize((120, 100), Image.Resampling.BICUBIC)
+        (place / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        image.save(place / "ab"[number % 2] / f"{number:02}.png")
+    return place
+
+
+def test_same_picture_under_two_labels_is_reported_with_both(tmp_path: Path, ingest) -> None:
+    place = _photographs(tmp_path / "photos")
+    with Image.open(place / "a" / "00.png") as image:
+        image.resize((90, 75)).save(place / "b" / "again.jpg", quality=80)
+    result = ingest(place)
+    assert result.contradictions == 1 and result.set_aside == {}
+    (warning,) = [w for w in result.warnings if w.startswith("Contradicting labels")]
+    assert "a/00.png (a)" in warning and "b/again.jpg (b)" in warning
+    snapshot = read_snapshot(tmp_path / "snapshot")
+    names = dict(zip(snapshot.image_ids(), snapshot.column("source"), strict=True))
+    assert [{names[i] for i in p} for p in snapshot.contradictions] == [{"a/00.png", "b/again.jpg"}]
+    strict = ingest(place, near_duplicates="strict")
+    assert strict.set_aside == {"conflicting labels": 2}
+    assert aside_of(tmp_path / "snapshot")["b/again.jpg"] == (
+        "conflicting labels",
+        "the same picture as a/00.png, labelled a",
+    )
+    off = ingest(place, near_duplicates="off")
+    assert (off.contradictions, off.near_duplicates, off.warnings) == (0, 0, [])
+
+
+def test_data_of_copies_is_refused_with_the_pairs_and_the_key(tmp_path: Path, ingest) -> None:
+    place = _photographs(tmp_path / "photos", 12)
+    with Image.open(place / "a" / "00.png") as image:
+        for quality in range(40, 90):
+            image.save(place / "a" / f"copy {quality}.jpg", quality=quality)
+    with pytest.raises(DataError, match=r"of the images of 'a' are copies") as caught:
+        ingest(place)
+    assert "data.near_duplicates: off" in str(caught.value.fix)
+    assert "a/copy" in str(caught.value.why) and " and a/" in str(caught.value.why)
+    assert sum(ingest(place, near_duplicates="off").images.values()) == 62
+    with pytest.raises(ConfigurationError, match=r"data\.near_duplicates is 'on'"):
+        ingest(place, near_duplicates="on")
+
+
+def test_pairs_are_compared_once(tmp_path: Path, ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = _photographs(tmp_path / "photos")
+    with Image.open(place / "a" / "00.png") as image:
+        image.save(place / "a" / "again.jpg", quality=80)
+    first = ingest(place)
+    assert first.near_duplicates == 2
+    asked: list[int] = []
+    monkeypatch.setattr(
+        "graftline.steps.ingest.comparisons.same_picture",
+        lambda a, b: (asked.append(len(a)), np.ones(len(a), dtype=bool))[1],
+    )
+    again = ingest(place)
+    assert (again.snapshot_id, again.near_duplicates, asked) == (first.snapshot_id, 2, [])
+    with Image.open(place / "a" / "02.png") as image:
+        image.save(place / "a" / "new.jpg", quality=80)
+    more = ingest(place)
+    assert sum(asked) >= 1 and more.near_duplicates >= 4
+
+
+def test_other_shares_or_another_seed_are_said(folder: Path, ingest) -> None:
+    assert ingest(folder, seed=1).warnings == []
+    assert ingest(folder, seed=1).warnings == []
+    (warning,) = ingest(folder, seed=2, split={"train": 0.5, "val": 0.25, "test": 0.25}).warnings
+    assert "seed is 2, was 1" in warning and "data.split.train is 0.5, was 0.7" in warning
+    assert "36 images" in warning and "another `store`" in warning
+    assert ingest(folder, seed=1).warnings == []
+
+
+def test_snapshot_without_leaks_reads_and_is_named_as_before(
+    folder: Path, ingest, tmp_path: Path
+) -> None:
+    ingest(folder)
+    head = json.loads((tmp_path / "snapshot" / "snapshot.json").read_text())
+    assert not {"not_evaluated", "contradictions"} & head.keys()
+    snapshot = read_snapshot(tmp_path / "snapshot")
+    digest = hashlib.sha256(json.dumps([2]).encode())
+    for row in snapshot.manifest.to_pylist():
+        told = [row[name] for name in ("image_id", "label", "split", "group")]
+        digest.update(json.dumps(told).encode() + b"\n")
+    assert snapshot.id == digest.hexdigest()[:32]
 
 
 def test_broken_image_is_remembered_until_it_is_mended(folder: Path, ingest) -> None:
