@@ -208,12 +208,19 @@ def load_classifier(folder: Path) -> Classifier:
     weights = _read_tensors(folder / WEIGHTS_FILE, description["weights_sha256"])
     try:
         named = description["backbone"]
-        backbone = construct(named["name"], named["image_size"])
+        preprocessing = Preprocessing.from_dict(description["preprocessing"])
+        backbone = construct(
+            named["name"],
+            named["image_size"],
+            fit=preprocessing.fit,
+            value_range=preprocessing.value_range,
+            full_decoding=preprocessing.full_decoding,
+        )
         classifier = Classifier(
             backbone,
             build_head(description["head"]),
             description["classes"],
-            preprocessing=Preprocessing.from_dict(description["preprocessing"]),
+            preprocessing=preprocessing,
             strategy=description["strategy"],
             snapshot_id=description["snapshot_id"],
             temperature=description["temperature"],

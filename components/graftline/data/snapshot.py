@@ -21,6 +21,7 @@ from graftline.data.shards import ByteRange, read_ranges
 from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import ConfigurationError, DataError
 from graftline.files import os_errors, write_atomic
+from graftline.images.stored_values import ValueRange
 from graftline.schema import parse_json
 from graftline.storage import open_store
 from graftline.storage.base import Store
@@ -78,6 +79,8 @@ class Snapshot:
             earlier split, in the order train, val, test. They keep their split, and nothing is
             measured on them.
         contradictions: Pairs of ids that show the same picture under two labels.
+        value_range: The stored values that are black and white in its images of more than 8
+            bits; None where there are none.
     """
 
     id: str
@@ -91,6 +94,7 @@ class Snapshot:
     schema_version: int = SCHEMA_VERSION
     not_evaluated: tuple[str, ...] = ()
     contradictions: tuple[tuple[str, str], ...] = ()
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int:
         return int(self.manifest.num_rows)
@@ -160,16 +164,23 @@ def read_images(
         yield int(row), data
 
 
-def snapshot_digest(manifest: pa.Table, not_evaluated: Sequence[str] = ()) -> str:
+def snapshot_digest(
+    manifest: pa.Table,
+    not_evaluated: Sequence[str] = (),
+    value_range: ValueRange | None = None,
+) -> str:
     """The snapshot's id: equal data gives an equal id wherever the bytes stand.
 
     Args:
         manifest: Sorted by image id.
         not_evaluated: Sorted ids; without any, the digest is that of the manifest alone.
+        value_range: Read by another range, the same files are other pictures.
     """
     told = ["image_id", "label", "split", "group"]
     attributes = manifest.column_names[len(MANIFEST) :]
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, *attributes]).encode())
+    if value_range is not None:
+        digest.update(json.dumps({"value_range": list(value_range)}).encode() + b"\n")
     for batch in manifest.select([*told, *attributes]).to_batches(max_chunksize=10_000):
         columns = [column.to_pylist() for column in batch.columns]
         for row in zip(*columns, strict=True):
@@ -189,10 +200,11 @@ def write_snapshot(
     created: str | None = None,
     not_evaluated: Sequence[str] = (),
     contradictions: Sequence[tuple[str, str]] = (),
+    value_range: ValueRange | None = None,
 ) -> Snapshot:
     """Write the snapshot's folder; ``snapshot.json`` comes last and makes it complete."""
     manifest = manifest.sort_by("image_id").combine_chunks()
-    identity = snapshot_digest(manifest, sorted(not_evaluated))
+    identity = snapshot_digest(manifest, sorted(not_evaluated), value_range)
     classes = tuple(sorted(set(manifest.column("label").to_pylist())))
     splits = manifest.column("split").to_pylist()
     head = {
@@ -209,6 +221,8 @@ def write_snapshot(
         head["not_evaluated"] = sorted(not_evaluated)
     if contradictions:
         head["contradictions"] = sorted(contradictions)
+    if value_range is not None:
+        head["value_range"] = list(value_range)
     with os_errors(str(folder), "write"):
         digests = {}
         for name, table in zip(FILES, (manifest, set_aside), strict=False):
@@ -244,6 +258,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
             created=head["created"],
             not_evaluated=tuple(head.get("not_evaluated", ())),
             contradictions=tuple((one, other) for one, other in head.get("contradictions", ())),
+            value_range=_value_range(head.get("value_range")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
@@ -251,6 +266,10 @@ def read_snapshot(folder: Path | str) -> Snapshot:
             why=str(error),
             fix="Run `ingest` again: the images are still in the store.",
         ) from error
+
+
+def _value_range(values: Any) -> ValueRange | None:
+    return None if values is None else (float(values[0]), float(values[1]))
 
 
 def _read_table(path: Path, sha256: str) -> pa.Table:

@@ -6,13 +6,15 @@ Needs numpy and Pillow only.
 import dataclasses
 import io
 import struct
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from graftline.errors import DataError
+from graftline.images import stored_values
+from graftline.images.stored_values import ValueRange, Values
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit before it warns; 268 MB as RGB
 
@@ -24,6 +26,9 @@ SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".mpo", ".jp2", ".j2k", ".avif"),
     )
 )
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 # What Pillow's plugins raise for broken files.
 _FAULTS = (
@@ -41,23 +46,37 @@ class Decoded:
     Attributes:
         pixels: (height, width, 3), RGB.
         format: Pillow's name of the file format, in lower case.
+        values: Which values the file stores, where they have more than 8 bits and a range was
+            given to read them by; else None.
+        kind: Of the stored values, such as ``uint16``; None for the usual 8 bits.
     """
 
     pixels: Pixels
     format: str
+    values: Values | None = None
+    kind: str | None = None
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shortest: int | None = None) -> Pixels:
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    shortest: int | None = None,
+    value_range: ValueRange | None = None,
+) -> Pixels:
     """Decode an image file to RGB.
 
-    The EXIF orientation is applied, 16-bit values are scaled to 8 bits, transparency is laid on
-    white, and an animation gives its first frame.
+    The EXIF orientation is applied, transparency is laid on white, and an animation gives its
+    first frame.
 
     Args:
         data: The file's bytes.
         max_pixels: A larger image is refused before it is unpacked.
         shortest: A JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which costs a fraction, as
             long as both sides keep this many pixels. None decodes in full.
+        value_range: Of files with more than 8 bits: the stored values that become black and
+            white, those of the data set. None for sets of 8-bit images: 16 bits are then scaled
+            from 0 to 65,535, other values by the range that the image itself has.
 
     Returns:
         (height, width, 3), contiguous.
@@ -65,23 +84,36 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, shortest: int | None = 
     Raises:
         DataError: Not an image, cut short, damaged, or too large; the message says which.
     """
-    return decode_image(data, max_pixels=max_pixels, shortest=shortest).pixels
+    return decode_image(
+        data, max_pixels=max_pixels, shortest=shortest, value_range=value_range
+    ).pixels
 
 
 def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, shortest: int | None = None
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    shortest: int | None = None,
+    value_range: ValueRange | None = None,
 ) -> Decoded:
-    """Like :func:`decode`, with the file's format."""
-    if not data:
-        raise DataError("the file is empty")
+    """Like :func:`decode`, with the file's format, and the values of more than 8 bits."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError("the image is too large to be decoded safely", why=str(error)) from error
-    except UnidentifiedImageError as error:
-        raise DataError("not an image in a known format") from error
-    except _FAULTS as error:
-        raise _broken(error) from error
+        return _decoded(data, max_pixels, shortest, value_range)
+    except DataError:
+        plain = _without_texts(data)
+        if plain is None:
+            raise
+        try:
+            return _decoded(plain, max_pixels, shortest, value_range)
+        except DataError:
+            pass
+        raise
+
+
+def _decoded(
+    data: bytes, max_pixels: int, shortest: int | None, value_range: ValueRange | None
+) -> Decoded:
+    image = _opened(data)
     width, height = image.size
     if width * height > max_pixels:
         raise DataError(
@@ -90,13 +122,128 @@ def decode_image(
     try:
         if shortest is not None:
             image.draft(None, (shortest, shortest))  # JPEG only; others ignore it
-        image.load()
-        pixels = _to_rgb(_upright(image))
+        return _loaded(image, data, value_range)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError("the image is too large to be decoded safely", why=str(error)) from error
     except _FAULTS as error:
         raise _broken(error) from error
-    return Decoded(pixels, (image.format or "unknown").lower())
+
+
+def _opened(data: bytes) -> Image.Image:
+    if not data:
+        raise DataError("the file is empty")
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError("the image is too large to be decoded safely", why=str(error)) from error
+    except UnidentifiedImageError as error:
+        raise _unidentified(data) from error
+    except _FAULTS as error:
+        raise _broken(error) from error
+
+
+def _loaded(image: Image.Image, data: bytes, value_range: ValueRange | None) -> Decoded:
+    form = (image.format or "unknown").lower()
+    kind = stored_values.kind_of(image)
+    if kind is not None and (value_range is not None or _must_be_measured(image, kind)):
+        stored = stored_values.stored(image, data, kind, _upright)
+        bounds = value_range or _usual_range(stored)
+        values = stored_values.values_of(stored.array, kind)
+        return Decoded(stored.to_rgb(bounds), form, values, kind)
+    stored_values.check_planes(image)
+    fourth_band = image.format == "TIFF" and image.mode == "RGBA"
+    extra = stored_values.tag(image, stored_values.TIFF_EXTRA, None)
+    image.load()
+    upright = _upright(image)
+    if fourth_band and not stored_values.is_transparency(
+        np.asarray(upright.getchannel("A")), extra
+    ):
+        upright = upright.convert("RGB")
+    return Decoded(_to_rgb(upright), form, kind=kind)
+
+
+def _must_be_measured(image: Image.Image, kind: str) -> bool:
+    """Whether Pillow's own reading is wrong, with or without a range."""
+    white = stored_values.tag(image, stored_values.TIFF_PHOTOMETRIC, 1)
+    return kind in ("int8", "uint32") or (
+        white == stored_values.WHITE_IS_ZERO and image.mode.startswith(("I", "F"))
+    )
+
+
+def _usual_range(stored: stored_values.Stored) -> ValueRange:
+    """What stands for black and white where no data set says so."""
+    if stored.array.dtype.kind != "f" and stored.array.itemsize <= 2:
+        kinds = np.iinfo(stored.array.dtype)
+        return float(kinds.min), float(kinds.max)
+    top = stored_values.values_of(stored.array, stored.kind).highest
+    usual = (1.0, 255.0, 65_535.0) if stored.array.dtype.kind == "f" else (65_535.0,)
+    return 0.0, next((one for one in usual if top <= one), top)
+
+
+def _unidentified(data: bytes) -> DataError:
+    """Not an image; or one of a kind that Pillow does not read, and why not."""
+    for form in FORMATS:
+        factory, accepts = Image.OPEN.get(form, (None, None))
+        if factory is None or accepts is None or accepts(data[:16]) is not True:
+            continue
+        try:
+            factory(io.BytesIO(data), "")
+        except _FAULTS as error:
+            why = f"it begins as a {form} does: {error}"
+            if form == "TIFF" and (described := _tiff_of(data)):
+                return DataError(
+                    "a TIFF of a kind that cannot be read",
+                    why=f"it holds {described} ({error})",
+                    fix="Save it as grey or RGB of 8 or 16 bits.",
+                )
+            return DataError("not an image in a known format", why=why)
+    return DataError("not an image in a known format")
+
+
+def _tiff_of(data: bytes) -> str:
+    """What a TIFF says that it holds; empty where its tags cannot be read."""
+    try:
+        stream = io.BytesIO(data)
+        head = stream.read(8)
+        if 43 in head[2:4]:  # BigTIFF has a longer one
+            head += stream.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(head)
+        order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+        entries = int.from_bytes(data[tags.next : tags.next + 2], order)
+        if tags.next + 2 + 12 * entries > len(data):  # cut short
+            return ""
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits = tags.get(stored_values.TIFF_BITS, (1,))
+        bands = tags.get(277, len(bits))
+        meant = tags.get(stored_values.TIFF_SAMPLE_FORMAT, (1,))[0]
+        name = {1: "unsigned", 2: "signed", 3: "floating-point"}.get(meant, "complex or unknown")
+        colours = tags.get(stored_values.TIFF_PHOTOMETRIC, "not given")
+        if not all(tags.get(number) for number in (256, 257, stored_values.TIFF_BITS)):
+            return ""
+    except _FAULTS:
+        return ""
+    return f"{bands} band(s) of {bits[0]} bits, {name}, photometric interpretation {colours}"
+
+
+def _without_texts(data: bytes) -> bytes | None:
+    """A PNG without its texts and colour profile, which do not change the pixels.
+
+    Pillow refuses a file whose texts or profile unpack to more than it allows; None where there
+    are none to leave out.
+    """
+    if not data.startswith(PNG):
+        return None
+    kept, at, dropped = [PNG], len(PNG), False
+    while at + 12 <= len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        end = at + 12 + length
+        if data[at + 4 : at + 8] in PNG_TEXTS and end <= len(data):
+            dropped = True
+        else:
+            kept.append(data[at:end])
+        at = end
+    return b"".join([*kept, data[at:]]) if dropped else None
 
 
 def _broken(error: BaseException) -> DataError:
@@ -123,13 +270,19 @@ def _to_rgb(image: Image.Image) -> Pixels:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
+    if image.mode == "LAB":
+        raise DataError(
+            "the colours are stored as CIELAB, which is not read", fix="Save the image as RGB."
+        )
     if image.mode != "RGB":
         image = image.convert("RGB")
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
 
 
 def _to_eight_bits(values: npt.NDArray[Any]) -> Pixels:
-    """Scale grey values of more than 8 bits; Pillow's own conversion cuts them off at 255.
+    """Scale grey values of more than 8 bits where no data set says by which range.
+
+    Pillow's own conversion cuts them off at 255.
 
     Integers up to 65,535 are taken as 16-bit; larger ones, and floats, by the range they lie in:
     floats within 0..1 are fractions, within 0..255 grey levels.

@@ -7,20 +7,24 @@ from a tensor's by up to one; one operator everywhere is what makes their answer
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from graftline.errors import ConfigurationError
+from graftline.images.decode import decode
 from graftline.images.resample import Floats, resample
+from graftline.images.stored_values import ValueRange
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
+Fit = Literal["crop", "squash", "pad"]
+FITS = ("crop", "squash", "pad")
 
 # With "center", only a square in the middle is seen. What lies further than this many short
 # sides along the long one is cut before the resize: a 1 x 500 picture would else be enlarged to
@@ -41,6 +45,11 @@ class Preprocessing:
             ``border`` keeps the aspect and fills up with the mean colour.
         mean: Per channel, of pixels scaled to 0..1.
         std: Per channel, of pixels scaled to 0..1.
+        fit: What the user chose for wide and tall images: ``crop`` is the backbone's own way;
+            ``squash`` and ``pad`` show the whole image.
+        value_range: The stored values that are black and white in images of more than 8 bits;
+            None where the data set has none.
+        full_decoding: Whether large JPEGs are decoded in full for the features too.
     """
 
     input_size: int
@@ -49,6 +58,9 @@ class Preprocessing:
     crop_mode: CropMode
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Fit = "crop"
+    value_range: ValueRange | None = None
+    full_decoding: bool = False
 
     def __post_init__(self) -> None:
         if self.input_size < 1 or self.resize_size < 1:
@@ -62,11 +74,26 @@ class Preprocessing:
             raise ConfigurationError(f"Interpolation '{self.interpolation}' is not known.")
         if self.crop_mode not in ("center", "squash", "border"):
             raise ConfigurationError(f"Crop mode '{self.crop_mode}' is not known.")
+        if self.fit not in FITS:
+            raise ConfigurationError(
+                f"`image.fit: {self.fit}` is not known.", fix=f"Use one of {', '.join(FITS)}."
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it; :meth:`from_dict` reads it back."""
+        """As JSON holds it; :meth:`from_dict` reads it back.
+
+        What is as usual is left out: digests of what was written before it existed stay.
+        """
         values = asdict(self)
         values["mean"], values["std"] = list(self.mean), list(self.std)
+        if self.fit == "crop":
+            del values["fit"]
+        if self.value_range is None:
+            del values["value_range"]
+        else:
+            values["value_range"] = list(self.value_range)
+        if not self.full_decoding:
+            del values["full_decoding"]
         return values
 
     @classmethod
@@ -79,12 +106,45 @@ class Preprocessing:
             crop_mode=values["crop_mode"],
             mean=_three(values["mean"]),
             std=_three(values["std"]),
+            fit=values.get("fit", "crop"),
+            value_range=read_value_range(values.get("value_range")),
+            full_decoding=bool(values.get("full_decoding", False)),
         )
 
     def with_input_size(self, size: int) -> "Preprocessing":
         """The same at another input size; the share that is cropped away stays."""
         resize = max(size, math.floor(size * self.resize_size / self.input_size))
-        return Preprocessing(size, resize, self.interpolation, self.crop_mode, self.mean, self.std)
+        return replace(self, input_size=size, resize_size=resize)
+
+    def with_fit(self, fit: Fit) -> "Preprocessing":
+        """The same for another choice of ``image.fit``.
+
+        Args:
+            fit: ``crop`` changes nothing; ``squash`` and ``pad`` cut nothing off.
+        """
+        if fit == "crop":
+            return self
+        mode: CropMode = "squash" if fit == "squash" else "border"
+        return replace(self, fit=fit, crop_mode=mode, resize_size=self.input_size)
+
+    def share_seen(self, height: Any, width: Any) -> npt.NDArray[np.float64]:
+        """Share of an image's area that the network sees, 0 to 1, for arrays of sizes in pixels."""
+        high, wide = np.asarray(height, np.float64), np.asarray(width, np.float64)
+        if self.crop_mode == "squash":
+            side = self.input_size / self.resize_size
+            return np.full(high.shape, side * side)
+        reference = np.minimum(high, wide) if self.crop_mode == "center" else np.maximum(high, wide)
+        seen = reference * self.input_size / self.resize_size
+        shares = np.minimum(high, seen) * np.minimum(wide, seen) / (high * wide)
+        return np.asarray(shares, np.float64)
+
+    def decode(self, data: bytes) -> npt.NDArray[np.uint8]:
+        """Decode an image file as this data set is read: (H, W, 3) uint8, in full.
+
+        Raises:
+            DataError: It cannot be decoded.
+        """
+        return decode(data, value_range=self.value_range)
 
     def write_input(self, image: npt.NDArray[np.uint8], out: Floats) -> None:
         """Write one image as the network takes it, without PyTorch.
@@ -268,6 +328,11 @@ def _crop_or_pad(pixels: "Tensor", preprocessing: Preprocessing) -> "Tensor":
 def _half(rest: int) -> int:
     """``round(rest / 2)`` with halves to even, in integers that can be traced."""
     return (rest + rest // 2 % 2) // 2
+
+
+def read_value_range(values: Any) -> ValueRange | None:
+    """A range as JSON holds it, or None."""
+    return None if values is None else (float(values[0]), float(values[1]))
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -39,9 +39,11 @@ STOP = -1  # in place of a free slot
 FLOAT = np.dtype(np.float32)
 
 # A large JPEG is decoded at 1/2, 1/4 or 1/8 where its shorter side still has this many pixels for
-# one of the resize. From there on the resize hides how the reduction was done: features keep a
-# cosine of 0.9997 with those of the full photograph, and one of 12 megapixels is read in a quarter
-# of the time. Smaller photographs are decoded in full.
+# one of the resize: one of 12 megapixels is read in a quarter of the time. The resize hides how the
+# reduction was done in usual photographs (cosine 0.9997 with the features of the full one), not in
+# fine patterns (below 0.9, at any ratio: what is cut out of a block of 8 x 8 pixels leaves a
+# trace). So :mod:`graftline.steps.extract_features.reduction` measures it on the data first, and
+# `full_decoding` leaves it out. Smaller photographs are decoded in full.
 OVERSAMPLING = 2.5
 
 
@@ -56,8 +58,14 @@ def network_input(data: bytes, preprocessing: Preprocessing, out: Array) -> None
     Raises:
         DataError: It cannot be decoded.
     """
-    shortest = math.ceil(OVERSAMPLING * preprocessing.resize_size)
-    preprocessing.write_input(decode(data, shortest=shortest), out)
+    shortest = None if preprocessing.full_decoding else smallest_side(preprocessing)
+    pixels = decode(data, shortest=shortest, value_range=preprocessing.value_range)
+    preprocessing.write_input(pixels, out)
+
+
+def smallest_side(preprocessing: Preprocessing) -> int:
+    """The shorter side that a reduced JPEG keeps at least, in pixels."""
+    return math.ceil(OVERSAMPLING * preprocessing.resize_size)
 
 
 def undecodable(position: int, error: DataError) -> DataError:

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from graftline.errors import ConfigurationError
-from graftline.images.preprocessing import Preprocessing
+from graftline.images.preprocessing import Fit, Preprocessing
+from graftline.images.stored_values import ValueRange
 from graftline.models.architectures import Architecture, create_seeded, find
 from graftline.models.blocks import blocks_of
 from graftline.models.input_size import measure
@@ -114,30 +115,50 @@ def resolve(
     weights: str | None = None,
     image_size: int | None = None,
     store: Store | None = None,
+    fit: Fit = "crop",
+    value_range: ValueRange | None = None,
+    full_decoding: bool = False,
 ) -> BackboneSpec:
     """Describe a backbone without loading weights or asking any server but the store.
+
+    Args:
+        name: As of :func:`build`; so are the next three.
+        weights: See above.
+        image_size: See above.
+        store: See above.
+        fit: What is done with wide and tall images.
+        value_range: Of the data set, see :class:`graftline.images.preprocessing.Preprocessing`.
+        full_decoding: See there.
 
     Raises:
         UnknownBackbone: No library has it.
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    spec = _spec_of(architecture, image_size)
+    spec = _with_pixels(_spec_of(architecture, image_size), fit, value_range, full_decoding)
     origin = weights_module.locate(architecture, weights, store)
     return replace(spec, weights=origin.place, available_locally=origin.available_locally)
 
 
-def construct(name: str, image_size: int | None = None) -> Backbone:
+def construct(
+    name: str,
+    image_size: int | None = None,
+    *,
+    fit: Fit = "crop",
+    value_range: ValueRange | None = None,
+    full_decoding: bool = False,
+) -> Backbone:
     """Build a network by its name, in eval mode, with seeded random weights.
 
     Nobody is asked where weights come from: a classifier bundle fills the network itself.
+    The arguments are those of :func:`build`.
 
     Raises:
         UnknownBackbone: No library has it.
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    spec = _spec_of(architecture, image_size)
+    spec = _with_pixels(_spec_of(architecture, image_size), fit, value_range, full_decoding)
     network = create_seeded(architecture, spec.preprocessing.input_size)
     return Backbone(spec, network).eval()
 
@@ -149,6 +170,9 @@ def build(
     image_size: int | None = None,
     pretrained: bool = True,
     store: Store | None = None,
+    fit: Fit = "crop",
+    value_range: ValueRange | None = None,
+    full_decoding: bool = False,
 ) -> Backbone:
     """Build a backbone with its weights, in eval mode.
 
@@ -159,6 +183,9 @@ def build(
         image_size: Side of the input in pixels; None for the pretrained one.
         pretrained: False builds the architecture with random weights, whatever ``weights`` says.
         store: Where mirrored weights may be.
+        fit: What is done with wide and tall images: a part of the preprocessing, as the next two.
+        value_range: Of the data set.
+        full_decoding: Of large JPEGs.
 
     Raises:
         UnknownBackbone: No library has it.
@@ -166,7 +193,15 @@ def build(
         IntegrityError: The weights are not those that their digest names.
     """
     wanted = weights if pretrained else weights_module.RANDOM
-    spec = resolve(name, weights=wanted, image_size=image_size, store=store)
+    spec = resolve(
+        name,
+        weights=wanted,
+        image_size=image_size,
+        store=store,
+        fit=fit,
+        value_range=value_range,
+        full_decoding=full_decoding,
+    )
     network = weights_module.load(
         find(name), spec.preprocessing.input_size, weights=wanted, store=store
     )
@@ -190,6 +225,15 @@ def _spec_of(architecture: Architecture, image_size: int | None) -> BackboneSpec
         weights="random initialisation",
         available_locally=True,
     )
+
+
+def _with_pixels(
+    spec: BackboneSpec, fit: Fit, value_range: ValueRange | None, full_decoding: bool
+) -> BackboneSpec:
+    preprocessing = replace(
+        spec.preprocessing.with_fit(fit), value_range=value_range, full_decoding=full_decoding
+    )
+    return replace(spec, preprocessing=preprocessing)
 
 
 _measure = lru_cache(maxsize=4096)(measure)

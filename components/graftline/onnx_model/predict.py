@@ -15,7 +15,8 @@ import numpy as np
 
 from graftline import machine
 from graftline.errors import ConfigurationError, DataError, SchemaVersionError
-from graftline.images.decode import decode
+from graftline.images.decode import Decoded, decode, decode_image
+from graftline.images.stored_values import ValueRange
 
 SCHEMA_VERSION = 1
 PREFIX = "graftline."
@@ -34,7 +35,8 @@ class ModelMetadata:
 
     Attributes:
         classes: Class names, in the order of the columns of ``probabilities``.
-        preprocessing: Resolved values: sizes, interpolation, crop, mean and standard deviation.
+        preprocessing: Resolved values: sizes, interpolation, crop, mean and standard deviation;
+            with images of more than 8 bits also ``value_range``.
         temperature: What the logits are divided by before the softmax.
         thresholds: Limits found in the evaluation, such as for "none of these".
         snapshot_id: Dataset snapshot that the model was trained and evaluated on.
@@ -58,6 +60,12 @@ class ModelMetadata:
     precision: str = "fp32"
     graftline_version: str = ""
 
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The stored values that are black and white in files of more than 8 bits, or None."""
+        found = self.preprocessing.get("value_range")
+        return None if found is None else (float(found[0]), float(found[1]))
+
     def to_properties(self) -> dict[str, str]:
         """The key and value strings that ONNX metadata can hold."""
         properties = {PREFIX + "schema_version": str(SCHEMA_VERSION)}
@@ -65,6 +73,8 @@ class ModelMetadata:
             value = getattr(self, field.name)
             text = value if isinstance(value, str) else json.dumps(_plain(value), sort_keys=True)
             properties[PREFIX + field.name] = text
+        if self.value_range is not None:  # once more by itself, for callers that prepare pixels
+            properties[PREFIX + "value_range"] = json.dumps(list(self.value_range))
         return properties
 
     @classmethod
@@ -167,6 +177,7 @@ class OnnxClassifier:
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata = ModelMetadata.from_properties(properties, str(self.path))
         self.classes = self.metadata.classes
+        self.doubts: dict[str, str] = {}  # of images read so far, by path
         self.has_distance = DISTANCE in {output.name for output in self._session.get_outputs()}
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -234,11 +245,35 @@ class OnnxClassifier:
             DataError: A file is missing or is no image; the message names it.
         """
         names = (PROBABILITIES, DISTANCE) if self.has_distance else (PROBABILITIES,)
-        outputs = self._collect((read_image(path) for path in paths), names)
+        outputs = self._collect((self.read(path) for path in paths), names)
         return [
             self._prediction(str(path), *answers, top=top)
             for path, *answers in zip(paths, *outputs, strict=True)
         ]
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Decode an image file as the model's data set was: uint8 (H, W, 3).
+
+        Raises:
+            DataError: It cannot be decoded.
+        """
+        pixels: np.ndarray = decode(data, value_range=self.metadata.value_range)
+        return pixels
+
+    def read(self, path: str | Path) -> np.ndarray:
+        """Decode one file as the model's data set was: uint8 (H, W, 3).
+
+        Where its values are not of the model's kind, :attr:`doubts` says so afterwards.
+
+        Raises:
+            DataError: It is missing or no image; the message names it.
+        """
+        decoded = _decoded(path, self.metadata.value_range)
+        doubt = doubt_of(decoded, self.metadata.value_range)
+        if doubt is not None:
+            self.doubts[str(path)] = doubt
+        pixels: np.ndarray = decoded.pixels
+        return pixels
 
     def _prediction(
         self, image: str, probabilities: np.ndarray, distance: np.ndarray | None = None, *, top: int
@@ -256,15 +291,46 @@ class OnnxClassifier:
         )
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, value_range: ValueRange | None = None) -> np.ndarray:
     """Decode one file as every step does: uint8 (H, W, 3), RGB, upright.
+
+    Args:
+        path: The file.
+        value_range: The model's, see :attr:`ModelMetadata.value_range`.
 
     Raises:
         DataError: It is missing or no image; the message names it.
     """
+    pixels: np.ndarray = _decoded(path, value_range).pixels
+    return pixels
+
+
+def doubt_of(decoded: Decoded, value_range: ValueRange | None) -> str | None:
+    """Why an image may not mean to the model what it shows, in a sentence; None where it does.
+
+    Args:
+        decoded: By the model's range.
+        value_range: The model's; None for one of 8-bit images.
+    """
+    if value_range is None:
+        if decoded.kind is None:
+            return None
+        return (
+            f"It stores {decoded.kind} values; the model was trained on images of 8 bits. It is "
+            "read from 0 to 65,535, or by its own range"
+        )
+    told = f"{value_range[0]:g} to {value_range[1]:g}"
+    if decoded.values is None:
+        return f"It has 8 bits; the model's images have more, with values from {told}"
+    if decoded.values.high <= value_range[0] or decoded.values.low >= value_range[1]:
+        found = f"{decoded.values.lowest:g} to {decoded.values.highest:g}"
+        return f"Its values, {found}, lie outside of what the model reads, {told}"
+    return None
+
+
+def _decoded(path: str | Path, value_range: ValueRange | None) -> Decoded:
     try:
-        pixels: np.ndarray = decode(Path(path).read_bytes())
-        return pixels
+        return decode_image(Path(path).read_bytes(), value_range=value_range)
     except OSError as error:
         raise DataError(f"{path} cannot be read.", why=error.strerror or str(error)) from error
     except DataError as error:

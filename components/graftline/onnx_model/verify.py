@@ -14,7 +14,7 @@ import numpy as np
 
 from graftline.errors import DataError, IntegrityError
 from graftline.files import sha256_of
-from graftline.images.decode import SUFFIXES, decode
+from graftline.images.decode import SUFFIXES
 from graftline.onnx_model.parity import MAX_DIFFERENCE, Parity, check, summarise
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.onnx_model.reference import REFERENCE_FILE, Reference, read_reference
@@ -82,7 +82,7 @@ def verify(
                 continue
             rows.append(row)
             names.append(name)
-            yield decode(data)
+            yield classifier.decode(data)
 
     found = classifier.probabilities(pixels())
     if not rows and not unknown:

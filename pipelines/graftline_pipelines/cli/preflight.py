@@ -155,6 +155,11 @@ def _champion(settings: RunSettings) -> str:
 
 
 def _backbone(settings: RunSettings) -> str:
+    fit = settings.image.fit
+    return _network(settings) + ("" if fit == "crop" else f"; image.fit: {fit}")
+
+
+def _network(settings: RunSettings) -> str:
     from graftline.models import lookup
 
     # The table answers without PyTorch, whose import alone takes seconds.

@@ -266,4 +266,5 @@ def _backbone(settings: RunSettings) -> dict[str, Any]:
         "backbone": settings.backbone,
         "weights": settings.weights,
         "image_size": settings.image_size,
+        "fit": settings.image.fit,
     }

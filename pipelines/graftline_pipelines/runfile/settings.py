@@ -5,7 +5,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    field_validator,
+)
 
 from graftline.errors import ConfigurationError
 from graftline.settings import Section, without_credentials
@@ -24,6 +28,15 @@ from graftline_pipelines.runfile.pools import (
     PoolSettings,
     StepName,
 )
+
+
+class PictureSettings(Section):
+    """How a picture becomes the network's square input."""
+
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    """What is done with wide and tall pictures. `crop`: the backbone's own way, mostly the middle
+    square. `squash`: the whole picture, its sides pressed to a square. `pad`: the whole picture
+    on the mean colour."""
 
 
 class TrackingSettings(Section):
@@ -141,6 +154,8 @@ class RunSettings(Section):
     library's pretrained weights where absent."""
     image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
     """Input side in pixels; the backbone's own where absent."""
+    image: PictureSettings = PictureSettings()
+    """How pictures are fitted into the input."""
     extract: ExtractSettings = ExtractSettings()
     """Feature extraction."""
     strategy: Strategy = "auto"

@@ -115,11 +115,13 @@ def _ask(
     model: OnnxClassifier, rows: Ints, encoded: Callable[[Ints], Iterator[tuple[int, bytes]]]
 ) -> Floats:
     order: list[int] = []
+    # As the champion's own data was read; a model that says nothing of it is of 8-bit images.
+    value_range = getattr(getattr(model, "metadata", None), "value_range", None)
 
     def images() -> Iterator[NDArray[np.uint8]]:
         for row, data in progress(encoded(rows), "asking the champion", len(rows)):
             order.append(row)
-            yield decode(data)
+            yield decode(data, value_range=value_range)
 
     answers = model.probabilities(images())
     place = {row: index for index, row in enumerate(order)}

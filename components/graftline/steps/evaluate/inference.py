@@ -1,7 +1,7 @@
 """The classifier's answers to images of the snapshot, by the shortest way."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,12 +85,15 @@ class Inference:
             description: For the progress bar.
             preprocessing: In place of the classifier's own.
         """
+        # In full, as the exported file sees them: whether reduced decoding shows was measured on
+        # the frozen network, and this one may be another.
+        prepare = replace(preprocessing or self.classifier.preprocessing, full_decoding=True)
         if total == 0:
             width = self.classifier.backbone.spec.feature_dim
             return np.zeros((0, width), dtype=np.float32)
         computed: Floats32 = forward_images(
             self.classifier.backbone,
-            preprocessing or self.classifier.preprocessing,
+            prepare,
             images,
             total=total,
             description=description,

@@ -232,8 +232,9 @@ def classes(findings: Findings) -> Section:
 def slices(findings: Findings) -> Section | None:
     """Parts of the test split that a mean may hide."""
     rows = findings.measured.slices
+    warnings = [html.paragraph(note, "note warn") for note in findings.notes]
     if not rows:
-        return None
+        return Section("Slices", html.join(warnings), "slices") if warnings else None
     beside = findings.opponent is not None
     heads: list[Column | str] = ["cut by", "part"]
     heads += [Column(name, number=True) for name in ("images", "accuracy", "interval")]
@@ -254,7 +255,8 @@ def slices(findings: Findings) -> Section | None:
         f"Accuracy on parts of the test split; overall it is {percent(accuracy)}. A marked part is "
         "below that beyond chance. Sizes and brightness are cut in thirds."
     )
-    return Section("Slices", html.table(heads, body, sortable=True), "slices", intro)
+    table = html.table(heads, body, sortable=True)
+    return Section("Slices", html.join([*warnings, table]), "slices", intro)
 
 
 def robustness(findings: Findings) -> Section | None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from graftline.images.decode import decode
 from graftline.progress import progress
 from graftline.reports.html import thumbnail
 from graftline.steps.evaluate.inference import Inference
@@ -30,7 +29,8 @@ def brightness(inference: Inference, rows: Ints, most: int) -> dict[int, float]:
     if len(rows) > most:
         chosen = rows[sample(inference.snapshot.labels()[rows], most, seed=0)]
     reading = progress(inference.encoded(chosen), "how bright the test images are", len(chosen))
-    return {row: float(decode(data).mean()) for row, data in reading}
+    prepare = inference.classifier.preprocessing
+    return {row: float(prepare.decode(data).mean()) for row, data in reading}
 
 
 def with_pictures(findings: Findings, inference: Inference) -> Findings:
@@ -43,7 +43,7 @@ def with_pictures(findings: Findings, inference: Inference) -> Findings:
     sources = findings.snapshot.column("source")
     for row, data in inference.encoded(np.array(sorted(position_of), dtype=np.int64)):
         position = position_of[row]
-        image = decode(data)
+        image = inference.classifier.preprocessing.decode(data)
         if position in worst:
             large[position] = image
         uri = thumbnail(image, LARGE if position in worst else SMALL)

@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from graftline.images.decode import decode
 from graftline.images.preprocessing import Preprocessing
 from graftline.stats.intervals import share_interval
 from graftline.steps.evaluate.inference import Inference
@@ -101,7 +100,8 @@ def measure(
     def encoded() -> Iterator[bytes]:
         for row, data in inference.encoded(order):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + row)
-            pixels = preprocessing.resize_and_crop(decode(data)).round().clamp(0, 255)
+            seen = preprocessing.resize_and_crop(preprocessing.decode(data))
+            pixels = seen.round().clamp(0, 255)
             for kind in kinds:
                 for level in kind.levels:
                     yield _ppm(_noisy(kind, pixels.to(torch.uint8), level, generator))

@@ -21,6 +21,8 @@ Bools = NDArray[np.bool_]
 
 MOST_VALUES = 20
 BRIGHTNESS = "brightness"
+SHAPE = "shape"
+FEWEST_IN_SHAPE = 8  # test images; of fewer, even all wrong would say little
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def columns_of(
     found["size"] = _thirds(np.sqrt(pixels), "px", ("small", "medium", "large"))
     bright = np.array([brightness.get(int(row), np.nan) for row in rows])
     found[BRIGHTNESS] = _thirds(bright, "of 255", ("dark", "medium", "bright"))
-    found["shape"] = _shapes(snapshot, rows)
+    found[SHAPE] = _shapes(snapshot, rows)
     found["format"] = _texts(snapshot.column("format")[rows])
     found["source"] = _folders(snapshot, rows)
     return found
@@ -138,6 +140,48 @@ def guarded(
             else:
                 empty.append(f"{column}={one}")
     return masks, empty
+
+
+def shape_warnings(
+    shapes: NDArray[Any],
+    right: Bools,
+    seen: NDArray[np.float64],
+    fit: str,
+    confidence: float,
+) -> list[str]:
+    """Sentences on wide and upright images that are recognised less often than the others.
+
+    Args:
+        shapes: ``upright``, ``square`` or ``wide``, shape (n,).
+        right: Whether each image was recognised, shape (n,).
+        seen: Share of its area that the network sees, shape (n,).
+        fit: ``image.fit`` of the model.
+        confidence: Level at which the difference is beyond chance.
+    """
+    told = []
+    for shape in ("wide", "upright"):
+        mask = shapes == shape
+        count, others = int(mask.sum()), int((~mask).sum())
+        if count < FEWEST_IN_SHAPE or not others:
+            continue
+        accuracy, rest = float(right[mask].mean()), float(right[~mask].mean())
+        if share_interval(int(right[mask].sum()), count, confidence)[1] >= rest:
+            continue
+        told.append(
+            f"{shape.capitalize()} images are recognised less often: {accuracy:.1%} of {count:,}, "
+            f"against {rest:.1%} of the {others:,} others. " + _why_of_shape(seen[mask], fit)
+        )
+    return told
+
+
+def _why_of_shape(seen: NDArray[np.float64], fit: str) -> str:
+    if fit == "crop":
+        return (
+            f"`image.fit: crop` shows the network {seen.mean():.0%} of their area on average; try "
+            "`squash` or `pad`, which show all of it."
+        )
+    other = "pad" if fit == "squash" else "squash"
+    return f"They are seen whole (`image.fit: {fit}`); `{other}` may suit them better."
 
 
 def _texts(values: NDArray[Any]) -> NDArray[Any]:

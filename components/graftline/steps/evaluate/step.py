@@ -146,6 +146,8 @@ def run(
     columns = slices.columns_of(snapshot, answers.rows, brightness)
     guarded, empty = slices.guarded(gate_rules.slices, columns)
     parts = _slices(columns, labels, probabilities, opponent, rules.confidence)
+    notes = _shape_warnings(classifier, snapshot, answers.rows, columns, labels, probabilities,
+                            rules.confidence)  # fmt: skip
     figures = measured(
         answers, probabilities, labels, groups, snapshot.classes, opponent, parts, rules, seed
     )
@@ -153,6 +155,7 @@ def run(
         snapshot, probabilities, labels, groups, opponent, guarded, figures
     )  # fmt: skip
     verdict = _verdict(evidence, gate_rules, empty, opponent, figures, snapshot, seed)
+    verdict = dataclasses.replace(verdict, notes=[*verdict.notes, *notes])
     message("%s: %s", "promote" if verdict.promote else "do not promote", verdict.reasons[0])
 
     distances = _out_of_distribution(inference, val, answers, labels, rules)
@@ -184,6 +187,7 @@ def run(
         verdict=verdict,
         ood=distances[1] if distances else None,
         robustness=shaken,
+        notes=notes,
     )
     findings = pictures.with_pictures(findings, inference)
     report_file.parent.mkdir(parents=True, exist_ok=True)
@@ -206,6 +210,25 @@ def _slices(
         None if opponent is None else opponent.predicted == labels,
         None if opponent is None else opponent.comparable,
     )
+
+
+def _shape_warnings(
+    classifier: Classifier,
+    snapshot: Snapshot,
+    rows: Ints,
+    columns: Mapping[str, NDArray[Any]],
+    labels: Ints,
+    probabilities: NDArray[np.float64],
+    confidence: float,
+) -> list[str]:
+    """What is said of wide and upright images, in the log, the verdict and the page."""
+    preprocessing = classifier.preprocessing
+    seen = preprocessing.share_seen(snapshot.column("height")[rows], snapshot.column("width")[rows])
+    right = probabilities.argmax(axis=1) == labels
+    told = slices.shape_warnings(columns[slices.SHAPE], right, seen, preprocessing.fit, confidence)
+    for sentence in told:
+        message("Warning: %s", sentence)
+    return told
 
 
 def _check(snapshot: Snapshot, classifier: Classifier) -> None:

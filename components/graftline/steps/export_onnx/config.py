@@ -2,7 +2,9 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import (
+    Field,
+)
 
 from graftline.settings import Section
 

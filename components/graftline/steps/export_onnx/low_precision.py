@@ -12,7 +12,6 @@ import onnx
 from graftline.classifier.bundle import Classifier
 from graftline.classifier.class_means import ClassMeans
 from graftline.data.snapshot import Snapshot, read_images
-from graftline.images.decode import decode
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.progress import message, progress
 from graftline.steps.export_onnx.graph import compose_graph, save_model
@@ -129,7 +128,8 @@ def _candidates(
     rows = snapshot.rows("train")
     chosen = np.random.default_rng(seed).permutation(rows)[:calibration_images]
     found = read_images(snapshot, snapshot.storage_order(chosen), store=store)
-    images = np.stack([classifier.preprocessing.apply(decode(data)).numpy() for _, data in found])
+    prepare = classifier.preprocessing
+    images = np.stack([prepare.apply(prepare.decode(data)).numpy() for _, data in found])
     for spared in SPARED:
         yield to_int8(network, images, spared=spared)
 
@@ -139,7 +139,8 @@ def _answers(model: OnnxClassifier, snapshot: Snapshot, store: Store, precision:
     order = snapshot.storage_order(snapshot.rows("test"))
     found = read_images(snapshot, order, store=store)
     pixels = (
-        decode(data) for _, data in progress(found, f"measuring {precision}", total=len(order))
+        model.decode(data)
+        for _, data in progress(found, f"measuring {precision}", total=len(order))
     )
     return model.probabilities(pixels)[np.argsort(order, kind="stable")]
 

@@ -13,7 +13,6 @@ from graftline.classifier.class_means import read_class_means
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
 from graftline.files import sha256_of
-from graftline.images.decode import decode
 from graftline.onnx_model.parity import MAX_DIFFERENCE, NAMED, Parity, check
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.onnx_model.reference import write_reference
@@ -189,7 +188,7 @@ def _prove(
     def images() -> Iterator[np.ndarray]:
         found = read_images(snapshot, order, store=store)
         for _, data in progress(found, "comparing the file with PyTorch", total=len(order)):
-            yield decode(data)
+            yield classifier.preprocessing.decode(data)
 
     names = [str(sources[row]) for row in order]
     parity, expected, _ = compare(model, classifier, images(), names, limit=limit)

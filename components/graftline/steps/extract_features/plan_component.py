@@ -26,7 +26,7 @@ def plan_extraction(
 
     with step("plan_extraction", store, pipeline_run):
         asked = json.loads(config)
-        kept = ("backbone", "weights", "image_size", "engine", "precision")
+        kept = ("backbone", "weights", "image_size", "engine", "precision", "fit")
         return plan(
             snapshot_folder=Path(snapshot.path),
             store=store,

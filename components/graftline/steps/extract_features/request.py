@@ -8,12 +8,14 @@ what they contain, so other weights are another request.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from graftline.errors import IntegrityError, StoreNotFound
 from graftline.files import sha256_of
+from graftline.images.preprocessing import Fit
+from graftline.images.stored_values import ValueRange
 from graftline.models.weights.location import parse
 from graftline.models.weights.published import mirror_pointer
 from graftline.storage import open_store
@@ -33,12 +35,34 @@ class Request:
         weights: As in the run file.
         image_size: As in the run file.
         precision: As in the run file, ``auto`` included.
+        fit: ``image.fit`` of the run file.
+        value_range: Of the data set, see :class:`graftline.data.snapshot.Snapshot`.
+        full_decoding: Whether large JPEGs are decoded in full: what was measured on the data.
     """
 
     backbone: str
     weights: str | None
     image_size: int | None
     precision: str
+    fit: Fit = "crop"
+    value_range: ValueRange | None = None
+    full_decoding: bool = False
+
+    def identity(self) -> dict[str, Any]:
+        """What is asked for; what is as usual is left out, so that older answers are found."""
+        found = asdict(self)
+        for field in fields(self):
+            if field.default is not MISSING and found[field.name] == field.default:
+                del found[field.name]
+        return found
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What changes how an image is read: arguments of :func:`graftline.models.backbone.build`."""
+        return {
+            "fit": self.fit,
+            "value_range": self.value_range,
+            "full_decoding": self.full_decoding,
+        }
 
 
 @dataclass(frozen=True)
@@ -88,7 +112,7 @@ def request_key(store: Store, request: Request) -> str:
     """Names a request by what it asks for: the weights by what they contain now."""
     identity = {
         "schema_version": SCHEMA_VERSION,
-        **asdict(request),
+        **request.identity(),
         "weights": _weights_identity(store, request),
         "libraries": {name: _version(name) for name in LIBRARIES},
     }

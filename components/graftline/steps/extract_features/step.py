@@ -6,7 +6,7 @@ nothing is missing.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,9 @@ from graftline.features.matrix import Features, create_matrix, write_features
 from graftline.features.parts import IdIndex, Ids, binary_ids
 from graftline.features.store import FeatureStore
 from graftline.features.writer import PartWriter
-from graftline.images.preprocessing import Preprocessing
+from graftline.images.preprocessing import Fit, Preprocessing
 from graftline.progress import Progress, message
+from graftline.steps.extract_features import reduction
 from graftline.steps.extract_features.request import (
     Answer,
     Request,
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 SHARE_IMAGES = 256  # so many are worth one more worker, which has to start and open the network
 STORED = "stored"
 READ_AHEAD = 65_536  # images whose places in the store are looked up at once
+LITTLE_SEEN = 0.5  # of an image's area
+MANY = 0.1  # of the images
 
 Vectors = npt.NDArray[np.float32]
 
@@ -99,6 +102,7 @@ def run(
     engine: str = "auto",
     precision: str = "fp32",
     batch_size: int | None = None,
+    fit: Fit = "crop",
     worker: int = 0,
     workers: int = 1,
     extracted_by_workers: int = 0,
@@ -116,6 +120,7 @@ def run(
             the stored features, and takes the fastest where there are none.
         precision: ``fp32``, ``bf16`` or ``auto``.
         batch_size: Images in a batch, None for what suits the machine.
+        fit: ``image.fit``: what is done with wide and tall images.
         worker: Which share, from 0.
         workers: How many shares there are.
         extracted_by_workers: What the workers of a fan-out computed before, counted as new.
@@ -127,8 +132,9 @@ def run(
     """
     _check_share(worker, workers, features_folder)
     snapshot, place = read_snapshot(snapshot_folder), open_store(store)
-    request = Request(backbone, weights, image_size, _wished(precision, engine))
-    network = _Network(place, request, engine, batch_size)
+    wished = _wished(precision, engine)
+    request = Request(backbone, weights, image_size, wished, fit, snapshot.value_range)
+    network = _network(snapshot, place, request, engine, batch_size)
     answer = network.answer
     features = network.features
     ids = binary_ids(snapshot.manifest.column("image_id"))
@@ -183,6 +189,7 @@ def plan(
     image_size: int | None = None,
     engine: str = "auto",
     precision: str = "fp32",
+    fit: Fit = "crop",
     share_images: int = SHARE_IMAGES,
 ) -> list[str]:
     """Split the missing images over workers.
@@ -196,6 +203,7 @@ def plan(
         image_size: As of :func:`run`.
         engine: As of :func:`run`.
         precision: As of :func:`run`.
+        fit: As of :func:`run`.
         share_images: What one share is worth at least; fewer images are left to fewer workers.
 
     Returns:
@@ -205,14 +213,44 @@ def plan(
     if workers < 1:
         raise ConfigurationError(f"`extract.workers: {workers}`: at least one is needed.")
     snapshot, place = read_snapshot(snapshot_folder), open_store(store)
-    request = Request(backbone, weights, image_size, _wished(precision, engine))
-    network = _Network(place, request, engine, None)
+    wished = _wished(precision, engine)
+    request = Request(backbone, weights, image_size, wished, fit, snapshot.value_range)
+    network = _network(snapshot, place, request, engine, None)
     index = IdIndex(binary_ids(snapshot.manifest.column("image_id")))
     stored = network.features.ids()
     missing = len(snapshot) - int((index.rows(stored) >= 0).sum())
     count = max(1, min(workers, -(-missing // share_images)))
     message("%s images to compute, in %s shares.", f"{missing:,}", count)
     return [f"{worker}/{count}" for worker in range(count)]
+
+
+def _network(
+    snapshot: Snapshot, store: Store, request: Request, engine: str, batch_size: int | None
+) -> "_Network":
+    """The network of a request, with large JPEGs decoded as the data allows."""
+    network = _Network(store, request, engine, batch_size)
+    _say_what_is_cut(snapshot, network.preprocessing)
+    large = reduction.reduced_rows(snapshot, network.preprocessing)
+    if len(large) and not reduction.hides(
+        snapshot, store, request, large, lambda: network.backbone
+    ):
+        full = replace(request, full_decoding=True)
+        return _Network(store, full, engine, batch_size)
+    return network
+
+
+def _say_what_is_cut(snapshot: Snapshot, preprocessing: Preprocessing) -> None:
+    """Say it where much of many images is never seen."""
+    seen = preprocessing.share_seen(snapshot.column("height"), snapshot.column("width"))
+    poor = seen < LITTLE_SEEN
+    if preprocessing.fit == "crop" and poor.mean() > MANY:
+        message(
+            "%s of %s images are so wide or tall that the crop shows only %.0f%% of them; "
+            "`image.fit: squash` or `pad` shows all.",
+            f"{int(poor.sum()):,}",
+            f"{len(snapshot):,}",
+            100 * float(seen[poor].mean()),
+        )
 
 
 class _Network:
@@ -245,6 +283,11 @@ class _Network:
         return keep_answer(self._store, key, answer)
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """From bytes to the network's input."""
+        return Preprocessing.from_dict(self.answer.spec["preprocessing"])
+
+    @property
     def backbone(self) -> "Backbone":
         """The network with its weights; seconds the first time."""
         from graftline.models.backbone import build
@@ -255,6 +298,7 @@ class _Network:
                 weights=self._request.weights,
                 image_size=self._request.image_size,
                 store=self._store,
+                **self._request.preprocessing(),
             )
         return self._backbone
 
@@ -280,7 +324,7 @@ class _Network:
         return open_named(
             self._proven,
             self.answer.graph,
-            Preprocessing.from_dict(self.answer.spec["preprocessing"]),
+            self.preprocessing,
             engine=self._engine,
             precision=self.answer.precision,
             batch_size=choice.batch_size,

@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import (
+    Field,
+)
 
 from graftline.settings import Fraction, PositiveInt, Section
 

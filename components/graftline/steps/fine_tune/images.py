@@ -40,6 +40,7 @@ class LocalImages:
     def __init__(self, snapshot: Snapshot, rows: NDArray[np.int64], store: Store) -> None:
         self._places: dict[int, tuple[int, int]] = {}
         self._file = tempfile.TemporaryFile(prefix="graftline-images-")  # noqa: SIM115
+        self._value_range = snapshot.value_range
         order = snapshot.storage_order(rows)
         end = 0
         with os_errors(f"{tempfile.gettempdir()}, where training images are kept,", "write"):
@@ -53,7 +54,8 @@ class LocalImages:
     def decoded(self, row: int) -> Image:
         """One image, (H, W, 3) uint8."""
         offset, length = self._places[int(row)]
-        return decode.decode(os.pread(self._file.fileno(), length, offset))
+        data = os.pread(self._file.fileno(), length, offset)
+        return decode.decode(data, value_range=self._value_range)
 
     def close(self) -> None:
         """Remove the file."""
@@ -77,7 +79,9 @@ def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Res
                 future.cancel()
 
 
-def random_crop(image: Image, *, seed: int, epoch: int, image_id: str, flip: bool) -> Image:
+def random_crop(
+    image: Image, *, seed: int, epoch: int, image_id: str, flip: bool, whole: bool = False
+) -> Image:
     """A random part of the image, the same whenever seed, epoch and image are the same.
 
     Args:
@@ -86,6 +90,8 @@ def random_crop(image: Image, *, seed: int, epoch: int, image_id: str, flip: boo
         epoch: Which pass over the data.
         image_id: Of the image.
         flip: Mirror every second one, too.
+        whole: Whether the network sees whole pictures (``image.fit: squash`` or ``pad``): a crop
+            has the picture's own shape then, give or take :data:`CROP_RATIO`.
 
     Returns:
         (h, w, 3), resized by nobody yet: Inception's random resized crop (Szegedy et al. 2015).
@@ -98,6 +104,8 @@ def random_crop(image: Image, *, seed: int, epoch: int, image_id: str, flip: boo
     for _ in range(10):
         area = height * width * random.uniform(*CROP_AREA)
         ratio = np.exp(random.uniform(*np.log(CROP_RATIO)))
+        if whole:
+            ratio *= width / height
         w_try, h_try = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
         if 0 < w_try <= width and 0 < h_try <= height:
             h, w = h_try, w_try
@@ -117,14 +125,14 @@ def network_input(
         images: (H, W, 3) uint8 each.
         preprocessing: The network's.
         device: Where the resize is computed.
-        cropped: They are random crops, to be resized whole; else they are resized and cropped
-            as in evaluation.
+        cropped: They are random crops, to be resized whole (with ``image.fit: pad``, on the mean
+            colour); else they are resized and cropped as in evaluation.
     """
     size = preprocessing.input_size
     batch = torch.empty((len(images), 3, size, size), device=device)
     for number, image in enumerate(images):
         pixel = torch.from_numpy(image if image.flags.writeable else image.copy()).to(device)
-        if cropped:
+        if cropped and preprocessing.fit != "pad":
             batch[number] = F.interpolate(
                 pixel.permute(2, 0, 1)[None].float(),
                 size=(size, size),

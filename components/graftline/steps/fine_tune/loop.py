@@ -178,7 +178,12 @@ class Trainer:
                 return image
             name = self.ids[row]
             return random_crop(
-                image, seed=settings.seed, epoch=epoch, image_id=name, flip=settings.flip
+                image,
+                seed=settings.seed,
+                epoch=epoch,
+                image_id=name,
+                flip=settings.flip,
+                whole=self.classifier.preprocessing.fit != "crop",
             )
 
         loaded = ahead(load, [int(row) for row in order])

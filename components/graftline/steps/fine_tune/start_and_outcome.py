@@ -46,7 +46,13 @@ def from_probe(probe: Classifier, held_out: HeldOut, truth: Labels) -> Classifie
 def from_scratch(probe: Classifier, seed: int) -> Classifier:
     """The same architecture as it is before any training, and a random head."""
     size = probe.preprocessing.input_size
-    backbone = construct(probe.backbone.spec.name, size)
+    backbone = construct(
+        probe.backbone.spec.name,
+        size,
+        fit=probe.preprocessing.fit,
+        value_range=probe.preprocessing.value_range,
+        full_decoding=probe.preprocessing.full_decoding,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = nn.Linear(backbone.spec.feature_dim, len(probe.classes))

@@ -2,8 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import (
+    Field,
+)
 
+from graftline.images.preprocessing import Fit
 from graftline.settings import Fraction, PositiveInt, Section
 
 Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
@@ -71,6 +74,8 @@ class FitHeadConfig(Section):
     """Where the network's weights come from; None for the published ones."""
     image_size: int | None = None
     """Input side in pixels; None for the network's own."""
+    fit: Fit = "crop"
+    """What is done with wide and tall images."""
     strategy: Strategy = "auto"
     """What the run file asks for."""
     probe: ProbeSettings = ProbeSettings()

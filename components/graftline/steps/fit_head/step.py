@@ -1,6 +1,6 @@
 """Fit classifiers on frozen features, choose one, and say whether fine-tuning is worth a GPU."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,10 @@ def run(
         weights=settings.weights,
         image_size=settings.image_size,
         store=open_store(store),
+        fit=settings.fit,
+        value_range=snapshot.value_range,
     )
+    network = _decoding_as(network, features)
     _check_same_network(network, features)
 
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
@@ -139,13 +142,20 @@ class _Fitted:
     held_out: HeldOut
 
 
+def _decoding_as(network: Backbone, features: Features) -> Backbone:
+    """The network with large JPEGs decoded as the extraction found that this data needs it."""
+    preprocessing = replace(network.spec.preprocessing, full_decoding=True)
+    full = Backbone(replace(network.spec, preprocessing=preprocessing), network.network).eval()
+    return full if full.fingerprint(features.precision) == features.fingerprint else network
+
+
 def _check_same_network(network: Backbone, features: Features) -> None:
     if network.fingerprint(features.precision) != features.fingerprint:
         raise ConfigurationError(
             f"the features (fingerprint {features.fingerprint}) did not come from "
             f"{network.spec.name} with weights from {network.spec.weights} at "
             f"{network.spec.preprocessing.input_size} pixels",
-            why="backbone, weights or image_size differ between extraction and fitting",
+            why="backbone, weights, image_size or image.fit differ between extraction and fitting",
             fix="extract the features again with the same backbone, weights and image_size; where "
             "they are the same, the weights have changed where they are published: keep one set in "
             f"the store with `graftline mirror-weights {network.spec.name} --store URI`",

@@ -2,7 +2,12 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    field_validator,
+    model_validator,
+)
 
 from graftline.settings import Section, without_credentials
 
@@ -57,6 +62,20 @@ class DataSettings(Section):
     @classmethod
     def _off_is_a_word(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML 1.1 reads an unquoted off as false
+
+    value_range: tuple[FiniteFloat, FiniteFloat] | None = None
+    """Images of more than 8 bits only: the stored values that are black and white, such as
+    `[0, 4095]` for 12 bits or `[-1000, 400]` for CT. Measured over the data set where absent."""
+
+    @field_validator("value_range")
+    @classmethod
+    def _is_a_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError(
+                f"black at {value[0]:g} and white at {value[1]:g} is no range; give the smaller "
+                "stored value first, for example [0, 4095]"
+            )
+        return value
 
     @field_validator("source")
     @classmethod

@@ -11,9 +11,11 @@ from graftline.data.shards import ByteRange, ShardWriter
 from graftline.data.sources.base import Entry, Source
 from graftline.errors import DataError, StoreNotFound
 from graftline.images.decode import decode_image
+from graftline.images.stored_values import OWN, Values
 from graftline.progress import Progress
 from graftline.steps.ingest.duplicates import Looks, looks_of
 from graftline.steps.ingest.source_index import Known, Memory, Seen, save_partial
+from graftline.steps.ingest.value_range import flat_values
 from graftline.storage.base import Store
 
 THREADS = 16  # waiting for S3 more than decoding
@@ -34,6 +36,7 @@ class Fetched:
     height: int = 0
     format: str = ""
     looks: Looks = dataclasses.field(default=Looks(0, b""))
+    values: Values | None = None
     reason: str | None = None
     detail: str | None = None
 
@@ -138,10 +141,11 @@ def _check(entry: Entry, data: bytes, max_pixels: int) -> Fetched:
     if entry.problem is not None:
         return Fetched(entry, reason=entry.problem)
     try:
-        image = decode_image(data, max_pixels=max_pixels)
+        image = decode_image(data, max_pixels=max_pixels, value_range=OWN)
     except DataError as error:
         return Fetched(entry, reason=f"not decodable: {error.what}", detail=error.why)
     height, width = image.pixels.shape[:2]
+    looks = looks_of(image.pixels)
     return Fetched(
         entry=entry,
         data=data,
@@ -149,7 +153,8 @@ def _check(entry: Entry, data: bytes, max_pixels: int) -> Fetched:
         width=width,
         height=height,
         format=image.format,
-        looks=looks_of(image.pixels),
+        looks=looks,
+        values=image.values or flat_values(image.pixels, looks),
     )
 
 
@@ -173,5 +178,12 @@ def _seen(one: Fetched, columns: str) -> Seen:
 def _known(one: Fetched) -> Known:
     nowhere = ByteRange("", 0, 0)  # until its shard is closed
     return Known(
-        str(one.image_id), one.width, one.height, one.format, len(one.data), one.looks, nowhere
+        str(one.image_id),
+        one.width,
+        one.height,
+        one.format,
+        len(one.data),
+        one.looks,
+        nowhere,
+        one.values,
     )

@@ -16,6 +16,7 @@ import pyarrow as pa
 from graftline.data.shards import ByteRange
 from graftline.data.tables import parquet_bytes, read_parquet
 from graftline.errors import DataError, StoreNotFound
+from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
 from graftline.schema import parse_json
 from graftline.steps.ingest.comparisons import Comparisons
@@ -24,6 +25,7 @@ from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1
+TIFF = "tiff"  # read otherwise than before: a fourth band, planes of 16 bits, white that is zero
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class Seen:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Known:
-    """One image in the store."""
+    """One image in the store.
+
+    ``values`` are those of more than 8 bits, and of 8-bit images that show next to nothing.
+    """
 
     image_id: str
     width: int
@@ -64,6 +69,7 @@ class Known:
     bytes: int
     looks: Looks
     place: ByteRange
+    values: Values | None = None
 
 
 @dataclasses.dataclass
@@ -79,6 +85,8 @@ class Memory:
         repacked: Whether images were fetched again since their shard was gone.
         comparisons: Which images show the same picture.
         split: The shares and the seed of the last run; None where it did not say.
+        unmeasured: Images that an older Graftline fetched without measuring their values.
+        value_range: What was measured in this source, see :mod:`graftline.steps.ingest.value_range`.
     """
 
     seen: dict[str, Seen] = dataclasses.field(default_factory=dict)
@@ -89,6 +97,8 @@ class Memory:
     repacked: bool = False
     comparisons: Comparisons = dataclasses.field(default_factory=Comparisons)
     split: Mapping[str, float] | None = None
+    unmeasured: set[str] = dataclasses.field(default_factory=set)
+    value_range: ValueRange | None = None
 
 
 def memory_key(source_uri: str, name: str = ".json") -> str:
@@ -111,10 +121,23 @@ def load_memory(store: Store, source_uri: str) -> Memory:
     lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
     if lost:
         message("%d images stood in shards that are gone; they are fetched again", len(lost))
-        memory.seen = {p: s for p, s in memory.seen.items() if s.image_id not in lost}
-        memory.images = {i: k for i, k in memory.images.items() if i not in lost}
+        _forget(memory, lost)
         memory.repacked = True
+    older = {i for i in memory.unmeasured if i in memory.images and memory.images[i].format == TIFF}
+    if older:
+        message("%d TIFF images were read by an older Graftline; they are read again", len(older))
+        _forget(memory, older)
     return memory
+
+
+def _forget(memory: Memory, ids: set[str]) -> None:
+    """Look at images again, and at the archives that they are in."""
+    paths = {path for path, one in memory.seen.items() if one.image_id in ids}
+    archives = {path.partition("#")[0] for path in paths if "#" in path}
+    forgotten = paths | archives
+    memory.seen = {p: s for p, s in memory.seen.items() if p not in forgotten}
+    memory.images = {i: k for i, k in memory.images.items() if i not in ids}
+    memory.unmeasured -= ids
 
 
 def last_snapshot_id(store: Store, source_uri: str) -> str | None:
@@ -131,6 +154,9 @@ def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -
     what = f"{store.uri}/{memory_key(source_uri)}"
     try:
         head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+        if "value_range" in head:
+            low, high = head["value_range"]
+            memory.value_range = (float(low), float(high))
         rows: dict[str, list[dict[str, Any]]] = {}
         for name in ("seen", "images", "splits"):
             what = f"{store.uri}/{head[name]}"
@@ -193,10 +219,16 @@ def _add(
             row["bytes"],
             Looks(row["dhash"], row["thumbnail"]),
             ByteRange(row["shard"], row["offset"], row["length"]),
+            Values(**row["values"]) if row.get("values") else None,
         )
+        if "values" not in row:
+            memory.unmeasured.add(row["image_id"])
 
 
 SEEN = pa.struct([(f.name, pa.string()) for f in dataclasses.fields(Seen)])
+VALUES = [("kind", pa.string())] + [
+    (name, pa.float64()) for name in ("lowest", "low", "high", "highest")
+]
 IMAGES = pa.struct(
     [
         ("image_id", pa.string()),
@@ -209,6 +241,7 @@ IMAGES = pa.struct(
         ("shard", pa.string()),
         ("offset", pa.int64()),
         ("length", pa.int64()),
+        ("values", pa.struct(VALUES)),
     ]
 )
 SPLIT = pa.struct([("image_id", pa.string()), ("split", pa.string())])
@@ -237,6 +270,7 @@ def _image_rows(images: Iterable[Known]) -> list[dict[str, Any]]:
             "shard": one.place.shard,
             "offset": one.place.offset,
             "length": one.place.length,
+            "values": None if one.values is None else dataclasses.asdict(one.values),
         }
         for one in images
     ]
@@ -284,6 +318,8 @@ def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str)
         "source": source_uri,
         "snapshot": snapshot_id,
     }
+    if memory.value_range is not None:
+        head["value_range"] = list(memory.value_range)
     tables = {
         "seen": (_seen_rows(memory.seen[path] for path in sorted(memory.seen)), SEEN),
         "images": (_image_rows(memory.images[i] for i in sorted(memory.images)), IMAGES),

@@ -12,6 +12,7 @@ from graftline.data.sources import open_source
 from graftline.data.sources.base import Columns, Entry
 from graftline.errors import PreconditionFailed
 from graftline.images.decode import MAX_PIXELS
+from graftline.images.stored_values import ValueRange
 from graftline.progress import message
 from graftline.steps.ingest.checks import (
     MIN_IMAGES_PER_CLASS,
@@ -23,8 +24,10 @@ from graftline.steps.ingest.checks import (
 from graftline.steps.ingest.fetch import GONE, fetch
 from graftline.steps.ingest.selection import Selection, current, select, tables
 from graftline.steps.ingest.source_index import Memory, Seen, load_memory, save_memory
+from graftline.steps.ingest.value_range import Finding, check_range, find_range, measure_older, say
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
+from graftline.storage.base import Store
 
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 TURNS = 5  # of giving way to another run on the same source
@@ -48,6 +51,7 @@ class IngestResult(StepResult):
         contradictions: Pairs that show the same picture under two labels.
         groups: How many groups there are.
         warnings: What is poor but possible.
+        value_range: Black and white in images of more than 8 bits; None where there are none.
     """
 
     snapshot_id: str
@@ -62,6 +66,7 @@ class IngestResult(StepResult):
     contradictions: int
     groups: int
     warnings: list[str]
+    value_range: list[float] | None = None
 
     @override
     def metrics(self) -> dict[str, float]:
@@ -75,7 +80,10 @@ class IngestResult(StepResult):
 
     @override
     def params(self) -> dict[str, str]:
-        return {"snapshot_id": self.snapshot_id, "classes": str(len(self.classes))}
+        found = {"snapshot_id": self.snapshot_id, "classes": str(len(self.classes))}
+        if self.value_range is not None:
+            found["value_range"] = "{:g} to {:g}".format(*self.value_range)
+        return found
 
 
 def run(
@@ -94,6 +102,7 @@ def run(
     near_duplicates: str | None = "auto",
     min_images_per_class: int = MIN_IMAGES_PER_CLASS,
     max_pixels: int = MAX_PIXELS,
+    value_range: Sequence[float] | None = None,
 ) -> IngestResult:
     """Take a snapshot of a source of labelled images.
 
@@ -113,6 +122,8 @@ def run(
             for none; ``strict`` also rejects what contradicts or ties splits together.
         min_images_per_class: A class with fewer is an error.
         max_pixels: Larger images are set aside unread.
+        value_range: The stored values that are black and white in images of more than 8 bits;
+            None measures them.
 
     Raises:
         DataError: Nothing that can be learned from; the message says what to do.
@@ -121,6 +132,7 @@ def run(
     split = {name: float(value) for name, value in split.items()}
     near = near_duplicates or "off"
     check_arguments(split, attributes, min_images_per_class, near)
+    given = check_range(value_range)
     columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
     origin = open_source(source, format, columns)
     place = open_store(store)
@@ -144,12 +156,19 @@ def run(
             *check_selection(selection, origin, min_images_per_class),
             *check_near_duplicates(selection, near),
         ]
+        finding = _range(selection, memory, place, given)
+        warnings += finding.warnings
         manifest, set_aside = tables(selection, memory, list(attributes))
         snapshot = write_snapshot(
-            snapshot_folder, manifest, set_aside, store=place.uri, source=origin.uri,
+            snapshot_folder,
+            manifest,
+            set_aside,
+            store=place.uri,
+            source=origin.uri,
             not_evaluated=sorted(selection.alike.not_evaluated),
             contradictions=selection.alike.contradictions,
-        )  # fmt: skip
+            value_range=finding.value_range,
+        )
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
@@ -161,7 +180,19 @@ def run(
             if turn == TURNS - 1:
                 raise
             message("Another run on this source was faster; deciding again with what it did")
+    say(finding)
     return _result(snapshot, selection, fetched, warnings)
+
+
+def _range(selection: Selection, memory: Memory, store: Store, given: ValueRange | None) -> Finding:
+    """By which range the images are read; what is measured is remembered."""
+    if memory.unmeasured:
+        measure_older(store, memory, selection.chosen)
+    paths = {image_id: one.path for image_id, one in selection.chosen.items()}
+    finding = find_range(paths, memory.images, given=given, remembered=memory.value_range)
+    if given is None:
+        memory.value_range = finding.value_range or memory.value_range
+    return finding
 
 
 def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
@@ -201,4 +232,5 @@ def _result(
         contradictions=len(selection.alike.contradictions),
         groups=len(set(selection.assignment.groups.values())),
         warnings=warnings,
+        value_range=None if snapshot.value_range is None else list(snapshot.value_range),
     )

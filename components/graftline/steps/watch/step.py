@@ -29,7 +29,6 @@ from graftline.errors import (
     TrackingError,
 )
 from graftline.files import write_atomic
-from graftline.images.decode import decode
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.progress import message, progress
 from graftline.steps.runtime import StepResult
@@ -305,7 +304,7 @@ def _features(model: OnnxClassifier, images: Iterator[bytes], total: int, what: 
     def pixels() -> Iterator[np.ndarray]:
         for data in progress(images, f"looking at {what}", total):
             try:
-                yield decode(data)
+                yield model.decode(data)
             except DataError:
                 continue
 

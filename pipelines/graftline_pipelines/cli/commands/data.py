@@ -52,6 +52,8 @@ def data(
     if as_json:
         told = {"snapshot_id": snapshot.id, "created": snapshot.created, "reasons": reasons}
         alike = {"groups": groups, **_alike(snapshot)}
+        if snapshot.value_range is not None:
+            told["value_range"] = list(snapshot.value_range)
         print(json.dumps({**told, "per_class": _per_class(snapshot), **alike, "set_aside": shown}))
 
 
@@ -84,6 +86,9 @@ def _show(snapshot: Any, console: Any) -> None:
     from rich.text import Text
 
     console.print(f"Snapshot {snapshot.id} of {snapshot.created}: {len(snapshot):,} images")
+    if snapshot.value_range is not None:
+        low, high = snapshot.value_range
+        console.print(f"Stored values: {low:g} is read as black, {high:g} as white")
     table = Table("class", *(_right(name) for name in ("train", "val", "test")))
     for label, counts in _per_class(snapshot).items():
         table.add_row(Text(label), *(f"{count:,}" for count in counts.values()))

@@ -51,6 +51,9 @@ def predict(
         best = [{"label": label, "probability": p} for label, p in answer.top]
         told = {"distance": answer.distance, "known": answer.known}
         answers.append({"image": str(path), **best[0], "top": best, **told})
+        if str(path) in classifier.doubts:
+            answers[-1]["warning"] = classifier.doubts[str(path)]
+            print(f"Warning: {path}: {classifier.doubts[str(path)]}.", file=sys.stderr)
     if as_json:
         print(json.dumps({"predictions": answers, "failed": failed}))
     else:

@@ -1,0 +1,272 @@
+"""Which stored value is black and which is white: measured over a data set, or given by the user.
+
+Images of more than 8 bits do not say it: 12 bits stand in 16, CT values are signed, floats end at
+1, at 255 or anywhere. It is one range for all images of a set, found once, remembered with the
+source and widened only where later images leave it: a range that followed every new image would
+make all features new and all models old.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from graftline.data.shards import read_ranges
+from graftline.errors import ConfigurationError, DataError
+from graftline.images.decode import Pixels, decode_image
+from graftline.images.stored_values import OWN, ValueRange, Values, values_of
+from graftline.progress import message
+from graftline.steps.ingest.duplicates import LUMA, Looks
+from graftline.steps.ingest.source_index import Known, Memory
+from graftline.storage.base import Store
+
+EIGHT_BITS = "uint8"
+MAY_BE_WIDE = ("png", "tiff", "ppm", "jpeg2000")
+SAMPLE = 256  # images that an older Graftline kept without their values
+OUTLIERS = 0.005  # share of the images that may leave the range: hot pixels, burnt-in text
+FILLED = 0.6  # of a usual range (2**k - 1, or 1), from which on that is taken
+NARROW = 0.25  # of the distance to zero: values that lie in less are not counted from zero
+OTHER_KIND = 0.1  # integers and floats of one set whose largest values differ by more than this
+BLACK, DARK, FLAT = 12, 25, 2  # grey levels of 255
+NAMED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """The range of a data set.
+
+    Attributes:
+        value_range: Black and white; None where all images have 8 bits.
+        notes: What was measured, in sentences.
+        warnings: What may be wrong, in sentences.
+    """
+
+    value_range: ValueRange | None
+    notes: list[str]
+    warnings: list[str]
+
+
+def check_range(given: Sequence[float] | None) -> ValueRange | None:
+    """``data.value_range`` as two numbers.
+
+    Raises:
+        ConfigurationError: It is not two numbers, the smaller first.
+    """
+    if given is None:
+        return None
+    numbers = [float(value) for value in given]
+    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
+        raise ConfigurationError(
+            f"data.value_range: {list(given)} is no range",
+            why="It takes two numbers: the stored value that is black, and the one that is white.",
+            fix="For instance data.value_range: [0, 4095], or [-1000, 400] for CT values.",
+        )
+    return numbers[0], numbers[1]
+
+
+def flat_values(pixels: Pixels, looks: Looks) -> Values | None:
+    """Values of an 8-bit image that shows next to nothing; None of any other."""
+    luma = looks.thumbnail[: LUMA * LUMA]
+    if max(luma) - min(luma) > FLAT and max(luma) > BLACK:
+        return None
+    found = values_of(pixels, EIGHT_BITS)
+    return found if found.high - found.low <= FLAT or found.high <= BLACK else None
+
+
+def measure_older(store: Store, memory: Memory, chosen: Iterable[str]) -> None:
+    """Measure images that an older Graftline fetched without looking at their values.
+
+    A sample first; all of them only where one of it has more than 8 bits.
+    """
+    left = [
+        image_id
+        for image_id in sorted(chosen)
+        if image_id in memory.unmeasured and memory.images[image_id].format in MAY_BE_WIDE
+    ]
+    wide = _measured(store, memory, left[:SAMPLE])
+    if wide and left[SAMPLE:]:
+        _measured(store, memory, left[SAMPLE:])
+    memory.unmeasured.clear()
+
+
+def _measured(store: Store, memory: Memory, ids: list[str]) -> int:
+    """Put the values of images into the memory; how many have more than 8 bits."""
+    wide = 0
+    places = [(image_id, memory.images[image_id].place) for image_id in ids]
+    for image_id, data in zip(ids, read_ranges(store, places), strict=True):
+        found = decode_image(data, value_range=OWN).values
+        memory.images[image_id] = dataclasses.replace(memory.images[image_id], values=found)
+        wide += found is not None
+    return wide
+
+
+def find_range(
+    chosen: Mapping[str, str],
+    images: Mapping[str, Known],
+    *,
+    given: ValueRange | None,
+    remembered: ValueRange | None,
+) -> Finding:
+    """The range of a data set.
+
+    Args:
+        chosen: Path of each image, by its id.
+        images: What is known of them.
+        given: ``data.value_range``.
+        remembered: What earlier runs on this source measured.
+
+    Raises:
+        ConfigurationError: A range was given and there is nothing to read by it.
+        DataError: The images hold values of which no single range is true.
+    """
+    measured = {i: images[i].values for i in sorted(chosen)}
+    wide = {i: one for i, one in measured.items() if one is not None and one.kind != EIGHT_BITS}
+    finding = Finding(None, [], [])
+    if wide:
+        finding = _of_wide(list(wide.values()), given, remembered)
+        _tell_of_others(len(chosen) - len(wide), len(wide), finding)
+    elif given is not None and given != (0.0, 255.0):
+        raise ConfigurationError(
+            f"data.value_range: {list(given)} has nothing to apply to",
+            why="All images have 8 bits, which are read as they are, from 0 to 255.",
+            fix="Remove data.value_range.",
+        )
+    _tell_of_blank(measured, chosen, finding)
+    return finding
+
+
+def _of_wide(
+    wide: list[Values], given: ValueRange | None, remembered: ValueRange | None
+) -> Finding:
+    kinds = ", ".join(f"{kind} ({n:,})" for kind, n in Counter(v.kind for v in wide).most_common())
+    lowest, highest = min(one.lowest for one in wide), max(one.highest for one in wide)
+    stored = (
+        f"{len(wide):,} images have more than 8 bits: {kinds}, "
+        f"values from {lowest:g} to {highest:g}"
+    )
+    if given is not None:
+        return Finding(given, [f"{stored}; {_read_from(given)}, as data.value_range says"], [])
+    _check_one_meaning(wide)
+    found = usual_range(wide)
+    if remembered is not None and remembered[0] <= found[0] and found[1] <= remembered[1]:
+        return Finding(remembered, [f"{stored}; {_read_from(remembered)}, as before"], [])
+    warnings = []
+    if remembered is not None:
+        warnings.append(
+            f"New images leave the range of {_told(remembered)} in which this source was read "
+            f"until now: from now on it is {_told(found)}, and all features are computed again. "
+            "Set data.value_range to keep one range for ever"
+        )
+    hint = "; set data.value_range where you know better"
+    return Finding(found, [f"{stored}; {_read_from(found)}{hint}"], warnings)
+
+
+def usual_range(wide: Sequence[Values]) -> ValueRange:
+    """The range of a set, rounded to what cameras and formats usually have."""
+    low, high = _bounds(wide)
+    if low >= 0 and high - low < NARROW * high:  # a thermal camera's 28,000 to 31,000
+        step = 10.0 ** (math.floor(math.log10(high - low)) - 1) if high > low else 1.0
+        first = math.floor(low / step) * step
+        return _exact(first), _exact(max(math.ceil(high / step) * step, first + step))
+    floats = all(one.kind.startswith("float") for one in wide)
+    one = [1.0] if floats else []
+    tops = one + [float(2**bits - 1) for bits in range(8, 33)]
+    bottom = -_rounded_up(-low, one + [2.0**bits for bits in range(7, 33)]) if low < 0 else 0.0
+    if floats and bottom >= -1:
+        return bottom, _rounded_up(high, tops) if high > 0 else bottom + 1.0
+    return bottom, bottom + _rounded_up(high - bottom, tops)  # CT: -1024 and 12 bits up
+
+
+def _bounds(wide: Sequence[Values]) -> ValueRange:
+    """Within which the images lie, but for a few outliers."""
+    lows, highs = sorted(one.low for one in wide), sorted(one.high for one in wide)
+    spare = int(OUTLIERS * len(wide))
+    return lows[spare], highs[-1 - spare]
+
+
+def _rounded_up(value: float, usual: Sequence[float]) -> float:
+    """``value`` up to the next usual one; to two digits where that would be far away."""
+    top = next((one for one in usual if value <= one), value)
+    if value >= FILLED * top:
+        return top
+    if value <= 0:
+        return 1.0
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return _exact(math.ceil(value / step - 1e-9) * step)
+
+
+def _exact(value: float) -> float:
+    """Without what a multiplication by 0.01 leaves in the last bits."""
+    return float(f"{value:.12g}")
+
+
+def _check_one_meaning(wide: Sequence[Values]) -> None:
+    """Refuse floats and integers that cannot be of one range."""
+    floats = [one for one in wide if one.kind.startswith("float")]
+    integers = [one for one in wide if not one.kind.startswith("float")]
+    if not floats or not integers:
+        return
+    tops = _bounds(floats)[1], _bounds(integers)[1]
+    if min(tops) >= OTHER_KIND * max(tops):
+        return
+    raise DataError(
+        "The images store their values in ways that no single range fits",
+        why=f"{len(floats):,} hold floats up to {tops[0]:g}, {len(integers):,} integers up to "
+        f"{tops[1]:g}",
+        fix="Save all of them in one way, or take one kind out of data.source. If one range is "
+        "right for both, set it as data.value_range.",
+    )
+
+
+def _tell_of_others(eight: int, wide: int, finding: Finding) -> None:
+    if eight:
+        finding.warnings.append(
+            f"8-bit images: {eight:,}, read from 0 to 255; images of more bits: {wide:,}. Check "
+            "that both show things equally bright"
+        )
+
+
+def _tell_of_blank(
+    measured: Mapping[str, Values | None], chosen: Mapping[str, str], finding: Finding
+) -> None:
+    """Name images that show (next to) nothing, as they are read."""
+    flat: list[str] = []
+    dark: list[str] = []
+    for image_id, one in measured.items():
+        if one is None:
+            continue
+        eight = one.kind == EIGHT_BITS or finding.value_range is None
+        bounds = (0.0, 255.0) if eight else finding.value_range or (0.0, 255.0)
+        low, high = (_level(value, bounds) for value in (one.low, one.high))
+        if high - low <= FLAT:
+            flat.append(chosen[image_id])
+        elif high <= (BLACK if eight else DARK):
+            dark.append(chosen[image_id])
+    for paths, one_does, all_do in (
+        (flat, "shows one value everywhere", "show one value everywhere"),
+        (dark, "is nearly black", "are nearly black"),
+    ):
+        if paths:
+            what = f"1 image {one_does}" if len(paths) == 1 else f"{len(paths):,} images {all_do}"
+            named = ", ".join(sorted(paths)[:NAMED])
+            more = f" and {len(paths) - NAMED:,} more" if len(paths) > NAMED else ""
+            cause = "" if finding.value_range is None else " in the range that the set is read by"
+            finding.warnings.append(f"{what}{cause}: {named}{more}")
+
+
+def _level(value: float, bounds: ValueRange) -> float:
+    return min(255.0, max(0.0, 255 * (value - bounds[0]) / (bounds[1] - bounds[0])))
+
+
+def _told(bounds: ValueRange) -> str:
+    return f"{bounds[0]:g} to {bounds[1]:g}"
+
+
+def _read_from(bounds: ValueRange) -> str:
+    return f"{bounds[0]:g} is read as black and {bounds[1]:g} as white"
+
+
+def say(finding: Finding) -> None:
+    """Print what was measured."""
+    for note in finding.notes:
+        message("%s.", note)
