@@ -39,9 +39,13 @@ def compare(source: Source, snapshot: "Snapshot") -> Changes:
     for table in (snapshot.set_aside, snapshot.manifest):
         columns = (table.column(name).to_pylist() for name in ("source", "source_version", "label"))
         for path, version, label in zip(*columns, strict=True):
-            known[path.partition("#")[0] if source.format == "shards" else path] = (version, label)
+            known[path] = (version, label)
+    entries = source.entries()
+    archives = {entry.path for entry in entries if entry.archive}
+    for path in [path for path in known if archives and path.partition("#")[0] in archives]:
+        known[path.partition("#")[0]] = known.pop(path)
     new, changed, relabelled, same = [], [], [], 0
-    for entry in source.entries():
+    for entry in entries:
         if entry.problem is not None and entry.path not in known:
             continue  # says by itself that it is no image; nothing to train on
         version, label = known.pop(entry.path, (None, None))

@@ -7,7 +7,7 @@ A folder with ``snapshot.json``, ``manifest.parquet`` (one row an image, sorted 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,7 @@ class Snapshot:
         contradictions: Pairs of ids that show the same picture under two labels.
         value_range: The stored values that are black and white in its images of more than 8
             bits; None where there are none.
+        reading: How the source was read, for people; no part of the id.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Snapshot:
     not_evaluated: tuple[str, ...] = ()
     contradictions: tuple[tuple[str, str], ...] = ()
     value_range: ValueRange | None = None
+    reading: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.manifest.num_rows)
@@ -201,6 +203,7 @@ def write_snapshot(
     not_evaluated: Sequence[str] = (),
     contradictions: Sequence[tuple[str, str]] = (),
     value_range: ValueRange | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Snapshot:
     """Write the snapshot's folder; ``snapshot.json`` comes last and makes it complete."""
     manifest = manifest.sort_by("image_id").combine_chunks()
@@ -215,6 +218,7 @@ def write_snapshot(
         "store": store,
         "source": source,
         "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
+        "reading": dict(reading or {}),
     }
     # Only where there are any: a reader that does not know them reads all other snapshots alike.
     if not_evaluated:
@@ -259,6 +263,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
             not_evaluated=tuple(head.get("not_evaluated", ())),
             contradictions=tuple((one, other) for one, other in head.get("contradictions", ())),
             value_range=_value_range(head.get("value_range")),
+            reading=head.get("reading") or {},
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(

@@ -106,7 +106,8 @@ def _store(settings: RunSettings) -> str:
 
 
 def _source_exists(settings: RunSettings) -> str:
-    next(iter(open_settings_source(settings).entries()), None)
+    source = open_settings_source(settings)
+    _check_entries(settings, source, source.entries())
     return settings.data.source
 
 
@@ -114,15 +115,29 @@ def _source(settings: RunSettings) -> str:
     from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_listing
 
     source = open_settings_source(settings)
-    told = check_listing(source, source.entries(), MIN_IMAGES_PER_CLASS)
-    notes = "".join(f" {note}" for note in source.notes)
-    return f"{settings.data.source}: {told}.{notes}"
+    entries = source.entries()
+    carved = _check_entries(settings, source, entries)
+    told = check_listing(source, entries, MIN_IMAGES_PER_CLASS)
+    notes = "".join(f" {note}" for note in dict.fromkeys([*source.notes, carved]) if note)
+    tree = f"\n{source.tree}" if source.tree else ""
+    return f"{settings.data.source}: {told}.{notes}{tree}"
+
+
+def _check_entries(settings: RunSettings, source: Any, entries: Any) -> str:
+    """Refuse what a listing tells that no later step can work with."""
+    from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_given, check_listing
+
+    data = settings.data
+    split = data.split.model_dump()
+    carved = check_given(source, entries, split, MIN_IMAGES_PER_CLASS, data.missing_splits)
+    check_listing(source, entries, MIN_IMAGES_PER_CLASS)
+    return carved
 
 
 def open_settings_source(settings: RunSettings) -> Any:
     """The source that a run file names."""
     from graftline.data.sources import open_source
-    from graftline.data.sources.base import Columns
+    from graftline.data.sources.base import Columns, Reading
 
     data = settings.data
     columns = Columns(
@@ -132,7 +147,8 @@ def open_settings_source(settings: RunSettings) -> Any:
         data.group_column,
         data.attributes,
     )
-    return open_source(data.source, data.format, columns)
+    reading = Reading(data.layout, data.exclude, data.similar_labels)
+    return open_source(data.source, data.format, columns, reading)
 
 
 def _tracking(settings: RunSettings) -> str:

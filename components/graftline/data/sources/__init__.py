@@ -2,62 +2,66 @@
 
 from typing import TYPE_CHECKING
 
+from graftline.data.sources.choice import refuse_class_folders
+from graftline.data.sources.described import DescribedFolders
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.table import TableSource
+from graftline.data.sources.layout import parse
 from graftline.data.sources.tar import ArchiveSource
-from graftline.errors import ConfigurationError, DataError
+from graftline.errors import ConfigurationError
 from graftline.storage import open_store
 from graftline.storage.uri import parent_and_name
 
 if TYPE_CHECKING:
     pass
-from graftline.data.sources.base import ARCHIVES, FORMATS, TABLES, Columns, Source
+from graftline.data.sources.base import ARCHIVES, FORMATS, TABLES, Columns, Reading, Source
+from graftline.data.sources.tables import _is_folder, _one_table, _table_or_folders, _tables
 
 
-def open_source(uri: str, format: str = "auto", columns: Columns | None = None) -> Source:  # noqa: A002
+def open_source(
+    uri: str,
+    format: str = "auto",  # noqa: A002
+    columns: Columns | None = None,
+    reading: Reading | None = None,
+) -> Source:
     """Open a source of labelled images.
 
     Args:
-        uri: A folder, ``file://`` or ``s3://`` URI; for a table, of the CSV file itself or of the
+        uri: A folder, ``file://`` or ``s3://`` URI; for a table, of the table itself or of the
             folder that holds it.
         format: ``folders``, ``table``, ``shards``, or ``auto`` to look.
         columns: What a table's columns are called.
+        reading: What the user fixes of how it is read.
 
     Raises:
         ConfigurationError: An unknown format.
+        DataError: A table and class folders describe the images differently.
         StoreNotFound: There is nothing at that place.
     """
-    columns = columns or Columns()
+    columns, reading = columns or Columns(), reading or Reading()
+    parse(reading.layout)
     if format not in FORMATS:
         raise ConfigurationError(
             f"data.format {format!r} is unknown", fix=f"Use one of {', '.join(FORMATS)}."
         )
     text = str(uri).rstrip("/")
-    if text.lower().endswith((*TABLES, *ARCHIVES)):
+    if text.lower().endswith((*TABLES, *ARCHIVES)) and not _is_folder(text):
         folder, name = parent_and_name(text)
         store = open_store(folder)
         if name.lower().endswith(TABLES):
-            return TableSource(store, name, columns)
-        return ArchiveSource(store, columns, name)
+            return _one_table(store, name, columns, reading)
+        return ArchiveSource(store, columns, name, reading)
     store = open_store(str(uri))
     roots = store.names() if format in ("auto", "table") else []
     tables = [name for name in roots if name.lower().endswith(TABLES)]
-    if format == "table" and len(tables) != 1:
-        raise DataError(
-            f"{store.uri} holds {len(tables)} CSV tables, and `data.format` is table",
-            fix="Let `data.source` name the CSV file itself.",
-        )
     if format == "table":
-        return TableSource(store, tables[0], columns)
+        return _tables(store, tables, columns, reading)
     if format == "shards":
-        return ArchiveSource(store, columns)
+        return ArchiveSource(store, columns, reading=reading)
     if format == "auto" and any(name.lower().endswith(ARCHIVES) for name in roots):
-        return ArchiveSource(store, columns)
-    folders = FolderSource(store)
-    if format == "auto" and len(tables) == 1:
-        table = TableSource(store, tables[0], columns)
-        why_not = table.why_not()
-        if why_not is None:
-            return table
-        folders.notes.append(f"Read as class folders. {why_not}")
+        archives = [name for name in roots if name.lower().endswith(ARCHIVES)]
+        refuse_class_folders(FolderSource(store, reading), archives, "shards")
+        return ArchiveSource(store, columns, reading=reading)
+    folders = DescribedFolders(store, reading, columns if format == "auto" else None)
+    if format == "auto" and tables and parse(reading.layout) is None:
+        return _table_or_folders(store, tables, columns, folders)
     return folders

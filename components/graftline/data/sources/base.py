@@ -4,18 +4,25 @@ Listing reads no image bytes (a table's own file is read), so that a change can 
 """
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from graftline.errors import DataError, StoreNotFound
-from graftline.storage.base import ObjectInfo, Store
+from graftline.data.sources.layout import Layout, excluded
+from graftline.errors import DataError, StoreError, StoreNotFound
+from graftline.images.decode import SUFFIXES
+from graftline.storage.base import ObjectInfo, Store, checked_key
 
 if TYPE_CHECKING:
     pass
 
 FORMATS = ("auto", "folders", "table", "shards")
-TABLES = (".csv", ".tsv")
+TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+PARQUET = ".parquet"
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+MOST = 0.9  # of the images: a table that names as many describes the folder
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
 SPLIT_NAMES = {
     "train": "train",
@@ -44,6 +51,8 @@ class Entry:
         attributes: The user's own columns.
         problem: Why it cannot be used, where the listing alone tells.
         archive: Whether it holds images rather than being one.
+        detail: More on the problem; for an image in an archive, where its label is from.
+        fault: Why nothing of the source may be taken before the user has looked at it.
     """
 
     path: str
@@ -55,17 +64,37 @@ class Entry:
     attributes: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
     problem: str | None = None
     archive: bool = False
+    detail: str | None = None
+    fault: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Columns:
-    """Names of a table's columns, or of the keys in a shard's JSON notes."""
+    """Names of a table's columns, or of the keys in a shard's JSON notes.
+
+    A ``split`` of None leaves the choice of all splits to Graftline.
+    """
 
     image: str = "image"
     label: str = "label"
-    split: str = "split"
+    split: str | None = "split"
     group: str | None = None
     attributes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reading:
+    """What the user fixes of how a source is read: the run file's ``data`` section.
+
+    Attributes:
+        layout: What each level of folders is: see :func:`graftline.data.sources.layout.parse`.
+        exclude: Patterns of folders and files that are left out.
+        similar_labels: As :func:`graftline.data.sources.label_text.unified` has it.
+    """
+
+    layout: str = "auto"
+    exclude: tuple[str, ...] = ()
+    similar_labels: str = "auto"
 
 
 class Source(ABC):
@@ -75,6 +104,9 @@ class Source(ABC):
         uri: Normalised; names the source in the store's memory of it.
         format: ``folders``, ``table`` or ``shards``.
         notes: What was understood by convention, worth telling the user.
+        layout: How its folders are read, once they are listed.
+        tree: The folders with what they are taken for, a line each.
+        choices: What the user fixed.
     """
 
     uri: str
@@ -82,6 +114,9 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.layout: Layout | None = None
+        self.tree = ""
+        self.choices = Reading()
 
     @abstractmethod
     def entries(self) -> list[Entry]:
@@ -97,6 +132,66 @@ class Source(ABC):
         A member that is larger than ``max_bytes`` comes with its ``problem`` and without bytes.
         """
         raise TypeError(f"{entry.path} is an image, not an archive")
+
+
+def folder_counts(
+    found: Sequence[ObjectInfo], exclude: Sequence[str] = ()
+) -> dict[tuple[str, ...], int]:
+    """How many images each folder of a listing holds: what a layout is decided from."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    plain: Counter[tuple[str, ...]] = Counter()
+    for info in found:
+        if hidden(info.key) or (exclude and excluded(info.key, exclude)):
+            continue
+        try:
+            checked_key(info.key).encode()
+        except (StoreError, UnicodeEncodeError):
+            continue
+        *folders, name = info.key.split("/")
+        if suffixed(name):
+            counts[tuple(folders)] += 1
+        elif "." not in name:
+            plain[tuple(folders)] += 1
+    return dict(counts or plain)
+
+
+_MASK_NAME = re.compile(r"[ _.-](?:masks?|seg|segmentation|gt|label)(?:[ _-]?\d+)?$")
+
+
+def masks_beside(found: Sequence[ObjectInfo]) -> set[str]:
+    """Images called like another one in their folder, and `_mask` behind that."""
+    masks = {}
+    for info in found:
+        stem = info.key.rpartition(".")[0]
+        match = _MASK_NAME.search(stem)
+        if match and suffixed(info.key):
+            masks[info.key] = stem[: match.start()]
+    if not masks:
+        return set()
+    stems = {info.key.rpartition(".")[0] for info in found if suffixed(info.key)}
+    return {key for key, stem in masks.items() if stem in stems}
+
+
+def hidden(key: str) -> bool:
+    """Whether a file or a folder above it is hidden."""
+    return key.startswith(".") or "/." in key
+
+
+def out(key: str, choices: Reading) -> bool:
+    """Whether the user leaves this key out."""
+    return bool(choices.exclude) and excluded(key, choices.exclude)
+
+
+def renamed_columns(columns: Columns) -> list[str]:
+    """The keys of the run file that name a column in another way than it is named anyway."""
+    usual = Columns()
+    keys = {"image": "image_column", "label": "label_column", "split": "split_column"}
+    keys.update({"group": "group_column", "attributes": "attributes"})
+    return [
+        f"data.{key}"
+        for name, key in keys.items()
+        if getattr(columns, name) and getattr(columns, name) != getattr(usual, name)
+    ]
 
 
 def listing(store: Store) -> Iterator[ObjectInfo]:
@@ -118,10 +213,12 @@ def _refuse_empty(store: Store) -> None:
         )
     if isinstance(store, FileStore) and not store.root.is_dir():
         raise DataError(
-            f"The source {store.uri} is a single file and neither a CSV table nor a tar shard",
-            fix="Let `data.source` name a folder of class folders, a .csv or a .tar.",
+            f"The source {store.uri} is a single file and neither a table nor a tar shard",
+            fix="Let `data.source` name a folder of class folders, a .parquet, a .jsonl, "
+            "a .csv or a .tar.",
         )
-    raise DataError(
-        f"The source {store.uri} is empty",
-        fix="Put one folder of images per class there, or correct `data.source`.",
-    )
+
+
+def suffixed(name: str) -> bool:
+    """Whether the name ends as an image's does."""
+    return "." in name and "." + name.rpartition(".")[2].lower() in SUFFIXES

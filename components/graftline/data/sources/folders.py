@@ -1,70 +1,149 @@
 """Class folders: the first folder below the source is the label."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from graftline.errors import StoreError
+from graftline.data.sources.folder_names import MASK
+from graftline.data.sources.label_text import clean_text, unified
+from graftline.data.sources.layout import EXCLUDED, Layout, Place, fixed, parse
+from graftline.data.sources.layout_decision import decide
+from graftline.errors import ConfigurationError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
 
 if TYPE_CHECKING:
     pass
-from graftline.data.sources.base import SPLIT_NAMES, Entry, Source, listing
+from graftline.data.sources.base import (
+    Columns,
+    Entry,
+    Reading,
+    Source,
+    folder_counts,
+    hidden,
+    listing,
+    masks_beside,
+    out,
+    renamed_columns,
+)
 
 
 class FolderSource(Source):
-    """Class folders: the first folder below the source is the label, however deep the file is.
+    """Folders whose names are classes, splits and groups.
 
-    Where these folders are called train, val and test (and the like), they are the splits and
-    the folders below them are the labels.
+    :mod:`graftline.data.sources.layout` says how they are read.
+
+    Where the folders hold tables (``metadata.csv``), Parquet files or tar shards and the images
+    are described there, those are read.
+
+    Args:
+        store: The folder.
+        reading: What the user fixed.
+        columns: Of tables below; None where only folders are to be read.
     """
 
     format = "folders"
 
-    def __init__(self, store: Store) -> None:
+    def __init__(
+        self, store: Store, reading: Reading | None = None, columns: Columns | None = None
+    ) -> None:
         super().__init__()
         self.store = store
         self.uri = store.uri
+        self.choices = reading or Reading()
+        self.columns = columns
+        self.unread: list[Source] = []  # tables beside the folders whose columns are unknown
+        self._inner: Source | None = None
 
     @override
     def entries(self) -> list[Entry]:
         found = list(listing(self.store))
-        tops = {info.key.split("/")[0] for info in found if "/" in info.key}
-        visible = {top for top in tops if not top.startswith(".")}
-        by_split = "train" in {SPLIT_NAMES.get(top.lower()) for top in visible}
-        by_split = by_split and len(visible) > 1 and all(t.lower() in SPLIT_NAMES for t in visible)
-        by_split = by_split and any(info.key.count("/") >= 2 for info in found)
-        if by_split:
-            names = ", ".join(sorted(visible))
-            self.notes.append(f"The folders {names} are taken as splits, those below as labels.")
-        elif any(info.key.count("/") >= 2 for info in found):
-            self.notes.append("Folders are nested: the first one below the source is the label.")
-        return [self._entry(info, by_split) for info in found]
+        self._inner = None
+        inner = self._described_below(found)
+        if inner is not None:
+            entries = inner.entries()
+            self._inner, self.format = inner, inner.format
+            self.notes += [note for note in inner.notes if note not in self.notes]
+            return entries
+        self.format = "folders"
+        if self.columns is not None and (named := renamed_columns(self.columns)):
+            raise ConfigurationError(
+                f"{', '.join(named)} names a column, and {self.uri} is read as folders",
+                why=" ".join(self.notes) or "there is no table of images",
+                fix="Remove it, or let `data.source` name the table.",
+            )
+        counts = folder_counts(found, self.choices.exclude)
+        pattern = parse(self.choices.layout)
+        layout = fixed(counts, pattern) if pattern else decide(counts, self.uri)
+        self.layout, self.tree = layout, layout.tree(counts)
+        self.notes.append(layout.sentence)
+        places: dict[tuple[str, ...], Place] = {}
+        masks = masks_beside(found)
+        labels, notes = unified(
+            {place.label for f in counts if (place := layout.place(f)).label is not None},
+            self.choices.similar_labels,
+        )
+        self.notes += notes
+        entries = [self._entry(info, layout, places, labels, masks) for info in found]
+        self._check_unread(entries)
+        return entries
 
-    def _entry(self, info: ObjectInfo, by_split: bool) -> Entry:
+    def _described_below(self, found: list[ObjectInfo]) -> Source | None:
+        """What describes the images in another way than by folders; None where nothing does."""
+        return None
+
+    def _check_unread(self, entries: list[Entry]) -> None:
+        """Refuse tables beside the folders that were not read and name the images."""
+
+    def _entry(
+        self,
+        info: ObjectInfo,
+        layout: Layout,
+        places: dict[tuple[str, ...], Place],
+        labels: Mapping[str, str],
+        masks: set[str],
+    ) -> Entry:
         try:
             checked_key(info.key).encode()
         except (StoreError, UnicodeEncodeError):  # S3 allows "a//b", Linux any bytes
             shown = info.key.encode("utf-8", "backslashreplace").decode()
             return Entry(shown, info.version, info.size, problem="name cannot be used")
-        *folders, name = info.key.split("/")
-        split = SPLIT_NAMES[folders[0].lower()] if by_split and len(folders) > 0 else None
-        if by_split:
-            folders = folders[1:]
-        label = folders[0] if folders else None
-        problem = None
-        if any(part.startswith(".") for part in info.key.split("/")):
+        *above, name = info.key.split("/")
+        folders = tuple(above)
+        place = places.get(folders)
+        if place is None:
+            place = places[folders] = layout.place(folders)
+        label = None if place.label is None else labels.get(place.label, clean_text(place.label))
+        problem = place.problem
+        if label == "":
+            problem = problem or "not in a class folder"
+        if out(info.key, self.choices):
+            problem = EXCLUDED
+        elif hidden(info.key):
             problem = "hidden file"
         elif not _may_be_image(name):
             problem = "not an image file"
-        elif label is None:
-            problem = "not in a class folder"
-        return Entry(info.key, info.version, info.size, label, split, problem=problem)
+        elif info.key in masks:
+            problem = problem or MASK
+        return Entry(
+            info.key,
+            info.version,
+            info.size,
+            label or None,
+            place.split,
+            place.group,
+            problem=problem,
+        )
 
     @override
     def read(self, entry: Entry) -> bytes:
-        return self.store.read(entry.path)
+        return self._inner.read(entry) if self._inner else self.store.read(entry.path)
+
+    @override
+    def unpack(self, entry: Entry, max_bytes: int) -> Iterator[tuple[Entry, bytes]]:
+        inner = self._inner
+        return inner.unpack(entry, max_bytes) if inner else super().unpack(entry, max_bytes)
 
 
 def _may_be_image(name: str) -> bool:

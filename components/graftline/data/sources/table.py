@@ -1,214 +1,285 @@
-"""A CSV table of images: a path and a label a row, and what else the user knows of each."""
+"""A table of images: a path and a label a row, and what else the user knows of each.
 
-import codecs
-import csv
+CSV, JSON lines, and Parquet with paths; `metadata.csv` and `metadata.jsonl` as Hugging Face's
+ImageFolder has them. Several tables of one folder (train.csv, test.csv) are read as one.
+"""
+
 import dataclasses
-import io
-import posixpath
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 from typing_extensions import override
 
-from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Source
+from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Reading, Source
+from graftline.data.sources.label_text import CLIP, clean_text, clip, splits_of, unified
+from graftline.data.sources.layout import EXCLUDED, excluded
+from graftline.data.sources.table_images import ImageFinder, is_image, printable, same_name
+from graftline.data.sources.table_rows import Row, near_names, read_rows
 from graftline.errors import ConfigurationError, DataError
-from graftline.storage import open_store, uri
 from graftline.storage.base import ObjectInfo, Store
-from graftline.storage.local import FileStore
 
 SHOWN = 5
 HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
-    """One row: the line it ends on, its cells by column, and how many cells there are too many."""
-
-    line: int
-    cells: dict[str, str]
-    surplus: int
+UNKNOWN_SPLITS = 0.05  # of the rows: with more, the column is another one than was thought
+NOT_NAMED = "not in the table"
+HUGGING_FACE = "file_name"  # the column of Hugging Face's ImageFolder
+_SPLIT_CELLS = {**SPLIT_NAMES, "holdout": "test", "eval": "test", "validate": "val"}
 
 
 class TableSource(Source):
-    """Rows of a CSV (or tab-separated) file; images stand beside it, or anywhere by full URI."""
+    """Rows of a table, or of several; images stand beside it, or anywhere by full URI.
+
+    Args:
+        store: The folder of the source.
+        name: The table's key there, or several of one kind.
+        columns: What its columns are called.
+        reading: How labels are compared, and what is left out.
+        whole: Whether the folder is the source: then its other images are counted as well.
+    """
 
     format = "table"
 
-    def __init__(self, store: Store, name: str, columns: Columns) -> None:
+    def __init__(
+        self,
+        store: Store,
+        name: str | Sequence[str],
+        columns: Columns,
+        reading: Reading | None = None,
+        *,
+        whole: bool = False,
+    ) -> None:
         super().__init__()
         self.store = store
-        self.name = name
+        self.names = [name] if isinstance(name, str) else list(name)
         self.columns = columns
-        self.uri = f"{store.uri}/{name}"
-        self.base = str(store.root) if isinstance(store, FileStore) else store.uri
-        self._stores: dict[str, Store] = {}
+        self.choices = reading or Reading()
+        self.whole = whole
+        self.uri = f"{store.uri}/{name}" if isinstance(name, str) else store.uri
+        self.images = ImageFinder(store, whole)
 
     def why_not(self) -> str | None:
         """Why it is no table of images, None if it is one: what its first line names decides."""
         try:
-            header, _ = self._rows()
-            if not {self.columns.image, self.columns.label} <= set(header):
-                self._check_header(header)
+            for name in self.names:
+                header, _ = self.rows(name)
+                columns = self._columns(header)
+                if not {columns.image, columns.label} <= set(header):
+                    self._check_header(header, name, columns)
         except (ConfigurationError, DataError) as error:
             return error.what + (f": {error.why}" if error.why else "")
         return None
 
-    def _rows(self) -> tuple[list[str], list[Row]]:
-        text = self._text()
-        first = text.partition("\n")[0]
-        # What spreadsheets write as "CSV" depends on the country.
-        delimiter = max(",;\t", key=first.count)
-        try:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [
-                Row(
-                    reader.line_num,
-                    dict(zip(header, (cell.strip() for cell in cells), strict=False)),
-                    len(cells) - len(header),
-                )
-                for cells in reader
-                if any(cell.strip() for cell in cells)
-            ]
-        except csv.Error as error:
-            raise DataError(
-                f"The table {self.uri} cannot be read",
-                why=f"line {reader.line_num}: {error}",
-                fix="Mend the quotation marks there, or write the table anew as CSV.",
-            ) from error
-        return header, rows
+    def rows(self, name: str) -> tuple[list[str], list[Row]]:
+        """The columns' names and the rows of one of the tables."""
+        return read_rows(self.store.read(name), f"{self.store.uri}/{name}")
 
-    def _text(self) -> str:
-        data = self.store.read(self.name)
-        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        try:
-            return data.decode("utf-16" if wide else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"The table {self.uri} is not UTF-8 text",
-                why=f"line {data[: error.start].count(10) + 1}: {error.reason} "
-                f"(byte {error.object[error.start]:#04x})",
-                fix="Save it as UTF-8; a spreadsheet calls that 'CSV UTF-8'.",
-            ) from error
+    def _columns(self, header: Sequence[str]) -> Columns:
+        """The columns; the image's may be called as Hugging Face's ImageFolder calls it."""
+        default = self.columns.image == Columns().image and self.columns.image not in header
+        if default and HUGGING_FACE in header:
+            return dataclasses.replace(self.columns, image=HUGGING_FACE)
+        return self.columns
 
     @override
     def entries(self) -> list[Entry]:
-        header, rows = self._rows()
-        self._check_header(header)
-        if not rows:
-            raise DataError(f"The table {self.uri} has no rows", fix="Add one row an image.")
-        self._check_splits(header, rows)
-        images = [self._location(row.cells.get(self.columns.image, "")) for row in rows]
-        found = self._find(image for image in images if image)
-        by_path: dict[str, list[tuple[int, Entry]]] = defaultdict(list)
-        for row, image in zip(rows, images, strict=True):
-            entry = self._entry(row, image, found)
-            by_path[entry.path].append((row.line, entry))
+        given = splits_of(self.names) if len(self.names) > 1 else {}
+        by_path: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
+        named: set[str] = set()
+        for name in self.names:
+            header, rows = self.rows(name)
+            columns = self._columns(header)
+            self._check_header(header, name, columns)
+            if not rows:
+                raise DataError(
+                    f"The table {self.store.uri}/{name} has no rows", fix="Add one row an image."
+                )
+            self._check_splits(header, rows, name, columns)
+            images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
+            found = self.images.find({image for image in images if image})
+            images = self.images.with_slashes(images, found)
+            for row, image in zip(rows, images, strict=True):
+                entry = self._entry(row, image, found.get(image), columns)
+                if entry.split is None and name in given:
+                    entry = dataclasses.replace(entry, split=given[name])
+                where = f"line {row.line}" if len(self.names) == 1 else f"{name} line {row.line}"
+                by_path[entry.path].append((where, entry))
+                named.add(same_name(image))
         entries = [entry for same in by_path.values() for entry in _one_for_each_path(same)]
-        return sorted(entries, key=lambda entry: entry.path)
+        entries += self._not_named(named)
+        return sorted(self._unified(entries), key=lambda entry: entry.path)
 
-    def _check_header(self, header: list[str]) -> None:
-        wanted = [self.columns.image, self.columns.label, *self.columns.attributes]
-        wanted += [self.columns.group] if self.columns.group else []
-        twice = sorted({name for name in wanted if header.count(name) > 1})
+    def _unified(self, entries: list[Entry]) -> list[Entry]:
+        labels = [one.label for one in entries if one.label is not None]
+        names, notes = unified(labels, self.choices.similar_labels)
+        self.notes += [note for note in notes if note not in self.notes]
+        out = self.choices.exclude
+        return [
+            dataclasses.replace(
+                one,
+                label=names.get(one.label) if one.label is not None else None,
+                problem=EXCLUDED if out and excluded(one.path, out) else one.problem,
+            )
+            for one in entries
+        ]
+
+    # -- what the columns are ---------------------------------------------------------------------
+
+    def _check_header(self, header: list[str], name: str, columns: Columns) -> None:
+        uri = clip(f"{self.store.uri}/{name}", 300)
+        wanted = {columns.image: "image_column", columns.label: "label_column"}
+        wanted.update(dict.fromkeys(columns.attributes, "attributes"))
+        if columns.group:
+            wanted[columns.group] = "group_column"
+        if columns.split and columns.split != Columns().split:
+            wanted[columns.split] = "split_column"
+        asked = [*wanted, *([columns.split] if columns.split else [])]
+        twice = sorted({column for column in asked if header.count(column) > 1})
         if twice:
             raise ConfigurationError(
-                f"The table {self.uri} has more than one column {', '.join(map(repr, twice))}",
+                f"The table {uri} has more than one column {', '.join(map(repr, twice))}",
                 fix="Rename or remove the others: which one counts cannot be told.",
             )
-        missing = [name for name in wanted if name not in header]
+        missing = [column for column in wanted if column not in header]
         if missing:
+            near = {column: near_names(column, header) for column in missing}
+            lines = [f"data.{wanted[c]}: {clip(n[0])}" for c, n in near.items() if n]
+            meant = f" Is it meant: {'; '.join(lines)}?" if lines else ""
             raise ConfigurationError(
-                f"The table {self.uri} has no column {', '.join(map(repr, missing))}",
-                why=f"its first line names {', '.join(map(repr, header)) or 'nothing'}",
+                f"The table {uri} has no column {', '.join(map(repr, missing))}",
+                why=f"its first line names {_some(header) or 'nothing'}",
                 fix="Correct the first line, or name the columns in the run file: "
-                "data.image_column, data.label_column, data.group_column, data.attributes.",
+                "data.image_column, data.label_column, data.split_column, data.group_column, "
+                f"data.attributes.{meant}",
             )
 
-    def _check_splits(self, header: list[str], rows: list[Row]) -> None:
-        if self.columns.split not in header:
+    def _check_splits(
+        self, header: list[str], rows: list[Row], name: str, columns: Columns
+    ) -> None:
+        uri = clip(f"{self.store.uri}/{name}", 300)
+        if not columns.split:
             return
-        given = {row.cells.get(self.columns.split, "") for row in rows}
-        unknown = sorted(s for s in given if s and s.lower() not in SPLIT_NAMES)
-        if unknown:
+        if columns.split not in header:
+            self._check_other_splits(header, rows, uri, columns)
+            return
+        whole = [row for row in rows if row.surplus <= 0 and row.problem is None]
+        cells = [clean_text(row.cells.get(columns.split, "")).lower() for row in whole]
+        unknown = [cell for cell in cells if cell and cell not in _SPLIT_CELLS]
+        if len(unknown) > UNKNOWN_SPLITS * len(rows):
             raise DataError(
-                f"The column {self.columns.split!r} of {self.uri} holds "
-                f"{', '.join(map(repr, unknown[:SHOWN]))}",
-                fix="Use train, val and test, or leave a cell empty to have it chosen.",
+                f"The column {columns.split!r} of {uri} holds {_some(sorted(set(unknown)))}",
+                fix="Use train, val and test, or leave a cell empty to have it chosen. If the "
+                "column says something else, set `data.split_column` to another one or to null.",
             )
 
-    def _entry(self, row: Row, image: str, found: dict[str, ObjectInfo]) -> Entry:
-        columns, cells = self.columns, row.cells
-        split = cells.get(columns.split, "").lower()
+    def _check_other_splits(
+        self, header: list[str], rows: list[Row], uri: str, columns: Columns
+    ) -> None:
+        """Refuse to pass over a column of splits that has another name."""
+        used = {columns.image, columns.label, columns.group, *columns.attributes}
+        for column in header:
+            if column in used:
+                continue
+            whole = [row for row in rows if row.surplus <= 0]
+            values = {clean_text(row.cells.get(column, "")).lower() for row in whole} - {""}
+            splits = {_SPLIT_CELLS[value] for value in values if value in _SPLIT_CELLS}
+            same_name = column.casefold() == str(columns.split).casefold()
+            if same_name or (values and values <= _SPLIT_CELLS.keys() and len(splits) > 1):
+                raise ConfigurationError(
+                    f"The table {uri} has no column {columns.split!r}, and its column "
+                    f"{clip(column)!r} looks like the split",
+                    why=f"it holds {_some(sorted(values))}",
+                    fix=f"Set `data.split_column: {clip(column)}`, or `data.split_column: null` to "
+                    "have the splits chosen.",
+                )
+
+    # -- what a row says --------------------------------------------------------------------------
+
+    def _entry(self, row: Row, image: str, info: ObjectInfo | None, columns: Columns) -> Entry:
+        cells = row.cells
+        split = clean_text(cells.get(columns.split or "", "")).lower()
         label = cells.get(columns.label) or None
-        info = found.get(image)
-        problem = None
-        if row.surplus > 0:
-            problem = "more cells than columns"
-        elif not image:
-            problem = "no image named"
-        elif label is None:
-            problem = "no label"
-        elif info is None:
-            problem = "file not found"
+        problem = self._problem(row, image, info, columns)
+        actual = self.images.actual.get(image, image)
+        path = actual.removeprefix(self.images.base + "/") if image else f"(line {row.line})"
+        if image and (image in self.images.unreadable or (info is None and len(path) > CLIP)):
+            path = f"{clip(path)} (line {row.line})"
+        if problem is None and split and split not in _SPLIT_CELLS:
+            problem = f"unknown split {clip(split)!r}"
         return Entry(
-            path=image.removeprefix(self.base + "/") if image else f"(line {row.line})",
+            path=printable(path),
             version=info.version if info else "",
             size=info.size if info else 0,
             label=label,
-            split=SPLIT_NAMES[split] if split else None,
-            group=(cells.get(columns.group) or None) if columns.group else None,
+            split=_SPLIT_CELLS.get(split),
+            group=(clean_text(cells.get(columns.group, "")) or None) if columns.group else None,
             attributes={name: cells.get(name) or None for name in columns.attributes},
             problem=problem,
         )
 
-    def _location(self, image: str) -> str:
-        """The absolute path or S3 URI of an image, however the table names it."""
-        if uri.scheme(image) == "file":
-            return str(uri.local_path(image))
-        if not image or "://" in image:
-            return image
-        if image.startswith("/"):
-            return posixpath.normpath(image)
-        scheme, _, rest = self.base.rpartition("://")
-        return f"{scheme}://" * bool(scheme) + posixpath.normpath(f"{rest}/{image}")
+    def _problem(
+        self, row: Row, image: str, info: ObjectInfo | None, columns: Columns
+    ) -> str | None:
+        if row.problem is not None:
+            return row.problem
+        if row.surplus > 0:
+            return "more cells than columns"
+        for column in (columns.image, columns.label, columns.group, columns.split):
+            if column and column in row.odd:
+                return f"{clip(column)} is {row.odd[column]}, not a text"
+        if not image:
+            return "no image named"
+        if not clean_text(row.cells.get(columns.label, "")):
+            return "no label"
+        if image in self.images.unreadable:
+            return self.images.unreadable[image]
+        return None if info is not None else "file not found"
 
-    def _store_of(self, location: str) -> tuple[Store, str]:
-        """The store that holds a location (a bucket, or this machine's files), and its key."""
-        bucket, key = "", location[1:]
-        if "://" in location:
-            scheme, _, rest = location.partition("://")
-            bucket, _, key = rest.partition("/")
-            bucket = f"{scheme}://{bucket}"
-        if bucket not in self._stores:
-            self._stores[bucket] = open_store(bucket or "/")
-        return self._stores[bucket], key
-
-    def _find(self, images: Iterable[str]) -> dict[str, ObjectInfo]:
-        """What the listings of the folders that hold the images say of them."""
-        wanted = set(images)
-        found: dict[str, ObjectInfo] = {}
-        listed: list[str] = []
-        for folder in sorted({image.rpartition("/")[0] + "/" for image in wanted}):
-            if any(folder.startswith(done) for done in listed):
-                continue
-            listed.append(folder)
-            store, prefix = self._store_of(folder)
-            for info in store.list(prefix):
-                location = folder + info.key[len(prefix) :]
-                if location in wanted:
-                    found[location] = info
-        return found
+    def _not_named(self, named: set[str]) -> list[Entry]:
+        """What stands beside the images and no row names."""
+        tables = {same_name(f"{self.images.base}/{name}") for name in self.names}
+        rest = [
+            (location, info)
+            for location, info in self.images.listed.items()
+            if location.startswith(self.images.base + "/")
+            and same_name(location) not in named
+            and same_name(location) not in tables
+        ]
+        if not self.whole:
+            count = sum(is_image(location) for location, _ in rest)
+            if count:
+                self.notes.append(
+                    f"{count:,} further images in the folders of the table have no row in it."
+                )
+            return []
+        entries = []
+        for location, info in rest:
+            path = location.removeprefix(self.images.base + "/")
+            hidden = any(part.startswith(".") for part in path.split("/"))
+            problem = NOT_NAMED if is_image(location) else "not an image file"
+            entries.append(
+                Entry(
+                    printable(path),
+                    info.version,
+                    info.size,
+                    problem="hidden file" if hidden else problem,
+                )
+            )
+        return entries
 
     @override
     def read(self, entry: Entry) -> bytes:
         if "://" in entry.path or entry.path.startswith("/"):
-            store, key = self._store_of(entry.path)
+            store, key = self.images.store_of(entry.path)
             return store.read(key)
         return self.store.read(entry.path)
 
 
-def _one_for_each_path(same: list[tuple[int, Entry]]) -> Iterator[Entry]:
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(repr(clip(name)) for name in names[:SHOWN]) + more
+
+
+def _one_for_each_path(same: list[tuple[str, Entry]]) -> Iterator[Entry]:
     """Rows that name one file: the first counts, held out rather than trained on.
 
     Where they disagree on the label none of them counts. The others come with their line.
@@ -216,11 +287,11 @@ def _one_for_each_path(same: list[tuple[int, Entry]]) -> Iterator[Entry]:
     usable = [pair for pair in same if pair[1].problem is None] or same
     chosen = min(usable, key=lambda pair: HELD_OUT_FIRST.get(pair[1].split or "", 3))
     first = chosen[1]
-    if len({entry.label for _, entry in usable}) > 1:
+    if len({clean_text(entry.label or "") for _, entry in usable}) > 1:
         first = dataclasses.replace(first, problem=first.problem or "conflicting labels")
     yield first
     for pair in same:
         if pair is not chosen:
-            line, entry = pair
+            where, entry = pair
             problem = entry.problem or first.problem or "duplicate row"
-            yield dataclasses.replace(entry, path=f"{entry.path} (line {line})", problem=problem)
+            yield dataclasses.replace(entry, path=f"{entry.path} ({where})", problem=problem)

@@ -1,6 +1,7 @@
 """Tar shards as WebDataset writes them: ``name.jpg`` with ``name.cls`` or ``name.json``.
 
-An image with neither takes the folder it stands in for its label.
+An image with neither takes the folder it stands in for its label. A label that is there and not
+understood is an error, see :mod:`graftline.data.sources.samples`.
 
 Archives are read member by member and never unpacked to disk. Only regular files are looked at,
 so neither links nor device files nor paths that climb out mean anything, and sizes are limited
@@ -9,21 +10,22 @@ before a byte is read.
 
 import dataclasses
 import gzip
-import json
 import posixpath
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from typing_extensions import override
 
-from graftline.data.sources.base import ARCHIVES, SPLIT_NAMES, Columns, Entry, Source, listing
+from graftline.data.sources.base import ARCHIVES, Columns, Entry, Reading, Source, listing
+from graftline.data.sources.label_text import splits_of
+from graftline.data.sources.layout import EXCLUDED, excluded
+from graftline.data.sources.samples import LABELS, Orphans, images_of
 from graftline.errors import DataError
 from graftline.files import os_error
-from graftline.images.decode import SUFFIXES
 from graftline.storage.base import Store
 
 NOTE_BYTES = 2**20  # a label or JSON note is small
@@ -31,7 +33,7 @@ HEADER_BYTES = 2**20  # so is a header, extended ones included
 UNPACKED_RATIO = 20  # images hardly shrink: more than this is a bomb
 UNPACKED_FLOOR = 256 * 2**20
 FORGET_EVERY = 1000  # members that tarfile would otherwise keep for ever
-LABELS = (".cls", ".txt", ".label")
+SAMPLE_BYTES = 2**30  # of members that share their name up to the first dot
 
 
 class ArchiveSource(Source):
@@ -39,8 +41,15 @@ class ArchiveSource(Source):
 
     format = "shards"
 
-    def __init__(self, store: Store, columns: Columns, name: str | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        columns: Columns,
+        name: str | None = None,
+        reading: Reading | None = None,
+    ) -> None:
         super().__init__()
+        self.choices = reading or Reading()
         self.store = store
         self.columns = columns
         self.name = name
@@ -54,6 +63,8 @@ class ArchiveSource(Source):
                 continue
             archive = info.key.lower().endswith(ARCHIVES)
             problem = None if archive else "not a tar shard"
+            if self.choices.exclude and excluded(info.key, self.choices.exclude):
+                archive, problem = False, EXCLUDED
             entries.append(
                 Entry(info.key, info.version, info.size, problem=problem, archive=archive)
             )
@@ -62,7 +73,7 @@ class ArchiveSource(Source):
                 f"The source {self.uri} holds no tar shards",
                 fix=f"Shards end in {', '.join(ARCHIVES)}. Correct `data.source` or `data.format`.",
             )
-        return entries
+        return split_by_name(self, entries)
 
     @override
     def read(self, entry: Entry) -> bytes:
@@ -82,57 +93,59 @@ class ArchiveSource(Source):
         """Members are neighbours when they share the name up to its first dot."""
         sample: dict[str, bytes] = {}
         problems: dict[str, str] = {}
-        current = None
+        orphans = Orphans()
+        current, size = None, 0
         for name, data, problem in _whole_members(stream, max_bytes):
             if not name:
                 broken = dataclasses.replace(entry, path=f"{entry.path}#", archive=False)
-                yield dataclasses.replace(broken, problem=problem), b""
+                yield dataclasses.replace(broken, split=None, problem=problem), b""
                 continue
             folder, base = posixpath.split(posixpath.normpath(name))
             stem, dot, suffix = base.partition(".")
             key, suffix = f"{folder}/{stem}".lstrip("/"), dot + suffix.lower()
             if current is not None and (key != current or suffix in sample):
-                yield from self._images(entry, current, sample, problems)
-                sample, problems = {}, {}
+                yield from images_of(entry, current, sample, problems, self.columns, orphans)
+                sample, problems, size = {}, {}, 0
             current = key
             sample[suffix] = data
+            size += len(data)
+            if size > SAMPLE_BYTES:
+                raise DataError(
+                    f"The sample {key!r} in {entry.path} is larger than {SAMPLE_BYTES:,} bytes",
+                    why="all members that share a name up to its first dot are one sample",
+                    fix="Use no dots in the names of the images but the one before the suffix.",
+                )
             if problem:
                 problems[suffix] = problem
         if current is not None:
-            yield from self._images(entry, current, sample, problems)
+            yield from images_of(entry, current, sample, problems, self.columns, orphans)
+        yield from orphans.left(entry)
 
-    def _images(
-        self, entry: Entry, key: str, sample: dict[str, bytes], problems: dict[str, str]
-    ) -> Iterator[tuple[Entry, bytes]]:
-        note = _note(sample.get(".json", b""))
-        label = _text(note.get(self.columns.label, note.get("label", note.get("cls"))))
-        for suffix in LABELS:
-            if label is None and suffix in sample:
-                label = sample[suffix].decode("utf-8", "replace").strip() or None
-        split = _text(note.get(self.columns.split))
-        *above, parent = ["", *key.split("/")[:-1]]
-        if label is None and parent:  # class folders that were packed as they stood
-            label = parent
-            split = split or next((name for name in above if name.lower() in SPLIT_NAMES), None)
-        for suffix, data in sample.items():
-            if "." + suffix.rpartition(".")[2] not in SUFFIXES:
-                continue
-            problem = problems.get(suffix) or (None if label is not None else "no label")
-            if split is not None and split.lower() not in SPLIT_NAMES:
-                problem = problem or f"unknown split {split!r}"
-            yield (
-                Entry(
-                    path=f"{entry.path}#{key}{suffix}",
-                    version=entry.version,
-                    size=len(data),
-                    label=label,
-                    split=SPLIT_NAMES.get(split.lower()) if split else None,
-                    group=_text(note.get(self.columns.group)) if self.columns.group else None,
-                    attributes={name: _text(note.get(name)) for name in self.columns.attributes},
-                    problem=problem,
-                ),
-                data,
-            )
+
+def split_by_name(source: Source, entries: list[Entry]) -> list[Entry]:
+    """Give each archive the split that its name states (train-000.tar, val/000.tar).
+
+    Names of archives count only where one of them is for training: a single `test.tar` is no split.
+    """
+    names = {entry.path: _split_part(entry.path) for entry in entries if entry.archive}
+    splits = splits_of({name for name in names.values() if name is not None})
+    if "train" not in splits.values():
+        return entries
+    said = ", ".join(sorted({f"{split}" for split in splits.values()}))
+    source.notes.append(f"The names of the files say which split they are for ({said}).")
+    without = sum(name is None for name in names.values())
+    if without:
+        source.notes.append(f"{without:,} files name no split: it is chosen for their images.")
+    return [
+        dataclasses.replace(entry, split=splits.get(names.get(entry.path) or ""))
+        for entry in entries
+    ]
+
+
+def _split_part(path: str) -> str | None:
+    """The part of a path that names a split: the file's name, else the folder nearest to it."""
+    name = path.rpartition("/")[2].partition(".")[0]
+    return next((part for part in [name, *path.split("/")[-2::-1]] if splits_of([part])), None)
 
 
 class _Bounded:
@@ -200,17 +213,3 @@ def _members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes, st
 
 def _is_note(name: str) -> bool:
     return name.lower().endswith((".json", *LABELS))
-
-
-def _note(data: bytes) -> dict[str, Any]:
-    try:
-        note = json.loads(data) if data else {}
-    except (ValueError, RecursionError):
-        return {}
-    return note if isinstance(note, dict) else {}
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, dict | list):
-        return None
-    return str(value).strip() or None

@@ -57,7 +57,7 @@ class Request:
         return found
 
     def preprocessing(self) -> dict[str, Any]:
-        """What changes how an image is read: arguments of :func:`graftline.models.backbone.build`."""
+        """What changes how an image is read, for :func:`graftline.models.backbone.build`."""
         return {
             "fit": self.fit,
             "value_range": self.value_range,

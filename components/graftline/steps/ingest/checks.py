@@ -1,11 +1,13 @@
 """Whether a selection can be learned from, said with names and numbers before any training."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from graftline.data.snapshot import MANIFEST, SPLITS
 from graftline.data.sources.base import Entry, Source
+from graftline.data.sources.label_text import clip
 from graftline.errors import ConfigurationError, DataError
+from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_missing
 from graftline.steps.ingest.selection import Selection
 from graftline.steps.ingest.source_index import Memory, memory_key
 from graftline.storage.base import Store
@@ -62,12 +64,35 @@ def check_listing(source: Source, entries: Sequence[Entry], minimum: int) -> str
     usable = [entry for entry in entries if entry.problem is None]
     if any(entry.archive for entry in usable):
         size = sum(entry.size for entry in usable) / 2**20
-        return f"{len(usable):,} tar shards, {size:,.0f} MiB{left}"
+        return f"{len(usable):,} archives, {size:,.0f} MiB{left}"
     counts = Counter(str(entry.label) for entry in usable)
     examples = [entry.path for entry in entries if entry.problem is not None]
     given = bool(usable) and all(entry.split for entry in usable)
     _check_counts(source, counts, aside, examples, 1 if given else minimum)
     return f"{len(usable):,} files listed in {len(counts)} classes ({_listed(counts)}){left}"
+
+
+def check_given(
+    source: Source,
+    entries: Sequence[Entry],
+    split: Mapping[str, float],
+    minimum: int,
+    mode: str,
+) -> str:
+    """What the splits that a listing gives come to, in a sentence; empty where nothing is missing.
+
+    Raises:
+        DataError: A split is missing and `data.missing_splits` refuses that, or what a later step
+            needs is not there.
+    """
+    usable = [entry for entry in entries if entry.problem is None]
+    missing = missing_splits((entry.split for entry in usable), split)
+    refuse_missing(missing, mode)
+    if usable and minimum > 1 and all(e.split and not e.archive for e in usable):
+        _check_tested(
+            {(str(e.label), str(e.split)) for e in usable}, sorted({str(e.label) for e in usable})
+        )
+    return carved(missing, split) if missing else ""
 
 
 def check_selection(selection: Selection, source: Source, minimum: int) -> list[str]:
@@ -81,7 +106,7 @@ def check_selection(selection: Selection, source: Source, minimum: int) -> list[
     given = all(one.split for one in selection.chosen.values())
     examples = [one.path for one in selection.aside]
     _check_counts(source, counts, aside, examples, 1 if given else minimum)
-    return _check_splits(selection, sorted(counts))
+    return _check_splits(selection, sorted(counts), minimum)
 
 
 def check_near_duplicates(selection: Selection, near: str) -> list[str]:
@@ -190,7 +215,7 @@ def _check_counts(
         raise DataError(
             f"No usable image in {source.uri}",
             why=f"all {sum(aside.values()):,} files were set aside: {_listed(aside)}"
-            + (f"; for instance {examples[0]}" if examples else "")
+            + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix="Correct `data.source` and `data.format`: class folders of images, a CSV table or "
             "tar shards.",
@@ -198,7 +223,7 @@ def _check_counts(
     if len(counts) == 1:
         raise DataError(
             f"All {sum(counts.values()):,} images in {source.uri} have the one label "
-            f"{next(iter(counts))!r}",
+            f"{clip(next(iter(counts)))!r}",
             why="a classifier needs at least two classes" + also,
             fix="Put each class in a folder of its own, or correct `data.label_column`.",
         )
@@ -211,20 +236,44 @@ def _check_counts(
         )
 
 
-def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
+def _check_tested(have: Collection[tuple[str, str]], labels: Sequence[str]) -> None:
+    """Refuse splits that the steps after this one cannot work with."""
+    trained = {label for label, split in have if split == "train"}
+    untrained = [label for label in labels if label not in trained]
+    if untrained:
+        raise DataError(
+            f"No image to train on in {_names(untrained)}",
+            why="the splits that the source gives, or groups that must stay together, put all of "
+            "them into val or test",
+            fix="Add images of other groups, or put some into train.",
+        )
+    for split in ("val", "test"):
+        tested = {label for label, one in have if one == split}
+        if len(tested) == 1:
+            raise DataError(
+                f"All {split} images are of the one class {_names(sorted(tested))}",
+                why="a model that always says this class would look perfect",
+                fix=f"Put images of other classes into {split}, or have the splits chosen.",
+            )
+
+
+def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list[str]:
     splits = selection.assignment.splits
     left_out = selection.alike.not_evaluated
     have = Counter(
         (str(one.label), splits[i]) for i, one in selection.chosen.items() if i not in left_out
     )
     without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
-    if without["train"]:
-        raise DataError(
-            f"No image to train on in {_names(without['train'])}",
-            why="the table's split column, or groups that must stay together, put all of them "
-            "into val or test",
-            fix="Add images of other groups, or put some into train in the table.",
-        )
+    pairs = set(have) if minimum > 1 else {pair for pair in have if pair[1] == "train"}
+    _check_tested(pairs, labels)
+    for split in ("val", "test"):
+        if minimum > 1 and len(without[split]) == len(labels):
+            raise DataError(
+                f"No image is in {split}",
+                why="a model is calibrated on val and tested on test",
+                fix=f"Give data.split.{split} a larger share, or add images of other groups: "
+                "whole groups go to one split.",
+            )
     warnings = [
         f"No {split} image in {_names(without[split])}: too few images or groups"
         for split in ("val", "test")
@@ -234,6 +283,11 @@ def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
         warnings.append(
             f"{selection.across:,} images look like one in another split, since the table, the "
             "groups or earlier runs put them there: the test may flatter the model"
+        )
+    if selection.scattered:
+        warnings.append(
+            f"{selection.scattered:,} groups have images in more than one split, since the source "
+            "puts them there: the test may flatter the model"
         )
     if selection.moved:
         warnings.append(
@@ -245,10 +299,10 @@ def _check_splits(selection: Selection, labels: list[str]) -> list[str]:
 
 def _listed(counts: Mapping[str, int]) -> str:
     top = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    text = ", ".join(f"{name} ({count:,})" for name, count in top[:SHOWN])
+    text = ", ".join(f"{clip(name)} ({count:,})" for name, count in top[:SHOWN])
     return text + (f" and {len(top) - SHOWN} more" if len(top) > SHOWN else "")
 
 
 def _names(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - SHOWN} more" if len(labels) > SHOWN else ""
-    return ", ".join(repr(label) for label in labels[:SHOWN]) + more
+    return ", ".join(repr(clip(label)) for label in labels[:SHOWN]) + more

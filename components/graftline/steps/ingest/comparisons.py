@@ -26,7 +26,7 @@ from graftline.steps.ingest.same_picture import BATCH, DETAIL_BYTES, detail_of, 
 from graftline.storage.base import Store
 
 if TYPE_CHECKING:
-    from graftline.steps.ingest.source_index import Known
+    from graftline.steps.ingest.known import Known
 
 TINY = 32  # pixels of the longer side up to which the thumbnail shows all there is
 ASPECT = 1.35  # the most that a crop changes the ratio of the sides

@@ -9,6 +9,7 @@ from pydantic import (
     model_validator,
 )
 
+from graftline.errors import ConfigurationError
 from graftline.settings import Section, without_credentials
 
 
@@ -46,8 +47,9 @@ class DataSettings(Section):
     """Table only: the column with the image's path, relative to the table, or its URI."""
     label_column: str = "label"
     """Table only: the column with the label."""
-    split_column: str = "split"
-    """Table only: the column with `train`, `val` or `test`; obeyed where the table has it."""
+    split_column: str | None = "split"
+    """Table only: the column with `train`, `val` or `test`; obeyed where the table has it. `null`
+    ignores such a column."""
     group_column: str | None = None
     """Table only: images with equal values (a patient, a camera, a day) share one split.
     Without it, near-duplicates do."""
@@ -75,6 +77,31 @@ class DataSettings(Section):
                 f"black at {value[0]:g} and white at {value[1]:g} is no range; give the smaller "
                 "stored value first, for example [0, 4095]"
             )
+        return value
+
+    layout: str = "auto"
+    """What each level of folders is, from the source down: `class`, `split`, `group` (a patient, a
+    site) or `*` (no meaning), as in `split/class` or `group/class`. `auto` decides from all
+    folders, says what it found, and stops where two readings fit."""
+    exclude: tuple[str, ...] = ()
+    """Folders and files to leave out: names or patterns such as `docs` or `*/old/*`."""
+    similar_labels: Literal["auto", "merge", "refuse", "keep"] = "auto"
+    """Labels that look the same. `auto` merges what differs only in invisible characters and
+    refuses what differs by case; `merge` merges both, `refuse` refuses both, `keep` takes another
+    case for another class."""
+    missing_splits: Literal["carve", "refuse"] = "carve"
+    """If the source gives splits and one is missing: `carve` takes it out of train by groups,
+    `refuse` stops."""
+
+    @field_validator("layout")
+    @classmethod
+    def _levels(cls, value: str) -> str:
+        from graftline.data.sources.layout import parse
+
+        try:
+            parse(value)
+        except ConfigurationError as error:
+            raise ValueError(f"{error.why}. {str(error.fix).rstrip('.')}") from error
         return value
 
     @field_validator("source")

@@ -9,12 +9,14 @@ from functools import partial
 
 from graftline.data.shards import ByteRange, ShardWriter
 from graftline.data.sources.base import Entry, Source
+from graftline.data.sources.label_text import clip
 from graftline.errors import DataError, StoreNotFound
 from graftline.images.decode import decode_image
 from graftline.images.stored_values import OWN, Values
 from graftline.progress import Progress
 from graftline.steps.ingest.duplicates import Looks, looks_of
-from graftline.steps.ingest.source_index import Known, Memory, Seen, save_partial
+from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.source_index import Memory, save_partial
 from graftline.steps.ingest.value_range import flat_values
 from graftline.storage.base import Store
 
@@ -119,6 +121,14 @@ def _jobs(
     for entry in entries:
         if entry.archive:
             for member, data in source.unpack(entry, MAX_IMAGE_BYTES):
+                if member.fault is not None:
+                    raise DataError(
+                        f"A label in {source.uri} is not understood",
+                        why=clip(member.fault, 1000),
+                        fix="Write the label beside each image as name.cls, name.txt or the key "
+                        "`label` of name.json, in UTF-8, with no further dots in the name; or name "
+                        "the JSON's key in the run file: data.label_column.",
+                    )
                 yield member.size, partial(_check, member, data, max_pixels)
             yield 0, partial(Fetched, entry)  # comes last: the whole archive was read
         else:
@@ -139,7 +149,7 @@ def _read(source: Source, entry: Entry, max_pixels: int) -> Fetched:
 
 def _check(entry: Entry, data: bytes, max_pixels: int) -> Fetched:
     if entry.problem is not None:
-        return Fetched(entry, reason=entry.problem)
+        return Fetched(entry, reason=entry.problem, detail=entry.detail)
     try:
         image = decode_image(data, max_pixels=max_pixels, value_range=OWN)
     except DataError as error:
@@ -155,6 +165,7 @@ def _check(entry: Entry, data: bytes, max_pixels: int) -> Fetched:
         format=image.format,
         looks=looks,
         values=image.values or flat_values(image.pixels, looks),
+        detail=entry.detail,
     )
 
 

@@ -10,7 +10,9 @@ import pyarrow as pa
 from graftline.data.snapshot import MANIFEST, SET_ASIDE, SPLITS
 from graftline.data.sources.base import Entry
 from graftline.steps.ingest import linkage
-from graftline.steps.ingest.source_index import Known, Memory, Seen
+from graftline.steps.ingest.incomplete import complete, missing_splits, refuse_missing
+from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.source_index import Memory
 from graftline.steps.ingest.splits import HELD_OUT_FIRST, Assignment, Candidate, assign
 from graftline.storage.base import Store
 
@@ -60,6 +62,8 @@ class Selection:
         near: How many images look like another one.
         across: How many of them look like one in another split, and are tested on nevertheless.
         moved: Images that the user's table put into another split than before.
+        missing: Splits that the source lacks, filled with images of its train.
+        scattered: Groups of the user with images in more than one split.
     """
 
     chosen: dict[str, Seen]
@@ -69,6 +73,8 @@ class Selection:
     across: int
     moved: int
     alike: Alike
+    missing: tuple[str, ...] = ()
+    scattered: int = 0
 
 
 def current(entries: list[Entry], memory: Memory) -> Iterator[Seen]:
@@ -102,6 +108,7 @@ def select(
     seed: int,
     near_duplicates: str,
     max_pixels: int,
+    missing: str = "carve",
 ) -> Selection:
     """Choose one entry for each image, and give it its group and split.
 
@@ -113,6 +120,7 @@ def select(
         seed: Of the hash.
         near_duplicates: ``auto``, ``off`` or ``strict``.
         max_pixels: Of an image.
+        missing: Whether splits that the source lacks are taken out of train, or refused.
     """
     chosen, aside = _one_for_each_image(found)
     strict = near_duplicates == "strict"
@@ -127,12 +135,14 @@ def select(
         Candidate(i, str(chosen[i].label), chosen[i].split, memory.splits.get(i), chosen[i].group)
         for i in ids
     ]
+    refuse_missing(missing_splits((one.given for one in candidates), fractions), missing)
+    candidates, filled = complete(candidates, _edges(candidates, pairs), fractions, seed)
     assignment = _assigned(candidates, pairs, fractions, seed, join=not strict)
     for image_id, why in assignment.ties.items():
         aside.append(_aside(chosen.pop(image_id), TIE, why))
     moved = sum(bool(c.given and c.earlier and c.given != c.earlier) for c in candidates)
     pairs = [pair for pair in pairs if pair[0] in chosen and pair[1] in chosen]
-    alike = _alike(chosen, pairs, assignment)
+    alike = _alike(chosen, pairs, assignment, carved=bool(filled))
     splits = assignment.splits
     across = {
         i
@@ -141,7 +151,38 @@ def select(
         for i in pair
     }
     near = {i for pair in pairs for i in pair}
-    return Selection(chosen, assignment, aside, len(near), len(across), moved, alike)
+    return Selection(
+        chosen,
+        assignment,
+        aside,
+        len(near),
+        len(across),
+        moved,
+        alike,
+        filled,
+        _scattered(candidates, splits),
+    )
+
+
+def _edges(candidates: list[Candidate], pairs: list[tuple[str, str]]) -> list[tuple[int, int]]:
+    """The pairs that make groups, as positions; the user's own groups need none."""
+    place = {one.image_id: index for index, one in enumerate(candidates)}
+    return linkage.stars(
+        [
+            (place[a], place[b])
+            for a, b in pairs
+            if candidates[place[a]].group is None and candidates[place[b]].group is None
+        ]
+    )
+
+
+def _scattered(candidates: list[Candidate], splits: Mapping[str, str]) -> int:
+    """How many of the user's groups have images in several splits."""
+    of_group: dict[str, set[str]] = defaultdict(set)
+    for one in candidates:
+        if one.group is not None and one.image_id in splits:
+            of_group[one.group].add(splits[one.image_id])
+    return sum(len(both) > 1 for both in of_group.values())
 
 
 def _same_pictures(
@@ -204,21 +245,29 @@ def _assigned(
 
 
 def _alike(
-    chosen: Mapping[str, Seen], pairs: list[tuple[str, str]], assignment: Assignment
+    chosen: Mapping[str, Seen],
+    pairs: list[tuple[str, str]],
+    assignment: Assignment,
+    *,
+    carved: bool,
 ) -> Alike:
     """What is alike, and what of it is left out of the evaluation.
 
     Where the user's table gives both splits, or the user's groups say that two images are
-    independent, the user's word stands, and there is a warning.
+    independent, the user's word stands, and there is a warning. Where a missing split was carved
+    out of train, the user has said nothing of how train is divided.
     """
+
+    def by_user(image_id: str) -> bool:
+        split = chosen[image_id].split
+        return split is not None and not (carved and split == "train")
+
     ids = sorted({i for pair in pairs for i in pair})
     place = {image_id: index for index, image_id in enumerate(ids)}
     own = [
         (place[a], place[b])
         for a, b in pairs
-        if chosen[a].group is None
-        and chosen[b].group is None
-        and not (chosen[a].split and chosen[b].split)
+        if chosen[a].group is None and chosen[b].group is None and not (by_user(a) and by_user(b))
     ]
     given_away = linkage.leaks(own, [assignment.splits[i] for i in ids])
     return Alike(

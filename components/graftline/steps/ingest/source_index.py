@@ -21,55 +21,12 @@ from graftline.progress import message
 from graftline.schema import parse_json
 from graftline.steps.ingest.comparisons import Comparisons
 from graftline.steps.ingest.duplicates import Looks
+from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1
 TIFF = "tiff"  # read otherwise than before: a fourth band, planes of 16 bits, white that is zero
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Seen:
-    """One name in the source, as it was looked at.
-
-    Attributes:
-        path: The entry's path.
-        version: The entry's version at that time.
-        image_id: What it held, None where it could not be used.
-        reason: Why it could not be used.
-        detail: More on that.
-        label: Told by an archive's member (a listing tells the others'); so are the next three.
-        split: See above.
-        group: See above.
-        attributes: See above.
-    """
-
-    path: str
-    version: str
-    image_id: str | None
-    reason: str | None = None
-    detail: str | None = None
-    label: str | None = None
-    split: str | None = None
-    group: str | None = None
-    attributes: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Known:
-    """One image in the store.
-
-    ``values`` are those of more than 8 bits, and of 8-bit images that show next to nothing.
-    """
-
-    image_id: str
-    width: int
-    height: int
-    format: str
-    bytes: int
-    looks: Looks
-    place: ByteRange
-    values: Values | None = None
 
 
 @dataclasses.dataclass
@@ -86,7 +43,7 @@ class Memory:
         comparisons: Which images show the same picture.
         split: The shares and the seed of the last run; None where it did not say.
         unmeasured: Images that an older Graftline fetched without measuring their values.
-        value_range: What was measured in this source, see :mod:`graftline.steps.ingest.value_range`.
+        value_range: What was measured in this source.
     """
 
     seen: dict[str, Seen] = dataclasses.field(default_factory=dict)

@@ -4,12 +4,13 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
 from graftline.data.snapshot import SPLITS, Snapshot, keep_snapshot, write_snapshot
 from graftline.data.sources import open_source
-from graftline.data.sources.base import Columns, Entry
+from graftline.data.sources.base import Columns, Entry, Reading, Source
 from graftline.errors import PreconditionFailed
 from graftline.images.decode import MAX_PIXELS
 from graftline.images.stored_values import ValueRange
@@ -17,19 +18,25 @@ from graftline.progress import message
 from graftline.steps.ingest.checks import (
     MIN_IMAGES_PER_CLASS,
     check_arguments,
+    check_given,
     check_near_duplicates,
     check_remembered,
     check_selection,
 )
 from graftline.steps.ingest.fetch import GONE, fetch
+from graftline.steps.ingest.incomplete import carved, refuse_missing
+from graftline.steps.ingest.known import Seen
+from graftline.steps.ingest.members import merge_labels, read_packed_folders
+from graftline.steps.ingest.reading import check_same_reading, describe
 from graftline.steps.ingest.selection import Selection, current, select, tables
-from graftline.steps.ingest.source_index import Memory, Seen, load_memory, save_memory
+from graftline.steps.ingest.source_index import Memory, load_memory, save_memory
 from graftline.steps.ingest.value_range import Finding, check_range, find_range, measure_older, say
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
 DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
+SAMPLES_VERSION = 2  # of how a shard's samples are read; another one reads the shards again
 TURNS = 5  # of giving way to another run on the same source
 
 
@@ -50,6 +57,7 @@ class IngestResult(StepResult):
             an earlier split shows.
         contradictions: Pairs that show the same picture under two labels.
         groups: How many groups there are.
+        reading: How the source was read: format, layout, notes, and the splits taken from train.
         warnings: What is poor but possible.
         value_range: Black and white in images of more than 8 bits; None where there are none.
     """
@@ -67,6 +75,7 @@ class IngestResult(StepResult):
     groups: int
     warnings: list[str]
     value_range: list[float] | None = None
+    reading: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @override
     def metrics(self) -> dict[str, float]:
@@ -96,9 +105,13 @@ def run(
     seed: int = 0,
     image_column: str = "image",
     label_column: str = "label",
-    split_column: str = "split",
+    split_column: str | None = "split",
     group_column: str | None = None,
     attributes: Sequence[str] = (),
+    layout: str = "auto",
+    exclude: Sequence[str] = (),
+    similar_labels: str = "auto",
+    missing_splits: str = "carve",
     near_duplicates: str | None = "auto",
     min_images_per_class: int = MIN_IMAGES_PER_CLASS,
     max_pixels: int = MAX_PIXELS,
@@ -115,9 +128,14 @@ def run(
         seed: Of the hash that splits.
         image_column: Of a table.
         label_column: Of a table, or a key of a shard's JSON notes; so are the next three.
-        split_column: A stated split is obeyed.
+        split_column: A stated split is obeyed; None leaves all to the hash.
         group_column: Images of one group stay in one split.
         attributes: Further columns to keep.
+        layout: What each level of folders is, or ``auto``.
+        exclude: Patterns of folders and files that are left out.
+        similar_labels: What to do where labels look the same: ``auto``, ``merge``, ``refuse``
+            or ``keep``.
+        missing_splits: ``carve`` takes a split that the source lacks out of train; or ``refuse``.
         near_duplicates: ``auto`` groups the same picture saved again; ``off`` (or None) looks
             for none; ``strict`` also rejects what contradicts or ties splits together.
         min_images_per_class: A class with fewer is an error.
@@ -134,30 +152,44 @@ def run(
     check_arguments(split, attributes, min_images_per_class, near)
     given = check_range(value_range)
     columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
-    origin = open_source(source, format, columns)
+    reading = Reading(layout, tuple(exclude), similar_labels)
+    refuse_missing((), missing_splits)
+    origin = open_source(source, format, columns, reading)
     place = open_store(store)
     place.check_writable()
     entries = origin.entries()
     message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
-    for note in origin.notes:
-        message(note)
+    told = _tell(origin, 0)
+    check_given(origin, entries, split, min_images_per_class, missing_splits)
+    read_as = f"{SAMPLES_VERSION} {columns!r}"
     fetched: set[str] = set()
     for turn in range(TURNS):
         memory = load_memory(place, origin.uri)
-        new = [entry for entry in entries if _is_new(entry, memory, repr(columns))]
-        fetched |= fetch(origin, new, place, memory, columns=repr(columns), max_pixels=max_pixels)
+        new = [entry for entry in entries if _is_new(entry, memory, read_as)]
+        fetched |= fetch(origin, new, place, memory, columns=read_as, max_pixels=max_pixels)
         found = list(current(entries, memory))
+        named = merge_labels(read_packed_folders(found, origin), origin)
+        told = _tell(origin, told)
+        check_same_reading(place, origin, reading)
         selection = select(
-            found, memory, store=place, fractions=split, seed=seed,
-            near_duplicates=near, max_pixels=max_pixels,
-        )  # fmt: skip
+            named,
+            memory,
+            store=place,
+            fractions=split,
+            seed=seed,
+            near_duplicates=near,
+            max_pixels=max_pixels,
+            missing=missing_splits,
+        )
+        finding = _range(selection, memory, place, given)
         warnings = [
+            *([carved(selection.missing, split)] if selection.missing else []),
             *check_remembered(memory, {**split, "seed": seed}, place, origin.uri),
             *check_selection(selection, origin, min_images_per_class),
             *check_near_duplicates(selection, near),
+            *finding.warnings,
         ]
-        finding = _range(selection, memory, place, given)
-        warnings += finding.warnings
+        record = describe(origin, selection.missing)
         manifest, set_aside = tables(selection, memory, list(attributes))
         snapshot = write_snapshot(
             snapshot_folder,
@@ -168,6 +200,7 @@ def run(
             not_evaluated=sorted(selection.alike.not_evaluated),
             contradictions=selection.alike.contradictions,
             value_range=finding.value_range,
+            reading=record,
         )
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
@@ -193,6 +226,15 @@ def _range(selection: Selection, memory: Memory, store: Store, given: ValueRange
     if given is None:
         memory.value_range = finding.value_range or memory.value_range
     return finding
+
+
+def _tell(source: Source, after: int) -> int:
+    """Say what was understood, from a position in the notes on; the next one comes back."""
+    for note in source.notes[after:]:
+        message("%s", note)
+    if source.tree and len(source.notes) > after:
+        message("\n%s", source.tree)
+    return len(source.notes)
 
 
 def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
@@ -233,4 +275,5 @@ def _result(
         groups=len(set(selection.assignment.groups.values())),
         warnings=warnings,
         value_range=None if snapshot.value_range is None else list(snapshot.value_range),
+        reading=dict(snapshot.reading),
     )

@@ -17,7 +17,8 @@ from graftline.images.decode import Pixels, decode_image
 from graftline.images.stored_values import OWN, ValueRange, Values, values_of
 from graftline.progress import message
 from graftline.steps.ingest.duplicates import LUMA, Looks
-from graftline.steps.ingest.source_index import Known, Memory
+from graftline.steps.ingest.known import Known
+from graftline.steps.ingest.source_index import Memory
 from graftline.storage.base import Store
 
 EIGHT_BITS = "uint8"

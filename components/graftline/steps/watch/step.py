@@ -19,7 +19,7 @@ import graftline
 from graftline.data.changes import Changes, compare
 from graftline.data.snapshot import Snapshot, fetch_snapshot, read_images
 from graftline.data.sources import open_source
-from graftline.data.sources.base import Columns, Entry, Source
+from graftline.data.sources.base import Columns, Entry, Reading, Source
 from graftline.errors import (
     DataError,
     IntegrityError,
@@ -113,9 +113,12 @@ def run(
     format: str = "auto",  # noqa: A002 -- the run file's word
     image_column: str = "image",
     label_column: str = "label",
-    split_column: str = "split",
+    split_column: str | None = "split",
     group_column: str | None = None,
     attributes: tuple[str, ...] | list[str] = (),
+    layout: str = "auto",
+    exclude: tuple[str, ...] | list[str] = (),
+    similar_labels: str = "auto",
     backbone: str | None = None,
     sample: int = SAMPLE,
     seed: int = 0,
@@ -136,6 +139,9 @@ def run(
         split_column: Of a table.
         group_column: Of a table.
         attributes: Columns of a table.
+        layout: What each level of folders is; it and the next two are read as ingest reads them.
+        exclude: What is left out.
+        similar_labels: Of labels that look the same.
         backbone: The one that a training would use.
         sample: Images on either side of the drift test.
         seed: Of the samples.
@@ -148,7 +154,8 @@ def run(
     registry = open_registry(tracking_uri)
     champion = registry.champion(registered_model)
     columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
-    listed = _Listed(open_source(source, format, columns))
+    reading = Reading(layout, tuple(exclude), similar_labels)
+    listed = _Listed(open_source(source, format, columns, reading))
     if champion is None:
         look = _Look(Found(0, 0, 0, 0), None, None)
         rules = [Rule("first", True, f"{registered_model} has no champion yet.")]

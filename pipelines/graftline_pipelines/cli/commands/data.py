@@ -54,6 +54,7 @@ def data(
         alike = {"groups": groups, **_alike(snapshot)}
         if snapshot.value_range is not None:
             told["value_range"] = list(snapshot.value_range)
+        told["reading"] = dict(snapshot.reading)
         print(json.dumps({**told, "per_class": _per_class(snapshot), **alike, "set_aside": shown}))
 
 
@@ -89,6 +90,10 @@ def _show(snapshot: Any, console: Any) -> None:
     if snapshot.value_range is not None:
         low, high = snapshot.value_range
         console.print(f"Stored values: {low:g} is read as black, {high:g} as white")
+    for note in snapshot.reading.get("notes", ()):
+        console.print(note, markup=False)
+    if snapshot.reading.get("tree"):
+        console.print(snapshot.reading["tree"], markup=False)
     table = Table("class", *(_right(name) for name in ("train", "val", "test")))
     for label, counts in _per_class(snapshot).items():
         table.add_row(Text(label), *(f"{count:,}" for count in counts.values()))

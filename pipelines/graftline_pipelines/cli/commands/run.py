@@ -113,5 +113,10 @@ def _sample_image(source: str) -> Path | None:
     folder = local_path(source)
     if folder is None or not folder.is_dir():
         return None
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    found = (
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_ENDINGS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
     return next(found, None)

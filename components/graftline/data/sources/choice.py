@@ -1,0 +1,119 @@
+"""A table beside class folders: which of both describes the images."""
+
+from collections import Counter
+
+from graftline.data.sources.base import MOST, Columns, Entry
+from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.table import NOT_NAMED, TableSource
+from graftline.data.sources.table_rows import Row
+from graftline.errors import DataError, StoreError
+
+
+def table_describes(table: TableSource, folders: FolderSource) -> bool:
+    """Whether the table is to be read rather than the folders, from what both cover.
+
+    Raises:
+        DataError: Both can be read, and they say different things.
+    """
+    rows = table.entries()
+    table.notes.clear()
+    rest = sum(entry.problem == NOT_NAMED for entry in rows)
+    taken = {entry.path: entry for entry in rows if entry.problem is None}
+    if not rest or len(taken) >= MOST * (len(taken) + rest):
+        return True
+    labels = _folder_labels(folders)
+    if len(set(labels.values())) < 2:
+        return True
+    same = all(labels.get(path) == entry.label for path, entry in taken.items())
+    names = ", ".join(table.names)
+    if same and not _says_more(table, taken):
+        folders.notes.append(
+            f"{names} names {len(taken):,} of {len(taken) + rest:,} images, with the labels of "
+            "their folders: the folders are read. `data.format: table` takes only what it names."
+        )
+        return False
+    more = "says more of them" if same else "labels them otherwise than their folders"
+    raise DataError(
+        f"{folders.uri} can be read in two ways",
+        why=f"{names} names {len(taken):,} images and {more}; folders of classes hold "
+        f"{len(labels):,} images, {rest:,} of them without a row",
+        fix="Select one in the run file: `data.format: table` takes what the table names and "
+        "rejects the others; `data.format: folders` takes the folders and ignores the table.",
+    )
+
+
+def refuse_class_folders(folders: FolderSource, names: list[str], kind: str) -> None:
+    """Refuse tables or shards that hold images and stand beside folders of classes.
+
+    Args:
+        folders: The source read as folders.
+        names: The files that hold images.
+        kind: Their ``data.format``.
+
+    Raises:
+        DataError: There are images in at least two folders of classes.
+    """
+    try:
+        labels = _folder_labels(folders)
+    except StoreError:
+        return
+    if len(set(labels.values())) > 1:
+        shown = ", ".join(map(clip, names[:3]))
+        raise DataError(
+            f"{folders.uri} can be read in two ways",
+            why=f"{shown} may hold images, and {len(labels):,} images stand in folders of "
+            f"{len(set(labels.values()))} classes",
+            fix=f"Select one in the run file: `data.format: {kind}` or `data.format: folders`.",
+        )
+
+
+def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
+    """Refuse to pass over a table that names the images and says something else than folders do.
+
+    Raises:
+        DataError: Most rows name an image, and no column holds the labels of the folders.
+    """
+    labels = {one.path: str(one.label) for one in entries if one.problem is None}
+    if len(set(labels.values())) < 2:
+        return  # refused in any case, with the note on the table
+    names = Counter(path.rpartition("/")[2] for path in labels)
+    found = {path.rpartition("/")[2]: path for path in labels if names[path.rpartition("/")[2]] < 2}
+    found.update({path: path for path in labels})
+    unread = [table for table in folders.unread if isinstance(table, TableSource)]
+    for table, name in [(one, name) for one in unread for name in one.names]:
+        header, rows = table.rows(name)
+        for column in header:
+            cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
+            paths = [found.get(cell) or found.get(cell.rpartition("/")[2]) for cell in cells]
+            told = [(labels[path], row) for path, row in zip(paths, rows, strict=True) if path]
+            if len(told) > len(rows) / 2 and not _says_the_same(told, header):
+                raise DataError(
+                    f"{folders.uri} can be read in two ways",
+                    why=f"the column {clip(column)!r} of {clip(name)} names {len(told):,} of the "
+                    "images, and no column holds the names of their folders. "
+                    f"{table.why_not() or ''}",
+                    fix="Name the columns in the run file (data.image_column, data.label_column), "
+                    "or set `data.format: folders` to ignore the table.",
+                )
+
+
+def _says_the_same(told: list[tuple[str, Row]], header: list[str]) -> bool:
+    return any(
+        all(clean_text(row.cells.get(column, "")) == label for label, row in told)
+        for column in header
+    )
+
+
+def _folder_labels(folders: FolderSource) -> dict[str, str | None]:
+    alone = FolderSource(folders.store, folders.choices)
+    try:
+        return {one.path: one.label for one in alone.entries() if one.problem is None}
+    except DataError:
+        return {}  # no class folders that could be read
+
+
+def _says_more(table: TableSource, taken: dict[str, Entry]) -> bool:
+    columns = table.columns
+    asked = (columns.group, columns.attributes) != (Columns().group, ())
+    return asked or any(entry.split for entry in taken.values())

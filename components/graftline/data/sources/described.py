@@ -1,0 +1,57 @@
+"""Folders that hold tables, Parquet files or shards which describe the images in them."""
+
+import posixpath
+
+from typing_extensions import override
+
+from graftline.data.sources.base import (
+    ARCHIVES,
+    METADATA,
+    PARQUET,
+    Entry,
+    Source,
+    hidden,
+    out,
+    suffixed,
+)
+from graftline.data.sources.choice import refuse_unread, table_describes
+from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.layout import parse
+from graftline.data.sources.parquet import open_parquet
+from graftline.data.sources.table import TableSource
+from graftline.data.sources.tar import ArchiveSource
+from graftline.storage.base import ObjectInfo
+
+
+class DescribedFolders(FolderSource):
+    """Folders, or what stands in them and describes their images."""
+
+    @override
+    def _described_below(self, found: list[ObjectInfo]) -> Source | None:
+        """What describes the images, where that stands in folders below and is no folder."""
+        if self.columns is None or parse(self.choices.layout) is not None:
+            return None
+        keys = [i.key for i in found if not hidden(i.key) and not out(i.key, self.choices)]
+        named = [key for key in keys if posixpath.basename(key).lower() in METADATA]
+        if named:
+            table = TableSource(self.store, named, self.columns, self.choices, whole=True)
+
+            why_not = table.why_not()
+            if why_not is not None:
+                self.notes.append(f"Read as folders. {why_not}")
+            elif table_describes(table, self):
+                return table
+            return None
+        if any(suffixed(key) for key in keys):
+            return None
+        parquet = [key for key in keys if key.lower().endswith(PARQUET)]
+        if parquet:
+            return open_parquet(self.store, parquet, self.columns, self.choices)
+        if any(key.lower().endswith(ARCHIVES) for key in keys):
+            return ArchiveSource(self.store, self.columns, reading=self.choices)
+        return None
+
+    @override
+    def _check_unread(self, entries: list[Entry]) -> None:
+        if self.unread:
+            refuse_unread(self, entries)

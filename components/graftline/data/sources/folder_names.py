@@ -1,0 +1,99 @@
+"""What names of folders give away: systems, documents, masks, persons and places."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+
+from graftline.data.sources.label_text import words_of
+
+Folders = tuple[str, ...]
+Counts = Mapping[Folders, int]
+
+SYSTEM_FOLDER = "system folder"
+MASK = "mask, not a picture of the class"
+
+SYSTEM = (
+    *("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"),
+    *("__pycache__", "node_modules", "#recycle"),
+)
+DOCUMENTS = words_of(
+    "doc docs documentation annotation annotations labels metadata meta figures figs scripts "
+    "src code readme thumbs thumbnails previews logs"
+)
+MASKS = words_of(
+    "mask masks segmentation segmentations segs groundtruth ground_truth annotation annotations "
+    "labelmaps"
+)
+PLAIN = words_of(
+    "images image imgs img jpg jpeg jpegs png pngs raw original originals photos pictures pics "
+    "crops data files"
+)
+_WHO_OR_WHERE = (
+    "patient|pat|subject|subj|sub|person|user|writer|author|participant|case|slide|site|hospital|"
+    "centre|center|clinic|lab|camera|cam|scanner|device|sensor|session|visit|day|date|week|month|"
+    "year|batch|run|video|clip|sequence|seq|fold|location|loc|farm|station|donor|specimen|cv|study"
+)
+_IDENTIFIER = re.compile(
+    rf"(?i:(?:{_WHO_OR_WHERE})s?(?:[ _.-]?\d\w*|[ _.-]?[a-z]))|(?i:p|s|id|pt)[ _.-]?\d+"
+    r"|\d{4}[-_.]?\d\d[-_.]?\d\d(?:[T _-].*)?"
+)
+
+
+def system_folders(counts: Counts) -> dict[Folders, str]:
+    """Folders that an operating system or a program made, with the reason to leave them out."""
+    found = {}
+    for folders in counts:
+        for level, name in enumerate(folders):
+            if name.lower() in SYSTEM:
+                found[folders[: level + 1]] = SYSTEM_FOLDER
+    return found
+
+
+def masks_below(counts: Counts, level: int) -> dict[Folders, str]:
+    """Folders of masks below a class that has other folders or images beside them."""
+    inside: dict[Folders, set[str]] = defaultdict(set)
+    for folders in counts:
+        for depth in range(level + 1, len(folders) + 1):
+            inside[folders[:depth]].add(folders[depth].lower() if depth < len(folders) else "")
+    return {
+        folders[: depth + 1]: MASK
+        for folders in counts
+        for depth in range(level + 1, len(folders))
+        if folders[depth].lower() in MASKS and inside[folders[:depth]] - MASKS
+    }
+
+
+def kinds_above_classes(subs: Mapping[str, set[str]]) -> bool:
+    """Whether the folders below may be classes, and those above their kinds (animals/cat)."""
+    words = all(not any(map(str.isdigit, sub)) for names in subs.values() for sub in names)
+    return words and all(subs.values()) and sum(len(names) > 1 for names in subs.values()) > 1
+
+
+def identifiers(names: Iterable[str]) -> bool:
+    """Whether these name persons, places or times (patient_07, siteA, 2024-05-01), not classes."""
+    return all(_IDENTIFIER.fullmatch(name) for name in names)
+
+
+def by_top(dirs: Counts) -> Counter[str]:
+    """Images below each folder of the first level."""
+    tops: Counter[str] = Counter()
+    for folders, count in dirs.items():
+        tops[folders[0]] += count
+    return tops
+
+
+def subfolders(dirs: Counts) -> dict[str, set[str]]:
+    """The names of the folders directly below each folder of the first level."""
+    subs: dict[str, set[str]] = defaultdict(set)
+    for folders in dirs:
+        subs[folders[0]].update(folders[1:2])
+    return subs
+
+
+def one_level_down(dirs: Counts) -> Counts:
+    """The same images by their folders without the first level."""
+    below: Counter[Folders] = Counter()
+    for folders, count in dirs.items():
+        if len(folders) > 1:
+            below[folders[1:]] += count
+    return below

@@ -1,0 +1,292 @@
+"""Which layout fits the folders of a source: a pure function over the listing, all of it at once.
+
+Where two readings fit, it raises, and shows both with the line of the run file that selects each.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+from typing import NoReturn
+
+from graftline.data.sources.folder_names import (
+    DOCUMENTS,
+    MASK,
+    MASKS,
+    PLAIN,
+    Counts,
+    Folders,
+    by_top,
+    identifiers,
+    kinds_above_classes,
+    one_level_down,
+    subfolders,
+    system_folders,
+)
+from graftline.data.sources.label_text import clip, split_words, splits_of
+from graftline.data.sources.layout import (
+    NO_DATA,
+    NO_SPLIT,
+    SHOWN,
+    AmbiguousLayout,
+    Layout,
+    build,
+    fixed,
+    some_names,
+)
+
+FEW = 0.1  # a share of images that says nothing about how the others are laid out
+TOO_FEW = 2  # images for a class
+SHARED = 0.5  # of the folders below must return below others, to be the same thing there
+
+
+def decide(counts: Counts, where: str) -> Layout:
+    """The one reading of the folders that fits.
+
+    Args:
+        counts: Images in each folder, by its names from the source down.
+        where: The source, for the error.
+
+    Raises:
+        AmbiguousLayout: Two readings fit; both are shown.
+    """
+    return _Decision(counts, where).layout()
+
+
+class _Decision:
+    """Reads the levels from the source down; what it has understood so far is in its fields."""
+
+    def __init__(self, counts: Counts, where: str) -> None:
+        self.all = counts
+        self.where = where
+        self.left_out = system_folders(counts)
+        self.splits: dict[str, str] = {}
+        self.has_split = False
+
+    def layout(self) -> Layout:
+        out = self.left_out
+        dirs = {
+            f: n
+            for f, n in self.all.items()
+            if f and not any(f[:level] in out for level in range(1, len(f) + 1))
+        }
+        pattern = self._levels(dirs, (), ())
+        return build(pattern, self.splits, self.left_out, self.all, "")
+
+    def _levels(
+        self, dirs: Counts, above: tuple[str, ...], path: Folders | None = None
+    ) -> tuple[str, ...]:
+        """The roles of the levels of these folders.
+
+        Args:
+            dirs: Images by folder, from this level down.
+            above: Roles of the levels above.
+            path: The folders above, where each of those levels has one only.
+        """
+        if not dirs:
+            return (*above, "class")
+        if path is not None:
+            self._leave_out_documents(dirs, path)
+            dirs = {f: n for f, n in dirs.items() if (*path, f[0]) not in self.left_out}
+        tops = {f[0] for f in dirs}
+        deep = {f: n for f, n in dirs.items() if len(f) > 1}
+        below = {f[1:]: n for f, n in deep.items()}
+        if len(tops) == 1 and sum(deep.values()) > (1 - FEW) * sum(dirs.values()):
+            (top,) = tops
+            word = split_words(top)
+            if word is not None and not word[1] and not self.has_split:
+                self._take_splits(tops)
+                return self._levels(below, (*above, "split"))
+            return self._levels(below, (*above, "*"), None if path is None else (*path, top))
+        inner = self._split_level(dirs, above, path)
+        if inner is not None:
+            return inner
+        return self._split_below(dirs, above) or self._class_level(dirs, above)
+
+    # -- folders that are no data -----------------------------------------------------------------
+
+    def _leave_out_documents(self, dirs: Counts, path: Folders) -> None:
+        tops = by_top(dirs)
+        odd = {t for t in tops if t.lower() in DOCUMENTS | MASKS}
+        rest = {t: n for t, n in tops.items() if t not in odd}
+        if not rest:
+            return
+        usual = median(rest.values())
+        subs = subfolders(dirs)
+        rest_subs = set().union(*(subs[t] for t in rest))
+        for top in sorted(odd):
+            mirrors = bool(subs[top]) and subs[top] <= rest.keys()  # masks/cat beside cat
+            images_beside = any(t.lower() in PLAIN for t in rest) or len(splits_of(rest)) > 1
+            if top.lower() in MASKS and (mirrors or images_beside):
+                self.left_out[(*path, top)] = MASK
+            elif (
+                tops[top] <= max(TOO_FEW, FEW * usual)
+                or images_beside
+                or (subs[top] == set() and rest_subs)
+            ):
+                self.left_out[(*path, top)] = NO_DATA
+            elif top.lower() in DOCUMENTS:
+                roles = (*("*" for _ in path), "class")
+                raise self._ambiguous(
+                    [
+                        (roles, f"the folder {top!r} is a class like the others", None),
+                        (roles, f"the folder {top!r} is no class", f"data.exclude: [{top}]"),
+                    ]
+                )
+
+    # -- splits -----------------------------------------------------------------------------------
+
+    def _take_splits(self, names: Iterable[str]) -> None:
+        self.splits = splits_of(names)
+        self.has_split = True
+
+    def _split_level(
+        self, dirs: Counts, above: tuple[str, ...], path: Folders | None
+    ) -> tuple[str, ...] | None:
+        tops, subs = by_top(dirs), subfolders(dirs)
+        named = splits_of(tops)
+        loose = {name for name in named if (split_words(name) or ("", True))[1]}
+        certain = {name: split for name, split in named.items() if name not in loose}
+        flat = not any(subs[name] for name in tops)
+        if flat and set(named) == set(tops) and len(set(named.values())) > 1:
+            self._stop_flat(named, above)
+        if self.has_split:
+            # seg_train/seg_train/street: the split named twice
+            same = named and set(named) == set(tops)
+            return self._levels(one_level_down(dirs), (*above, "*")) if same else None
+        if len(set(certain.values())) < 2 or not any(subs[name] for name in certain):
+            if len(set(certain.values())) > 1 and "train" in certain.values():
+                self._stop_flat(certain, above)
+            if not self._mirrored(named, subs):
+                return None
+            certain = named
+        elif loose and self._mirrored(named, subs):
+            certain = named
+        classes = set().union(*(subs[name] for name in certain))
+        others = sorted(set(tops) - set(certain))
+        mirrored = [t for t in others if len(subs[t] & classes) >= max(1, SHARED * len(subs[t]))]
+        if mirrored:
+            names = ", ".join(clip(name) for name in mirrored[:SHOWN])
+            left = f"the folders named as splits; {names} is left out"
+            both = [((*above, "split", "class"), left, None)]
+            both.append(((*above, "*", "class"), "all images; Graftline chooses the splits", None))
+            self.splits = certain
+            raise self._ambiguous(both)
+        if path is not None:
+            self.left_out.update({(*path, name): NO_SPLIT for name in others})
+        inside = {f[1:]: n for f, n in dirs.items() if f[0] in certain and len(f) > 1}
+        self._take_splits(certain)
+        return self._levels(inside, (*above, "split"))
+
+    def _mirrored(self, named: Mapping[str, str], subs: Mapping[str, set[str]]) -> bool:
+        """Whether folders of other names than the usual ones have the same folders below."""
+        train = set().union(*(subs[n] for n, split in named.items() if split == "train"), set())
+        held = set().union(*(subs[n] for n, split in named.items() if split != "train"), set())
+        return bool(train & held) and len(train & held) >= SHARED * min(len(train), len(held))
+
+    def _stop_flat(self, named: Mapping[str, str], above: tuple[str, ...]) -> NoReturn:
+        names = ", ".join(sorted(named))
+        raise AmbiguousLayout(
+            f"The folders {names} in {self.where} hold images without class folders",
+            why="their names are those of splits, so they would be taken for classes by mistake: "
+            "nothing says which class an image is of",
+            fix="Put the images of each split into one folder per class, or let a table name "
+            f"their labels (`data.format: table`). If {names} are the classes, set `data.layout: "
+            f'"{"/".join((*above, "class"))}"`.',
+        )
+
+    def _split_below(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Splits below the first level, as in cat/train and cat/test."""
+        if self.has_split:
+            return None
+        total = sum(dirs.values())
+        for level in (1, 2):
+            names: Counter[str] = Counter()
+            for folders, count in dirs.items():
+                if len(folders) > level:
+                    names[folders[level]] += count
+            found = splits_of(names)
+            clear = {n: s for n, s in found.items() if not (split_words(n) or ("", True))[1]}
+            share = sum(names[name] for name in clear)
+            if len(set(clear.values())) < 2 or share < (1 - FEW) * total:
+                continue
+            self._take_splits(clear)
+            rest: Counter[Folders] = Counter()
+            for folders, count in dirs.items():
+                rest[folders[:level] + folders[level + 1 :]] += count
+            inner = [*self._levels(rest, above)[len(above) :]]
+            inner += ["*"] * (level - len(inner))
+            return (*above, *inner[:level], "split", *inner[level:])
+        return None
+
+    # -- classes and groups -----------------------------------------------------------------------
+
+    def _class_level(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
+        here = (*above, "class")
+        tops, deep = by_top(dirs), {f: n for f, n in dirs.items() if len(f) > 1}
+        if not deep or len(tops) < 2:
+            return here
+        all_subs = subfolders(dirs)
+        if all(sub.lower() in PLAIN | MASKS for names in all_subs.values() for sub in names):
+            return here  # cat/images and cat/masks
+        subs = {
+            top: {s for s in names if s.lower() not in PLAIN} for top, names in all_subs.items()
+        }
+        below = set().union(*subs.values())
+        if not below:
+            return here
+        whose, of_what = identifiers(tops), identifiers(below)
+        direct = sum(n for f, n in dirs.items() if len(f) == 1)
+        if direct >= FEW * sum(dirs.values()) and not whose:
+            return here
+        if whose and not of_what:
+            return self._levels(one_level_down(dirs), (*above, "group"))
+        if of_what and not whose:
+            return here
+        deeper = any(len(f) > 2 for f in deep)
+        if whose and deeper:
+            return self._levels(one_level_down(dirs), (*above, "group"))
+        pairs = Counter(sub for names in subs.values() for sub in names)
+        again = sum(count for count in pairs.values() if count > 1)
+        if not whose and (len(below) < 2 or again < SHARED * sum(pairs.values())):
+            if kinds_above_classes(subs):
+                raise self._ambiguous(
+                    [
+                        (here, "the first folder is the class, whatever is below", None),
+                        ((*above, "*", "class"), "the second folder is the class", None),
+                    ]
+                )
+            return here
+        raise self._groups_or_classes(above, tops, below)
+
+    def _groups_or_classes(
+        self, above: tuple[str, ...], tops: Iterable[str], below: Iterable[str]
+    ) -> AmbiguousLayout:
+        here = (*above, "class")
+        first, second = (some_names(sorted(names)) for names in (tops, below))
+        return self._ambiguous(
+            [
+                (here, f"the classes are {first}; the folders below mean nothing", None),
+                (
+                    (*above, "group", "class"),
+                    f"the classes are {second}; {first} are groups (a "
+                    "patient, a site, a day) that stay in one split",
+                    None,
+                ),
+            ]
+        )
+
+    def _ambiguous(
+        self, readings: Sequence[tuple[tuple[str, ...], str, str | None]]
+    ) -> AmbiguousLayout:
+        """The error, with each reading's tree and the line that selects it."""
+        shown, lines = [], []
+        for pattern, words, line in readings:
+            layout = fixed(self.all, pattern)
+            line = line or f'data.layout: "{layout.text}"'
+            shown.append(f"{layout.text}: {words}\n{layout.tree(self.all)}")
+            lines.append(f"`{line}`")
+        return AmbiguousLayout(
+            f"The folders of {self.where} can be read in two ways",
+            why="\n".join(["both fit:", *shown]),
+            fix=f"Select one in the run file: {' or '.join(lines)}.",
+        )

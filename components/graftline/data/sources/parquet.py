@@ -1,0 +1,250 @@
+"""Parquet files that hold the images themselves, as the `datasets` library writes them.
+
+A column of structs {bytes, path}, or of bytes; class numbers get the names that the library keeps
+in the schema's metadata. Each file is read like an archive, a batch of rows at a time.
+"""
+
+import dataclasses
+import io
+import posixpath
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Reading, Source, listing
+from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.layout import EXCLUDED, excluded
+from graftline.data.sources.samples import NO_LABEL
+from graftline.data.sources.table import TableSource
+from graftline.data.sources.table_rows import (
+    cell_text,
+    class_names,
+    holds_bytes,
+    label_name,
+    near_names,
+)
+from graftline.data.sources.tar import split_by_name
+from graftline.errors import ConfigurationError, DataError, StoreError
+from graftline.storage.base import Store
+
+BATCH_ROWS = 32
+
+
+def open_parquet(
+    store: Store, names: str | Sequence[str], columns: Columns, reading: Reading
+) -> Source:
+    """Parquet files as a source: of paths like any table, or of the images themselves."""
+    first = names if isinstance(names, str) else names[0]
+    schema = _schema(store, first)
+    if holds_bytes(schema, columns.image):
+        return ParquetSource(store, names, columns, reading)
+    others = [name for name in schema.names if holds_bytes(schema, name)]
+    if others and columns.image not in schema.names:
+        raise ConfigurationError(
+            f"The table {store.uri}/{first} has no column {columns.image!r}",
+            why=f"its columns are {', '.join(clip(name) for name in schema.names[:20])}",
+            fix=f"Set `data.image_column: {clip(others[0])}`, which holds images.",
+        )
+    one = isinstance(names, str) or len(names) == 1
+    return TableSource(
+        store, first if one else names, columns, reading, whole=not isinstance(names, str)
+    )
+
+
+class ParquetSource(Source):
+    """Parquet files with the bytes of the images.
+
+    Args:
+        store: Their folder.
+        names: The key of one, or of several.
+        columns: What the columns are called.
+        reading: What the user fixed.
+    """
+
+    format = "table"
+
+    def __init__(
+        self, store: Store, names: str | Sequence[str], columns: Columns, reading: Reading
+    ) -> None:
+        super().__init__()
+        self.store = store
+        self.names = [names] if isinstance(names, str) else list(names)
+        self.one = isinstance(names, str)
+        self.columns = columns
+        self.choices = reading
+        self.uri = f"{store.uri}/{names}" if isinstance(names, str) else store.uri
+
+    @override
+    def entries(self) -> list[Entry]:
+        entries = []
+        for info in listing(self.store):
+            archive = info.key in self.names
+            if not archive and self.one:
+                continue
+            problem = None
+            if excluded(info.key, self.choices.exclude):
+                archive, problem = False, EXCLUDED
+            elif not archive:
+                hidden = info.key.startswith(".") or "/." in info.key
+                problem = "hidden file" if hidden else "not in the table"
+            entries.append(
+                Entry(info.key, info.version, info.size, problem=problem, archive=archive)
+            )
+        for entry in entries:
+            if entry.archive:
+                self._check(_schema(self.store, entry.path), entry.path)
+        return split_by_name(self, entries)
+
+    def _check(self, schema: Any, name: str) -> None:
+        columns = self.columns
+        wanted = {columns.image: "image_column", columns.label: "label_column"}
+        wanted.update(dict.fromkeys(columns.attributes, "attributes"))
+        if columns.group:
+            wanted[columns.group] = "group_column"
+        if columns.split and columns.split != Columns().split:
+            wanted[columns.split] = "split_column"
+        missing = [column for column in wanted if column not in schema.names]
+        near = [n for column in missing for n in near_names(column, schema.names)]
+        folded = [n for n in schema.names if n.casefold() == str(columns.split).casefold()]
+        if not missing and columns.split not in schema.names:
+            missing, near = [str(columns.split)] if folded else [], folded
+        if missing:
+            raise ConfigurationError(
+                f"The table {self.store.uri}/{name} has no column {', '.join(map(repr, missing))}",
+                why=f"its columns are {', '.join(clip(n) for n in schema.names[:20])}",
+                fix="Name the columns in the run file: data.image_column, data.label_column, "
+                "data.split_column, data.group_column, data.attributes."
+                + (f" Is {clip(near[0])!r} meant?" if near else ""),
+            )
+
+    @override
+    def read(self, entry: Entry) -> bytes:
+        raise TypeError(f"{entry.path} is read by unpack()")
+
+    @override
+    def unpack(self, entry: Entry, max_bytes: int) -> Iterator[tuple[Entry, bytes]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
+            path = Path(folder) / "table.parquet"
+            self.store.download(entry.path, path)
+            number = 0
+            try:
+                file = pq.ParquetFile(path)
+                names = class_names(file.schema_arrow)
+                wanted = [n for n in self._columns() if n in file.schema_arrow.names]
+                for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+                    for row in batch.to_pylist():
+                        number += 1
+                        yield self._member(entry, number, row, names, max_bytes)
+            except (OSError, pa.ArrowException) as error:
+                reason = f"damaged table: {clip(str(error).partition(chr(10))[0])}"
+                broken = dataclasses.replace(entry, path=f"{entry.path}#", archive=False)
+                yield dataclasses.replace(broken, split=None, problem=reason), b""
+
+    def _columns(self) -> list[str]:
+        columns = self.columns
+        named = [columns.image, columns.label, columns.split, columns.group, *columns.attributes]
+        return list(dict.fromkeys(name for name in named if name))
+
+    def _member(
+        self,
+        archive: Entry,
+        number: int,
+        row: Mapping[str, Any],
+        names: Mapping[str, list[str]],
+        max_bytes: int,
+    ) -> tuple[Entry, bytes]:
+        columns = self.columns
+        text = {n: cell_text(label_name(v, names.get(n))) for n, v in row.items()}
+        data, problem = self._image(archive, row[columns.image])
+        label = text[columns.label] or None
+        if text[columns.label] is None:
+            problem = problem or f"{clip(columns.label)} is no single label"
+        elif not clean_text(label or ""):
+            problem = problem or NO_LABEL
+        if len(data) > max_bytes:
+            data, problem = b"", f"larger than {max_bytes:,} bytes"
+        split = clean_text((text.get(columns.split) if columns.split else "") or "").lower()
+        if split and split not in SPLIT_NAMES:
+            problem = problem or f"unknown split {clip(split)!r}"
+        group = clean_text(text.get(columns.group) or "") if columns.group else ""
+        entry = Entry(
+            f"{archive.path}#{number:08}",
+            archive.version,
+            len(data),
+            label,
+            SPLIT_NAMES.get(split) if split else archive.split,
+            group or None,
+            {name: text.get(name) or None for name in columns.attributes},
+            problem,
+        )
+        return entry, data
+
+    def _image(self, archive: Entry, value: Any) -> tuple[bytes, str | None]:
+        """The bytes of an image, from the row or from the path that it names."""
+        path = value.get("path") if isinstance(value, dict) else None
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if isinstance(data, bytes):
+            return data, None
+        if not path:
+            return b"", "no image in the row"
+        key = posixpath.normpath(posixpath.join(posixpath.dirname(archive.path), str(path)))
+        try:
+            return self.store.read(key), None
+        except StoreError:
+            return b"", "file not found"
+
+
+def _schema(store: Store, name: str) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_schema(pa.PythonFile(_Ranged(store, name), mode="r"))
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{store.uri}/{name} is no Parquet file that can be read",
+            why=clip(str(error).partition("\n")[0]),
+            fix="Write it again, or correct `data.source`.",
+        ) from error
+
+
+class _Ranged(io.RawIOBase):
+    """An object in a store as a file that can be read from any position."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        super().__init__()
+        self.store, self.key = store, key
+        self.length = store.size(key)
+        self.position = 0
+
+    @override
+    def readable(self) -> bool:
+        return True
+
+    @override
+    def seekable(self) -> bool:
+        return True
+
+    @override
+    def tell(self) -> int:
+        return self.position
+
+    @override
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
+        self.position = start + offset
+        return self.position
+
+    @override
+    def read(self, size: int = -1) -> bytes:
+        left = max(0, self.length - self.position)
+        count = left if size is None or size < 0 else min(size, left)
+        data = self.store.read_range(self.key, self.position, count) if count else b""
+        self.position += len(data)
+        return data

@@ -1,0 +1,68 @@
+"""Which tables of a folder are the source, and how they are opened."""
+
+from typing import TYPE_CHECKING
+
+from graftline.data.sources.choice import refuse_class_folders, table_describes
+from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.label_text import splits_of
+from graftline.data.sources.parquet import open_parquet
+from graftline.data.sources.table import TableSource
+from graftline.errors import DataError
+from graftline.storage import open_store
+from graftline.storage.base import Store
+from graftline.storage.local import FileStore
+
+if TYPE_CHECKING:
+    pass
+from graftline.data.sources.base import PARQUET, Columns, Reading, Source, renamed_columns
+
+
+def _is_folder(text: str) -> bool:
+    """Whether a name that ends like a table's or a shard's is a folder on this machine."""
+    store = open_store(text)
+    return isinstance(store, FileStore) and store.root.is_dir()
+
+
+def _one_table(store: Store, name: str, columns: Columns, reading: Reading) -> Source:
+    if name.lower().endswith(PARQUET):
+        return open_parquet(store, name, columns, reading)
+    return TableSource(store, name, columns, reading)
+
+
+def _tables(store: Store, tables: list[str], columns: Columns, reading: Reading) -> Source:
+    """The tables of a folder as one source: one of them, or one for each split."""
+    parquet = [name for name in tables if name.lower().endswith(PARQUET)]
+    if parquet and len(parquet) == len(tables):
+        return open_parquet(store, parquet, columns, reading)
+    one_each = len(tables) > 1 and set(splits_of(tables)) == set(tables) and not parquet
+    if len(tables) != 1 and not one_each:
+        raise DataError(
+            f"{store.uri} holds {len(tables)} CSV tables, and `data.format` is table",
+            fix="Let `data.source` name the CSV file itself.",
+        )
+    return TableSource(store, tables if one_each else tables[0], columns, reading, whole=True)
+
+
+def _table_or_folders(
+    store: Store, tables: list[str], columns: Columns, folders: FolderSource
+) -> Source:
+    """Which of both describes the images, where a table stands beside folders."""
+    try:
+        table = _tables(store, tables, columns, folders.choices)
+    except DataError as error:
+        usable = [n for n in tables if TableSource(store, n, columns).why_not() is None]
+        if len(usable) != 1:
+            folders.notes.append(f"Read as folders: {error.what.partition(', and')[0]}.")
+            return folders
+        table = TableSource(store, usable[0], columns, folders.choices, whole=True)
+    if not isinstance(table, TableSource):
+        refuse_class_folders(folders, tables, "table")
+        return table
+    why_not = table.why_not()
+    if why_not is not None:
+        if renamed_columns(columns):
+            table.entries()  # the user speaks of a table's columns: its error is the answer
+        folders.notes.append(f"Read as class folders. {why_not}")
+        folders.unread.append(table)
+        return folders
+    return table if table_describes(table, folders) else folders

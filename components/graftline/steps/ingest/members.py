@@ -1,0 +1,68 @@
+"""Labels of what was looked at: class folders packed into archives, and labels that look alike."""
+
+import dataclasses
+from collections import Counter
+
+from graftline.data.sources.base import Source
+from graftline.data.sources.label_text import unified
+from graftline.data.sources.layout import Place, fixed, parse
+from graftline.data.sources.layout_decision import decide
+from graftline.data.sources.samples import FROM_FOLDER
+from graftline.steps.ingest.known import Seen
+
+
+def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
+    """Read the folders inside archives as those of any source, from all of them at once.
+
+    Raises:
+        AmbiguousLayout: Two readings of the folders fit.
+    """
+    packed = [one for one in found if one.detail == FROM_FOLDER]
+    if not packed:
+        return found
+    counts = Counter(_folders(one.path) for one in packed)
+    pattern = parse(source.choices.layout)
+    layout = fixed(counts, pattern) if pattern else decide(counts, source.uri)
+    source.layout, source.tree = layout, layout.tree(counts)
+    source.notes.append(layout.sentence)
+    places = {folders: layout.place(folders) for folders in counts}
+    return [
+        _placed(one, places[_folders(one.path)], "split" in layout.pattern)
+        if one.detail == FROM_FOLDER
+        else one
+        for one in found
+    ]
+
+
+def _folders(path: str) -> tuple[str, ...]:
+    return tuple(path.partition("#")[2].split("/")[:-1])
+
+
+def _placed(one: Seen, place: Place, has_split: bool) -> Seen:
+    problem = one.reason or place.problem
+    return dataclasses.replace(
+        one,
+        image_id=None if problem else one.image_id,
+        reason=problem,
+        detail=None,
+        label=place.label,
+        split=place.split if has_split else one.split,
+        group=one.group or place.group,
+    )
+
+
+def merge_labels(found: list[Seen], source: Source) -> list[Seen]:
+    """One label for labels that look the same; the source's notes say which.
+
+    Raises:
+        DataError: They are refused by ``data.similar_labels``.
+    """
+    labels = {one.label for one in found if one.label is not None and one.image_id is not None}
+    names, notes = unified(labels, source.choices.similar_labels)
+    source.notes += [note for note in notes if note not in source.notes]
+    if all(names[label] == label for label in labels):
+        return found
+    return [
+        dataclasses.replace(one, label=names.get(one.label, one.label)) if one.label else one
+        for one in found
+    ]
