@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from graftline.steps.fit_head.step import run as fit_head
 
 NAME, SIZE = "timm/test_resnet", 32
 SLOW = 0.15  # seconds a step takes at least, so that a signal meets the middle of an epoch
+
+LENGTH = ("epochs", "patience", "ema", "mix")  # options that a test sets for all its trainings
 
 # Trains in a process of its own. Each step is written to a file after it was done, so that the
 # test knows where a signal met it and where the next process went on.
@@ -143,3 +146,32 @@ def test_killed_or_preempted_in_an_epoch_and_started_again_ends_with_the_same_we
     assert len(preempted.done()) == 9  # no step was done twice: the state was saved at once
     assert preempted.done()[before][0] == 1 and preempted.done()[before][1] > 1
     assert preempted.digest() == whole.digest()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["SIGKILL", "SIGTERM, and gone a moment later"])
+def test_killed_at_random_moments_ends_with_the_same_weights(
+    training: Callable[[str], Training], way: str
+) -> None:
+    whole = training("whole")
+    whole.options |= {"epochs": 12, "patience": 12, "ema": 0.9, "mix": "mixup"}
+    whole.finish()
+
+    shot = training("shot")
+    shot.options = {**whole.options, **{k: v for k, v in shot.options.items() if k not in LENGTH}}
+    moments, shots = random.Random(0), 0
+    while shots < 10 and not shot.bundle.exists():
+        before = len(shot.done())
+        process = shot.start(0.05)
+        while len(shot.done()) == before and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.8))
+        if way != "SIGKILL":
+            process.terminate()
+            time.sleep(moments.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        shots += 1
+    assert shots > 1
+    shot.finish()
+    assert shot.digest() == whole.digest()

@@ -123,6 +123,23 @@ def log_result(uri: str, run_id: str, step_name: str, result: Tracked) -> None:
     tracker.files(result.files())
 
 
+def open_curves(uri: str, run_id: str, step_name: str) -> Callable[[Mapping[str, float]], None]:
+    """What puts the figures of an epoch into the run, at the step that ``epoch`` says.
+
+    A failure of MLflow is one warning; the curves end there.
+    """
+    if not uri or not run_id:
+        return lambda _: None
+    tracker = open_tracking(uri, run_id, best_effort=True)
+
+    def log(figures: Mapping[str, float]) -> None:
+        epoch = int(figures["epoch"])
+        named = {f"{step_name}.{key}": v for key, v in figures.items() if key != "epoch"}
+        tracker.metrics(named, step=epoch)
+
+    return log
+
+
 class Tracker:
     """One run. Made by :func:`open_tracking`.
 

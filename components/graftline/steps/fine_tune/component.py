@@ -40,7 +40,7 @@ def fine_tune(
 
     from graftline.steps.fine_tune.step import run
     from graftline.steps.runtime import step
-    from graftline.tracking.mlflow_run import log_result
+    from graftline.tracking.mlflow_run import log_result, open_curves
 
     with step("fine_tune", store, pipeline_run) as recorder:
         result = run(
@@ -50,6 +50,7 @@ def fine_tune(
             store=store,
             classifier_folder=Path(classifier.path),
             decision_out=Path(decision.path),
+            on_epoch=open_curves(json.loads(tracking)["uri"], tracking_run, "fine_tune"),
             **json.loads(config),
         )
         recorder.record(result)

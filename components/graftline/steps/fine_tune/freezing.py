@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graftline.classifier.bundle import Classifier
-from graftline.errors import FrozenWeightsMoved
+from graftline.errors import ConfigurationError, FrozenWeightsMoved
 from graftline.models.backbone import Backbone
+from graftline.steps.fine_tune.recipe import Settings
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,44 @@ def divide(backbone: Backbone, frozen_fraction: float) -> Division:
     return Division(tuple(names[:count]), tuple(names[count:]))
 
 
+def divide_by(backbone: Backbone, unfreeze: float | str | None) -> Division:
+    """Train the upper blocks that ``fine_tune.unfreeze`` names.
+
+    Args:
+        backbone: The network.
+        unfreeze: ``all``; a whole number of blocks, 0 for the head alone; or the share of the
+            blocks as a float, rounded down, but one block at least.
+    """
+    names = [name for name, _ in backbone.blocks()]
+    if unfreeze == "all":
+        count = len(names)
+    elif isinstance(unfreeze, int):
+        count = min(unfreeze, len(names))
+    elif isinstance(unfreeze, float):
+        count = max(1, math.floor(unfreeze * len(names) + 1e-9)) if unfreeze else 0
+    else:
+        raise ConfigurationError(
+            f"fine_tune.unfreeze {unfreeze!r} is not known",
+            fix="use auto, all, a number of blocks, or a fraction such as 0.5",
+        )
+    frozen = len(names) - count
+    return Division(tuple(names[:frozen]), tuple(names[frozen:]))
+
+
 def freeze(backbone: Backbone, division: Division) -> None:
     """Take the frozen blocks out of the gradient; the others into it."""
     for name, block in backbone.blocks():
         block.requires_grad_(name not in division.frozen)
+
+
+def joined(backbone: Backbone, division: Division, count: int) -> Division:
+    """Let the topmost ``count`` trained blocks take part; the others wait as if frozen."""
+    waiting = len(division.trained) - count
+    now = Division(division.frozen + division.trained[:waiting], division.trained[waiting:])
+    for name, block in backbone.blocks():
+        if name in division.trained:
+            block.requires_grad_(name in now.trained)
+    return now
 
 
 def training_mode(classifier: Classifier, division: Division, *, adapt_batch_norm: bool) -> None:
@@ -119,6 +154,22 @@ def parameter_groups(
                 group = {"params": parameters, "lr": rate, "peak": rate, "weight_decay": decay}
                 groups.append(group)
     return groups
+
+
+def optimizer_for(
+    classifier: Classifier, division: Division, settings: Settings
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov's momentum, with a learning rate for each block."""
+    groups = parameter_groups(
+        classifier,
+        division,
+        learning_rate=settings.learning_rate,
+        layer_decay=settings.layer_decay,
+        weight_decay=settings.weight_decay,
+    )
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999))
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from graftline import machine
 from graftline.data.snapshot import Snapshot, read_images
 from graftline.files import os_errors
 from graftline.images import decode
@@ -64,7 +65,7 @@ class LocalImages:
 
 def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """``map(work, items)`` in threads, in order, with a bounded number of results waiting."""
-    threads = min(16, len(os.sched_getaffinity(0)))
+    threads = min(16, machine.cores())
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -1,84 +1,52 @@
 """The training loop.
 
-Every random choice is drawn from the seed, the epoch, the step and the image, never from what
-came before. So a checkpoint holds tensors and counters only, and a run that was killed at any
-moment and started again ends with the same weights as one that was not.
+Every random choice is drawn from the seed, the step and the image, never from what came before.
+So a checkpoint holds tensors and counters only, and a run that was killed at any moment and
+started again ends with the same weights as one that was not.
 """
 
-import hashlib
 import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import Snapshot
-from graftline.errors import TrainingError
 from graftline.progress import Progress, message
-from graftline.steps.fine_tune.freezing import (
-    Division,
-    parameter_groups,
-    trained_tensors,
-    training_mode,
-)
-from graftline.steps.fine_tune.images import Image, LocalImages, ahead, network_input, random_crop
-from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
+from graftline.steps.fine_tune import state
+from graftline.steps.fine_tune.array_file import ArrayFile
+from graftline.steps.fine_tune.augment import seed_of
+from graftline.steps.fine_tune.batches import Batches, Item, autocast
+from graftline.steps.fine_tune.ema import Average
+from graftline.steps.fine_tune.evaluation import Evaluation
+from graftline.steps.fine_tune.failures import diverged, halved
+from graftline.steps.fine_tune.freezing import Division, joined, optimizer_for, training_mode
+from graftline.steps.fine_tune.guard import cut_rate
+from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
+from graftline.steps.fine_tune.ranks import Ranks
+from graftline.steps.fine_tune.recipe import Settings
+from graftline.steps.fine_tune.reports import say_epoch
+from graftline.steps.fine_tune.resume import Checkpoints
+from graftline.steps.fine_tune.sampler import Sampler
+from graftline.steps.fine_tune.saving import Saving
+from graftline.steps.fine_tune.schedule import joined_blocks, rate_factor
+from graftline.steps.fine_tune.split import split
+from graftline.steps.fine_tune.state import Progressed
 
 CLIP_NORM = 1.0  # a single odd batch must not throw the pretrained weights off
-CHECKPOINT_SECONDS = 300.0  # what a preempted node loses at most, within an epoch
-EVALUATION_BATCH = 64
+CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, within an epoch
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How to train; the run file's section ``fine_tune`` or ``scratch``.
-
-    ``adapt_batch_norm`` lets BatchNorm use and gather statistics of the new data in the trained
-    blocks. From random weights there is no other way. From a probe it destroys the start: the
-    head was fitted on features under the pretrained statistics (EfficientNet-Lite0 on digits,
-    4 epochs: 43% with, 95% without, probe 94%).
-    """
-
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.05
-    warmup_fraction: float = 0.1
-    label_smoothing: float = 0.0
-    augment: bool = True
-    flip: bool = False
-    patience: int = 5
-    class_weight: str = "none"
-    layer_decay: float = 0.75
-    frozen_fraction: float = 0.5
-    adapt_batch_norm: bool = False
-    seed: int = 0
-
-
-@dataclass
-class Progressed:
-    """Where training stands: all that a checkpoint holds besides tensors."""
-
-    epoch: int = 0  # epochs finished
-    step: int = 0  # steps done in the epoch under way
-    steps_done: int = 0  # steps done altogether
-    loss_sum: float = 0.0  # over the steps of the epoch under way
-    micro_batch: int = 0
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    best_loss: float = math.inf
-    finished: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
+EpochListener = Callable[[dict[str, float]], None]
 
 
 class Trainer:
@@ -90,8 +58,11 @@ class Trainer:
         snapshot: The data.
         images: Its train and val images.
         checkpoints: Where the state is kept.
-        settings: How to train.
+        settings: How to train, without ``auto``.
         device: Where.
+        floor: The probe's accuracy on val, under which training should not stay; None for none.
+        on_epoch: Is given each epoch's figures.
+        ranks: The processes that share each batch.
     """
 
     def __init__(
@@ -103,95 +74,105 @@ class Trainer:
         checkpoints: Checkpoints,
         settings: Settings,
         device: torch.device,
+        floor: float | None = None,
+        on_epoch: EpochListener | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
-        self.classifier = classifier.to(device)
-        self.division = division
-        self.images = images
-        self.checkpoints = checkpoints
-        self.settings = settings
-        self.device = device
+        self.classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.division, self.settings, self.device = division, settings, device
+        self.floor, self.on_epoch = floor, on_epoch
+        self.ranks = ranks or Ranks()
         self.labels = snapshot.labels()
-        self.ids = snapshot.image_ids()
-        self.train_rows, self.val_rows = snapshot.rows("train"), snapshot.rows("val")
-        self.batch_size = min(settings.batch_size, len(self.train_rows))
-        # The last, incomplete batch is left out: a single image in it would break BatchNorm. The
-        # order changes with the epoch, so every image has its turn.
-        self.steps_per_epoch = len(self.train_rows) // self.batch_size
-        self.steps = self.steps_per_epoch * settings.epochs
-        self.class_weights = self._class_weights(len(snapshot.classes))
-        groups = parameter_groups(
-            classifier,
-            division,
-            learning_rate=settings.learning_rate,
-            layer_decay=settings.layer_decay,
-            weight_decay=settings.weight_decay,
+        self.val_rows = snapshot.rows("val")
+        self.sampler = Sampler(
+            snapshot.rows("train"), settings.batch_size, settings.epochs, settings.seed
         )
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.999))
-        self.at = Progressed(micro_batch=self.batch_size)
-        self.best: dict[str, Tensor] = {}
+        self.class_weights = class_weights(
+            self.labels[self.sampler.rows],
+            len(snapshot.classes),
+            balanced=settings.class_weight == "balanced",
+        ).to(device)
+        self.optimizer = optimizer_for(classifier, division, settings)
+        self.tensors = state.tensors_of(classifier, division)
+        self.average = Average(self.tensors, settings.ema)
+        self.halves = split(classifier.backbone, division)
+        self.arrays = ArrayFile()
+        self.batches = Batches(
+            images,
+            snapshot.image_ids(),
+            classifier.preprocessing,
+            settings,
+            self.halves,
+            device,
+            self.arrays,
+        )
+        self.saving = Saving(
+            checkpoints,
+            self.tensors,
+            self.optimizer,
+            self.average,
+            most=CHECKPOINT_SECONDS,
+            writes=self.ranks.first,
+        )
+        self.at = Progressed(micro_batch=self.sampler.batch_size)
+        whole = self._upper if self.halves is not None else classifier
+        self.evaluation = Evaluation(classifier, whole, self.batches)
+        self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
     def train(self) -> Progressed:
-        """Train, or go on where a killed run stood, and load the best epoch's weights.
+        """Train, or go on where a killed run stopped, and load the best epoch's weights.
 
         Raises:
             TrainingError: The loss is not finite, or one image does not fit into memory.
         """
-        self._resume()
-        with _terminated() as stop, Progress("training", self.steps, "steps") as bar:
+        resumed = self.saving.resume()
+        if resumed is not None:
+            self.at, self.best = resumed
+        if self.at.steps_done == 0 and self.floor is not None:
+            self._measure_start()
+        with _terminated() as stop, Progress("training", self.sampler.steps, "steps") as bar:
             bar.advance(self.at.steps_done)
-            saved = time.monotonic()
             while not self.at.finished:
-                for batch in self._rest_of_epoch():
-                    self._step(*batch)
+                began = time.monotonic()
+                for items, rows in self._rest_of_epoch():
+                    self._step(items, rows)
+                    began = self._count_seconds(began)
                     bar.advance()
-                    if stop.is_set() or time.monotonic() - saved > CHECKPOINT_SECONDS:
-                        self._save()
-                        saved = time.monotonic()
                     if stop.is_set():
+                        self.saving.now(self.at, self.best)
                         raise SystemExit(143)
+                    self.saving.within_epoch(self.at, self.best)
+                    if self._out_of_time():
+                        break
                 self._end_epoch()
-                self._save()
-                saved = time.monotonic()
-        self._load(self.best)
+                self.saving.after_epoch(self.at, self.best)
+        state.put(self.tensors, self.best)
         return self.at
 
     def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Uncalibrated float32 logits (rows, classes), with the evaluation's preprocessing."""
-        self.classifier.eval()
-        parts = []
-        decoded = ahead(self.images.decoded, [int(row) for row in rows])
-        for batch in _chunks(decoded, EVALUATION_BATCH):
-            x = network_input(batch, self.classifier.preprocessing, self.device, cropped=False)
-            with torch.inference_mode():
-                parts.append(self.classifier(x).float().cpu().numpy())
-        return np.concatenate(parts)
+        return self.evaluation.logits(rows)
 
-    def _rest_of_epoch(self) -> Iterator[tuple[list[Image], NDArray[np.int64]]]:
-        """The batches of the epoch under way that are not done: images and their rows."""
-        settings, epoch = self.settings, self.at.epoch
-        order = np.random.default_rng([settings.seed, epoch]).permutation(self.train_rows)
-        order = order[self.at.step * self.batch_size : self.steps_per_epoch * self.batch_size]
+    def close(self) -> None:
+        """Remove what is kept on the disk."""
+        self.arrays.close()
 
-        def load(row: int) -> Image:
-            image = self.images.decoded(row)
-            if not settings.augment:
-                return image
-            name = self.ids[row]
-            return random_crop(
-                image,
-                seed=settings.seed,
-                epoch=epoch,
-                image_id=name,
-                flip=settings.flip,
-                whole=self.classifier.preprocessing.fit != "crop",
-            )
+    def _rest_of_epoch(self) -> Iterator[tuple[list[Item], NDArray[np.int64]]]:
+        """This process's part of each batch that is left in the epoch: images and their rows."""
+        steps = range(self.at.steps_done, self.sampler.end_of(self.at.epoch))
+        mine = [self.ranks.part(*self.sampler.batch(step), self.settings.mix) for step in steps]
+        if not mine:
+            return
+        loaded = self.batches.load(*(np.concatenate(part) for part in zip(*mine, strict=True)))
+        for rows, _ in mine:
+            yield list(islice(loaded, len(rows))), rows
 
-        loaded = ahead(load, [int(row) for row in order])
-        for number, batch in enumerate(_chunks(loaded, self.batch_size)):
-            start = number * self.batch_size
-            yield batch, order[start : start + len(batch)]
+    def _count_seconds(self, began: float) -> float:
+        now = time.monotonic()
+        self.at.seconds += now - began
+        return now
 
-    def _step(self, images: list[Image], rows: NDArray[np.int64]) -> None:
+    def _step(self, images: list[Item], rows: NDArray[np.int64]) -> None:
         """One optimiser step; in smaller passes where memory is short."""
         self._set_rates()
         while True:
@@ -199,189 +180,148 @@ class Trainer:
                 loss = self._gradient(images, rows)
                 break
             except torch.OutOfMemoryError as error:
-                self._halve(error)
+                self.optimizer.zero_grad(set_to_none=True)
+                self.at.micro_batch = halved(self.at.micro_batch, error)
         if not math.isfinite(loss):
-            self._diverged(loss)
-        torch.nn.utils.clip_grad_norm_(
-            [p for group in self.optimizer.param_groups for p in group["params"]], CLIP_NORM
-        )
+            self._diverged("loss", loss)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
+        if not math.isfinite(norm):
+            self._diverged("gradient", float(norm))
         self.optimizer.step()
+        self.average.update(self.at.steps_done)
         self.at.step += 1
         self.at.steps_done += 1
         self.at.loss_sum += loss
 
-    def _gradient(self, images: list[Image], rows: NDArray[np.int64]) -> float:
+    def _gradient(self, images: list[Item], rows: NDArray[np.int64]) -> float:
         """Gradients of the batch's mean loss, added up over micro-batches; the loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        training_mode(
-            self.classifier, self.division, adapt_batch_norm=self.settings.adapt_batch_norm
-        )
         targets = torch.from_numpy(self.labels[rows]).to(self.device)
-        total_weight = self.class_weights[targets].sum()
-        total = 0.0
-        with _seeded(self.settings.seed, self.at.steps_done, self.device):
-            for start in range(0, len(images), self.at.micro_batch):
-                part = slice(start, start + self.at.micro_batch)
-                x = network_input(
-                    images[part],
-                    self.classifier.preprocessing,
-                    self.device,
-                    cropped=self.settings.augment,
-                )
-                with self._precision():
-                    logits = self.classifier(x)
-                loss = F.cross_entropy(
-                    logits.float(),
-                    targets[part],
-                    weight=self.class_weights,
-                    label_smoothing=self.settings.label_smoothing,
-                    reduction="sum",
-                )
-                loss = loss / total_weight
+        with _seeded(seed_of(self.settings.seed, self.at.steps_done), self.device):
+            x = self.batches.stacked(images, training=True)
+            x, shares = self.batches.mixed(x, targets, len(self.class_weights))
+            x, shares = self.ranks.own(x), self.ranks.own(shares)
+            weight = self.ranks.sum(total_weight(shares, self.class_weights))
+            parts = math.ceil(len(x) / self.at.micro_batch)
+            self._set_mode(len(x) // parts)
+            total = torch.zeros((), device=self.device)
+            for part, wanted in zip(x.tensor_split(parts), shares.tensor_split(parts), strict=True):
+                with autocast(self.device, self.settings.precision):
+                    logits = self._logits(part)
+                smoothing = self.settings.label_smoothing
+                loss = summed_loss(logits, wanted, self.class_weights, smoothing) / weight
                 loss.backward()  # type: ignore[no-untyped-call]
-                total += float(loss.detach())
-        return total
+                total += loss.detach()
+        self.ranks.add_gradients(self.optimizer)
+        return float(self.ranks.sum(total))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._upper(x) if self.batches.keeps_lower else self.classifier(x)
+
+    def _upper(self, lower: Tensor) -> Tensor:
+        assert self.halves is not None
+        logits: Tensor = self.classifier.head(self.halves.upper(lower))
+        return logits
 
     def _set_rates(self) -> None:
-        """Linear warm-up, then half a cosine down to zero."""
-        done, warm = self.at.steps_done, max(1, round(self.steps * self.settings.warmup_fraction))
-        if done < warm:
-            factor = (done + 1) / warm
-        else:
-            factor = 0.5 * (1 + math.cos(math.pi * (done - warm) / max(1, self.steps - warm)))
+        steps, settings = self.sampler.steps, self.settings
+        factor = self.at.rate * rate_factor(self.at.steps_done, steps, settings.warmup_fraction)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
+
+    def _set_mode(self, images: int) -> None:
+        """Training mode above the frozen blocks and those that have not joined yet."""
+        progress = self.at.steps_done / max(1, self.sampler.steps)
+        trained = len(self.division.trained)
+        count = joined_blocks(progress, trained, self.settings.gradual)
+        training_mode(
+            self.classifier,
+            joined(self.classifier.backbone, self.division, count),
+            # Of a single image BatchNorm would learn nothing but that image.
+            adapt_batch_norm=self.settings.adapt_batch_norm and images > 1,
+        )
+
+    def _measure_start(self) -> None:
+        """The evaluation before the first step, which is the probe's own."""
+        accuracy, _ = self._measure()
+        self.at.start_accuracy = accuracy
+        message("before the first step: val accuracy %.4f, the probe's %.4f", accuracy, self.floor)
+
+    def _measure(self) -> tuple[float, float]:
+        """Accuracy and loss on val, of the averaged weights where there are any."""
+
+        def measure() -> tuple[float, float]:
+            with self.average.applied():
+                return self.evaluation.measure(self.val_rows, self.labels[self.val_rows])
+
+        accuracy, loss = self.ranks.from_first(measure, 2)
+        return accuracy, loss
 
     def _end_epoch(self) -> None:
         """Measure on val, keep the best weights, and see whether to go on."""
         at = self.at
-        logits = torch.from_numpy(self.logits(self.val_rows)).double()
-        targets = torch.from_numpy(self.labels[self.val_rows])
-        accuracy = float((logits.argmax(dim=1) == targets).double().mean())
-        loss = float(F.cross_entropy(logits, targets))
+        accuracy, loss = self._measure()
         at.epoch += 1
         train_loss = at.loss_sum / max(1, at.step)
-        at.history.append(
-            {
-                "epoch": at.epoch,
-                "train_loss": train_loss,
-                "val_loss": loss,
-                "val_accuracy": accuracy,
-            }
-        )
-        at.step, at.loss_sum = 0, 0.0
-        message(
-            "epoch %d of %d: train loss %.4f, val loss %.4f, val accuracy %.4f",
-            at.epoch,
-            self.settings.epochs,
-            train_loss,
-            loss,
-            accuracy,
-        )
+        figures = {
+            "epoch": at.epoch,
+            "train_loss": train_loss,
+            "val_loss": loss,
+            "val_accuracy": accuracy,
+        }
+        at.history.append(figures)
+        self._report(figures)
         if not math.isfinite(loss):
-            self._diverged(loss)
+            self._diverged("validation loss", loss)
+        at.step, at.loss_sum = 0, 0.0
         if (accuracy, -loss) > (at.best_accuracy, -at.best_loss):
             at.best_epoch, at.best_accuracy, at.best_loss = at.epoch, accuracy, loss
-            self.best = {name: t.detach().cpu().clone() for name, t in self._state().items()}
-        stale = at.epoch - at.best_epoch >= self.settings.patience
-        at.finished = at.epoch >= self.settings.epochs or stale
+            with self.average.applied():
+                self.best = state.copied(self.tensors)
+        stale = at.epoch - max(at.best_epoch, at.guarded_epoch) >= self.settings.patience
+        at.finished = at.epoch >= self.settings.epochs or stale or self._out_of_time()
+        if not at.finished and cut_rate(at, accuracy, self.floor, self.settings):
+            self._go_back()
 
-    def _state(self) -> dict[str, Tensor]:
-        """Every tensor that training changes, by name."""
-        upper = trained_tensors(self.classifier.backbone, self.division)
-        state = {f"backbone.{name}": tensor for name, tensor in upper.items()}
-        head = self.classifier.head.state_dict(keep_vars=True)
-        return {**state, **{f"head.{name}": tensor for name, tensor in head.items()}}
+    def _go_back(self) -> None:
+        """Restore the best weights so far: the best epoch's, or the start's."""
+        at = self.at
+        start_was_better = (at.start_accuracy or 0.0) > at.best_accuracy
+        state.put(self.tensors, self.start if start_was_better else self.best)
+        self.optimizer.state.clear()
+        self.average.restart()
 
-    def _save(self) -> None:
-        state = dict(self._state()) if not self.at.finished else {}
-        if state:
-            for number, entry in self.optimizer.state_dict()["state"].items():
-                for name, value in entry.items():
-                    state[f"optimizer.{number}.{name}"] = torch.as_tensor(value)
-        scalars = {**asdict(self.at), "best_loss": _json_float(self.at.best_loss)}
-        self.checkpoints.save(Checkpoint(scalars, {"state": state, "best": self.best}))
+    def _report(self, figures: dict[str, float]) -> None:
+        at, seconds = self.at, max(self.at.seconds, 1e-9)
+        rate = at.steps_done * self.sampler.batch_size / seconds
+        left = (self.sampler.steps - at.steps_done) * seconds / max(1, at.steps_done)
+        say_epoch(figures, self.settings.epochs, rate=rate, left=left)
+        if self.on_epoch is not None:
+            self.on_epoch({**figures, "images_per_second": rate, "rate_factor": at.rate})
 
-    def _resume(self) -> None:
-        found = self.checkpoints.latest()
-        if found is None:
-            return
-        scalars = dict(found.scalars)
-        scalars["best_loss"] = math.inf if scalars["best_loss"] is None else scalars["best_loss"]
-        self.at, self.best = Progressed(**scalars), found.tensors.get("best", {})
-        if not self.at.finished:
-            self._load(found.tensors["state"])
-            self._load_optimizer(found.tensors["state"])
-        message(
-            "Going on from a checkpoint: epoch %d, step %d of %d.",
-            self.at.epoch + 1,
-            self.at.step,
-            self.steps_per_epoch,
-        )
+    def _out_of_time(self) -> bool:
+        limit = self.settings.max_minutes
+        if limit is None:
+            return False
+        return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * limit
 
-    def _load(self, tensors: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, tensor in self._state().items():
-                tensor.copy_(tensors[name])
-
-    def _load_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, field_name = name.split(".")
-                state.setdefault(int(number), {})[field_name] = tensor
-        whole: dict[str, Any] = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**whole, "state": state})
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", torch.bfloat16)
-        return nullcontext()
-
-    def _class_weights(self, classes: int) -> Tensor:
-        weights = torch.ones(classes)
-        if self.settings.class_weight == "balanced":
-            counts = np.bincount(self.labels[self.train_rows], minlength=classes)
-            shares = counts.sum() / ((counts > 0).sum() * np.maximum(counts, 1))
-            weights = torch.from_numpy(shares).float()
-        return weights.to(self.device)
-
-    def _halve(self, error: Exception) -> None:
-        """Half the images at once; the gradient stays that of the whole batch."""
-        if self.at.micro_batch == 1:
-            raise TrainingError(
-                "one image does not fit into the device's memory",
-                why=str(error).splitlines()[0],
-                fix="freeze more blocks (fine_tune.frozen_fraction), set a smaller image_size "
-                "or backbone, or take a device with more memory",
-            ) from error
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-        self.at.micro_batch = math.ceil(self.at.micro_batch / 2)
-        message("Out of memory: going on with %d images at once.", self.at.micro_batch)
-
-    def _diverged(self, loss: float) -> None:
-        rate = self.settings.learning_rate
-        raise TrainingError(
-            f"the loss is {loss} in epoch {self.at.epoch + 1}, step {self.at.step + 1}",
-            why=f"training diverged: learning_rate {rate:g} is too large for this network, or its "
-            "weights are damaged",
-            fix=f"set fine_tune.learning_rate (or scratch.learning_rate) to {rate / 10:g}",
-        )
+    def _diverged(self, what: str, value: float) -> NoReturn:
+        at, rate = self.at, self.settings.learning_rate
+        diverged(what, value, epoch=at.epoch + 1, step=at.step + 1, rate=rate)
 
 
 @contextmanager
-def _seeded(seed: int, step: int, device: torch.device) -> Iterator[None]:
-    """Dropout and its like draw from the seed and the step alone."""
-    digest = hashlib.sha256(f"{seed}:{step}".encode()).digest()
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Dropout and its like draw from this seed alone."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest[:7], "little"))
+        torch.manual_seed(seed)
         yield
 
 
 @contextmanager
 def _terminated() -> Iterator[threading.Event]:
-    """An event that a preempted node's SIGTERM sets, so that the state is saved first."""
+    """An event that SIGTERM sets, so that the state is saved where there is time for it."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -391,18 +331,3 @@ def _terminated() -> Iterator[threading.Event]:
         yield event
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _chunks(items: Iterator[Image], size: int) -> Iterator[list[Image]]:
-    chunk: list[Image] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _json_float(value: float) -> float | None:
-    return value if math.isfinite(value) else None

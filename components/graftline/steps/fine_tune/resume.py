@@ -1,6 +1,7 @@
 """Checkpoints, straight to the store: what is written is whole, and a killed run finds it again.
 
     checkpoints/<key>/latest.json             the pointer, changed by compare-and-swap
+    checkpoints/<key>/previous.json           what the pointer said before, if the latest is damaged
     checkpoints/<key>/<sha256>.safetensors    tensors, written once, named by their content
 
 A failed task's outputs are lost on a cluster, so nothing of this is an artifact. No pickle.
@@ -17,13 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graftline.errors import IntegrityError, PreconditionFailed, StoreNotFound
+from graftline.errors import ConfigurationError, IntegrityError, PreconditionFailed, StoreNotFound
 from graftline.files import sha256_of
 from graftline.progress import message
 from graftline.storage.base import Store
 
-SCHEMA_VERSION = 1
-POINTER = "latest.json"
+SCHEMA_VERSION = 2
+POINTER, PREVIOUS = "latest.json", "previous.json"
+BEST = "best"  # the group that holds the best epoch's weights
 
 
 @dataclass(frozen=True)
@@ -40,69 +42,92 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one training, under its key.
+    """The last two checkpoints of one training, under its key.
 
     Args:
         store: Where they are kept.
-        key: Digest of everything that the training depends on: equal key, equal training.
+        key: Name of the training.
+        identity: Digest of everything that the training depends on. A checkpoint of another
+            identity is refused.
     """
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, identity: str = "") -> None:
         self._store = store.child(f"checkpoints/{key}")
+        self._key, self._identity = key, identity
         self._version: str | None = None
-        self._named: dict[str, str] = {}  # group -> object, as the pointer has it
+        self._pointer: bytes | None = None  # the last whole one, which the next save keeps
+        self._kept: set[str] = set()  # objects that the two pointers name
+        self._best: tuple[Mapping[str, Tensor], str] | None = None  # changes seldom: kept as it is
 
     def latest(self) -> Checkpoint | None:
-        """The newest checkpoint, or None. A damaged one is told and left: training begins anew.
+        """The newest whole checkpoint, or None. A damaged one is reported and left out.
 
         Raises:
             StoreError: The store cannot be read.
+            ConfigurationError: It belongs to another configuration or other data.
         """
-        for _ in range(3):  # another run may replace it between the pointer and the tensors
-            try:
-                raw, self._version = self._store.read_versioned(POINTER)
-            except StoreNotFound:
-                return None
-            try:
-                return self._read(raw)
-            except StoreNotFound:
-                continue
-            except (IntegrityError, SafetensorError, ValueError, KeyError) as error:
-                message("The checkpoint cannot be used (%s); training begins anew.", error)
-                return None
-        message("The checkpoint's tensors are not in the store; training begins anew.")
-        return None
+        found = self._newest(POINTER)
+        if found is None and (found := self._newest(PREVIOUS)) is not None:
+            message("Going back to the checkpoint before the last one.")
+        return found
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write the tensors, then move the pointer, then remove what it no longer names.
+        """Write the tensors, then move the pointer, then remove what neither pointer names.
 
-        Where another process trains under the same key, its pointer stands if it is further on:
-        both compute the same.
+        If another process trains under the same key, its pointer stays if it is further on: both
+        compute the same.
         """
         named = {
-            group: self._upload(tensors) for group, tensors in checkpoint.tensors.items() if tensors
+            group: self._upload(group, tensors)
+            for group, tensors in checkpoint.tensors.items()
+            if tensors
         }
         pointer = {
             "schema_version": SCHEMA_VERSION,
+            "identity": self._identity,
             "scalars": checkpoint.scalars,
             "tensors": named,
         }
         data = json.dumps(pointer, sort_keys=True).encode()
+        if self._pointer is not None:  # before the pointer moves: one of the two is always whole
+            self._store.write(PREVIOUS, self._pointer)
         try:
             self._version = self._store.write_if_match(POINTER, data, self._version)
         except PreconditionFailed:
             if not self._overtake(data, checkpoint.scalars["steps_done"]):
                 return
-        before, self._named = set(self._named.values()), named
-        for name in before - set(named.values()):
+        kept = set(named.values()) | _names(self._pointer)
+        self._pointer = data
+        unused, self._kept = self._kept - kept, self._kept | kept
+        for name in unused:
             self._store.delete(name)
+            self._kept.discard(name)
+
+    def _newest(self, pointer: str) -> Checkpoint | None:
+        """What one of the two pointers names, or None."""
+        for _ in range(3):  # another run may replace it between the pointer and the tensors
+            try:
+                raw, version = self._store.read_versioned(pointer)
+            except StoreNotFound:
+                return None
+            if pointer == POINTER:
+                self._version = version
+            try:
+                return self._read(raw)
+            except StoreNotFound:
+                continue
+            except (IntegrityError, SafetensorError, ValueError, KeyError, TypeError) as error:
+                message("The checkpoint in %s cannot be used (%s).", pointer, error)
+                return None
+        message("The tensors of the checkpoint in %s are not in the store.", pointer)
+        return None
 
     def _overtake(self, data: bytes, steps: int) -> bool:
         """Replace another process's pointer if it is behind; whether that was done."""
         raw, version = self._store.read_versioned(POINTER)
         try:
             theirs = json.loads(raw)["scalars"]["steps_done"]
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, TypeError):
             theirs = -1
         if theirs >= steps:
             message("Another process trains the same model and is further on; its state is kept.")
@@ -115,23 +140,36 @@ class Checkpoints:
         pointer = json.loads(raw)
         if pointer["schema_version"] != SCHEMA_VERSION:
             message(
-                "The checkpoint has schema version %s, not %s; training begins anew.",
+                "The checkpoint has schema version %s, not %s; training starts again.",
                 pointer["schema_version"],
                 SCHEMA_VERSION,
             )
             return None
+        if pointer["identity"] != self._identity:
+            raise ConfigurationError(
+                f"the checkpoint {self._key} belongs to another training",
+                why="its data, its probe or its settings differ from this run's",
+                fix="give this training another checkpoint_key, or none: then the key is a digest "
+                "of all three",
+            )
         tensors = {group: self._download(name) for group, name in pointer["tensors"].items()}
-        self._named = dict(pointer["tensors"])
+        self._kept |= set(pointer["tensors"].values())
+        self._pointer = raw
         return Checkpoint(pointer["scalars"], tensors)
 
-    def _upload(self, tensors: Mapping[str, Tensor]) -> str:
+    def _upload(self, group: str, tensors: Mapping[str, Tensor]) -> str:
+        if group == BEST and self._best is not None and self._best[0] is tensors:
+            return self._best[1]
         own = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with tempfile.TemporaryDirectory(prefix="graftline-checkpoint-") as folder:
             path = Path(folder) / "tensors"
             save_file(own, str(path))
             name = f"{sha256_of(path)}.safetensors"
-            if name not in self._named.values():
+            if name not in self._kept:
                 self._store.upload(path, name)
+        self._kept.add(name)
+        if group == BEST:
+            self._best = tensors, name
         return name
 
     def _download(self, name: str) -> dict[str, Tensor]:
@@ -142,3 +180,8 @@ class Checkpoints:
                 raise IntegrityError(f"{name} is not what its name says")
             tensors: dict[str, Tensor] = load_file(str(path))
         return tensors
+
+
+def _names(pointer: bytes | None) -> set[str]:
+    """The objects that a pointer names."""
+    return set() if pointer is None else set(json.loads(pointer)["tensors"].values())

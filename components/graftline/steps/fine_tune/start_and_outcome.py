@@ -1,5 +1,7 @@
 """Where training starts from, and what its result is compared with."""
 
+import dataclasses
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -111,3 +113,14 @@ def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Out
         agreed=better,
         sentence=sentence,
     )
+
+
+def with_guard(outcome: Outcome, epoch: int) -> Outcome:
+    """The same outcome, and that the learning rate was cut after this epoch; 0 for never."""
+    if not epoch:
+        return outcome
+    said = (
+        f" Validation had stayed below the probe's, so after epoch {epoch} the learning rate was "
+        "cut and the best weights so far were restored."
+    )
+    return dataclasses.replace(outcome, sentence=outcome.sentence + said)

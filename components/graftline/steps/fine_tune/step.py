@@ -1,43 +1,16 @@
 """Train the upper blocks and the head from the probe, and keep them only if they are better."""
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from graftline.classifier.bundle import (
-    Classifier,
-    HeldOut,
-    bundle_digest,
-    load_classifier,
-    read_held_out,
-    save_classifier,
-)
-from graftline.data.snapshot import Snapshot, read_snapshot
-from graftline.errors import ConfigurationError, DataError, TrainingError
+from graftline.classifier.bundle import HeldOut, load_classifier, save_classifier
 from graftline.progress import message
-from graftline.records.decision import read_decision, write_decision
-from graftline.steps.fine_tune.freezing import (
-    Division,
-    check_unmoved,
-    divide,
-    freeze,
-    frozen_digests,
-)
-from graftline.steps.fine_tune.images import LocalImages
-from graftline.steps.fine_tune.loop import Progressed, Settings, Trainer
-from graftline.steps.fine_tune.resume import Checkpoints
-from graftline.steps.fine_tune.start_and_outcome import compare, from_probe, from_scratch
+from graftline.records.decision import Decision, Outcome, write_decision
+from graftline.steps.fine_tune.loop import EpochListener
+from graftline.steps.fine_tune.start_and_outcome import compare, with_guard
+from graftline.steps.fine_tune.training import Order, Trained, read, train
 from graftline.steps.runtime import StepResult
-from graftline.storage import open_store
-
-TRAINING_VERSION = 1  # counts changes to the loop that change its result
-NOTHING_FROZEN = {"frozen_fraction": 0.0, "layer_decay": 1.0, "adapt_batch_norm": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +24,9 @@ class FineTuneResult(StepResult):
         probe_val_accuracy: Of the train-only probe on the same images.
         epochs: Trained; early stopping may leave some out.
         best_epoch: Whose weights were kept, counted from 1.
+        start_val_accuracy: Before the first step: the probe's. None for scratch.
+        guarded_epoch: After which the rate was cut, since validation stayed below the probe's;
+            0 for never.
         history: Losses and val accuracy by epoch.
         frozen_blocks: Blocks that stayed.
         trained_blocks: Blocks that were trained.
@@ -64,6 +40,8 @@ class FineTuneResult(StepResult):
     probe_val_accuracy: float
     epochs: int
     best_epoch: int
+    start_val_accuracy: float | None
+    guarded_epoch: int
     history: list[dict[str, float]]
     frozen_blocks: list[str]
     trained_blocks: list[str]
@@ -104,6 +82,8 @@ def run(
     decision_out: Path,
     strategy: str = "fine_tune",
     checkpoint_key: str | None = None,
+    on_epoch: EpochListener | None = None,
+    processes: int | None = None,
     **settings: Any,
 ) -> FineTuneResult:
     """Train, compare with the probe on val, and write the better classifier.
@@ -117,136 +97,57 @@ def run(
         decision_out: Where the decision record with its outcome is written.
         strategy: ``fine_tune``, or ``scratch`` for random weights with nothing frozen.
         checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
-        settings: See :class:`graftline.steps.fine_tune.loop.Settings`.
+        on_epoch: Is given the figures of each epoch while it trains.
+        processes: Processes that share each batch; None for one a GPU.
+        settings: See :class:`graftline.steps.fine_tune.recipe.Settings`.
 
     Raises:
         TrainingError: Training diverged or does not fit into memory.
         FrozenWeightsMoved: A frozen tensor changed.
         DataError: There is nothing to train or measure on.
+        ConfigurationError: A setting, the probe or the checkpoint does not fit this run.
     """
-    if strategy not in ("fine_tune", "scratch"):
-        raise ConfigurationError(
-            f"strategy {strategy!r} does not train a network", fix="use fine_tune or scratch"
-        )
-    scratch = strategy == "scratch"
-    options = Settings(**({**NOTHING_FROZEN, **settings} if scratch else settings))
-    snapshot = read_snapshot(snapshot_folder)
-    probe, held_out = load_classifier(probe_folder), read_held_out(probe_folder)
-    held_out = _check(snapshot, probe, held_out)
-    truth = snapshot.labels()[held_out.rows]
-    start = from_scratch(probe, options.seed) if scratch else from_probe(probe, held_out, truth)
-    key = checkpoint_key or _key(snapshot, probe_folder, strategy, options)
-    trained = _train(start, snapshot, store, key, options, held_out.rows)
+    order = Order(
+        snapshot_folder=str(snapshot_folder),
+        probe_folder=str(probe_folder),
+        decision_file=str(decision_file),
+        store=store,
+        strategy=strategy,
+        settings=settings,
+        checkpoint_key=checkpoint_key,
+    )
+    start = read(order)
+    trained = train(order, start, processes=processes, on_epoch=on_epoch)
 
-    outcome = compare(strategy, trained.val_logits, held_out.logits, truth)
-    decision = read_decision(decision_file).with_outcome(outcome)
+    outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
+    outcome = with_guard(outcome, trained.progressed.guarded_epoch)
+    decision = start.decision.with_outcome(outcome)
     message("%s", outcome.sentence)
     write_decision(decision_out, decision)
     if outcome.used == "probe":  # read again: training changed the network in place
-        save_classifier(classifier_folder, load_classifier(probe_folder), held_out=held_out)
+        save_classifier(classifier_folder, load_classifier(probe_folder), held_out=start.held_out)
     else:
-        own = HeldOut(rows=held_out.rows, logits=trained.val_logits)
+        own = HeldOut(rows=start.held_out.rows, logits=trained.val_logits)
         save_classifier(classifier_folder, trained.classifier, held_out=own)
+    return _result(outcome, trained, decision, decision_out)
+
+
+def _result(
+    outcome: Outcome, trained: Trained, decision: Decision, decision_file: Path
+) -> FineTuneResult:
+    at = trained.progressed
     return FineTuneResult(
         strategy=outcome.used,
         val_accuracy=outcome.fine_tuned_accuracy,
         probe_val_accuracy=outcome.probe_accuracy,
-        epochs=trained.progressed.epoch,
-        best_epoch=trained.progressed.best_epoch,
-        history=trained.progressed.history,
+        start_val_accuracy=at.start_accuracy,
+        epochs=at.epoch,
+        best_epoch=at.best_epoch,
+        guarded_epoch=at.guarded_epoch,
+        history=at.history,
         frozen_blocks=list(trained.division.frozen),
         trained_blocks=list(trained.division.trained),
         device=trained.device,
         decision=decision.to_dict(),
-        decision_file=decision_out,
+        decision_file=decision_file,
     )
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """What a training leaves."""
-
-    classifier: Classifier
-    division: Division
-    progressed: Progressed
-    val_logits: NDArray[np.float32]
-    device: str
-
-
-def _train(
-    start: Classifier,
-    snapshot: Snapshot,
-    store: str,
-    key: str,
-    options: Settings,
-    val_rows: NDArray[np.int64],
-) -> _Trained:
-    """Freeze, train, and prove that what was frozen did not move."""
-    division = divide(start.backbone, options.frozen_fraction)
-    freeze(start.backbone, division)
-    before = frozen_digests(start.backbone, division)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    blocks = len(division.trained) + len(division.frozen)
-    message("training %d of %d blocks and the head on %s", len(division.trained), blocks, device)
-    place = open_store(store)
-    images = LocalImages(
-        snapshot, np.concatenate([snapshot.rows("train"), snapshot.rows("val")]), place
-    )
-    try:
-        checkpoints = Checkpoints(place, key)
-        trainer = Trainer(start, division, snapshot, images, checkpoints, options, device)
-        progressed = trainer.train()
-        val_logits = trainer.logits(val_rows)
-    finally:
-        images.close()
-    classifier = start.cpu().eval()
-    check_unmoved(classifier.backbone, division, before)
-    if not np.isfinite(val_logits).all():
-        raise TrainingError(
-            "the trained model's logits hold NaN or infinity",
-            fix=f"set {start.strategy}.learning_rate to {options.learning_rate / 10:g}",
-        )
-    trained = Classifier(  # anew: its backbone has another fingerprint now
-        classifier.backbone,
-        classifier.head,
-        classifier.classes,
-        preprocessing=classifier.preprocessing,
-        strategy=classifier.strategy,
-        snapshot_id=classifier.snapshot_id,
-        metadata={
-            "training": {**asdict(options), "best_epoch": progressed.best_epoch},
-            "frozen_blocks": list(division.frozen),
-            "fitted_on": "train",
-        },
-    )
-    return _Trained(trained, division, progressed, val_logits, str(device))
-
-
-def _check(snapshot: Snapshot, probe: Classifier, held_out: HeldOut | None) -> HeldOut:
-    """Refuse a probe of other data, and data that cannot be trained or measured on."""
-    if probe.snapshot_id != snapshot.id or probe.classes != snapshot.classes:
-        raise ConfigurationError(
-            f"the probe was fitted on snapshot {probe.snapshot_id}, not on {snapshot.id}",
-            fix="run fit_head on this snapshot first",
-        )
-    if held_out is None or not len(held_out.rows):
-        raise DataError(
-            "the probe has no validation logits to be compared with",
-            why="the validation split was empty, or the bundle is not fit_head's",
-            fix="give data.split.val a larger share and run fit_head again",
-        )
-    if len(snapshot.rows("train")) < 2:
-        raise DataError("the training split holds fewer than two images", fix="add labelled images")
-    return held_out
-
-
-def _key(snapshot: Snapshot, probe_folder: Path, strategy: str, options: Settings) -> str:
-    """Digest of everything that the training depends on."""
-    identity = {
-        "version": TRAINING_VERSION,
-        "snapshot": snapshot.id,
-        "probe": bundle_digest(probe_folder),
-        "strategy": strategy,
-        "settings": asdict(options),
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

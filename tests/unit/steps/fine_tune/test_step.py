@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, build
 from graftline.records.decision import read_decision
 from graftline.stats.calibration import sharpness
-from graftline.steps.fine_tune import loop
+from graftline.steps.fine_tune import loop, processes
 from graftline.steps.fine_tune.freezing import (
     check_unmoved,
     divide,
@@ -29,6 +30,7 @@ from graftline.steps.fine_tune.freezing import (
 )
 from graftline.steps.fine_tune.images import ahead, network_input, random_crop
 from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
+from graftline.steps.fine_tune.split import Split
 from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fine_tune.step import FineTuneResult, run
 from graftline.steps.fit_head.step import run as fit_head
@@ -419,6 +421,81 @@ def test_options_change_the_training(
     assert same == (option == "class_weight")  # the classes are equally large here
 
 
+def test_two_processes_give_the_result_of_one(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    _spoil(tmp_path / "probe")
+    options = {"epochs": 2, "learning_rate": 3e-3, "mix": "mixup", "precision": "fp32"}
+    one = fitted("one", checkpoint_key="one", **options)
+    two = fitted("two", checkpoint_key="two", processes=2, **options)
+    losses = [[epoch["train_loss"] for epoch in result.history] for result in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert one.strategy == two.strategy == "fine_tune"
+    single, pair = (load_classifier(tmp_path / out).state_dict() for out in ("one", "two"))
+    for name, tensor in single.items():
+        assert torch.allclose(tensor, pair[name], atol=1e-4), name
+
+
+def test_a_process_that_fails_is_named_with_its_reason(
+    fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=60))
+    monkeypatch.setattr(processes, "HELPER", "graftline.no_such_module")
+    with pytest.raises(TrainingError, match="a process that shares the training failed") as caught:
+        fitted(processes=2)
+    assert "no_such_module" in str(caught.value)
+
+
+def test_the_start_is_the_probes_own_and_kept_outputs_change_nothing(
+    fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once with the lower half's outputs kept, once with the network run as a whole."""
+    options = {"augment": False, "precision": "fp32"}
+    kept = fitted("kept", checkpoint_key="kept", **options)
+    assert kept.start_val_accuracy == kept.probe_val_accuracy
+    monkeypatch.setattr(loop, "split", lambda *_: None)
+    whole = fitted("whole", checkpoint_key="whole", **options)
+    for a, b in zip(kept.history, whole.history, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+
+def test_a_few_views_are_computed_once(
+    fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lower, images = Split.lower, []
+
+    def counted(self: Split, x: torch.Tensor) -> torch.Tensor:
+        images.append(len(x))
+        return lower(self, x)
+
+    monkeypatch.setattr(Split, "lower", counted)
+    fitted("short", checkpoint_key="short", epochs=3, views=2, patience=9)
+    short = sum(images)
+    images.clear()
+    fitted("long", checkpoint_key="long", epochs=6, views=2, patience=9)
+    assert sum(images) == short  # three more epochs need no image again
+
+
+def test_a_checkpoint_of_other_settings_is_refused(fitted: Callable[..., FineTuneResult]) -> None:
+    fitted(checkpoint_key="mine", epochs=1)
+    with pytest.raises(ConfigurationError, match="another training"):
+        fitted(checkpoint_key="mine", epochs=1, learning_rate=1e-4)
+
+
+def test_batches_of_one_image_train(fitted: Callable[..., FineTuneResult]) -> None:
+    result = fitted(strategy="scratch", epochs=1, batch_size=1)
+    assert np.isfinite(result.history[0]["train_loss"])
+
+
+def test_epochs_are_reported_while_it_trains(fitted: Callable[..., FineTuneResult]) -> None:
+    told: list[dict[str, float]] = []
+    result = fitted(on_epoch=told.append)
+    assert [figures["epoch"] for figures in told] == [1, 2]
+    for figures, kept in zip(told, result.history, strict=True):
+        assert {name: figures[name] for name in kept} == kept
+        assert figures["images_per_second"] > 0
+
+
 def test_other_strategies_and_other_data_are_refused(
     fitted: Callable[..., FineTuneResult],
     make_snapshot: Callable[..., tuple[Path, str]],
@@ -500,7 +577,7 @@ def test_checkpoints_come_back_and_old_ones_are_removed(store_uri: str) -> None:
     assert back.scalars == {"steps_done": 3}
     assert torch.equal(back.tensors["state"]["w"], torch.full((3,), 3.0))
     names = sorted(info.key.rsplit("/", 1)[-1] for info in store.list("checkpoints/key"))
-    assert len(names) == 3  # the pointer, the state, the best
+    assert len(names) == 5  # two pointers, the states that they name, the best of both
     assert Checkpoints(store, "another").latest() is None
 
 

@@ -1,0 +1,216 @@
+"""Test accuracy of Graftline, its probe, fastai and a plain script: same weights, same split."""
+
+import argparse
+import copy
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from fine_tuning.pictures import SETS
+from graftline.classifier.bundle import load_classifier
+from graftline.data.snapshot import Snapshot, read_images, read_snapshot
+from graftline.images import decode
+from graftline.models.backbone import Backbone, build
+from graftline.steps.extract_features.step import run as extract_features
+from graftline.steps.fine_tune.step import run as fine_tune
+from graftline.steps.fit_head.step import run as fit_head
+from graftline.steps.ingest.step import run as ingest
+from graftline.storage import open_store
+
+METHODS = ("probe", "graftline", "fastai", "plain")
+BATCH = 64
+
+console = Console(stderr=True)
+Data = dict[str, tuple[list[np.ndarray], np.ndarray]]
+
+
+def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Accuracy by data set and method; ``auto`` says what the guide would have done."""
+    accuracy: dict[str, dict[str, float]] = {}
+    for name in arguments.sets:
+        with tempfile.TemporaryDirectory(prefix="fine-tune-") as folder:
+            accuracy[name] = one_set(name, Path(folder), arguments)
+    console.print(_table(accuracy))
+    return accuracy
+
+
+def one_set(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
+    """All methods on one data set."""
+    SETS[name](folder / "images", arguments.images)
+    shared = {
+        "store": str(folder / "store"),
+        "backbone": arguments.backbone,
+        "image_size": arguments.image_size,
+    }
+    ingest(
+        source=str(folder / "images"),
+        store=shared["store"],
+        snapshot_folder=folder / "snapshot",
+        near_duplicates=None,  # glyphs and digits are alike by nature
+    )
+    extract_features(
+        snapshot_folder=folder / "snapshot", features_folder=folder / "features", **shared
+    )
+    fitted = fit_head(
+        snapshot_folder=folder / "snapshot",
+        features_folder=folder / "features",
+        classifier_folder=folder / "probe",
+        decision_file=folder / "decision.json",
+        **shared,
+    )
+    console.print(f"{name}: {fitted.decision['cell']}, auto chooses {fitted.strategy}")
+    snapshot = read_snapshot(folder / "snapshot")
+    data = {split: _pixels(snapshot, split, shared["store"]) for split in ("train", "val", "test")}
+    found = {"auto fine-tunes": float(fitted.strategy == "fine_tune")}
+    for method in arguments.methods:
+        found[method] = WAYS[method](folder, data, arguments)
+        console.print(f"{name}: {method} {found[method]:.4f}")
+    return found
+
+
+def _pixels(snapshot: Snapshot, split: str, store: str) -> tuple[list[np.ndarray], np.ndarray]:
+    rows = snapshot.rows(split)
+    read = dict(read_images(snapshot, rows, store=open_store(store)))
+    return [decode.decode(read[row]) for row in rows], snapshot.labels()[rows]
+
+
+def _probe(folder: Path, data: Data, _: argparse.Namespace) -> float:
+    return _bundle_accuracy(folder / "probe", data)
+
+
+def _graftline(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
+    options = dict(option.split("=") for option in arguments.set)
+    fine_tune(
+        snapshot_folder=folder / "snapshot",
+        probe_folder=folder / "probe",
+        decision_file=folder / "decision.json",
+        store=str(folder / "store"),
+        classifier_folder=folder / "tuned",
+        decision_out=folder / "tuned.json",
+        epochs=arguments.epochs,
+        **{key: _value(value) for key, value in options.items()},
+    )
+    return _bundle_accuracy(folder / "tuned", data)
+
+
+def _value(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text, text)
+
+
+def _bundle_accuracy(folder: Path, data: Data) -> float:
+    classifier = load_classifier(folder).eval()
+    images, truth = data["test"]
+    inputs = [classifier.preprocessing.apply(image) for image in images]
+    return _accuracy(classifier, torch.stack(inputs), truth)
+
+
+def _accuracy(network: nn.Module, inputs: torch.Tensor, truth: np.ndarray) -> float:
+    with torch.inference_mode():
+        labels = torch.cat([network(part).argmax(1) for part in inputs.split(BATCH)])
+    return float((labels.numpy() == truth).mean())
+
+
+def _plain(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
+    """The transfer learning tutorial of PyTorch: all layers, SGD, one step in the rate."""
+    torch.manual_seed(0)
+    backbone, images, (train, labels) = _fresh(arguments), _Inputs(arguments), data["train"]
+    network = nn.Sequential(backbone, nn.Linear(backbone.spec.feature_dim, labels.max() + 1))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    steps = torch.optim.lr_scheduler.StepLR(optimizer, max(1, 2 * arguments.epochs // 3), 0.1)
+    for _ in range(arguments.epochs):
+        network.train()
+        for part in torch.randperm(len(train)).split(BATCH)[: max(1, len(train) // BATCH)]:
+            x = torch.stack([images.cropped(train[i]) for i in part])
+            loss = nn.functional.cross_entropy(network(x), torch.from_numpy(labels[part.numpy()]))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        steps.step()
+    test, truth = data["test"]
+    return _accuracy(network.eval(), torch.stack([images.whole(i) for i in test]), truth)
+
+
+def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
+    """``Learner.fine_tune``: one epoch of the head, then all with rates that fall with depth."""
+    try:
+        from fastai.vision.all import DataLoader, DataLoaders, Learner, accuracy, params
+    except ImportError:
+        sys.exit("fastai is not installed: pip install fastai, or --methods without it")
+    torch.manual_seed(0)
+    backbone, images = _fresh(arguments), _Inputs(arguments)
+    head = nn.Linear(backbone.spec.feature_dim, int(data["train"][1].max()) + 1)
+
+    def items(split: str) -> list[tuple[np.ndarray, int]]:
+        return list(zip(data[split][0], (int(label) for label in data[split][1]), strict=True))
+
+    def loader(split: str, make: Callable[[np.ndarray], torch.Tensor], shuffle: bool) -> object:
+        return DataLoader(
+            items(split),
+            bs=BATCH,
+            shuffle=shuffle,
+            drop_last=shuffle,
+            num_workers=0,
+            after_item=lambda pair: (make(pair[0]), torch.tensor(pair[1])),
+        )
+
+    loaders = DataLoaders(
+        loader("train", images.cropped, True), loader("val", images.whole, False), device="cpu"
+    )
+    learner = Learner(
+        loaders,
+        nn.Sequential(backbone, head),
+        loss_func=nn.CrossEntropyLoss(),
+        metrics=accuracy,
+        splitter=lambda model: [params(model[0]), params(model[1])],
+    )
+    with learner.no_bar(), learner.no_logging():
+        learner.fine_tune(arguments.epochs)
+    test, truth = data["test"]
+    inputs = torch.stack([images.whole(image) for image in test])
+    return _accuracy(learner.model.eval(), inputs, truth)
+
+
+class _Inputs:
+    """Random crops for training and the network's own preprocessing for evaluation."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        from torchvision.transforms import v2
+
+        self._preprocessing = _fresh(arguments).spec.preprocessing
+        size = self._preprocessing.input_size
+        self._crop = v2.RandomResizedCrop(size, scale=(0.6, 1.0), antialias=True)
+
+    def cropped(self, image: np.ndarray) -> torch.Tensor:
+        pixel = torch.from_numpy(image.copy()).permute(2, 0, 1)
+        return self._preprocessing.normalise(self._crop(pixel).float())
+
+    def whole(self, image: np.ndarray) -> torch.Tensor:
+        return self._preprocessing.apply(image)
+
+
+def _fresh(arguments: argparse.Namespace) -> Backbone:
+    return copy.deepcopy(build(arguments.backbone, image_size=arguments.image_size))
+
+
+WAYS = {"probe": _probe, "graftline": _graftline, "fastai": _fastai, "plain": _plain}
+
+
+def _table(accuracy: dict[str, dict[str, float]]) -> Table:
+    table = Table("data set", "auto", *METHODS, title="Test accuracy")
+    for name, found in accuracy.items():
+        chosen = "fine_tune" if found["auto fine-tunes"] else "probe"
+        figures = [f"{found[m]:.1%}" if m in found else "" for m in METHODS]
+        table.add_row(name, chosen, *figures)
+    return table

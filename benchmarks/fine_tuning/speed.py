@@ -1,0 +1,187 @@
+"""Images a second of Graftline's training, of a plain script, and of ready batches."""
+
+import argparse
+import io
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from extraction.photographs import photographs
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+
+from graftline.classifier.bundle import Classifier
+from graftline.data.snapshot import read_snapshot
+from graftline.models.backbone import Backbone, build
+from graftline.steps.fine_tune.freezing import divide_by, freeze
+from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.loop import Trainer
+from graftline.steps.fine_tune.recipe import Settings
+from graftline.steps.fine_tune.resume import Checkpoints
+from graftline.steps.ingest.step import run as ingest
+from graftline.storage import open_store
+
+BACKBONES = ("tf_efficientnet_lite0", "resnet50")
+CLASSES = 2
+EPOCHS = 10  # of which the first decodes
+UPPER = 1 / 3
+TARGETS = {"times_faster_than_plain": 4.0, "fraction_of_ready_batches": 0.9}
+
+console = Console(stderr=True)
+Rates = dict[str, list[float]]
+
+
+def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The two ratios by backbone, each the median of the rounds."""
+    found: dict[str, dict[str, float]] = {name: {} for name in TARGETS}
+    table = Table("backbone", "plain", "ready", "first epoch", "later", *TARGETS, title="Images/s")
+    for backbone in arguments.backbones:
+        with tempfile.TemporaryDirectory(prefix="fine-tune-") as folder:
+            rates = one_backbone(backbone, Path(folder), arguments)
+        whole = [
+            EPOCHS / (1 / first + (EPOCHS - 1) / later)
+            for first, later in zip(rates["first"], rates["later"], strict=True)
+        ]
+        ratios = {
+            "times_faster_than_plain": _ratio(whole, rates["plain"]),
+            "fraction_of_ready_batches": _ratio(whole, rates["ready"]),
+        }
+        for name, ratio in ratios.items():
+            found[name][backbone] = round(ratio, 3)
+        medians = [statistics.median(rates[n]) for n in ("plain", "ready", "first", "later")]
+        table.add_row(
+            backbone, *(f"{r:.1f}" for r in medians), *(f"{r:.2f}" for r in ratios.values())
+        )
+    console.print(table)
+    return found
+
+
+def _ratio(ours: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(ours, other, strict=True))
+
+
+def one_backbone(name: str, folder: Path, arguments: argparse.Namespace) -> Rates:
+    """All ways side by side in every round."""
+    images = arguments.steps * arguments.batch_size
+    _write(folder / "images", images)
+    ingest(
+        source=str(folder / "images"),
+        store=str(folder / "store"),
+        snapshot_folder=folder / "snapshot",
+        split={"train": 0.9, "val": 0.05, "test": 0.05},
+        near_duplicates=None,
+    )
+    rates: Rates = {way: [] for way in ("plain", "ready", "first", "later")}
+    for number in range(arguments.rounds):
+        rates["plain"].append(_plain(name, folder / "images", arguments))
+        for way, rate in _ours(name, folder, arguments, number).items():
+            rates[way].append(rate)
+        console.print(name, {way: round(found[-1], 1) for way, found in rates.items()})
+    return rates
+
+
+def _write(folder: Path, count: int) -> None:
+    for number, data in enumerate(photographs(count)):
+        path = folder / str(number % CLASSES) / f"{number:05}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
+def _plain(name: str, folder: Path, arguments: argparse.Namespace) -> float:
+    """ImageFolder, RandomResizedCrop, eager fp32, backwards through the whole network."""
+    backbone = _network(name)
+    network = nn.Sequential(backbone, nn.Linear(backbone.spec.feature_dim, CLASSES)).train()
+    size = backbone.spec.preprocessing.input_size
+    transform = v2.Compose(
+        [
+            v2.RandomResizedCrop(size),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(backbone.spec.preprocessing.mean, backbone.spec.preprocessing.std),
+        ]
+    )
+    loader = DataLoader(
+        ImageFolder(str(folder), transform, loader=_open),
+        arguments.batch_size,
+        shuffle=True,
+        num_workers=2,
+        drop_last=True,
+    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(loader)
+
+    def step() -> None:
+        x, y = next(batches)
+        loss = nn.functional.cross_entropy(network(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return _rate(step, arguments.plain_steps, arguments.batch_size)
+
+
+def _open(path: str) -> Image.Image:
+    return Image.open(io.BytesIO(Path(path).read_bytes())).convert("RGB")
+
+
+def _ours(name: str, folder: Path, arguments: argparse.Namespace, number: int) -> dict[str, float]:
+    """The trainer's own steps: on ready batches, in the first epoch, and in a later one."""
+    snapshot = read_snapshot(folder / "snapshot")
+    backbone = _network(name)
+    division = divide_by(backbone, UPPER)
+    freeze(backbone, division)
+    classifier = Classifier(
+        backbone,
+        nn.Linear(backbone.spec.feature_dim, CLASSES),
+        snapshot.classes,
+        preprocessing=backbone.spec.preprocessing,
+        strategy="fine_tune",
+        snapshot_id=snapshot.id,
+    )
+    settings = Settings(batch_size=arguments.batch_size, epochs=3, mix="none", policy="none")
+    if arguments.views:
+        settings = replace(settings, views=arguments.views)
+    store = open_store(str(folder / "store"))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    checkpoints = Checkpoints(store, f"{name}-{number}")
+    with closing(LocalImages(snapshot, snapshot.rows("train"), store)) as images:
+        trainer = Trainer(classifier, division, snapshot, images, checkpoints, settings, device)
+        with closing(trainer):
+            rates = {"first": _epoch_rate(trainer), "later": _epoch_rate(trainer)}
+            items, rows = next(iter(trainer._rest_of_epoch()))
+            rates["ready"] = _rate(
+                lambda: trainer._step(items, rows), arguments.steps, arguments.batch_size
+            )
+    return rates
+
+
+def _epoch_rate(trainer: Trainer) -> float:
+    """Images a second of one epoch, without its evaluation."""
+    began, images = time.perf_counter(), 0
+    for items, rows in trainer._rest_of_epoch():
+        trainer._step(items, rows)
+        images += len(rows)
+    trainer.at.epoch += 1
+    return images / (time.perf_counter() - began)
+
+
+def _rate(step: Callable[[], None], steps: int, batch: int) -> float:
+    step()  # the first one sets up memory and kernels
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return steps * batch / (time.perf_counter() - began)
+
+
+def _network(name: str) -> Backbone:
+    return build(name, weights="random")

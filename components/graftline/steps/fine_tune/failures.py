@@ -1,0 +1,44 @@
+"""What stops a training, or makes it go on with less."""
+
+import math
+from typing import NoReturn
+
+import torch
+
+from graftline.errors import TrainingError
+from graftline.progress import message
+
+
+def halved(batch: int, error: Exception) -> int:
+    """Half as many images at once, where memory was short; the gradient stays the whole batch's.
+
+    Raises:
+        TrainingError: It was a single image already.
+    """
+    if batch == 1:
+        raise TrainingError(
+            "one image does not fit into the device's memory",
+            why=str(error).splitlines()[0],
+            fix="freeze more blocks (a smaller fine_tune.unfreeze, or a larger "
+            "fine_tune.frozen_fraction), set a smaller image_size or backbone, or take a device "
+            "with more memory",
+        ) from error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    fewer = math.ceil(batch / 2)
+    message("Out of memory: going on with %d images at once.", fewer)
+    return fewer
+
+
+def diverged(what: str, value: float, *, epoch: int, step: int, rate: float) -> NoReturn:
+    """Stop with the learning rate to try.
+
+    Raises:
+        TrainingError: Always.
+    """
+    raise TrainingError(
+        f"the {what} is {value} in epoch {epoch}, step {step}",
+        why=f"training diverged: learning_rate {rate:g} is too large for this network, or its "
+        "weights are damaged",
+        fix=f"set fine_tune.learning_rate (or scratch.learning_rate) to {rate / 10:g}",
+    )

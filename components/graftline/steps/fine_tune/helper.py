@@ -1,0 +1,7 @@
+"""One of several processes that train together: ``python -m graftline.steps.fine_tune.helper JSON``."""
+
+from graftline.steps.fine_tune.processes import main
+from graftline.steps.fine_tune.training import help_training
+
+if __name__ == "__main__":
+    main(help_training)

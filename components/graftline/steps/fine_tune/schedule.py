@@ -1,0 +1,33 @@
+"""How the learning rate moves, and when a block joins the training."""
+
+import math
+
+
+def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
+    """Factor on the peak learning rate: linear warm-up, then half a cosine down to zero.
+
+    Args:
+        step: Steps done, from 0.
+        steps: In all.
+        warmup_fraction: Share of the steps in which the rate rises.
+    """
+    warm = max(1, round(steps * warmup_fraction))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def joined_blocks(progress: float, blocks: int, gradual: float) -> int:
+    """How many of the trained blocks, counted from the top, are in training already.
+
+    Gradual unfreezing (Howard and Ruder 2018, "Universal Language Model Fine-tuning"): the head
+    alone, then one more block at a time.
+
+    Args:
+        progress: Share of the training that is done, 0 to 1.
+        blocks: Blocks that are trained in the end.
+        gradual: Share of the training at whose end all are; 0 for all at once.
+    """
+    if gradual <= 0 or progress >= gradual:
+        return blocks
+    return min(blocks, math.floor(progress / gradual * (blocks + 1)))
