@@ -55,7 +55,7 @@ def _cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     left, top, right, bottom = rng.uniform(0.01, 0.05, 4)
     width, height = image.size
     box = (left * width, top * height, width - right * width, height - bottom * height)
-    return image.crop(tuple(round(value) for value in box))  # type: ignore[arg-type]
+    return image.crop(tuple(round(value) for value in box))
 
 
 def _brighter(image: Image.Image, rng: np.random.Generator) -> Image.Image:

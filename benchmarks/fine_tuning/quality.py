@@ -94,8 +94,7 @@ def _graftline(folder: Path, data: Data, arguments: argparse.Namespace) -> float
         store=str(folder / "store"),
         classifier_folder=folder / "tuned",
         decision_out=folder / "tuned.json",
-        epochs=arguments.epochs,
-        **{key: _value(value) for key, value in options.items()},
+        **{"epochs": arguments.epochs, **{key: _value(value) for key, value in options.items()}},
     )
     return _bundle_accuracy(folder / "tuned", data)
 
@@ -118,7 +117,7 @@ def _bundle_accuracy(folder: Path, data: Data) -> float:
 
 def _accuracy(network: nn.Module, inputs: torch.Tensor, truth: np.ndarray) -> float:
     with torch.inference_mode():
-        labels = torch.cat([network(part).argmax(1) for part in inputs.split(BATCH)])
+        labels = torch.cat([network(part).argmax(1) for part in torch.split(inputs, BATCH)])
     return float((labels.numpy() == truth).mean())
 
 
@@ -131,11 +130,12 @@ def _plain(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
     steps = torch.optim.lr_scheduler.StepLR(optimizer, max(1, 2 * arguments.epochs // 3), 0.1)
     for _ in range(arguments.epochs):
         network.train()
-        for part in torch.randperm(len(train)).split(BATCH)[: max(1, len(train) // BATCH)]:
+        order = torch.split(torch.randperm(len(train)), BATCH)
+        for part in order[: max(1, len(train) // BATCH)]:
             x = torch.stack([images.cropped(train[i]) for i in part])
             loss = nn.functional.cross_entropy(network(x), torch.from_numpy(labels[part.numpy()]))
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         steps.step()
     test, truth = data["test"]
@@ -145,7 +145,13 @@ def _plain(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
 def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
     """``Learner.fine_tune``: one epoch of the head, then all with rates that fall with depth."""
     try:
-        from fastai.vision.all import DataLoader, DataLoaders, Learner, accuracy, params
+        from fastai.vision.all import (  # type: ignore[import-not-found, unused-ignore]
+            DataLoader,
+            DataLoaders,
+            Learner,
+            accuracy,
+            params,
+        )
     except ImportError:
         sys.exit("fastai is not installed: pip install fastai, or --methods without it")
     torch.manual_seed(0)

@@ -124,7 +124,7 @@ def _plain(name: str, folder: Path, arguments: argparse.Namespace) -> float:
         x, y = next(batches)
         loss = nn.functional.cross_entropy(network(x), y)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return _rate(step, arguments.plain_steps, arguments.batch_size)

@@ -1,4 +1,4 @@
-"""One of several processes that train together: ``python -m graftline.steps.fine_tune.helper JSON``."""
+"""One of several processes that train together; run with its arguments as JSON."""
 
 from graftline.steps.fine_tune.processes import main
 from graftline.steps.fine_tune.training import help_training

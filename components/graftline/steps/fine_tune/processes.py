@@ -47,7 +47,7 @@ def together(count: int, arguments: dict[str, Any]) -> Iterator[Ranks]:
 
     Args:
         count: Processes in all.
-        arguments: What :func:`graftline.steps.fine_tune.training.help_training` takes, as JSON holds it.
+        arguments: Those of :func:`graftline.steps.fine_tune.training.help_training`, as JSON.
 
     Raises:
         TrainingError: One of the others failed.
