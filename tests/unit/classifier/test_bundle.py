@@ -189,7 +189,7 @@ def test_a_foreign_description_is_refused(bundle: Path, text: str) -> None:
 @pytest.mark.parametrize("key", ["backbone", "head", "classes", "temperature"])
 def test_a_description_without_a_field_is_refused(bundle: Path, key: str) -> None:
     _edit(bundle, **{key: None})
-    with pytest.raises(IntegrityError, match="lacks or distorts"):
+    with pytest.raises(IntegrityError, match="missing or invalid"):
         load_classifier(bundle)
 
 

@@ -142,10 +142,10 @@ def test_memory_grows_with_the_file(model, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"name": "My Model"}, "'My Model' cannot name a service"),
-        ({"name": "-a"}, "'-a' cannot name a service"),
+        ({"name": "My Model"}, "'My Model' is not a valid name of a service"),
+        ({"name": "-a"}, "'-a' is not a valid name of a service"),
         ({"backend": "torchserve"}, "'torchserve' is not known"),
-        ({"storage_uri": "models"}, "'models' is no address"),
+        ({"storage_uri": "models"}, "'models' is not an address"),
         ({"min_replicas": 4}, "4 replicas at least and 3 at most"),
     ],
 )
