@@ -247,10 +247,10 @@ def test_check_writable_leaves_nothing_behind(store: Store) -> None:
     [
         ("s3://", "names no bucket"),
         ("s3:/bucket/x", "names no bucket"),
-        ("gs://bucket/x", "not a place that Graftline can open"),
-        ("https://host/x", "not a place that Graftline can open"),
+        ("gs://bucket/x", "not a location that Graftline can open"),
+        ("https://host/x", "not a location that Graftline can open"),
         ("file://host/path", "not a local path"),
-        ("", "not a place that Graftline can open"),
+        ("", "not a location that Graftline can open"),
     ],
 )
 def test_place_that_cannot_be_opened_is_named_with_the_remedy(uri: str, what: str) -> None:
