@@ -310,7 +310,7 @@ def test_out_of_memory_at_opening_frees_what_was_tried(monkeypatch: pytest.Monke
 def test_no_memory_for_one_image_says_what_to_do(photos: list[bytes]) -> None:
     prepare = Preprocessing(32, 32, "bilinear", "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     engine = opened(Hungry(limit=0), prepare, batch_size=4)
-    with pytest.raises(ConfigurationError, match="single image") as refused:
+    with pytest.raises(ConfigurationError, match="on one image") as refused:
         features(engine, photos)
     assert "memory" in (refused.value.fix or "")
 
