@@ -217,6 +217,10 @@ def _refuse_empty(store: Store) -> None:
             fix="Let `data.source` name a folder of class folders, a .parquet, a .jsonl, "
             "a .csv or a .tar.",
         )
+    raise DataError(
+        f"The source {store.uri} is empty",
+        fix="Put one folder of images per class there, or correct `data.source`.",
+    )
 
 
 def suffixed(name: str) -> bool:

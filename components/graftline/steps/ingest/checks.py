@@ -90,7 +90,9 @@ def check_given(
     refuse_missing(missing, mode)
     if usable and minimum > 1 and all(e.split and not e.archive for e in usable):
         _check_tested(
-            {(str(e.label), str(e.split)) for e in usable}, sorted({str(e.label) for e in usable})
+            {(str(e.label), str(e.split)) for e in usable},
+            sorted({str(e.label) for e in usable}),
+            given=True,
         )
     return carved(missing, split) if missing else ""
 
@@ -236,8 +238,13 @@ def _check_counts(
         )
 
 
-def _check_tested(have: Collection[tuple[str, str]], labels: Sequence[str]) -> None:
-    """Refuse splits that the steps after this one cannot work with."""
+def _check_tested(
+    have: Collection[tuple[str, str]], labels: Sequence[str], *, given: bool
+) -> list[str]:
+    """Refuse splits that the steps after this one cannot work with.
+
+    Splits that the hash chose among few images may hold one class only; that is a warning.
+    """
     trained = {label for label, split in have if split == "train"}
     untrained = [label for label in labels if label not in trained]
     if untrained:
@@ -247,14 +254,20 @@ def _check_tested(have: Collection[tuple[str, str]], labels: Sequence[str]) -> N
             "them into val or test",
             fix="Add images of other groups, or put some into train.",
         )
+    warnings = []
     for split in ("val", "test"):
         tested = {label for label, one in have if one == split}
-        if len(tested) == 1:
+        if len(tested) != 1:
+            continue
+        what = f"All {split} images are of the one class {_names(sorted(tested))}"
+        if given:
             raise DataError(
-                f"All {split} images are of the one class {_names(sorted(tested))}",
+                what,
                 why="a model that always says this class would look perfect",
                 fix=f"Put images of other classes into {split}, or have the splits chosen.",
             )
+        warnings.append(f"{what}: add images; nothing is promoted on a test split of one class.")
+    return warnings
 
 
 def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list[str]:
@@ -265,7 +278,8 @@ def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list
     )
     without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
     pairs = set(have) if minimum > 1 else {pair for pair in have if pair[1] == "train"}
-    _check_tested(pairs, labels)
+    given = any(one.split is not None for one in selection.chosen.values())
+    warnings = _check_tested(pairs, labels, given=given)
     for split in ("val", "test"):
         if minimum > 1 and len(without[split]) == len(labels):
             raise DataError(
@@ -274,7 +288,7 @@ def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list
                 fix=f"Give data.split.{split} a larger share, or add images of other groups: "
                 "whole groups go to one split.",
             )
-    warnings = [
+    warnings += [
         f"No {split} image in {_names(without[split])}: too few images or groups"
         for split in ("val", "test")
         if without[split]

@@ -258,16 +258,16 @@ def _alike(
     out of train, the user has said nothing of how train is divided.
     """
 
-    def by_user(image_id: str) -> bool:
-        split = chosen[image_id].split
-        return split is not None and not (carved and split == "train")
+    def by_user(one: str, other: str) -> bool:
+        splits = {chosen[one].split, chosen[other].split}
+        return None not in splits and not (carved and splits == {"train"})
 
     ids = sorted({i for pair in pairs for i in pair})
     place = {image_id: index for index, image_id in enumerate(ids)}
     own = [
         (place[a], place[b])
         for a, b in pairs
-        if chosen[a].group is None and chosen[b].group is None and not (by_user(a) and by_user(b))
+        if chosen[a].group is None and chosen[b].group is None and not by_user(a, b)
     ]
     given_away = linkage.leaks(own, [assignment.splits[i] for i in ids])
     return Alike(

@@ -185,8 +185,8 @@ def run(
         warnings = [
             *([carved(selection.missing, split)] if selection.missing else []),
             *check_remembered(memory, {**split, "seed": seed}, place, origin.uri),
-            *check_selection(selection, origin, min_images_per_class),
             *check_near_duplicates(selection, near),
+            *check_selection(selection, origin, min_images_per_class),
             *finding.warnings,
         ]
         record = describe(origin, selection.missing)

@@ -344,6 +344,7 @@ def _blends(place: Path, extra: str = "") -> Path:
 
     rows = [("one.png", "train", between(0.0)), ("two.png", "test", between(0.14))]
     rows += [(f"{n}.png", "train" if n % 2 else "test", encoded(noise(n))) for n in range(8)]
+    rows += [("3v.png", "val", encoded(noise(20))), ("8v.png", "val", encoded(noise(21)))]
     place.mkdir(exist_ok=True)
     lines = ["image,label,split"]
     for name, split, data in rows:
@@ -367,7 +368,7 @@ def test_newcomer_that_looks_like_two_splits_joins_the_held_out_one_untested(
     assert {rows[n]["split"] for n in ("middle.png", "two.png")} == {"test"}
     tested = {snapshot.column("source")[row] for row in snapshot.rows("test")}
     assert "middle.png" not in tested and "two.png" in tested
-    assert len(snapshot.rows()) == 11 and len(snapshot.rows("train")) == 5
+    assert len(snapshot.rows()) == 13 and len(snapshot.rows("train")) == 5
     assert ingest(_blends(tmp_path / "t", "middle.png,x,")).snapshot_id == result.snapshot_id
     (tmp_path / "t" / "one.png").unlink()
     assert ingest(_blends(tmp_path / "t", "middle.png,x,").parent / "t.csv").not_evaluated == 1

@@ -121,7 +121,7 @@ def test_a_range_with_nothing_to_apply_to_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_range_is_remembered_and_widened_only_where_it_must_be(tmp_path: Path) -> None:
-    folder = write(tmp_path / "data", lambda v: (v * 4095).astype(np.uint16))
+    folder = write(tmp_path / "data", lambda v: (v * 4095).astype(np.uint16), count=12)
     first = run(folder, tmp_path)
     save(folder / "c0" / "dark.png", (scene(77) * 300).astype(np.uint16))
     (folder / "c0" / "0.png").unlink()  # the one that reached the top
