@@ -157,7 +157,7 @@ def test_a_finished_step_is_not_lost_to_a_server_that_went_away(line, caplog):
     run_id = start_run(line.uri, "away", "run")
     line.cut()
     log_result(line.uri, run_id, "fit_head", Done())
-    warning = "WARNING: MLflow does not have the rest of this step's record"
+    warning = "WARNING: the rest of this step's record is not in MLflow"
     assert caplog.text.count(warning) == 1
     line.mend()
     log_result(line.uri, run_id, "fit_head", Done())

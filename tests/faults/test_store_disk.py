@@ -82,7 +82,7 @@ def test_full_disk_is_named_and_leaves_every_object_whole(disk, tmp_path: Path) 
     ):
         with pytest.raises(NoSpace, match="Cannot write") as caught:
             action()
-        assert "No space left" in str(caught.value.why) and "Free room" in str(caught.value.fix)
+        assert "No space left" in str(caught.value.why) and "Free space" in str(caught.value.fix)
         assert [info.key for info in store.list()] == ["small"]
         assert store.read("small") == b"x" * 1000
     hidden = [p for p in (tmp_path / "disk" / ".graftline-tmp").iterdir() if p.suffix != ".lock"]

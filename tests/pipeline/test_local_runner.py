@@ -140,7 +140,7 @@ def test_full_disk_is_said_without_a_traceback(tmp_path: Path) -> None:
         run(tmp_path, full)
     failure = caught.value
     assert "/images/1.png" in failure.what and failure.why == "No space left on device"
-    assert failure.fix is not None and "Free room" in failure.fix
+    assert failure.fix is not None and "Free space" in failure.fix
     assert "Traceback" not in failure.log.read_text()
 
 

@@ -116,7 +116,9 @@ def test_fan_out_gives_the_features_of_one_worker(
 def test_failing_step_is_shown_with_its_error_name_and_log(
     run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path]
 ) -> None:
-    folder = make_digits_folder(per_class=5, classes=1)
+    folder = make_digits_folder(per_class=5, classes=2)
+    for path in (folder / "1").iterdir():  # only decoding tells that one class is left
+        path.write_bytes(b"not an image")
     _, shown = run_graftline({"data": {"source": str(folder)}}, code=1)
     assert "Step ingest failed" in shown
     assert "class" in shown and "What to do" in shown

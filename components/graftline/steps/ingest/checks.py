@@ -92,7 +92,7 @@ def check_given(
         _check_tested(
             {(str(e.label), str(e.split)) for e in usable},
             sorted({str(e.label) for e in usable}),
-            given=True,
+            given={e.split for e in usable},
         )
     return carved(missing, split) if missing else ""
 
@@ -239,11 +239,16 @@ def _check_counts(
 
 
 def _check_tested(
-    have: Collection[tuple[str, str]], labels: Sequence[str], *, given: bool
+    have: Collection[tuple[str, str]], labels: Sequence[str], *, given: Collection[str | None]
 ) -> list[str]:
     """Refuse splits that the steps after this one cannot work with.
 
-    Splits that the hash chose among few images may hold one class only; that is a warning.
+    A split that the hash chose among few images may hold one class only; that is a warning.
+
+    Args:
+        have: Labels and splits that occur together.
+        labels: All of them.
+        given: The splits that the source itself gives.
     """
     trained = {label for label, split in have if split == "train"}
     untrained = [label for label in labels if label not in trained]
@@ -260,7 +265,7 @@ def _check_tested(
         if len(tested) != 1:
             continue
         what = f"All {split} images are of the one class {_names(sorted(tested))}"
-        if given:
+        if split in given:
             raise DataError(
                 what,
                 why="a model that always says this class would look perfect",
@@ -278,7 +283,7 @@ def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list
     )
     without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
     pairs = set(have) if minimum > 1 else {pair for pair in have if pair[1] == "train"}
-    given = any(one.split is not None for one in selection.chosen.values())
+    given = {one.split for one in selection.chosen.values()}
     warnings = _check_tested(pairs, labels, given=given)
     for split in ("val", "test"):
         if minimum > 1 and len(without[split]) == len(labels):
