@@ -69,7 +69,7 @@ class _Section(BaseModel):
 
 
 class Toleration(_Section):
-    """A taint that the pool's pods put up with."""
+    """A taint that the pool's pods tolerate."""
 
     key: str | None = None
     """The taint's key; with `operator: Exists` it may be absent: any taint."""
@@ -123,7 +123,7 @@ class PoolSettings(_Section):
     node_selectors: dict[LabelKey, LabelValue | list[LabelValue]] = {}
     """Labels that a node must carry; with a list, any one of the values."""
     tolerations: tuple[Toleration, ...] = ()
-    """Taints of these nodes that the steps put up with."""
+    """Taints of these nodes that the steps tolerate."""
     cpu: Cpu = "1"
     """CPU that is reserved for a step."""
     cpu_limit: Cpu | None = None

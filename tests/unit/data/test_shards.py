@@ -123,7 +123,7 @@ def test_damaged_image_is_named_and_a_shard_that_is_gone_too(tmp_path: Path) -> 
     store.write(shard_key(shard), bytes(spoilt))
     with pytest.raises(IntegrityError, match=damaged) as caught:
         list(read_ranges(store, list(places.items())))
-    assert "packed anew" in str(caught.value.fix)
+    assert "packed again" in str(caught.value.fix)
     good = [pair for pair in places.items() if pair[0] != damaged]
     assert len(list(read_ranges(store, good))) == 2
     store.delete(shard_key(shard))

@@ -216,7 +216,7 @@ def _versions(network: nn.Module, state: Mapping[str, Tensor], found: Mapping[st
 def mirror(
     architecture: Architecture, store: Store, weights: str | None = None, *, replace: bool = False
 ) -> dict[str, Any]:
-    """Put an architecture's weights into a store, for machines with no way out.
+    """Put an architecture's weights into a store, for air-gapped machines.
 
     Args:
         architecture: Whose weights.

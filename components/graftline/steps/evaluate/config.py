@@ -23,7 +23,7 @@ class EvaluationSettings(Section):
     robustness_images: Annotated[int, Field(ge=0)] = 64
     """Test images that are corrupted to measure robustness; 0 leaves it out."""
     reject_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    """Share of the validation images that must pass the "none of these" threshold."""
+    """Share of the validation images that must pass the out-of-distribution threshold."""
 
 
 class GateSettings(Section):

@@ -123,7 +123,7 @@ def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -
             f"{what} is damaged or gone",
             why=str(error),
             fix="Restore it from a backup: it holds the splits that earlier models were tested "
-            f"on. To begin anew without them, remove {store.uri}/{memory_key(source_uri)}.",
+            f"on. To start again without them, remove {store.uri}/{memory_key(source_uri)}.",
         ) from error
     _add(memory, rows["seen"], rows["images"])
     memory.splits = {row["image_id"]: row["split"] for row in rows["splits"]}

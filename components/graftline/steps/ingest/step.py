@@ -260,7 +260,7 @@ def _result(
     splits = Counter(selection.assignment.splits[i] for i in selection.chosen)
     aside = Counter(one.reason for one in selection.aside)
     for reason, count in sorted(aside.items()):
-        message("Set aside, %s: %d", reason, count)
+        message("Rejected, %s: %d", reason, count)
     return IngestResult(
         snapshot_id=snapshot.id,
         images={split: splits[split] for split in SPLITS},

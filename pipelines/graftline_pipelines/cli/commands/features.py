@@ -56,7 +56,7 @@ def collect(
     ] = False,
     as_json: JsonValue = False,
 ) -> None:
-    """Remove the features that no kept snapshot uses, and damaged parts that were set aside."""
+    """Remove the features that no kept snapshot uses, and quarantined damaged parts."""
     from rich.console import Console
 
     from graftline.features.gc import collect_garbage
@@ -107,18 +107,21 @@ def _table(found: list[Any], checked: bool) -> Any:
 
 def _show_damaged(found: list[Any], console: Any) -> None:
     """Name the damaged parts and say what happens to them."""
-    aside = False
+    quarantined = False
     for one in found:
         for key in one.damaged:
-            aside |= key not in one.reasons
-            reason = one.reasons.get(key, "set aside by a run that found it damaged")
+            quarantined |= key not in one.reasons
+            reason = one.reasons.get(key, "quarantined by a run that found it damaged")
             console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}", soft_wrap=True)
     if any(one.reasons for one in found):
         console.print(
-            "The next run that needs a damaged part sets it aside and computes its images anew."
+            "The next run that needs a damaged part quarantines it and computes its images again."
         )
-    if aside:
-        console.print("What was set aside is computed anew; `graftline features gc` removes it.")
+    if quarantined:
+        console.print(
+            "Quarantined parts are computed again when needed. "
+            "`graftline features gc` removes them."
+        )
 
 
 def _size(size: float) -> str:

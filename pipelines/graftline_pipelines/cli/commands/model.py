@@ -68,7 +68,7 @@ def _show_predictions(answers: list[dict[str, Any]]) -> None:
     width = max((len(answer["image"]) for answer in answers), default=0)
     for answer in answers:
         told = ", ".join(f"{each['label']} {each['probability']:.4f}" for each in answer["top"])
-        doubt = "  (perhaps none of these)" if answer["known"] is False else ""
+        doubt = "  (unlike the training images)" if answer["known"] is False else ""
         print(f"{answer['image']:<{width}}  {told}{doubt}")
 
 

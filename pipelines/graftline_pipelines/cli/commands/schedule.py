@@ -313,7 +313,7 @@ def _show_times(todo: Any, wish: Any, there: list[Any], console: Any, *, dry_run
     times = _readable(schedules.fires_at(wish.cron, wish.time_zone))
     console.print(
         f"{done}{wish.cron} in {wish.time_zone}; next at {times}.\n"
-        "One run at a time; what was missed is not made up for.",
+        "One run at a time. Missed runs are not caught up.",
         highlight=False,
     )
 
