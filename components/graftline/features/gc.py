@@ -167,7 +167,8 @@ def _ids_of(store: Store, snapshot_ids: Iterable[str]) -> Ids:
             found = binary_ids(read_parquet(manifest)["image_id"])
         except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(
-                f"Snapshot {snapshot_id} in {store.uri} is damaged: what it uses is not known.",
+                f"Snapshot {snapshot_id} in {store.uri} is damaged, so the features "
+                "that it uses are unknown.",
                 why=str(error),
                 fix="Run `ingest` on its source again, or name the snapshots to keep with --keep.",
             ) from error

@@ -275,7 +275,7 @@ def _mirrored_version(
         if found != digest and not replace:
             raise ConfigurationError(
                 f"The store has other weights for '{architecture.full_name}'.",
-                why=f"Mirrored are {found}, these are {digest}.",
+                why=f"The store has {found}; these are {digest}.",
                 fix="Keep them, or pass --replace: every feature is then computed again.",
             )
     return version

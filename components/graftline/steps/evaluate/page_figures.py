@@ -313,12 +313,13 @@ def abstaining(findings: Findings) -> Section:
         )  # fmt: skip
         parts.append(
             html.paragraph(
-                "Read off these test images: check a threshold on new ones before relying on it.",
+                "These thresholds come from these test images: check one on new images before "
+                "relying on it.",
                 "quiet",
             )
         )
     else:
-        parts.append(html.paragraph("No usual target is reached by answering less.", "quiet"))
+        parts.append(html.paragraph("Abstaining reaches none of the usual targets.", "quiet"))
     if none is not None:
         parts += [
             html.heading("Unlike the training images"),

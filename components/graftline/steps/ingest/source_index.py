@@ -77,7 +77,7 @@ def load_memory(store: Store, source_uri: str) -> Memory:
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
     lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
     if lost:
-        message("%d images stood in shards that are gone; they are fetched again", len(lost))
+        message("%d images were in shards that are gone; they are fetched again", len(lost))
         _forget(memory, lost)
         memory.repacked = True
     older = {i for i in memory.unmeasured if i in memory.images and memory.images[i].format == TIFF}

@@ -14,10 +14,13 @@ TAGS_SHOWN = 12
 def backbones(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[FILTER|NAME]", help="Part of a name (* for anything), or a name."),
+        typer.Argument(metavar="[FILTER|NAME]", help="A name, or part of one; * matches anything."),
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", help="Look for mirrored weights there.", metavar="URI")
+        str | None,
+        typer.Option(
+            "--store", help="Also look for mirrored weights in this store.", metavar="URI"
+        ),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Show one backbone at this `image_size`.", metavar="PIXELS")

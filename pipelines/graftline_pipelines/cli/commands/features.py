@@ -8,7 +8,7 @@ import typer
 
 from graftline_pipelines.cli.options import JsonValue, StoreUri
 
-features_app = typer.Typer(help="Stored features: what there is, and what no one uses.")
+features_app = typer.Typer(help="Stored features: list them, and remove unused ones.")
 
 
 @features_app.command("ls")
@@ -49,10 +49,11 @@ def collect(
     store: StoreUri,
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="Keep only what this snapshot uses; may be given again.", metavar="ID"),
+        typer.Option(help="Keep only what this snapshot uses. Can be repeated.", metavar="ID"),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Remove; else only say what would be.")
+        bool,
+        typer.Option("--yes", help="Remove them. Without it, only show what would be removed."),
     ] = False,
     as_json: JsonValue = False,
 ) -> None:
@@ -119,8 +120,7 @@ def _show_damaged(found: list[Any], console: Any) -> None:
         )
     if quarantined:
         console.print(
-            "Quarantined parts are computed again when needed. "
-            "`graftline features gc` removes them."
+            "A quarantined part is computed again when needed. `graftline features gc` removes it."
         )
 
 

@@ -29,7 +29,7 @@ DeleteOrphans = Annotated[
 ]
 
 group = typer.Typer(
-    name="schedule", help="What the cluster starts by itself.", no_args_is_help=True
+    name="schedule", help="Schedules: what the cluster starts by itself.", no_args_is_help=True
 )
 
 
@@ -43,7 +43,7 @@ def apply(
     ] = False,
     recreate: Annotated[
         bool,
-        typer.Option("--recreate", help="Replace it even if equal."),
+        typer.Option("--recreate", help="Replace the schedule even if nothing changed."),
     ] = False,
     kube_context: Annotated[
         str | None,
