@@ -62,8 +62,8 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
         return NotOnServer(
             f"{host} does not know what was asked for while {doing}.",
             why=text or None,
-            fix="`graftline runs` and `graftline schedule list` show what exists. If the server has "
-            "several users, check `cluster.namespace`.",
+            fix="`graftline runs` and `graftline schedule list` show what exists. If the server "
+            "has several users, check `cluster.namespace`.",
         )
     if status == 409:
         return AlreadyOnServer(f"{host}: the name is taken ({doing}).", why=text or None)
