@@ -187,7 +187,7 @@ class RunSettings(Section):
     cluster: ClusterSettings = ClusterSettings()
     """What all steps share on a cluster."""
     schedule: ScheduleSettings = ScheduleSettings()
-    """When the cluster starts the pipeline by itself."""
+    """The schedule on the cluster."""
     retrain: RetrainSettings = RetrainSettings()
     """Training again when the data has changed."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
