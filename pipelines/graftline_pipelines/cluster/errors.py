@@ -152,7 +152,7 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
     if reason and reason[1] == "WRONG_VERSION_NUMBER":
         return ClusterUnreachable(
             f"{host} does not answer.",
-            why="The server at this address does not speak TLS.",
+            why="The server there speaks no TLS.",
             fix=f"Write {host.replace('https://', 'http://')}, as for a port-forward.",
         )
     return ClusterUnreachable(

@@ -139,7 +139,7 @@ def run(
         near_duplicates: ``auto`` groups the same picture saved again; ``off`` (or None) looks
             for none; ``strict`` also rejects what contradicts or ties splits together.
         min_images_per_class: A class with fewer is an error.
-        max_pixels: Larger images are set aside unread.
+        max_pixels: Larger images are rejected unread.
         value_range: The stored values that are black and white in images of more than 8 bits;
             None measures them.
 
