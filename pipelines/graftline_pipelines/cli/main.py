@@ -61,7 +61,7 @@ def main() -> None:
     except SystemExit as end:
         if end.code == STOPPED:  # typer's word for Ctrl-C
             print(
-                "\nStopped. Finished work is kept; run the same command again to continue.",
+                "\nStopped. What was computed is kept. Run the same command again to continue.",
                 file=sys.stderr,
             )
         raise
