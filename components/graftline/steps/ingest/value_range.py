@@ -211,7 +211,7 @@ def _check_one_meaning(wide: Sequence[Values]) -> None:
     if min(tops) >= OTHER_KIND * max(tops):
         return
     raise DataError(
-        "No single value range fits all images",
+        "There is no single range that fits the values of all images",
         why=f"{len(floats):,} hold floats up to {tops[0]:g}, {len(integers):,} integers up to "
         f"{tops[1]:g}",
         fix="Save all of them in one way, or take one kind out of data.source. If one range is "
