@@ -69,7 +69,7 @@ class StoreNotFound(StoreError):  # noqa: N818 -- reads better without the suffi
 
 
 class StoreAccessDenied(StoreError):  # noqa: N818
-    """The credentials at hand may not do this, or there are none."""
+    """The credentials do not allow this, or there are none."""
 
 
 class StoreUnreachable(StoreError):  # noqa: N818

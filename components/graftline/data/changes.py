@@ -33,7 +33,7 @@ class Changes:
 def compare(source: Source, snapshot: "Snapshot") -> Changes:
     """Compare a listing of the source with a snapshot of it; no image is read.
 
-    What the snapshot set aside counts as known: only a new version of it is a change.
+    What the snapshot rejected counts as known: only a new version of it is a change.
     """
     known: dict[str, tuple[str, str | None]] = {}
     for table in (snapshot.set_aside, snapshot.manifest):

@@ -89,7 +89,7 @@ class ShardWriter:
         self._position += len(data)
 
     def close(self) -> None:
-        """Finish the shard at hand and put it in the store."""
+        """Finish the open shard and put it in the store."""
         if self._file is None:
             return
         self._append(b"\0" * 2 * BLOCK)

@@ -298,7 +298,7 @@ def keep_snapshot(store: Store, snapshot: Snapshot, *, replace: bool = False) ->
     Args:
         store: The store.
         snapshot: The snapshot.
-        replace: Whether one that is kept already is replaced, since its images were packed anew.
+        replace: Whether one that is kept already is replaced, since its images were packed again.
     """
     if replace or not store.exists(snapshot_key(snapshot.id, FILES[-1])):
         for name in FILES:

@@ -27,7 +27,7 @@ class Stored:
         images: Stored vectors; one that two runs computed may count twice until it is folded.
         parts: Number of parts.
         bytes: Their size.
-        damaged: Keys of parts that are damaged: set aside by a run, or found so by a check.
+        damaged: Keys of parts that are damaged: quarantined by a run, or found by a check.
         reasons: What is wrong with those that a check found, by key.
     """
 
@@ -51,7 +51,7 @@ class Removal:
         backbone: What made the features.
         images: Vectors that no kept snapshot uses.
         kept: Vectors that stay.
-        damaged: Damaged parts that were set aside; their images are computed anew.
+        damaged: Damaged parts that were quarantined; their images are computed again.
     """
 
     fingerprint: str
@@ -167,7 +167,8 @@ def _ids_of(store: Store, snapshot_ids: Iterable[str]) -> Ids:
             found = binary_ids(read_parquet(manifest)["image_id"])
         except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(
-                f"Snapshot {snapshot_id} in {store.uri} is damaged: what it uses is not known.",
+                f"Snapshot {snapshot_id} in {store.uri} is damaged, so the features "
+                "that it uses are unknown.",
                 why=str(error),
                 fix="Run `ingest` on its source again, or name the snapshots to keep with --keep.",
             ) from error
@@ -177,7 +178,7 @@ def _ids_of(store: Store, snapshot_ids: Iterable[str]) -> Ids:
 
 def _manifest(store: Store, snapshot_id: str) -> bytes:
     """A kept snapshot's manifest, compared with the digest in its head."""
-    for _ in range(2):  # the snapshot may just be written anew
+    for _ in range(2):  # the snapshot may just be written again
         head = json.loads(store.read(snapshot_key(snapshot_id, "snapshot.json")))
         manifest = store.read(snapshot_key(snapshot_id, "manifest.parquet"))
         if hashlib.sha256(manifest).hexdigest() == head["sha256"]["manifest.parquet"]:

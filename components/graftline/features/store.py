@@ -256,7 +256,7 @@ class FeatureStore:
     def set_aside(self, part: Part, reason: str, dim: int | None = None) -> None:
         """Move a damaged part out of the way and say so.
 
-        Another run may have moved it and computed it anew, under the same name: what is whole by
+        Another run may have moved it and computed it again, under the same name: what is whole by
         now stays.
         """
         try:

@@ -365,7 +365,7 @@ _main_module = threading.Lock()
 def _no_main_module() -> Iterator[None]:
     """Processes that are started do not import the caller's main module.
 
-    It may import PyTorch, or do all of its work again for want of a guard.
+    It may import PyTorch, or do all of its work again for lack of a guard.
     """
     with _main_module:
         real = sys.modules["__main__"]

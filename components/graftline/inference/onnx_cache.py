@@ -66,7 +66,7 @@ def cached(
     """The graph, out of the machine's cache where this network was exported before.
 
     Args:
-        network: Gives the module in eval mode; not asked where the graph is at hand.
+        network: Gives the module in eval mode; not called if the graph is cached.
         batch_size: The one batch size of the graph.
         image_size: Side of the input in pixels.
         fingerprint: What names the network and its weights; None keeps nothing.

@@ -143,7 +143,7 @@ class TorchRunner:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library failed for want of memory."""
+    """Whether a library ran out of memory."""
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()

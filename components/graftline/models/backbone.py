@@ -87,7 +87,7 @@ class Backbone(nn.Module):
 
     @property
     def weights_digest(self) -> str:
-        """SHA-256 of the present weights and buffers; computed anew at each call."""
+        """SHA-256 of the present weights and buffers; computed again at each call."""
         return weights_module.state_digest(self.network)
 
     def fingerprint(self, precision: str = "fp32") -> str:

@@ -94,7 +94,7 @@ def _matching(names: Iterable[str], pattern: str | None) -> Iterator[str]:
 
 
 def write_table() -> int:
-    """Measure every backbone anew and write the table; how many have pooled features."""
+    """Measure every backbone again and write the table; how many have pooled features."""
     from graftline.models.architectures import matching
 
     measured = [entry for name in matching() if (entry := measure(name)) is not None]

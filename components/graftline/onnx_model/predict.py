@@ -38,7 +38,7 @@ class ModelMetadata:
         preprocessing: Resolved values: sizes, interpolation, crop, mean and standard deviation;
             with images of more than 8 bits also ``value_range``.
         temperature: What the logits are divided by before the softmax.
-        thresholds: Limits found in the evaluation, such as for "none of these".
+        thresholds: Limits found in the evaluation, such as the out-of-distribution threshold.
         snapshot_id: Dataset snapshot that the model was trained and evaluated on.
         run_id: Tracking run that made the model.
         strategy: How it was trained.

@@ -132,7 +132,7 @@ def _check_service(
 ) -> None:
     if not re.fullmatch(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name):
         raise ConfigurationError(
-            f"{name!r} is not a valid name of a service.",
+            f"{name!r} is not a valid service name.",
             why="Kubernetes allows lower-case letters, digits and hyphens, at most 63, and a "
             "letter first.",
             fix="Choose another with --name.",

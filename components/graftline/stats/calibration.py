@@ -46,7 +46,7 @@ def fit_temperature(logits: NDArray[np.float32], labels: Ints) -> float:
     """The temperature that makes the labels most likely.
 
     A weak prior (log-normal around 1, as heavy as one image) keeps it finite where every
-    validation image is classified rightly: then any lower temperature would fit better still.
+    validation image is classified correctly: then any lower temperature would fit better still.
 
     Args:
         logits: Shape (n, classes), from a model that has not seen these images.

@@ -111,7 +111,7 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
     """Run a step's work: logging set up, times and errors on record.
 
     A :class:`GraftlineError` ends the process with its message and exit code 1, without a
-    traceback: it is the user's to mend. Anything else keeps its traceback.
+    traceback: the user has to fix it. Anything else keeps its traceback.
 
     Args:
         name: The step.
@@ -153,7 +153,7 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
 
 
 def disk_error(error: OSError) -> GraftlineError | None:
-    """A full or read-only disk and missing rights are the user's to mend; None for all else."""
+    """The user's error for a full or read-only disk or missing rights; None for all else."""
     if error.errno not in DISK_ERRORS:
         return None
     return os_error(error, str(error.filename or "a file"), "write")

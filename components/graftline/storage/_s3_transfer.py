@@ -17,7 +17,7 @@ from graftline.storage._s3_errors import Truncated, code_of
 
 PART = 16 * 2**20  # with 4 at once: 64 MiB of memory, files up to 160 GB
 PARTS_AT_ONCE = 4
-RANGE = 64 * 2**20  # what one request may fetch: patience counts anew for each
+RANGE = 64 * 2**20  # what one request may fetch: patience starts again for each
 CHUNK = 2**20
 
 

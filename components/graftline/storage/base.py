@@ -66,7 +66,7 @@ class Store(ABC):
             version: From :meth:`read_versioned`; None where the object must not exist yet.
 
         Raises:
-            PreconditionFailed: Another writer was faster; read again and decide anew.
+            PreconditionFailed: Another writer was faster; read again and decide again.
         """
 
     @abstractmethod

@@ -370,5 +370,5 @@ def _conflict(
         f"Version {version.version} of {version.name!r} was compared with {before}, but the "
         f"champion is {now} now.",
         why="Another run or a rollback was faster; this verdict does not cover that champion.",
-        fix="Run again to compare with the present champion.",
+        fix="Run again to compare with the current champion.",
     )

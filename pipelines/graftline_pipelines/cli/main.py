@@ -61,7 +61,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == STOPPED:  # typer's word for Ctrl-C
             print(
-                "\nStopped. What was computed is kept; the same command goes on.", file=sys.stderr
+                "\nStopped. What was computed is kept. Run the same command again to continue.",
+                file=sys.stderr,
             )
         raise
 

@@ -9,13 +9,13 @@ RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=Fals
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="path.to.key=value, replaces a value of the run file.", metavar="K=V"
+        "--set", help="path.to.key=value: replaces a value of the run file.", metavar="K=V"
     ),
 ]
-RunsDir = Annotated[Path, typer.Option(help="The folder that each run gets a folder in.")]
+RunsDir = Annotated[Path, typer.Option(help="Parent folder of the runs' folders.")]
 RunnerName = Annotated[
     str,
-    typer.Option("--runner", help="subprocess, or docker for one hardened container a step."),
+    typer.Option("--runner", help="subprocess, or docker: one hardened container for each step."),
 ]
 Graph = Annotated[
     str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
@@ -45,10 +45,12 @@ AskRegistry = Annotated[
 ]
 Host = Annotated[
     str | None,
-    typer.Option(help="Address of Kubeflow Pipelines; else KF_PIPELINES_ENDPOINT.", metavar="URL"),
+    typer.Option(
+        help="Address of Kubeflow Pipelines. Default: KF_PIPELINES_ENDPOINT.", metavar="URL"
+    ),
 ]
 Namespace = Annotated[
-    str | None, typer.Option(help="Namespace of the runs, where the server has several users.")
+    str | None, typer.Option(help="Namespace of the runs, if the server has several users.")
 ]
 
 

@@ -181,7 +181,11 @@ def _network(settings: RunSettings) -> str:
     # The table answers without PyTorch, whose import alone takes seconds.
     entry = lookup.one(settings.backbone)
     if entry is not None and settings.weights is None and settings.image_size is None:
-        weights = "at hand" if lookup.available_locally([entry]) else "fetched when first needed"
+        weights = (
+            "available locally"
+            if lookup.available_locally([entry])
+            else "downloaded when first needed"
+        )
         return (
             f"{entry.name}, {entry.parameters / 1e6:.1f} M parameters, {entry.feature_dim} "
             f"features, {entry.preprocessing.input_size} px; weights {weights}"

@@ -106,7 +106,7 @@ def version_notes(host: str, server: str) -> list[str]:
         raise ClusterError(
             f"{host} is Kubeflow Pipelines {server}, and this client is {ours}.",
             why="Pipelines of different major versions do not understand each other.",
-            fix="Upgrade the server to 2.x, or use the client of its time.",
+            fix="Upgrade the server to 2.x, or use the Graftline version made for it.",
         )
     if theirs < mine:
         return [

@@ -62,8 +62,8 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
         return NotOnServer(
             f"{host} does not know what was asked for while {doing}.",
             why=text or None,
-            fix="List what there is: `graftline runs`, `graftline schedule list`. In a cluster of "
-            "many users, check `cluster.namespace`.",
+            fix="`graftline runs` and `graftline schedule list` show what exists. If the server "
+            "has several users, check `cluster.namespace`.",
         )
     if status == 409:
         return AlreadyOnServer(f"{host}: the name is taken ({doing}).", why=text or None)
@@ -152,7 +152,7 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
     if reason and reason[1] == "WRONG_VERSION_NUMBER":
         return ClusterUnreachable(
             f"{host} does not answer.",
-            why="What listens there speaks no TLS.",
+            why="The server there speaks no TLS.",
             fix=f"Write {host.replace('https://', 'http://')}, as for a port-forward.",
         )
     return ClusterUnreachable(

@@ -54,7 +54,7 @@ def read_nodes(context: str | None) -> list[Node]:
         raise ClusterError(
             "The nodes cannot be listed.",
             why=str(getattr(error, "reason", None) or error)[:300],
-            fix="It takes the right to list nodes; without it, leave out --kube-context.",
+            fix="Your account needs the right to list nodes. Without it, leave out --kube-context.",
         ) from None
     return [_node(item) for item in listed.items]
 

@@ -84,7 +84,8 @@ def _ask_registries(images: tuple[str, ...]) -> tuple[list[str], list[str]]:
 
     found = [look_up(image) for image in images]
     missing = [
-        f"image {answer.image} cannot be pulled: {answer.why}. Push it, or mend `images`."
+        f"image {answer.image} cannot be pulled: {answer.why}. "
+        "Push it, or correct `images` in the run file."
         for answer in found
         if answer.state == "missing"
     ]

@@ -207,7 +207,7 @@ def _find_image(client: Any, image: str, say: Callable[[str], None]) -> None:
         else:
             return
     raise ConfigurationError(
-        f"images: {image} is not on this machine{' nor to be had' if '/' in image else ''}",
+        f"images: {image} is not on this machine{' and cannot be pulled' if '/' in image else ''}",
         why=why,
         fix="Build it with `make images`, or set `images.registry` and `images.tag` to one "
         f"that exists. On this machine: {_images_here(client) or 'none'}.",

@@ -142,9 +142,9 @@ def _make_folders(run_dir: Path) -> None:
         (run_dir / "logs").mkdir()
     except OSError as error:
         raise ConfigurationError(
-            f"The run's folder {run_dir} cannot be made.",
+            f"The run's folder {run_dir} cannot be created.",
             why=f"{error.strerror}.",
-            fix="Name another place with --runs-dir, or work in a folder that you may write to.",
+            fix="Give another folder with --runs-dir, or run in a folder that you can write to.",
         ) from error
 
 

@@ -91,11 +91,11 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     images, test, verdict = summary["images"], summary["test"], summary["verdict"] or {}
     counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
-    set_aside = sum(summary["set_aside"].values())
+    rejected = sum(summary["set_aside"].values())
     rows = [("Images", f"{sum(images.values()):,} in {len(summary['classes'])} classes: {counts}")]
-    if set_aside:
+    if rejected:
         reasons = ", ".join(f"{n:,} {escape(reason)}" for reason, n in summary["set_aside"].items())
-        rows.append(("Set aside", reasons))
+        rows.append(("Rejected", reasons))
     rows.append(("Features", f"{summary['extracted']:,} extracted, {summary['reused']:,} reused"))
     why = " ".join((summary["decision"] or {}).get("reasons", []))
     rows.append(("Strategy", f"[bold]{summary['strategy']}[/]. {escape(why)}"))

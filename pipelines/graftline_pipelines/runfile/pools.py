@@ -69,7 +69,7 @@ class _Section(BaseModel):
 
 
 class Toleration(_Section):
-    """A taint that the pool's pods put up with."""
+    """A taint that the pool's pods tolerate."""
 
     key: str | None = None
     """The taint's key; with `operator: Exists` it may be absent: any taint."""
@@ -113,25 +113,25 @@ class DiskSettings(_Section):
 
 
 class PoolSettings(_Section):
-    """A kind of node. All has defaults that a cluster without GPUs can meet."""
+    """A kind of node. The defaults fit a cluster without GPUs."""
 
     accelerator: str | None = None
     """The extended resource that a node of this kind offers, such as `nvidia.com/gpu`. Steps in
     such a pool use the GPU image."""
     accelerator_count: Annotated[int, Field(ge=1, le=16)] | None = None
-    """How many of them a step takes; 1 where only `accelerator` is given."""
+    """How many of them a step takes. Default: 1 if `accelerator` is given."""
     node_selectors: dict[LabelKey, LabelValue | list[LabelValue]] = {}
     """Labels that a node must carry; with a list, any one of the values."""
     tolerations: tuple[Toleration, ...] = ()
-    """Taints of these nodes that the steps put up with."""
+    """Taints of these nodes that the steps tolerate."""
     cpu: Cpu = "1"
     """CPU that is reserved for a step."""
     cpu_limit: Cpu | None = None
-    """CPU that a step may use at most; no limit where absent."""
+    """CPU that a step may use at most. Default: no limit."""
     memory: Memory = "4Gi"
     """Memory that is reserved for a step."""
     memory_limit: Memory | None = None
-    """Memory beyond which a step is ended; the same as `memory` where absent."""
+    """A step that uses more memory than this is killed. Default: the value of `memory`."""
     shm: Memory | None = "1Gi"
     """Size of `/dev/shm`, through which decoded images reach the network. It counts as memory."""
     disk: DiskSettings | None = None
@@ -139,17 +139,17 @@ class PoolSettings(_Section):
     timeout: Duration | None = "6h"
     """A step that takes longer is ended; `null` for no limit."""
     retries: Annotated[int, Field(ge=0, le=10)] | None = None
-    """How often a step is tried again whose pod was lost (deleted, evicted, preempted): 1 where
-    absent, 3 on spot nodes. A step that fails by itself is not tried again. Preemption and node
-    shutdown are recognised only after `graftline cluster retry-policy --apply`."""
+    """How often a step is retried after its pod was lost (deleted, evicted, preempted). Default: 1,
+    on spot nodes 3. A step that fails by itself is not retried. Preemption and node shutdown are
+    recognised only after `graftline cluster retry-policy --apply`."""
     spot: bool = False
-    """Whether these nodes can vanish at any moment. Steps on them are tried again more often, see
+    """Whether these nodes can vanish at any moment. Steps on them are retried more often, see
     `retries`."""
     autoscaled: bool = False
-    """Whether nodes of this kind are made on demand. Then none need exist when a run is
-    submitted; else a cluster that has none is an error, where its nodes can be seen."""
+    """Set this to `true` if nodes are created on demand. Otherwise `submit --kube-context` fails
+    when no existing node fits the pool."""
     hourly_price: Annotated[float, Field(ge=0)] | None = None
-    """What a node costs in an hour, in your currency; then runs tell what they cost."""
+    """Price of a node for one hour, in your currency. With it, runs print what they cost."""
     queue: LabelValue | None = None
     """The Kueue local queue that admits the steps of this pool."""
     labels: dict[LabelKey, LabelValue] = {}
@@ -214,9 +214,9 @@ class ClusterSettings(_Section):
     """How steps run on a cluster, whatever their pool. Nothing secret: names of secrets only."""
 
     namespace: str | None = None
-    """The namespace of the runs, where KFP serves several users; else absent."""
+    """The namespace of the runs. Set it only if KFP serves several users."""
     service_account: str | None = None
-    """The service account that all steps run under; KFP's default where absent."""
+    """The service account of all steps. Default: KFP's own."""
     ui: Annotated[str, Field(pattern=r"^https?://[^\s{}]+$")] | None = None
     """Address of the Kubeflow Pipelines UI, such as `https://kubeflow.example.com/pipeline`: the
     notice of a failed run links to the run's page there."""

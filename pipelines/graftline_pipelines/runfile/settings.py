@@ -34,9 +34,9 @@ class PictureSettings(Section):
     """How a picture becomes the network's square input."""
 
     fit: Literal["crop", "squash", "pad"] = "crop"
-    """What is done with wide and tall pictures. `crop`: the backbone's own way, mostly the middle
-    square. `squash`: the whole picture, its sides pressed to a square. `pad`: the whole picture
-    on the mean colour."""
+    """How wide and tall pictures are fitted. `crop`: the backbone's own way, mostly the middle
+    square. `squash`: the whole picture, its sides pressed to a square. `pad`: the whole picture on
+    the mean colour."""
 
 
 class TrackingSettings(Section):
@@ -46,9 +46,9 @@ class TrackingSettings(Section):
     """An MLflow tracking URI. User name, password and token come from the `MLFLOW_TRACKING_*`
     variables, never from here."""
     experiment: str | None = None
-    """The experiment's name; the run file's `name` where absent."""
+    """The experiment's name. Default: the run file's `name`."""
     registered_model: str | None = None
-    """The registered model's name; the run file's `name` where absent."""
+    """The registered model's name. Default: the run file's `name`."""
 
     @field_validator("uri")
     @classmethod
@@ -92,7 +92,7 @@ class ScheduleSettings(Section):
 
     cron: str | None = None
     """Six fields: second, minute, hour, day of month, month, day of week; `0 30 2 * * *` is every
-    night at half past two. No schedule where absent."""
+    night at half past two. Default: no schedule."""
     time_zone: str = "UTC"
     """The time zone that the cluster's scheduler reads `cron` in: UTC, unless its variable
     `CRON_SCHEDULE_TIMEZONE` says otherwise. This does not set it."""
@@ -125,15 +125,16 @@ class ScheduleSettings(Section):
 
 
 class RetrainSettings(Section):
-    """The `retrain` pipeline: look first, train only if something changed."""
+    """The `retrain` pipeline: check for changes first, train only if something changed."""
 
     when: RetrainWhen = RetrainWhen()
     """What starts training."""
     webhook_secret: str | None = None
     """Name of the Kubernetes secret whose key `url` is the address of a Slack-compatible webhook
-    that is told the outcome. On this machine, the variable `GRAFTLINE_WEBHOOK_URL` holds it."""
+    that receives the outcome. For runs on this machine, set the variable `GRAFTLINE_WEBHOOK_URL`
+    instead."""
     quiet: bool = False
-    """Tell the webhook nothing where nothing was trained."""
+    """Send no message if nothing was trained."""
 
 
 class RunSettings(Section):
@@ -150,10 +151,10 @@ class RunSettings(Section):
     backbone: str = "tf_efficientnet_lite0"
     """A name that `graftline backbones` lists."""
     weights: str | None = None
-    """Weights for the backbone: a file or store URI, safetensors or a PyTorch checkpoint. The
-    library's pretrained weights where absent."""
+    """Weights for the backbone: a file or store URI, safetensors or a PyTorch checkpoint. Default:
+    the library's pretrained weights."""
     image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
-    """Input side in pixels; the backbone's own where absent."""
+    """Input side in pixels. Default: the backbone's own."""
     image: PictureSettings = PictureSettings()
     """How pictures are fitted into the input."""
     extract: ExtractSettings = ExtractSettings()
@@ -161,7 +162,7 @@ class RunSettings(Section):
     strategy: Strategy = "auto"
     """How the classifier is made; `auto` measures, then decides."""
     auto: AutoSettings = AutoSettings()
-    """AutoSettings of `auto`."""
+    """Thresholds of `strategy: auto`."""
     probe: ProbeSettings = ProbeSettings()
     """The linear classifiers on frozen features."""
     head: HeadSettings = HeadSettings()
@@ -181,12 +182,12 @@ class RunSettings(Section):
     pools: dict[str, PoolSettings] = Field(default_factory=lambda: dict(DEFAULT_POOLS))
     """Node pools by name, for a cluster."""
     assign: dict[StepName, str] = Field(default_factory=lambda: dict(DEFAULT_ASSIGNMENT))
-    """The pool of each step. One that is not named keeps the pool of this default, or else runs
-    in `default`."""
+    """The pool of each step. A step that is not named here keeps its default pool; steps without
+    one run in `default`."""
     cluster: ClusterSettings = ClusterSettings()
     """What all steps share on a cluster."""
     schedule: ScheduleSettings = ScheduleSettings()
-    """When the cluster starts it."""
+    """The schedule on the cluster."""
     retrain: RetrainSettings = RetrainSettings()
     """Training again when the data has changed."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0

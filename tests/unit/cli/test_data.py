@@ -48,7 +48,7 @@ def test_what_was_taken_and_set_aside_is_shown(command, tmp_path: Path) -> None:
     code, shown, _ = command()
     assert code == 0 and result.snapshot_id in shown and "24 images" in shown
     assert "0/[bold].png" in shown and "not an image in a known format" in shown
-    assert "README.txt" in shown and "Set aside: 2" in shown
+    assert "README.txt" in shown and "Rejected: 2" in shown
     _, shown, _ = command("--limit", "1")
     assert "1 more: --limit 2 shows all" in shown
 

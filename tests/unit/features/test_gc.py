@@ -147,7 +147,7 @@ def test_a_check_finds_damage_before_a_run_does_and_changes_nothing(place):
     assert row["damaged"] == [key]
     assert "SHA-256" in row["reasons"][key]
     assert f"{key}: its SHA-256" in done.stderr
-    assert "computes its images anew" in done.stderr
+    assert "computes its images again" in done.stderr
     assert everything(place) == before
 
 

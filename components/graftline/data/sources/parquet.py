@@ -208,7 +208,7 @@ def _schema(store: Store, name: str) -> Any:
         return pq.read_schema(pa.PythonFile(_Ranged(store, name), mode="r"))
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"{store.uri}/{name} is no Parquet file that can be read",
+            f"{store.uri}/{name} is not a readable Parquet file",
             why=clip(str(error).partition("\n")[0]),
             fix="Write it again, or correct `data.source`.",
         ) from error

@@ -91,7 +91,8 @@ class TableSource(Source):
             self._check_header(header, name, columns)
             if not rows:
                 raise DataError(
-                    f"The table {self.store.uri}/{name} has no rows", fix="Add one row an image."
+                    f"The table {self.store.uri}/{name} has no rows",
+                    fix="Add one row for each image.",
                 )
             self._check_splits(header, rows, name, columns)
             images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
@@ -137,7 +138,7 @@ class TableSource(Source):
         if twice:
             raise ConfigurationError(
                 f"The table {uri} has more than one column {', '.join(map(repr, twice))}",
-                fix="Rename or remove the others: which one counts cannot be told.",
+                fix="Rename or remove the others: Graftline cannot know which one counts.",
             )
         missing = [column for column in wanted if column not in header]
         if missing:

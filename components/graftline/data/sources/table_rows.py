@@ -146,7 +146,7 @@ def _parquet_rows(data: bytes, uri: str) -> tuple[list[str], list[Row]]:
         table = pq.read_table(pa.BufferReader(data))
     except (OSError, pa.ArrowException) as error:
         raise DataError(
-            f"The table {uri} is no Parquet file that can be read",
+            f"The table {uri} is not a readable Parquet file",
             why=clip(str(error).partition("\n")[0]),
             fix="Write it again, or correct `data.source`.",
         ) from error

@@ -216,7 +216,7 @@ def _versions(network: nn.Module, state: Mapping[str, Tensor], found: Mapping[st
 def mirror(
     architecture: Architecture, store: Store, weights: str | None = None, *, replace: bool = False
 ) -> dict[str, Any]:
-    """Put an architecture's weights into a store, for machines with no way out.
+    """Put an architecture's weights into a store, for air-gapped machines.
 
     Args:
         architecture: Whose weights.
@@ -275,7 +275,7 @@ def _mirrored_version(
         if found != digest and not replace:
             raise ConfigurationError(
                 f"The store has other weights for '{architecture.full_name}'.",
-                why=f"Mirrored are {found}, these are {digest}.",
+                why=f"The store has {found}; these are {digest}.",
                 fix="Keep them, or pass --replace: every feature is then computed again.",
             )
     return version

@@ -1,7 +1,7 @@
 """The weights that timm and torchvision publish: where, whether they are here, and fetching them.
 
-Light to import: the command line asks what is at hand without PyTorch. Files lie where the
-libraries themselves keep them, so what another program fetched is found, and the other way round.
+Light to import: the command line asks what is available locally without PyTorch. Files lie where
+the libraries themselves keep them, so Graftline finds what another program fetched, and vice versa.
 """
 
 import os
@@ -32,7 +32,7 @@ class Origin:
     Attributes:
         kind: ``package``, ``file``, ``store``, ``mirror``, ``download``, ``random`` or ``none``.
         place: A path, a URI or a name, for people.
-        available_locally: Whether they can be read without a download (a store counts as at hand).
+        available_locally: Whether they can be read without a download (a store counts).
     """
 
     kind: str

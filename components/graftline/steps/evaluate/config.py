@@ -17,13 +17,13 @@ class EvaluationSettings(Section):
     bootstrap: Annotated[int, Field(ge=100)] = 2000
     """Replicates of the bootstrap."""
     top_k: PositiveInt = 5
-    """The k of the top-k accuracy; fewer where there are fewer classes."""
+    """The k of the top-k accuracy; at most the number of classes."""
     worst_mistakes: Annotated[int, Field(ge=0, le=200)] = 24
     """Pictures of the most confident mistakes on the page."""
     robustness_images: Annotated[int, Field(ge=0)] = 64
-    """Test images that are corrupted to measure robustness; 0 leaves it out."""
+    """Test images that are corrupted to measure robustness; 0 skips this."""
     reject_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    """Share of the validation images that must pass the "none of these" threshold."""
+    """Share of the validation images that must pass the out-of-distribution threshold."""
 
 
 class GateSettings(Section):
@@ -34,21 +34,21 @@ class GateSettings(Section):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Confidence of each test."""
     min_gain: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Accuracy that the new model must gain; 0: not worse, and newer, is enough."""
+    """Accuracy that the new model must gain. 0: a newer model that is not worse is enough."""
     max_class_drop: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Recall that no class may lose beyond noise."""
     min_test_images: Annotated[int, Field(ge=0)] = 0
-    """Test images under which nothing is promoted; 0: few images are warned of only."""
+    """Fewest test images for a promotion. 0: few test images only cause a warning."""
     min_accuracy: Fraction = 0.0
-    """Test accuracy under which nothing is promoted."""
+    """Lowest test accuracy for a promotion."""
     max_ece: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Expected calibration error over which nothing is promoted."""
+    """Highest expected calibration error for a promotion."""
     max_slice_drop: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Accuracy that no slice named in `slices` may lose beyond noise."""
     min_slice_accuracy: Fraction = 0.0
-    """Accuracy under which no slice named in `slices` may be."""
+    """Lowest accuracy allowed for every slice named in `slices`."""
     slices: tuple[str, ...] = ()
     """Slices that the gate guards: `column` for each value of it, or `column=value`; an attribute
     column, or `size`, `brightness`, `shape`, `format`, `source`."""
     allow_removed_classes: bool = False
-    """Whether a class that the champion knows may be gone from the data."""
+    """Whether the data may lack a class that the champion knows."""

@@ -27,7 +27,7 @@ def measured(
     labels: Ints,
     groups: Ints | None,
     names: tuple[str, ...],
-    opponent: ChampionAnswers | None,
+    champion: ChampionAnswers | None,
     slices: list[SliceFigures],
     rules: EvaluationSettings,
     seed: int,
@@ -40,7 +40,7 @@ def measured(
         labels: Class index of each image, shape (n,).
         groups: Group number of each, or None where images stand alone.
         names: The classes.
-        opponent: The champion's answers, or None.
+        champion: The champion's answers, or None.
         slices: As measured before.
         rules: Settings.
         seed: For the bootstrap.
@@ -62,7 +62,7 @@ def measured(
         curves=metrics.curves(probabilities, labels),
         coverage=coverage(probabilities, labels),
         slices=slices,
-        side_by_side=_side_by_side(probabilities, labels, groups, opponent, rules, seed),
+        side_by_side=_side_by_side(probabilities, labels, groups, champion, rules, seed),
     )
 
 
@@ -70,13 +70,13 @@ def _side_by_side(
     probabilities: Floats,
     labels: Ints,
     groups: Ints | None,
-    opponent: ChampionAnswers | None,
+    champion: ChampionAnswers | None,
     rules: EvaluationSettings,
     seed: int,
 ) -> SideBySide | None:
-    if opponent is None or not opponent.comparable.any():
+    if champion is None or not champion.comparable.any():
         return None
-    both = opponent.comparable
+    both = champion.comparable
     truth = labels[both]
     bootstrap = Bootstrap(
         np.zeros_like(truth),
@@ -84,12 +84,12 @@ def _side_by_side(
         replicates=rules.bootstrap,
         seed=seed,
     )
-    width = {"classes": opponent.probabilities.shape[1], "top_k": rules.top_k}
+    width = {"classes": champion.probabilities.shape[1], "top_k": rules.top_k}
     new = metrics.resampled(probabilities[both], truth, bootstrap, **width)
-    old = metrics.resampled(opponent.probabilities[both], truth, bootstrap, **width)
+    old = metrics.resampled(champion.probabilities[both], truth, bootstrap, **width)
     return SideBySide(
         challenger=metrics.overall(probabilities[both], truth, rules.top_k),
-        champion=metrics.overall(opponent.probabilities[both], truth, rules.top_k),
+        champion=metrics.overall(champion.probabilities[both], truth, rules.top_k),
         difference=metrics.difference_intervals(new, old, rules.confidence),
     )
 
@@ -110,22 +110,22 @@ def evidence_of(
     probabilities: Floats,
     labels: Ints,
     groups: Ints | None,
-    opponent: ChampionAnswers | None,
+    champion: ChampionAnswers | None,
     slices: dict[str, NDArray[np.bool_]],
     figures: Measured,
 ) -> Evidence:
     """What the gate decides by."""
     predicted = probabilities.argmax(axis=1)
-    champion = None
-    if opponent is not None:
-        ours, theirs = set(snapshot.classes), set(opponent.classes)
-        both = opponent.comparable
-        champion = Champion(
-            version=opponent.version,
-            right=opponent.predicted == labels,
+    compared = None
+    if champion is not None:
+        ours, theirs = set(snapshot.classes), set(champion.classes)
+        both = champion.comparable
+        compared = Champion(
+            version=champion.version,
+            right=champion.predicted == labels,
             comparable=both,
-            same_snapshot=bool(opponent.snapshot_id) and opponent.snapshot_id == snapshot.id,
-            same_answers=bool((opponent.predicted[both] == predicted[both]).all()),
+            same_snapshot=bool(champion.snapshot_id) and champion.snapshot_id == snapshot.id,
+            same_answers=bool((champion.predicted[both] == predicted[both]).all()),
             removed_classes=tuple(sorted(theirs - ours)),
             new_classes=tuple(sorted(ours - theirs)),
         )
@@ -137,7 +137,7 @@ def evidence_of(
         classes=snapshot.classes,
         majority=int(counts.argmax()),
         groups=groups,
-        champion=champion,
+        champion=compared,
         ece=figures.figures["ece"],
         ece_noise=figures.ece_noise,
         slices=slices,

@@ -106,7 +106,7 @@ def data(findings: Findings) -> Section:
             by_reason[str(row["reason"])] = by_reason.get(str(row["reason"]), 0) + 1
         ordered = sorted(by_reason.items(), key=lambda item: -item[1])
         parts += [
-            html.heading(f"Set aside at ingest: {len(aside):,}"),
+            html.heading(f"Rejected at ingest: {len(aside):,}"),
             html.table(
                 ["reason", Column("files", number=True)],
                 [(reason, Cell(f"{count:,}", count)) for reason, count in ordered],
@@ -121,7 +121,7 @@ def data(findings: Findings) -> Section:
             ),
         ]  # fmt: skip
     else:
-        parts.append(html.paragraph("Nothing was set aside at ingest.", "quiet"))
+        parts.append(html.paragraph("Nothing was rejected at ingest.", "quiet"))
     parts.append(
         html.table(
             ["the snapshot", ""],

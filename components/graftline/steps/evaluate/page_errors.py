@@ -61,7 +61,7 @@ def _cell(names: tuple[str, ...], truth: int, given: int, count: int, total: int
     kind = "right" if truth == given else "wrong"
     told = f"{names[truth]} taken for {names[given]}: {count}"
     if truth == given:
-        told = f"{names[truth]} rightly recognised: {count}"
+        told = f"{names[truth]} correctly recognised: {count}"
     return Markup(
         '<td><button type="button" class="{}" style="--share:{}" data-truth="{}" data-given="{}" '
         'data-count="{}" aria-expanded="false" aria-controls="cell" aria-label="{}" title="{}">{}'

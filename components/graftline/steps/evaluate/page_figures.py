@@ -313,15 +313,16 @@ def abstaining(findings: Findings) -> Section:
         )  # fmt: skip
         parts.append(
             html.paragraph(
-                "Read off these test images: check a threshold on new ones before relying on it.",
+                "These thresholds come from these test images: check one on new images before "
+                "relying on it.",
                 "quiet",
             )
         )
     else:
-        parts.append(html.paragraph("No usual target is reached by answering less.", "quiet"))
+        parts.append(html.paragraph("Abstaining reaches none of the usual targets.", "quiet"))
     if none is not None:
         parts += [
-            html.heading("None of these"),
+            html.heading("Unlike the training images"),
             html.paragraph(
                 f"An image farther than {none.distance:.3f} from every class mean ("
                 f"{percent(1 - none.quantile, 0)} of the validation images, "
@@ -346,11 +347,11 @@ def abstaining(findings: Findings) -> Section:
 
 
 def _champion_recall(findings: Findings, index: int) -> float | None:
-    opponent = findings.opponent
-    if opponent is None:
+    champion = findings.opponent
+    if champion is None:
         return None
-    mask = opponent.comparable & (findings.labels == index)
-    return float((opponent.predicted[mask] == index).mean()) if mask.any() else None
+    mask = champion.comparable & (findings.labels == index)
+    return float((champion.predicted[mask] == index).mean()) if mask.any() else None
 
 
 def _judged(text: str, bounds: list[float] | None, name: str) -> html.Text:

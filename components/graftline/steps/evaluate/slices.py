@@ -123,7 +123,7 @@ def guarded(
         if column not in columns:
             near = difflib.get_close_matches(column, list(columns), 1)
             raise ConfigurationError(
-                f"gate.slices names {column!r}, which is no column of the snapshot",
+                f"gate.slices names {column!r}, which is not a column of the snapshot",
                 fix=f"Did you mean {near[0]!r}? "
                 * bool(near)
                 + f"It can be sliced by {', '.join(columns)}; name your own columns in "

@@ -15,12 +15,12 @@ class ExportSettings(Section):
     opset: Annotated[int, Field(ge=18, le=24)] = 20
     """ONNX operator set."""
     label_tolerance: Annotated[int, Field(ge=0)] = 0
-    """Test images on which the file's label may differ from PyTorch's."""
+    """How many test images may get a label that differs from PyTorch's."""
     max_probability_difference: Annotated[float, Field(gt=0, lt=1)] = 1e-3
-    """Largest difference of a probability between the file and PyTorch, in fp32."""
+    """Largest allowed difference between a probability from the file and from PyTorch, in fp32."""
     int8: bool = False
     """Also write a statically quantised file, calibrated on training images."""
     fp16: bool = False
     """Also write a half-precision file."""
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Test accuracy that a smaller file may lose; beyond it the file is refused."""
+    """Test accuracy that a low-precision file may lose; a file that loses more is refused."""

@@ -83,7 +83,7 @@ def compose_graph(
         network: As :func:`export_network` made it, in any precision, with float32 input.
         metadata: What the file is to say about itself.
         classifier: The source of the preprocessing and the widths.
-        class_means: Adds the output ``distance``, for the threshold of "none of these".
+        class_means: Adds the output ``distance``, for the out-of-distribution threshold.
     """
     before = preprocessing_graph(
         classifier.preprocessing, source=INPUT, opset=metadata.opset, ir_version=network.ir_version

@@ -13,13 +13,13 @@ class ExtractSettings(Section):
     """How the frozen network is run over the images."""
 
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
-    """`auto` keeps to the engine that computed the features in the store; for new ones it takes the
-    fastest on the machine, by a short trial. Another value overrides the store's record."""
+    """`auto` uses the engine that computed the features in the store. If there are none yet, it
+    times the engines briefly and takes the fastest. Another value overrides the store's record."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    """`auto` takes bf16 where the processor has it; its agreement with fp32 is measured and kept
+    """`auto` uses bf16 if the processor supports it; its agreement with fp32 is measured and kept
     with the features. Features of another precision are other features."""
     batch_size: PositiveInt | None = None
-    """Images in one forward pass; chosen for the machine where absent."""
+    """Images in one forward pass. Default: chosen for the machine."""
     workers: Annotated[int, Field(ge=1, le=100)] = 1
     """Tasks that share the extraction on a cluster; more than one pays from about 100,000 new
     images."""

@@ -13,9 +13,9 @@ class TrainSettings(Section):
     epochs: PositiveInt = 10
     """Epochs over the training split."""
     batch_size: PositiveInt = 64
-    """Images in one optimiser step; split into smaller passes where memory is short."""
+    """Images in one optimiser step; split into smaller passes if memory is short."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """`sgd` has Nesterov momentum of 0.9, and wants a learning rate about 30 times as large."""
+    """`sgd` uses Nesterov momentum of 0.9 and needs a learning rate about 30 times as large."""
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak learning rate of the head."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
@@ -26,30 +26,30 @@ class TrainSettings(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability mass that is spread over the wrong classes."""
     augment: bool = True
-    """Random resized crops of the training images, and what `policy` and `mix` say."""
+    """Random resized crops of the training images, plus `policy` and `mix`."""
     flip: bool = False
     """Random horizontal flips; wrong where left and right matter, as with digits and text."""
     policy: Literal["auto", "none", "trivial", "rand"] = "auto"
-    """Colours and angles: TrivialAugment or RandAugment. `auto` takes `rand` from 500 training
-    images in the median class on, else none. `trivial` turns images by up to 135 degrees."""
+    """Changes of colour and angle: TrivialAugment or RandAugment. `auto` uses `rand` if the median
+    class has at least 500 training images, otherwise none. `trivial` turns images by up to 135
+    degrees."""
     mix: Literal["auto", "none", "mixup", "cutmix"] = "auto"
-    """Pairs of images mixed, and their labels with them. `auto` takes `mixup` from 500 training
-    images in the median class on, else none."""
+    """Mixes pairs of images and their labels. `auto` uses `mixup` if the median class has at least
+    500 training images, otherwise none."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential moving average of the weights, such as 0.99, which is then what is
-    measured and kept; 0 for none."""
+    """Decay of an exponential moving average of the weights, such as 0.99. The average is then what
+    is measured and kept. 0: no average."""
     patience: PositiveInt = 5
     """Epochs without improvement on validation before training stops; the best epoch is kept."""
     class_weight: Literal["none", "balanced"] = "none"
     """`balanced` weights images by the inverse frequency of their class."""
     max_minutes: Annotated[float, Field(gt=0)] | None = None
-    """Minutes of training after which it stops; the best epoch is kept. No limit where absent."""
+    """Training stops after this many minutes; the best epoch is kept. Default: no limit."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Of the forward and backward passes. `auto` takes bf16 where the processor or GPU computes in
-    it; weights stay in fp32, and so does every evaluation."""
+    """Precision of the forward and backward passes. `auto` uses bf16 if the processor or GPU
+    computes in it. Weights and evaluations stay in fp32."""
     processes: PositiveInt | None = None
-    """Processes on the step's machine that share each batch; one for each of its GPUs where
-    absent."""
+    """Processes on the step's machine that share each batch. Default: one for each GPU."""
 
 
 class FineTuneSettings(TrainSettings):
@@ -59,21 +59,21 @@ class FineTuneSettings(TrainSettings):
     """Factor on the learning rate from each block to the one below it."""
     unfreeze: Annotated[int, Field(ge=0)] | Fraction | Literal["auto", "all"] = "auto"
     """The upper blocks that are trained: a number of them (0 for the head alone), a fraction such
-    as 0.33 (rounded down, one at least), `all`, or `auto`, by the cell of the decision guide. The
-    blocks below stay frozen, with their BatchNorm statistics."""
+    as 0.33 (rounded down, one at least), `all`, or `auto`, as the decision guide says. The blocks
+    below stay frozen, with their BatchNorm statistics."""
     frozen_fraction: Fraction | None = None
-    """The same said from below: the share of the blocks, counted from the input, that stays
-    frozen. Use `unfreeze` or this."""
+    """Share of the blocks, counted from the input, that stays frozen. Set this or `unfreeze`, not
+    both."""
     gradual: Fraction = 0.0
-    """Gradual unfreezing: the share of the training after which all of these blocks are trained;
-    before, the head alone begins and one block after the other joins it. 0: all at once."""
+    """Gradual unfreezing: training begins with the head alone, and the blocks join one by one
+    until, after this share of the training, all are trained. 0: all at once."""
     guard: bool = True
     """If validation stays below the probe's for three epochs, cut the learning rate to a tenth and
     restore the best weights, once."""
     views: PositiveInt | None = None
-    """Use only so many augmented views of each image, and keep what the frozen blocks make of each
-    on the node's disk: later epochs run the upper blocks alone. New views in every epoch, and
-    nothing kept, where absent."""
+    """Use only this many augmented views of each image, and keep the output of the frozen blocks
+    for each on the node's disk: later epochs run only the upper blocks. Default: new views in every
+    epoch, nothing kept."""
 
     @model_validator(mode="after")
     def _says_it_once(self) -> Self:

@@ -26,7 +26,7 @@ def halved(batch: int, error: Exception) -> int:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     fewer = math.ceil(batch / 2)
-    message("Out of memory: going on with %d images at once.", fewer)
+    message("Out of memory: continuing with %d images at once.", fewer)
     return fewer
 
 

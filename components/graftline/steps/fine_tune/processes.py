@@ -138,5 +138,5 @@ def _failed(reason: str) -> TrainingError:
     return TrainingError(
         "a process that shares the training failed",
         why=reason,
-        fix="remove the reason above, or set fine_tune.processes to 1",
+        fix="fix the cause above, or set fine_tune.processes to 1",
     )

@@ -49,7 +49,7 @@ class Saving:
         if found is None:
             return None
         at, best = state.restore(found, self._tensors, self._optimizer, self._average)
-        message("Going on from a checkpoint: epoch %d, step %d.", at.epoch + 1, at.step)
+        message("Resuming from a checkpoint: epoch %d, step %d.", at.epoch + 1, at.step)
         return at, best
 
     def within_epoch(self, at: Progressed, best: dict[str, Tensor]) -> None:

@@ -74,7 +74,7 @@ def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Out
     """The trained model against the train-only probe on the same validation images.
 
     The interval is that of a paired difference of two proportions (Wald's, from the images that
-    only one of the two labels rightly).
+    only one of the two labels correctly).
 
     Args:
         strategy: ``fine_tune`` or ``scratch``.

@@ -13,7 +13,7 @@ Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 
 
 class AutoSettings(Section):
-    """`strategy: auto`: from where on fine-tuning is worth its cost. See the decision guide."""
+    """`strategy: auto`: when fine-tuning is worth its cost. See the decision guide."""
 
     large_images_per_class: PositiveInt = 500
     """Median images per class from which the data counts as large."""
@@ -33,14 +33,14 @@ class ProbeSettings(Section):
     c_grid: tuple[Annotated[float, Field(gt=0)], ...] = (0.001, 0.01, 0.1, 1.0)
     """Values of C (inverse regularisation strength) that are tried."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
-    """Folds of the cross-validation; fewer where a class has fewer images."""
+    """Folds of the cross-validation; fewer if a class has fewer images."""
     knn: tuple[PositiveInt, ...] = (1, 5, 20)
     """Numbers of neighbours that are tried; k-NN measures similarity and is not promoted."""
     class_weight: Literal["none", "balanced"] = "none"
     """`balanced` weights images by the inverse frequency of their class."""
     search_images: PositiveInt = 10_000
-    """Training images beyond which the grid is searched on a stratified sample of so many; the
-    chosen classifier is fitted on all."""
+    """If there are more training images than this, the grid is searched on a stratified sample of
+    this size. The chosen classifier is fitted on all of them."""
 
     @property
     def balanced(self) -> bool:
@@ -56,7 +56,7 @@ class HeadSettings(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Dropout before each layer."""
     epochs: PositiveInt = 100
-    """Most epochs; training stops earlier when validation no longer improves."""
+    """Maximum number of epochs; training stops earlier when validation no longer improves."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2

@@ -44,8 +44,8 @@ def check(snapshot: Snapshot, features: Features, backbone: str) -> None:
         named = ", ".join(snapshot.classes[i] for i in in_train) or "none"
         raise DataError(
             f"the training split holds {len(in_train)} class(es): {named}",
-            why="a classifier tells at least two classes apart",
-            fix="add labelled images of another class, or check the label column",
+            why="a classifier needs at least two classes",
+            fix="add labelled images of another class, or correct the label column",
         )
     if not len(snapshot.rows("val")):
         raise DataError(

@@ -37,7 +37,7 @@ class Candidate:
         family: Logistic regression or linear SVM.
         scaling: How features are standardised.
         C: Inverse strength of the regularisation.
-        accuracy: Share of images that the folds without them label rightly.
+        accuracy: Share of images that the folds without them label correctly.
         interval: 95% interval of it.
         fold_accuracies: By fold.
     """
@@ -149,7 +149,7 @@ class _Part:
         self.held_out, self.held_out_labels = by.apply(features[held_out]), labels[held_out]
 
     def correct(self, fit: LinearFit) -> int:
-        """How many held-out rows it labels rightly."""
+        """How many held-out rows it labels correctly."""
         return int((fit.decide(self.held_out).argmax(axis=1) == self.held_out_labels).sum())
 
 

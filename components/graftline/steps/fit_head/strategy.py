@@ -76,7 +76,7 @@ def _describe(
         f"The data is {size}: the median class has {counts['median']:g} training images "
         f"({than} {thresholds.large_images_per_class}), the rarest {counts['min']:,}.",
         f"It is {similarity} to what the network knows: on its frozen features "
-        f"{_name(probe)} labels {probe['accuracy']:.1%} of held-out training images rightly "
+        f"{_name(probe)} classifies {probe['accuracy']:.1%} of held-out training images correctly "
         f"(95% interval {low:.1%} to {high:.1%}), which {reach} "
         f"{thresholds.similar_accuracy:.0%}; guessing the largest class would give "
         f"{figures['majority']:.1%}.",

@@ -60,7 +60,7 @@ def check_listing(source: Source, entries: Sequence[Entry], minimum: int) -> str
         DataError: It tells already that nothing can be learned from this source.
     """
     aside = Counter(str(entry.problem) for entry in entries if entry.problem is not None)
-    left = f"; set aside: {_listed(aside)}" if aside else ""
+    left = f"; rejected: {_listed(aside)}" if aside else ""
     usable = [entry for entry in entries if entry.problem is None]
     if any(entry.archive for entry in usable):
         size = sum(entry.size for entry in usable) / 2**20
@@ -211,12 +211,12 @@ def _check_counts(
 ) -> None:
     """Refuse no image, one class, and classes with fewer images than the minimum."""
     understood = "".join(f". {note.rstrip('.')}" for note in source.notes)
-    also = (f"; set aside were {_listed(aside)}" if aside else "") + understood
+    also = (f"; rejected: {_listed(aside)}" if aside else "") + understood
     few = {label: count for label, count in counts.items() if count < minimum}
     if not counts:
         raise DataError(
             f"No usable image in {source.uri}",
-            why=f"all {sum(aside.values()):,} files were set aside: {_listed(aside)}"
+            why=f"all {sum(aside.values()):,} files were rejected: {_listed(aside)}"
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix="Correct `data.source` and `data.format`: class folders of images, a CSV table or "

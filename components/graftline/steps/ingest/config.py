@@ -14,14 +14,14 @@ from graftline.settings import Section, without_credentials
 
 
 class SplitFractions(Section):
-    """The share of the groups of images that each split is given. They sum to 1."""
+    """The share of the image groups in each split. The three shares sum to 1."""
 
     train: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    """Share that models are fitted on."""
+    """Share used to fit models."""
     val: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share that choices and the calibration are made on."""
+    """Share used to choose between models and to calibrate."""
     test: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    """Share that nothing is chosen on: it gives the reported figures and the verdict."""
+    """Share used only for the reported figures and the verdict; nothing is chosen on it."""
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -48,17 +48,18 @@ class DataSettings(Section):
     label_column: str = "label"
     """Table only: the column with the label."""
     split_column: str | None = "split"
-    """Table only: the column with `train`, `val` or `test`; obeyed where the table has it. `null`
-    ignores such a column."""
+    """Table only: the column with `train`, `val` or `test`. It is used if the table has it; `null`
+    ignores it."""
     group_column: str | None = None
-    """Table only: images with equal values (a patient, a camera, a day) share one split.
-    Without it, near-duplicates do."""
+    """Table only: images with equal values in this column (a patient, a camera, a day) share one
+    split. Without it, only near-duplicates are kept together."""
     attributes: tuple[str, ...] = ()
     """Table only: columns kept with each image; the evaluation is sliced by them."""
     near_duplicates: Literal["auto", "off", "strict"] = "auto"
     """`auto`: the same picture saved again (compressed, resized, cropped, brighter, blurred) shares
-    one split. `off`: looks are not compared. `strict`: pictures under two labels, and pictures that
-    look like images of two splits, are rejected too; 20% of copies is an error (`auto`: 80%)."""
+    one split. `off`: images are not compared. `strict`: pictures under two labels, and pictures
+    that look like images of two splits, are rejected too; 20% of copies is an error (`auto`:
+    80%)."""
 
     @field_validator("near_duplicates", mode="before")
     @classmethod
@@ -66,8 +67,8 @@ class DataSettings(Section):
         return "off" if value is False else value  # YAML 1.1 reads an unquoted off as false
 
     value_range: tuple[FiniteFloat, FiniteFloat] | None = None
-    """Images of more than 8 bits only: the stored values that are black and white, such as
-    `[0, 4095]` for 12 bits or `[-1000, 400]` for CT. Measured over the data set where absent."""
+    """Images of more than 8 bits only: the stored values that are black and white, such as `[0,
+    4095]` for 12 bits or `[-1000, 400]` for CT. Default: measured over the data set."""
 
     @field_validator("value_range")
     @classmethod
@@ -87,8 +88,8 @@ class DataSettings(Section):
     """Folders and files to leave out: names or patterns such as `docs` or `*/old/*`."""
     similar_labels: Literal["auto", "merge", "refuse", "keep"] = "auto"
     """Labels that look the same. `auto` merges what differs only in invisible characters and
-    refuses what differs by case; `merge` merges both, `refuse` refuses both, `keep` takes another
-    case for another class."""
+    refuses what differs by case; `merge` merges both, `refuse` refuses both, `keep` treats labels
+    that differ by case as different classes."""
     missing_splits: Literal["carve", "refuse"] = "carve"
     """If the source gives splits and one is missing: `carve` takes it out of train by groups,
     `refuse` stops."""

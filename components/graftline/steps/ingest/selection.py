@@ -314,7 +314,7 @@ def _aside(one: Seen, reason: str, detail: str | None) -> Aside:
 def tables(
     selection: Selection, memory: Memory, attributes: list[str]
 ) -> tuple[pa.Table, pa.Table]:
-    """The manifest, sorted by image id, and the table of what was set aside, sorted by name."""
+    """The manifest, sorted by image id, and the table of rejected files, sorted by name."""
     rows = []
     for image_id in sorted(selection.chosen):
         one, known = selection.chosen[image_id], memory.images[image_id]

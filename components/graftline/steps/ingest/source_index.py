@@ -77,7 +77,7 @@ def load_memory(store: Store, source_uri: str) -> Memory:
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
     lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
     if lost:
-        message("%d images stood in shards that are gone; they are fetched again", len(lost))
+        message("%d images were in shards that are gone; they are fetched again", len(lost))
         _forget(memory, lost)
         memory.repacked = True
     older = {i for i in memory.unmeasured if i in memory.images and memory.images[i].format == TIFF}
@@ -123,7 +123,7 @@ def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -
             f"{what} is damaged or gone",
             why=str(error),
             fix="Restore it from a backup: it holds the splits that earlier models were tested "
-            f"on. To begin anew without them, remove {store.uri}/{memory_key(source_uri)}.",
+            f"on. To start again without them, remove {store.uri}/{memory_key(source_uri)}.",
         ) from error
     _add(memory, rows["seen"], rows["images"])
     memory.splits = {row["image_id"]: row["split"] for row in rows["splits"]}

@@ -7,7 +7,7 @@ What belongs together (the user's group, else near-duplicates) stays on one side
 3. A newcomer joins the split of its group. One that looks like images of two splits joins the
    held-out one, test before val: it cannot be tested on (what it looks like was trained on), but
    no image that was tested on before is lost, as it would be if the newcomer were trained on.
-   One whose group, as the user stated it, has images of two splits is set aside.
+   One whose group, as the user stated it, has images of two splits is rejected.
 4. Where a group is all new, a hash of seed and group id decides, which needs no knowledge of
    what else came at the same time: equal data has equal splits whatever its history. Only where
    that leaves a split of a new class empty, the smallest group to spare moves there, so that a
@@ -56,7 +56,7 @@ class Assignment:
     Attributes:
         groups: The user's, else the smallest image id among the near-duplicates.
         splits: One of :data:`graftline.data.snapshot.SPLITS`.
-        ties: Set aside, with the splits they would tie together.
+        ties: Rejected images, with the splits they would tie together.
     """
 
     groups: dict[str, str]
@@ -80,7 +80,7 @@ def assign(
         fractions: Of each split; their sum is 1.
         seed: Of the hash.
         join: Whether a newcomer that looks like images of two splits joins the held-out one;
-            else it is set aside.
+            else it is rejected.
     """
     neighbours: dict[int, list[int]] = defaultdict(list)
     for first, second in pairs:

@@ -139,7 +139,7 @@ def run(
         near_duplicates: ``auto`` groups the same picture saved again; ``off`` (or None) looks
             for none; ``strict`` also rejects what contradicts or ties splits together.
         min_images_per_class: A class with fewer is an error.
-        max_pixels: Larger images are set aside unread.
+        max_pixels: Larger images are rejected unread.
         value_range: The stored values that are black and white in images of more than 8 bits;
             None measures them.
 
@@ -260,7 +260,7 @@ def _result(
     splits = Counter(selection.assignment.splits[i] for i in selection.chosen)
     aside = Counter(one.reason for one in selection.aside)
     for reason, count in sorted(aside.items()):
-        message("Set aside, %s: %d", reason, count)
+        message("Rejected, %s: %d", reason, count)
     return IngestResult(
         snapshot_id=snapshot.id,
         images={split: splits[split] for split in SPLITS},

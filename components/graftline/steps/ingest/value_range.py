@@ -58,7 +58,7 @@ def check_range(given: Sequence[float] | None) -> ValueRange | None:
     numbers = [float(value) for value in given]
     if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
         raise ConfigurationError(
-            f"data.value_range: {list(given)} is no range",
+            f"data.value_range: {list(given)} is not a valid range",
             why="It takes two numbers: the stored value that is black, and the one that is white.",
             fix="For instance data.value_range: [0, 4095], or [-1000, 400] for CT values.",
         )
@@ -211,7 +211,7 @@ def _check_one_meaning(wide: Sequence[Values]) -> None:
     if min(tops) >= OTHER_KIND * max(tops):
         return
     raise DataError(
-        "The images store their values in ways that no single range fits",
+        "There is no single range that fits the values of all images",
         why=f"{len(floats):,} hold floats up to {tops[0]:g}, {len(integers):,} integers up to "
         f"{tops[1]:g}",
         fix="Save all of them in one way, or take one kind out of data.source. If one range is "

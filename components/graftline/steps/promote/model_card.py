@@ -65,7 +65,7 @@ def _data(snapshot: Snapshot) -> Iterator[str]:
     labels = snapshot.column("label")
     yield (
         f"Snapshot `{snapshot.id}` of {_cell(snapshot.source)}, taken {snapshot.created}; "
-        f"{len(snapshot):,} images, {snapshot.set_aside.num_rows:,} set aside."
+        f"{len(snapshot):,} images, {snapshot.set_aside.num_rows:,} rejected."
     )
     counts = {split: Counter(labels[splits == split]) for split in SPLITS}
     rows = [
@@ -76,8 +76,8 @@ def _data(snapshot: Snapshot) -> Iterator[str]:
     yield _table(("class", *SPLITS), [*rows, totals])
     reasons = Counter(snapshot.set_aside.column("reason").to_pylist())
     if reasons:
-        told = ", ".join(f"{count:,} {_cell(reason)}" for reason, count in reasons.most_common())
-        yield f"Set aside: {told}."
+        listed = ", ".join(f"{count:,} {_cell(reason)}" for reason, count in reasons.most_common())
+        yield f"Rejected: {listed}."
 
 
 def _figures(verdict: Verdict) -> Iterator[str]:

@@ -22,7 +22,7 @@ def pack(folder: Path, onnx_folder: Path, evidence: Mapping[str, Path], card: st
     """Lay out what is registered.
 
     Args:
-        folder: Where; made anew.
+        folder: Where to write; recreated.
         onnx_folder: As the step ``export_onnx`` wrote it.
         evidence: Further files by name, such as the report.
         card: The model card, Markdown.
@@ -34,7 +34,7 @@ def pack(folder: Path, onnx_folder: Path, evidence: Mapping[str, Path], card: st
     _save_mlflow(onnx_folder / MODEL_FILE, folder)
     for source in sorted(onnx_folder.iterdir()):
         if source.is_file():
-            shutil.copyfile(source, folder / source.name)  # over what MLflow wrote anew
+            shutil.copyfile(source, folder / source.name)  # over what MLflow wrote again
     for name, source in evidence.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, folder / name)

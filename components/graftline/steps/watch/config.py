@@ -13,14 +13,14 @@ class RetrainWhen(Section):
     """Any one of these starts training."""
 
     new_images: PositiveInt | None = None
-    """So many images are new."""
+    """At least this many images are new."""
     new_fraction: Annotated[float, Field(gt=0)] | None = 0.05
-    """So many images are new, as a share of the champion's."""
+    """New images are at least this share of the champion's images."""
     labels_changed: PositiveInt | None = 1
-    """So many images carry another label than they did."""
+    """At least this many images have a new label."""
     drift: Annotated[float, Field(gt=0, lt=1)] | None = 0.05
     """The new images' features differ from the champion's at this false discovery rate."""
     max_age_days: Annotated[float, Field(gt=0)] | None = None
-    """The champion is older than this."""
+    """The champion was promoted more than this many days ago."""
     always: bool = False
     """Train at every run."""

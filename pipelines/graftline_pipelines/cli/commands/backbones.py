@@ -14,16 +14,22 @@ TAGS_SHOWN = 12
 def backbones(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[FILTER|NAME]", help="Part of a name (* for anything), or a name."),
+        typer.Argument(metavar="[FILTER|NAME]", help="A name, or part of one; * matches anything."),
     ] = None,
     store: Annotated[
-        str | None, typer.Option("--store", help="Look for mirrored weights there.", metavar="URI")
+        str | None,
+        typer.Option(
+            "--store", help="Also look for mirrored weights in this store.", metavar="URI"
+        ),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Show one backbone at this `image_size`.", metavar="PIXELS")
     ] = None,
     only_available: Annotated[
-        bool, typer.Option("--at-hand", help="List only those that need no download.")
+        bool,
+        typer.Option(
+            "--available-locally", "--at-hand", help="List only those that need no download."
+        ),
     ] = False,
     as_json: JsonValue = False,
 ) -> None:
@@ -50,11 +56,11 @@ def mirror_weights(
         str | None, typer.Option(help="Take them from this file or URI.", metavar="PLACE")
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Put them in the place of others of this backbone.")
+        bool, typer.Option("--replace", help="Replace other weights of this backbone in the store.")
     ] = False,
     as_json: JsonValue = False,
 ) -> None:
-    """Put a backbone's pretrained weights into a store, for clusters with no way out."""
+    """Put a backbone's pretrained weights into a store, for air-gapped clusters."""
     from rich.console import Console
 
     from graftline.models.architectures import find
@@ -142,7 +148,7 @@ def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
         ("Mean", ", ".join(f"{value:g}" for value in chosen["mean"])),
         ("Deviation", ", ".join(f"{value:g}" for value in chosen["std"])),
         ("Weights", shown["weights"]),
-        ("At hand", _available_locally(shown)),
+        ("Available locally", _available_locally(shown)),
         ("Published", f"{', '.join(tags[:TAGS_SHOWN])}{rest}" if tags else "none"),
     ):
         table.add_row(label, value)
@@ -218,7 +224,7 @@ def _print_table(found: list[Any], here: set[str], as_json: bool) -> None:
             f"{entry.parameters / 1e6:,.1f} M",
             f"{entry.feature_dim:,}",
             f"{entry.preprocessing.input_size}",
-            "at hand"
+            "available locally"
             if entry.name in here
             else "download"
             if entry.pretrained
@@ -230,7 +236,7 @@ def _print_table(found: list[Any], here: set[str], as_json: bool) -> None:
     if found:
         console.print(table)
     console.print(
-        f"{len(found):,} backbones, the weights of {len(here):,} at hand. "
+        f"{len(found):,} backbones; the weights of {len(here):,} are available locally. "
         "`graftline backbones NAME` shows one."
     )
 

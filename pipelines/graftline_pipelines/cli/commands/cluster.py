@@ -69,7 +69,7 @@ def trigger(
     ] = "a data event",
     pipeline: Graph = "retrain",
     even_if_running: Annotated[
-        bool, typer.Option("--even-if-running", help="Start another beside a run that is going.")
+        bool, typer.Option("--even-if-running", help="Start a run even if one is already running.")
     ] = False,
     as_json: JsonLast = False,
 ) -> None:
@@ -109,7 +109,9 @@ def trigger(
 
 def runs(
     host: Host = None,
-    experiment: Annotated[str | None, typer.Option(help="Only of this experiment.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="List only runs of this experiment.")
+    ] = None,
     namespace: Namespace = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
     as_json: JsonLast = False,
@@ -152,12 +154,12 @@ def follow(
 def logs(
     run: RunName,
     step: Annotated[
-        str | None, typer.Argument(help="The step; the failed one where absent.")
+        str | None, typer.Argument(help="The step. Default: the one that failed.")
     ] = None,
     host: Host = None,
     namespace: Namespace = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="With the lines of Argo and of Kubeflow's launcher.")
+        bool, typer.Option("--raw", help="Also show the lines of Argo and of Kubeflow's launcher.")
     ] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on while it runs.")] = False,
 ) -> None:

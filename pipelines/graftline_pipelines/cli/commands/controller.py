@@ -22,10 +22,13 @@ def _cluster() -> None:
 @group.command("retry-policy")
 def retry_policy(
     apply: Annotated[
-        bool, typer.Option("--apply", help="Change the cluster; else only show what would change.")
+        bool,
+        typer.Option(
+            "--apply", help="Change the cluster. Without it, only show what would change."
+        ),
     ] = False,
     kube_context: Annotated[
-        str | None, typer.Option(help="kubeconfig context; the current one where absent.")
+        str | None, typer.Option(help="kubeconfig context. Default: the current one.")
     ] = None,
     kubeflow_namespace: Annotated[
         str, typer.Option(help="Namespace that KFP is installed in.")
@@ -33,7 +36,7 @@ def retry_policy(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="Print this ConfigMap's YAML with the rule, ask no cluster; - is stdin.",
+            help="Print this ConfigMap file with the rule added; contacts no cluster. - is stdin.",
             metavar="FILE",
         ),
     ] = None,

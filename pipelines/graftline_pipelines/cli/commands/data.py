@@ -1,4 +1,4 @@
-"""``data``: what the last run on a source took, and what it set aside and why."""
+"""``data``: what the last run on a source took, and what it rejected and why."""
 
 import json
 import tempfile
@@ -11,9 +11,9 @@ import typer
 from graftline_pipelines.cli.options import JsonBeside, Overrides, RunFile
 
 Reason = Annotated[
-    str | None, typer.Option(help="Only what was set aside for a reason with these words.")
+    str | None, typer.Option(help="Show only files rejected for a reason that contains this text.")
 ]
-Limit = Annotated[int, typer.Option(min=0, help="Show at most so many of what was set aside.")]
+Limit = Annotated[int, typer.Option(min=0, help="Show at most this many rejected files.")]
 
 
 GROUPS_SHOWN, FILES_SHOWN = 5, 4
@@ -26,7 +26,7 @@ def data(
     limit: Limit = 50,
     as_json: JsonBeside = False,
 ) -> None:
-    """Show what the last run took, by class and split, and what it set aside and why."""
+    """Show what the last run took, by class and split, and what it rejected and why."""
     from rich.console import Console
 
     from graftline_pipelines.local import run
@@ -46,7 +46,7 @@ def data(
     if aside:
         console.print(_aside_table(shown[:limit]))
         counted = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
-        console.print(f"Set aside: {len(aside):,}: {counted}", markup=False)
+        console.print(f"Rejected: {len(aside):,}: {counted}", markup=False)
     if len(shown) > limit:
         console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
     if as_json:
@@ -164,7 +164,7 @@ def _aside_table(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("set aside", "label", "reason", "detail")
+    table = Table("rejected", "label", "reason", "detail")
     for row in rows:
         cells = (row["source"], row["label"], row["reason"], row["detail"])
         table.add_row(*(Text(str(cell or "")) for cell in cells))

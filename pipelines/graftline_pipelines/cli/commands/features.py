@@ -8,7 +8,7 @@ import typer
 
 from graftline_pipelines.cli.options import JsonValue, StoreUri
 
-features_app = typer.Typer(help="Stored features: what there is, and what no one uses.")
+features_app = typer.Typer(help="Stored features: list them, and remove unused ones.")
 
 
 @features_app.command("ls")
@@ -49,14 +49,15 @@ def collect(
     store: StoreUri,
     keep: Annotated[
         list[str] | None,
-        typer.Option(help="Keep only what this snapshot uses; may be given again.", metavar="ID"),
+        typer.Option(help="Keep only what this snapshot uses. Can be repeated.", metavar="ID"),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Remove; else only say what would be.")
+        bool,
+        typer.Option("--yes", help="Remove them. Without it, only show what would be removed."),
     ] = False,
     as_json: JsonValue = False,
 ) -> None:
-    """Remove the features that no kept snapshot uses, and damaged parts that were set aside."""
+    """Remove the features that no kept snapshot uses, and quarantined damaged parts."""
     from rich.console import Console
 
     from graftline.features.gc import collect_garbage
@@ -107,18 +108,20 @@ def _table(found: list[Any], checked: bool) -> Any:
 
 def _show_damaged(found: list[Any], console: Any) -> None:
     """Name the damaged parts and say what happens to them."""
-    aside = False
+    quarantined = False
     for one in found:
         for key in one.damaged:
-            aside |= key not in one.reasons
-            reason = one.reasons.get(key, "set aside by a run that found it damaged")
+            quarantined |= key not in one.reasons
+            reason = one.reasons.get(key, "quarantined by a run that found it damaged")
             console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}", soft_wrap=True)
     if any(one.reasons for one in found):
         console.print(
-            "The next run that needs a damaged part sets it aside and computes its images anew."
+            "The next run that needs a damaged part quarantines it and computes its images again."
         )
-    if aside:
-        console.print("What was set aside is computed anew; `graftline features gc` removes it.")
+    if quarantined:
+        console.print(
+            "A quarantined part is computed again when needed. `graftline features gc` removes it."
+        )
 
 
 def _size(size: float) -> str:

@@ -68,7 +68,7 @@ def _show_predictions(answers: list[dict[str, Any]]) -> None:
     width = max((len(answer["image"]) for answer in answers), default=0)
     for answer in answers:
         told = ", ".join(f"{each['label']} {each['probability']:.4f}" for each in answer["top"])
-        doubt = "  (perhaps none of these)" if answer["known"] is False else ""
+        doubt = "  (unlike the training images)" if answer["known"] is False else ""
         print(f"{answer['image']:<{width}}  {told}{doubt}")
 
 
@@ -78,9 +78,10 @@ def verify(
         Path, typer.Option("--images", help="The snapshot's folder, or the original test images.")
     ],
     reference: Annotated[
-        Path | None, typer.Option(help="PyTorch's answers; reference.npz beside the file.")
+        Path | None,
+        typer.Option(help="PyTorch's answers. Default: reference.npz beside the model."),
     ] = None,
-    label_tolerance: Annotated[int, typer.Option(min=0, help="Labels that may differ.")] = 0,
+    label_tolerance: Annotated[int, typer.Option(min=0, help="How many labels may differ.")] = 0,
     max_difference: Annotated[float, typer.Option(help="Of a probability.")] = 1e-3,
     min_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the proof's images that must be given.")
@@ -118,16 +119,19 @@ def serve_manifest(
     model: Model,
     name: Annotated[str, typer.Option(help="Name of the service and of the Triton model.")],
     storage_uri: Annotated[
-        str, typer.Option(help="Where the cluster finds what is written here, such as s3://...")
+        str,
+        typer.Option(help="Where the cluster reads the repository written here, such as s3://..."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")] = Path("serving"),
     backend: Annotated[
         str, typer.Option(help="triton, or onnxruntime (KServe's MLServer).")
     ] = "triton",
     namespace: Annotated[str | None, typer.Option(help="Kubernetes namespace.")] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="NVIDIA devices of a replica.")] = 0,
-    min_replicas: Annotated[int, typer.Option(help="0 lets the service scale to zero.")] = 1,
-    max_replicas: Annotated[int, typer.Option(help="Upper end of the scaling.")] = 3,
+    gpus: Annotated[int, typer.Option(min=0, help="NVIDIA GPUs for each replica.")] = 0,
+    min_replicas: Annotated[
+        int, typer.Option(help="Fewest replicas; 0 lets the service scale to zero.")
+    ] = 1,
+    max_replicas: Annotated[int, typer.Option(help="Most replicas.")] = 3,
 ) -> None:
     """Write a KServe InferenceService for the file, and Triton's model repository."""
     import yaml
@@ -159,7 +163,7 @@ def serve_manifest(
 def rollback(
     name: ModelName,
     to: Annotated[
-        str | None, typer.Option("--to", help="Version; the champion before when not given.")
+        str | None, typer.Option("--to", help="Version. Default: the previous champion.")
     ] = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     tracking: Tracking = DEFAULT_TRACKING,

@@ -29,7 +29,7 @@ DeleteOrphans = Annotated[
 ]
 
 group = typer.Typer(
-    name="schedule", help="What the cluster starts by itself.", no_args_is_help=True
+    name="schedule", help="Schedules: what the cluster starts by itself.", no_args_is_help=True
 )
 
 
@@ -43,7 +43,7 @@ def apply(
     ] = False,
     recreate: Annotated[
         bool,
-        typer.Option("--recreate", help="Replace it even if equal."),
+        typer.Option("--recreate", help="Replace the schedule even if nothing changed."),
     ] = False,
     kube_context: Annotated[
         str | None,
@@ -313,7 +313,7 @@ def _show_times(todo: Any, wish: Any, there: list[Any], console: Any, *, dry_run
     times = _readable(schedules.fires_at(wish.cron, wish.time_zone))
     console.print(
         f"{done}{wish.cron} in {wish.time_zone}; next at {times}.\n"
-        "One run at a time; what was missed is not made up for.",
+        "One run at a time. Missed runs are not caught up.",
         highlight=False,
     )
 

@@ -19,7 +19,7 @@ function element(name, text, className) {
 function showCell(truth, given, count) {
   const right = truth === given;
   const title = right
-    ? `${confusion.classes[truth]}, rightly recognised: ${count}`
+    ? `${confusion.classes[truth]}, correctly recognised: ${count}`
     : `${confusion.classes[truth]}, taken for ${confusion.classes[given]}: ${count}`;
   const list = element("ul", undefined, "pictures");
   const cell = confusion.cells[`${truth},${given}`] || [];
