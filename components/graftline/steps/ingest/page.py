@@ -64,7 +64,7 @@ def render(found: Evidence, warnings: Iterable[str] = ()) -> str:
         [section for section in sections if section is not None],
         kicker="Graftline data",
         lead=f"{len(snapshot):,} images of {len(snapshot.classes):,} classes, "
-        f"taken {snapshot.created}.",
+        f"taken {_time(snapshot.created)}.",
         banner=_banner(found, list(warnings)),
         footer=f"snapshot {snapshot.id}",
         styles=[html.asset("data.css", "graftline.steps.ingest")],
@@ -134,7 +134,7 @@ def _changes(found: Evidence) -> Section | None:
     before, snapshot = found.before, found.snapshot
     if before is None:
         return None
-    intro = f"Compared with snapshot {before.id} of {before.created}."
+    intro = f"Compared with snapshot {before.id} of {_time(before.created)}."
     cards = html.cards(
         [
             ("New images", f"{len(before.added):,}", ""),
@@ -151,11 +151,11 @@ def _changes(found: Evidence) -> Section | None:
         parts += [html.heading("Other label than before"), _pictures(items)]
     if before.added:
         items = [_picture(found, row) for row in before.added[:PAIRS]]
-        parts += [html.heading(f"New: {_of(len(items), len(before.added))}"), _pictures(items)]
+        parts += [html.heading(f"New images{_of(len(items), len(before.added))}"), _pictures(items)]
     if before.removed:
         shown = before.removed[:REJECTED_ROWS]
         table = html.table(["file", "label"], shown)
-        title = f"Gone: {_of(len(shown), len(before.removed))}"
+        title = f"Images that are gone{_of(len(shown), len(before.removed))}"
         parts.append(html.folded(title, table))
     if not before:
         parts.append(html.paragraph("The images and their labels are the same.", "quiet"))
@@ -171,7 +171,7 @@ def _contradictions(found: Evidence) -> Section | None:
     items = [_pair([_picture(found, a), _picture(found, b)]) for a, b in found.contradictions]
     intro = (
         "The same picture, saved again under another label. One of the two labels is wrong, or "
-        f"the picture shows both. {_of(len(items), total)}."
+        f"the picture shows both{_of(len(items), total)}."
     )
     body = Markup('<ul class="alike">{}</ul>').format(html.join(items))
     return Section("Contradicting labels", body, "contradictions", intro, "Contradictions")
@@ -183,13 +183,17 @@ def _groups(found: Evidence) -> Section | None:
         return None
     boxes = []
     for rows, size in found.groups:
-        more = html.paragraph(_of(len(rows), size), "quiet") if size > len(rows) else Markup()
+        more = (
+            html.paragraph(f"{size:,} images{_of(len(rows), size)}", "quiet")
+            if size > len(rows)
+            else Markup()
+        )
         pictures = _pictures([_picture(found, row) for row in rows])
         boxes.append(Markup("<li>{}{}</li>").format(pictures, more))
     intro = (
         f"{images:,} images share {number:,} groups: near-duplicates, or the column that "
         "data.group_column names. A group is never divided between train, val and test, except "
-        f"where the data give the splits. The largest groups: {_of(len(boxes), number)}."
+        f"where the data give the splits. The largest come first{_of(len(boxes), number)}."
     )
     body = Markup('<ul class="alike">{}</ul>').format(html.join(boxes))
     return Section("Near-duplicates and groups", body, "groups", intro, "Groups")
@@ -205,7 +209,7 @@ def _not_evaluated(found: Evidence) -> Section | None:
     ]
     intro = (
         "Held-out images that show the same picture as an image of an earlier split, beside one "
-        f"such image. Nothing is measured on them. {_of(len(items), total)}."
+        f"such image. Nothing is measured on them{_of(len(items), total)}."
     )
     body = Markup('<ul class="alike">{}</ul>').format(html.join(items))
     return Section("Left out of the evaluation", body, "not-evaluated", intro, "Not evaluated")
@@ -238,7 +242,7 @@ def _rejected(found: Evidence) -> Section:
     listed = html.table(
         ["file", "reason", "detail", "label"], [[_text(row[key]) for key in keys] for row in rows]
     )
-    title = f"The files: {_of(len(rows), table.num_rows)}"
+    title = f"The files{_of(len(rows), table.num_rows)}"
     wide = Markup('<div class="wordy">{}</div>').format(listed)
     parts.append(html.folded(title, wide))
     return Section("What was rejected", html.join(parts), "rejected", short="Rejected")
@@ -353,7 +357,12 @@ def _pictures(items: list[Markup]) -> Markup:
 
 
 def _of(shown: int, total: int) -> str:
-    return f"all {total:,} are shown" if shown == total else f"{shown:,} of {total:,} are shown"
+    """How many are shown, where that is not all, to follow a text."""
+    return "" if shown == total else f" ({shown:,} of {total:,} are shown)"
+
+
+def _time(created: str) -> str:
+    return created.replace("T", " ").replace("+00:00", " UTC")
 
 
 def _shortened(name: str) -> str:
