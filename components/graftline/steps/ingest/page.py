@@ -106,7 +106,7 @@ def _classes(snapshot: Snapshot) -> Section:
     table = snapshot.manifest.select(["label", "split"]).group_by(["label", "split"])
     counted = table.aggregate([([], "count_all")]).to_pylist()
     counts = {(row["label"], row["split"]): int(row["count_all"]) for row in counted}
-    rows = []
+    rows: list[list[Cell | Text]] = []
     for label in snapshot.classes[:CLASS_ROWS]:
         numbers = [counts.get((label, split), 0) for split in SPLITS]
         total = sum(numbers)

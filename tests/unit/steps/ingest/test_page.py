@@ -176,7 +176,12 @@ def test_the_command_writes_and_opens_it(
     (data.folder / "run.yaml").write_text("name: a\ndata: {source: t.csv}\nstore: store\n")
     monkeypatch.chdir(data.folder)
     opened: list[str] = []
-    monkeypatch.setattr("webbrowser.open", lambda uri: not opened.append(uri))
+
+    def browser(uri: str) -> bool:
+        opened.append(uri)
+        return True
+
+    monkeypatch.setattr("webbrowser.open", browser)
 
     def call(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["graftline", "data", "run.yaml", *options])
