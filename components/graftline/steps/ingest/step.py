@@ -27,6 +27,7 @@ from graftline.steps.ingest.fetch import GONE, fetch
 from graftline.steps.ingest.incomplete import carved, refuse_missing
 from graftline.steps.ingest.known import Seen
 from graftline.steps.ingest.members import merge_labels, read_packed_folders
+from graftline.steps.ingest.page import page_file, write_page
 from graftline.steps.ingest.reading import check_same_reading, describe
 from graftline.steps.ingest.selection import Selection, current, select, tables
 from graftline.steps.ingest.source_index import Memory, load_memory, save_memory
@@ -60,6 +61,7 @@ class IngestResult(StepResult):
         reading: How the source was read: format, layout, notes, and the splits taken from train.
         warnings: What is poor but possible.
         value_range: Black and white in images of more than 8 bits; None where there are none.
+        page: The data page's file; None where it could not be written.
     """
 
     snapshot_id: str
@@ -76,6 +78,7 @@ class IngestResult(StepResult):
     warnings: list[str]
     value_range: list[float] | None = None
     reading: dict[str, Any] = dataclasses.field(default_factory=dict)
+    page: str | None = None
 
     @override
     def metrics(self) -> dict[str, float]:
@@ -93,6 +96,10 @@ class IngestResult(StepResult):
         if self.value_range is not None:
             found["value_range"] = "{:g} to {:g}".format(*self.value_range)
         return found
+
+    @override
+    def files(self) -> dict[str, Path]:
+        return page_file(self.page)
 
 
 def run(
@@ -214,7 +221,8 @@ def run(
                 raise
             message("Another run on this source was faster; deciding again with what it did")
     say(finding)
-    return _result(snapshot, selection, fetched, warnings)
+    page = write_page(snapshot, place, origin, warnings)
+    return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
 
 
 def _range(selection: Selection, memory: Memory, store: Store, given: ValueRange | None) -> Finding:

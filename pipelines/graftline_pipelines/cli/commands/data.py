@@ -14,6 +14,10 @@ Reason = Annotated[
     str | None, typer.Option(help="Show only files rejected for a reason that contains this text.")
 ]
 Limit = Annotated[int, typer.Option(min=0, help="Show at most this many rejected files.")]
+HtmlFile = Annotated[
+    Path | None, typer.Option("--html", help="Write the data page to this file.", metavar="FILE")
+]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the data page in the browser.")]
 
 
 GROUPS_SHOWN, FILES_SHOWN = 5, 4
@@ -24,6 +28,8 @@ def data(
     overrides: Overrides = None,
     reason: Reason = None,
     limit: Limit = 50,
+    html: HtmlFile = None,
+    open_page: OpenPage = False,
     as_json: JsonBeside = False,
 ) -> None:
     """Show what the last run took, by class and split, and what it rejected and why."""
@@ -34,6 +40,7 @@ def data(
 
     settings = run.with_absolute_paths(load(run_file, overrides or ()))
     snapshot = _last_snapshot(settings)
+    page = _write_page(settings, snapshot, html) if html or open_page else None
     aside = snapshot.set_aside.to_pylist()
     reasons = Counter(row["reason"] for row in aside)
     shown = [row for row in aside if reason is None or reason in row["reason"]]
@@ -49,12 +56,18 @@ def data(
         console.print(f"Rejected: {len(aside):,}: {counted}", markup=False)
     if len(shown) > limit:
         console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
+    if page is not None:
+        console.print(f"Data page: {page}", markup=False, soft_wrap=True)
+    if page is not None and open_page:
+        _open(page, console)
     if as_json:
         told = {"snapshot_id": snapshot.id, "created": snapshot.created, "reasons": reasons}
         alike = {"groups": groups, **_alike(snapshot)}
         if snapshot.value_range is not None:
             told["value_range"] = list(snapshot.value_range)
         told["reading"] = dict(snapshot.reading)
+        if page is not None:
+            told["page"] = str(page)
         print(json.dumps({**told, "per_class": _per_class(snapshot), **alike, "set_aside": shown}))
 
 
@@ -73,6 +86,28 @@ def _last_snapshot(settings: Any) -> Any:
         )
     with tempfile.TemporaryDirectory() as folder:
         return fetch_snapshot(store, identity, Path(folder))
+
+
+def _write_page(settings: Any, snapshot: Any, file: Path | None) -> Path:
+    from graftline.files import os_errors, write_atomic
+    from graftline.steps.ingest.page import render
+    from graftline.steps.ingest.page_evidence import gather
+    from graftline.storage import open_store
+    from graftline_pipelines.cli.preflight import open_settings_source
+
+    source = open_settings_source(settings)
+    text = render(gather(snapshot, open_store(settings.store), source))
+    path = file or Path(tempfile.mkdtemp(prefix="graftline-data-")) / "data.html"
+    with os_errors(str(path), "write"):
+        write_atomic(path, text.encode())
+    return path.absolute()
+
+
+def _open(page: Path, console: Any) -> None:
+    import webbrowser
+
+    if not webbrowser.open(page.as_uri()):
+        console.print("No browser was found; open the file yourself.")
 
 
 def _per_class(snapshot: Any) -> dict[str, dict[str, int]]:
