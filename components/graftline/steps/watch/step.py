@@ -218,8 +218,12 @@ def _look(
     )
     message(
         "%d new, %d changed, %d relabelled, %d removed, %d the same",
-        len(changes.new), len(changes.changed), found.relabelled, found.removed, changes.unchanged,
-    )  # fmt: skip
+        len(changes.new),
+        len(changes.changed),
+        found.relabelled,
+        found.removed,
+        changes.unchanged,
+    )
     level = when.get("drift")
     if level is None:
         return _Look(found, changes, about)
