@@ -80,24 +80,40 @@ SPREAD = tuple(np.random.default_rng(2).beta(3, 1, 100).round(3).tolist())
 CASES = (
     *(even(c, n, p) for c, n in ((5, 1), (3, 2), (2, 3), (5, 2)) for p in (0.6, 0.9, 0.99)),
     *(even(c, n, p) for c, n in ((20, 1), (20, 2), (10, 3)) for p in (0.6, 0.9, 0.98)),
-    even(200, 1, 0.8), even(100, 3, 0.9), even(100, 3, 0.99),
-    even(10, 20, 0.97), even(5, 100, 0.95), even(10, 500, 0.9),
+    even(200, 1, 0.8),
+    even(100, 3, 0.9),
+    even(100, 3, 0.99),
+    even(10, 20, 0.97),
+    even(5, 100, 0.95),
+    even(10, 500, 0.9),
     Case("100 x 3, 10% to 100%, skewed", (3,) * 100, SPREAD, skewed=True),
     Case("5 x 1, 30% to 99%", (1,) * 5, (0.99, 0.9, 0.7, 0.5, 0.3)),
     Case("1000 and 5", (1000, 5), (0.98, 0.8)),
     Case("90, 10 and 3", (90, 10, 3), (0.95, 0.8, 0.6)),
     Case("40, 4, 2 and 1, skewed", (40, 4, 2, 1), (0.95, 0.8, 0.6, 0.5), skewed=True),
     Case("45 and 5, drawn", (45, 5), (0.95, 0.6), drawn=True),
-    Case("10 x 200, 60% to 99%, skewed", (200,) * 10,
-         tuple(np.linspace(0.6, 0.99, 10).round(3).tolist()), skewed=True),
-    even(4, 25, 0.9, group=5), even(3, 10, 0.95, group=5), even(5, 100, 0.9, group=5),
+    Case(
+        "10 x 200, 60% to 99%, skewed",
+        (200,) * 10,
+        tuple(np.linspace(0.6, 0.99, 10).round(3).tolist()),
+        skewed=True,
+    ),
+    even(4, 25, 0.9, group=5),
+    even(3, 10, 0.95, group=5),
+    even(5, 100, 0.9, group=5),
     even(4, 32, 0.85, group=4, mixed=True),
-    even(5, 1, 0.8, 0.6), even(5, 1, 0.95, 0.95), even(3, 2, 0.9, 0.5), even(20, 1, 0.9, 0.7),
-    even(20, 2, 0.9, 0.8), even(10, 10, 0.99, 0.99), even(100, 3, 0.9, 0.85),
-    even(10, 200, 0.95, 0.93), even(4, 25, 0.9, 0.8, group=5),
+    even(5, 1, 0.8, 0.6),
+    even(5, 1, 0.95, 0.95),
+    even(3, 2, 0.9, 0.5),
+    even(20, 1, 0.9, 0.7),
+    even(20, 2, 0.9, 0.8),
+    even(10, 10, 0.99, 0.99),
+    even(100, 3, 0.9, 0.85),
+    even(10, 200, 0.95, 0.93),
+    even(4, 25, 0.9, 0.8, group=5),
     even(4, 32, 0.9, 0.8, group=4, mixed=True),
     Case("100, 10 and 3, two models", (100, 10, 3), (0.95, 0.8, 0.7), (0.9, 0.8, 0.4)),
-)  # fmt: skip
+)
 
 
 def tables(case: Case) -> list[np.ndarray]:
@@ -211,14 +227,20 @@ def main() -> None:
     parts = arguments.case or [""]
     chosen = [i for i, case in enumerate(CASES) if any(part in case.name for part in parts)]
     made = arguments.simulations
-    tasks = [(number, start, min(PIECE, made - start))
-             for number in chosen for start in range(0, made, PIECE)]  # fmt: skip
+    tasks = [
+        (number, start, min(PIECE, made - start))
+        for number in chosen
+        for start in range(0, made, PIECE)
+    ]
     sums = {number: np.zeros((3, len(FIGURES))) for number in chosen}
     with ProcessPoolExecutor(machine.cores()) as pool:
         for task, found in zip(tasks, pool.map(simulated, tasks), strict=True):
             sums[task[0]] += found
-    table = Table("images a class, true recall", *(f"{name}: covered, width" for name in FIGURES),
-                  "accuracy's width / formula's")  # fmt: skip
+    table = Table(
+        "images a class, true recall",
+        *(f"{name}: covered, width" for name in FIGURES),
+        "accuracy's width / formula's",
+    )
     coverage, width, relative = {}, {}, {}
     for number, found in sums.items():
         name, (covered, wide, formulas) = CASES[number].name, found / made
@@ -229,11 +251,22 @@ def main() -> None:
         table.add_row(name, *cells, f"{relative[name]:.2f}" if relative[name] else "")
     console.print(table)
     least = min(min(row.values()) for row in coverage.values())
-    console.print(f"{made:,} test splits a case, {time.monotonic() - started:.0f} s; "
-                  f"least coverage {least:.1%}.")  # fmt: skip
+    console.print(
+        f"{made:,} test splits a case, {time.monotonic() - started:.0f} s; "
+        f"least coverage {least:.1%}."
+    )
     if arguments.json:
-        print(json.dumps({"coverage": coverage, "width": width, "relative": relative,
-                          "least_coverage": least, "simulations": made}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "coverage": coverage,
+                    "width": width,
+                    "relative": relative,
+                    "least_coverage": least,
+                    "simulations": made,
+                }
+            )
+        )
     # A share that is truly 93% is seen below this in one of a thousand cases.
     sys.exit(int(least < stats.binom.ppf(0.001, made, LEAST) / made))
 

@@ -1,7 +1,7 @@
 """What the sections of the run file have in common. Each section is declared where it is used."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -53,11 +53,24 @@ def read_section(kind: type[T], name: str, values: Mapping[str, Any] | None) -> 
         for detail in error.errors(include_url=False):
             key = ".".join(str(part) for part in (name, *detail["loc"]) if part != "")
             if detail["type"] == "extra_forbidden":
-                near = difflib.get_close_matches(str(detail["loc"][-1]), kind.model_fields, 1)
-                hint = f"Did you mean {name}.{near[0]}?" if near else "Remove it."
+                *outer, last = (str(part) for part in detail["loc"])
+                near = difflib.get_close_matches(last, _keys(kind, outer), 1)
+                path = ".".join(part for part in (name, *outer, *near) if part)
+                hint = f"Did you mean {path}?" if near else "Remove it."
                 problems.append(f"{key} is not a setting. {hint}")
             elif detail["type"] == "missing":
                 problems.append(f"{key} is missing.")
             else:
                 problems.append(f"{key} is {str(detail['input'])[:60]!s}: {detail['msg']}.")
         raise ConfigurationError("\n".join(problems)) from None
+
+
+def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:
+    """The keys of the section at a path below another; none where no section is there."""
+    for key in path:
+        field = kind.model_fields.get(key)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        kind = inner
+    return list(kind.model_fields)

@@ -295,8 +295,11 @@ def test_logs_go_on_while_a_step_runs(
         else:
             kfp.control("run", run_id=run_id, state="FAILED")
 
-    kfp.control("replay", run=dict(recorded["v2beta1_run"], state="RUNNING", run_details=None),
-                workflow=recorded["workflow"])  # fmt: skip
+    kfp.control(
+        "replay",
+        run=dict(recorded["v2beta1_run"], state="RUNNING", run_details=None),
+        workflow=recorded["workflow"],
+    )
     monkeypatch.setattr(run_logs.time, "sleep", move)
     said = graftline("logs", run_id, "fine_tune", "--follow")
     kfp.control("run", run_id=run_id, state="RUNNING")

@@ -11,6 +11,7 @@ from typing import Any
 
 from kfp import dsl
 
+from graftline.data.source_settings import SourceSettings
 from graftline.steps.notify.component import notify
 from graftline.steps.notify.step import URL_VARIABLE
 from graftline.steps.watch.component import watch
@@ -42,7 +43,9 @@ def retraining_pipeline(
                 store=settings.store,
                 tracking=graph.tracking,
                 config=graph.config(
-                    **{k: v for k, v in arguments(settings.data).items() if k != "source"},
+                    **settings.data.model_dump(
+                        mode="json", include=set(SourceSettings.model_fields)
+                    ),
                     when=arguments(settings.retrain.when),
                     backbone=settings.backbone,
                     seed=settings.seed,
@@ -53,6 +56,11 @@ def retraining_pipeline(
                 add_training_tasks(graph, source, fan_out=False)
 
     return retrain
+
+
+def _source(settings: RunSettings) -> dict[str, Any]:
+    """How the source is read; the other keys of `data` concern ingest alone."""
+    return {k: v for k, v in arguments(settings.data).items() if k in SourceSettings.model_fields}
 
 
 def _notification(graph: Graph) -> Any:

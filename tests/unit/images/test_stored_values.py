@@ -123,10 +123,18 @@ def test_a_tiff_is_read_by_the_range(
     assert np.array_equal(found.pixels, expected(colours, *bounds))
     assert found.values is not None
     assert (found.values.lowest, found.values.highest) == (colours.min(), colours.max())
-    assert found.values.kind == {"u1": "uint8", "i1": "int8", "u2": "uint16", "i2": "int16",
-                                 "u4": "uint32", "i4": "int32", "f4": "float32"}[
-        array.dtype.str[1:]
-    ]  # fmt: skip
+    assert (
+        found.values.kind
+        == {
+            "u1": "uint8",
+            "i1": "int8",
+            "u2": "uint16",
+            "i2": "int16",
+            "u4": "uint32",
+            "i4": "int32",
+            "f4": "float32",
+        }[array.dtype.str[1:]]
+    )
 
 
 @pytest.mark.parametrize("bands", [1, 3])

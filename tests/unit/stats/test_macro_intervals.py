@@ -85,8 +85,9 @@ def covered(
 
     def answers(recalls: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         step = rng.integers(1, classes, len(labels))
-        return np.where(rng.random(len(labels)) < recalls[labels], labels,
-                        (labels + step) % classes)  # fmt: skip
+        return np.where(
+            rng.random(len(labels)) < recalls[labels], labels, (labels + step) % classes
+        )
 
     true = truth(np.array(recall)) - (truth(np.array(other)) if other else 0)
     hits = np.zeros(2)
@@ -154,9 +155,9 @@ def test_grouped_images_are_worth_as_many_as_there_are_groups_if_they_go_togethe
     assert worth(np.ones(1000), groups) == pytest.approx(200, rel=0.05)  # nothing tells: as one
     assert worth(right, None) == 1000
     labels = np.arange(200).repeat(5) % 4
-    found = macro_intervals(
-        Answers(labels, wrongly(labels, ~right, 4), groups=groups), 0.95
-    )["balanced_accuracy"]  # fmt: skip
+    found = macro_intervals(Answers(labels, wrongly(labels, ~right, 4), groups=groups), 0.95)[
+        "balanced_accuracy"
+    ]
     low, high = share_interval(float(right.mean()) * 200, 200, 0.95)
     assert found[1] - found[0] == pytest.approx(high - low, rel=0.15)
 

@@ -1,10 +1,8 @@
 """How much is measured, and what a model must show before it replaces the champion."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field, field_validator
 
 from graftline.settings import Fraction, PositiveInt, Section
 
@@ -52,3 +50,19 @@ class GateSettings(Section):
     column, or `size`, `brightness`, `shape`, `format`, `source`."""
     allow_removed_classes: bool = False
     """Whether the data may lack a class that the champion knows."""
+
+
+class EvaluateConfig(Section):
+    """All that the step takes besides its inputs and outputs."""
+
+    gate: GateSettings = GateSettings()
+    """What a model must show."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """How it is measured."""
+    seed: int = 0
+    """Of the resampling."""
+
+    @field_validator("gate", "evaluation", mode="before")
+    @classmethod
+    def _none_is_the_default(cls, value: Any) -> Any:
+        return {} if value is None else value

@@ -29,8 +29,14 @@ Ints = NDArray[np.int64]
 CURVE_POINTS = 200
 MOST_DECISIONS = 5_000_000  # that a curve is drawn of: more show no difference and take gigabytes
 RESAMPLED = (
-    "accuracy", "balanced_accuracy", "macro_f1", "top_k_accuracy", "log_loss", "brier", "ece",
-)  # fmt: skip
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "top_k_accuracy",
+    "log_loss",
+    "brier",
+    "ece",
+)
 
 
 @dataclass(frozen=True)

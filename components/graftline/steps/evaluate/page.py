@@ -94,10 +94,12 @@ def data(findings: Findings) -> Section:
     snapshot = findings.snapshot
     counts = {split: len(snapshot.rows(split)) for split in ("train", "val", "test")}
     cards = html.cards(
-        [(f"{split} images", f"{count:,}", percent(count / max(1, len(snapshot))))
-         for split, count in counts.items()]
+        [
+            (f"{split} images", f"{count:,}", percent(count / max(1, len(snapshot))))
+            for split, count in counts.items()
+        ]
         + [("classes", f"{len(snapshot.classes):,}", "")]
-    )  # fmt: skip
+    )
     parts = [cards]
     aside = snapshot.set_aside.to_pylist()
     if aside:
@@ -115,20 +117,26 @@ def data(findings: Findings) -> Section:
                 f"The first {min(len(aside), SET_ASIDE_ROWS)} of them",
                 html.table(
                     ["file", "label", "reason", "detail"],
-                    [[_text(row[key]) for key in ("source", "label", "reason", "detail")]
-                     for row in aside[:SET_ASIDE_ROWS]],
+                    [
+                        [_text(row[key]) for key in ("source", "label", "reason", "detail")]
+                        for row in aside[:SET_ASIDE_ROWS]
+                    ],
                 ),
             ),
-        ]  # fmt: skip
+        ]
     else:
         parts.append(html.paragraph("Nothing was rejected at ingest.", "quiet"))
     parts.append(
         html.table(
             ["the snapshot", ""],
-            [("id", html.code(snapshot.id)), ("source", html.code(snapshot.source)),
-             ("store", html.code(snapshot.store)), ("taken", snapshot.created)],
+            [
+                ("id", html.code(snapshot.id)),
+                ("source", html.code(snapshot.source)),
+                ("store", html.code(snapshot.store)),
+                ("taken", snapshot.created),
+            ],
         )
-    )  # fmt: skip
+    )
     return Section("The data", html.join(parts), "data", short="Data")
 
 

@@ -30,11 +30,17 @@ def overview(findings: Findings) -> Section:
     cards = [
         ("Test accuracy", percent(figures["accuracy"]), interval(bounds["accuracy"])),
         ("Macro F1", percent(figures["macro_f1"]), interval(bounds["macro_f1"])),
-        ("Balanced accuracy", percent(figures["balanced_accuracy"]),
-         interval(bounds["balanced_accuracy"])),
-        ("Calibration error", percent(figures["ece"]),
-         f"before calibration {percent(findings.measured.uncalibrated_ece)}"),
-    ]  # fmt: skip
+        (
+            "Balanced accuracy",
+            percent(figures["balanced_accuracy"]),
+            interval(bounds["balanced_accuracy"]),
+        ),
+        (
+            "Calibration error",
+            percent(figures["ece"]),
+            f"before calibration {percent(findings.measured.uncalibrated_ece)}",
+        ),
+    ]
     if figures["top_k"] > 1:
         k = int(figures["top_k"])
         cards.append(
@@ -57,18 +63,24 @@ def overview(findings: Findings) -> Section:
             html.columns(
                 charts.line_chart(
                     "Receiver operating characteristic",
-                    [charts.Series("chance", [(0, 0), (1, 1)], "dash"),
-                     charts.Series("this model", curves["roc"])],
-                    x_title="false positive rate", y_title="true positive rate",
+                    [
+                        charts.Series("chance", [(0, 0), (1, 1)], "dash"),
+                        charts.Series("this model", curves["roc"]),
+                    ],
+                    x_title="false positive rate",
+                    y_title="true positive rate",
                 ),
                 charts.line_chart(
                     "Precision against recall",
-                    [charts.Series("chance", [(0, common), (1, common)], "dash"),
-                     charts.Series("this model", curves["precision_recall"])],
-                    x_title="recall", y_title="precision",
+                    [
+                        charts.Series("chance", [(0, common), (1, common)], "dash"),
+                        charts.Series("this model", curves["precision_recall"]),
+                    ],
+                    x_title="recall",
+                    y_title="precision",
                 ),
             )
-        )  # fmt: skip
+        )
         two = len(findings.snapshot.classes) == 2
         told = (
             f"Curves for {findings.snapshot.classes[1]!r}."
@@ -133,10 +145,15 @@ def side_by_side(findings: Findings) -> Section | None:
         show = percent if shares else _number
         rows.append((title, show(new), show(old), _judged(change, bounds, name), told))
     table = html.table(
-        ["", Column("this model", number=True), Column("champion", number=True),
-         Column("change", number=True), Column("interval of the change", number=True)],
+        [
+            "",
+            Column("this model", number=True),
+            Column("champion", number=True),
+            Column("change", number=True),
+            Column("interval of the change", number=True),
+        ],
         rows,
-    )  # fmt: skip
+    )
     bars = [
         charts.Bar(row.name, row.recall, row.recall_interval, _champion_recall(findings, position))
         for position, row in enumerate(findings.measured.classes)
@@ -215,8 +232,16 @@ def classes(findings: Findings) -> Section:
         )
         for row in findings.measured.classes
     ]
-    heads = ["images", "given", "precision", "recall", "interval of the recall", "F1", "ROC area",
-             "average precision"]  # fmt: skip
+    heads = [
+        "images",
+        "given",
+        "precision",
+        "recall",
+        "interval of the recall",
+        "F1",
+        "ROC area",
+        "average precision",
+    ]
     table = html.table(
         ["class", *(Column(head, number=True) for head in heads)], rows, sortable=True
     )
@@ -275,11 +300,15 @@ def robustness(findings: Findings) -> Section | None:
         cells.append(Markup('<span class="name">{}</span>').format(levels))
         body.append(cells)
     table = html.table(
-        ["corruption", *(Column(name, number=True) for name in STRENGTHS),
-         Column("mean loss", number=True), "levels"],
+        [
+            "corruption",
+            *(Column(name, number=True) for name in STRENGTHS),
+            Column("mean loss", number=True),
+            "levels",
+        ],
         body,
         sortable=True,
-    )  # fmt: skip
+    )
     intro = (
         f"The same {found.images:,} test images ({percent(found.clean, 0)} right as they are), "
         f"corrupted at three strengths; on average {percent(found.mean, 0)} are still right. "
@@ -302,15 +331,20 @@ def abstaining(findings: Findings) -> Section:
     )
     parts = [html.heading("Only when sure")]
     if measured.coverage.at:
-        rows = [(percent(target), f"{threshold:.4f}", percent(share))
-                for target, threshold, share in measured.coverage.at]  # fmt: skip
+        rows = [
+            (percent(target), f"{threshold:.4f}", percent(share))
+            for target, threshold, share in measured.coverage.at
+        ]
         parts.append(
             html.table(
-                [Column("for an accuracy of", number=True), Column("confidence from", number=True),
-                 Column("share answered", number=True)],
+                [
+                    Column("for an accuracy of", number=True),
+                    Column("confidence from", number=True),
+                    Column("share answered", number=True),
+                ],
                 rows,
             )
-        )  # fmt: skip
+        )
         parts.append(
             html.paragraph(
                 "These thresholds come from these test images: check one on new images before "

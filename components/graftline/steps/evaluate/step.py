@@ -23,7 +23,7 @@ from graftline.steps.evaluate import gate as gate_module
 from graftline.steps.evaluate import out_of_distribution as ood
 from graftline.steps.evaluate import page, pictures, robustness, slices
 from graftline.steps.evaluate.champion import ChampionAnswers, find_champion
-from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
+from graftline.steps.evaluate.config import EvaluateConfig, EvaluationSettings
 from graftline.steps.evaluate.figures import evidence_of, group_numbers, measured, plain
 from graftline.steps.evaluate.inference import Answers, Inference
 from graftline.steps.evaluate.metrics import roc_with_thresholds
@@ -80,8 +80,10 @@ class EvaluateResult(StepResult):
 
     def files(self) -> dict[str, Path]:
         """The page and the verdict."""
-        return {"evaluation/report.html": self.report_file,
-                "evaluation/verdict.json": self.verdict_file}  # fmt: skip
+        return {
+            "evaluation/report.html": self.report_file,
+            "evaluation/verdict.json": self.verdict_file,
+        }
 
 
 def run(
@@ -96,9 +98,7 @@ def run(
     decision_file: Path | None = None,
     tracking_uri: str = "",
     registered_model: str = "",
-    gate: Mapping[str, Any] | None = None,
-    evaluation: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    **config: Any,
 ) -> EvaluateResult:
     """Evaluate a classifier and decide whether it may replace the champion.
 
@@ -113,80 +113,50 @@ def run(
         decision_file: Why this strategy was chosen, for the page.
         tracking_uri: Where the champion is registered; empty for no comparison.
         registered_model: Its name.
-        gate: Settings, see :class:`GateSettings`.
-        evaluation: Settings, see :class:`EvaluationSettings`.
-        seed: For resampling.
+        config: See :class:`graftline.steps.evaluate.config.EvaluateConfig`.
 
     Raises:
+        ConfigurationError: A setting is unknown or out of range.
         DataError: There are no test images, or the classifier is of other classes.
         TrackingError: The registry cannot say who is champion.
     """
-    gate_rules = read_section(GateSettings, "gate", gate)
-    rules = read_section(EvaluationSettings, "evaluation", evaluation)
-    snapshot = read_snapshot(snapshot_folder)
-    classifier = load_classifier(classifier_folder)
-    _check(snapshot, classifier)
-    features = read_features(features_folder) if features_folder else None
-    inference = Inference(classifier, snapshot, open_store(store), features)
-
-    answers = inference.answers(snapshot.rows("test"), "test images")
+    settings = read_section(EvaluateConfig, "", config)
+    inference = _inference(snapshot_folder, classifier_folder, store, features_folder)
+    answers = inference.answers(inference.snapshot.rows("test"), "test images")
     temperature, val = _calibrate(inference, classifier_folder)
-    labels = snapshot.labels()[answers.rows]
-    probabilities = softmax(answers.logits, temperature)
     opponent = find_champion(
-        snapshot,
+        inference.snapshot,
         answers.rows,
         tracking_uri=tracking_uri,
         registered_model=registered_model,
         store=inference.store,
         encoded=inference.encoded,
     )
-    groups = group_numbers(snapshot, answers.rows)
-    brightness = pictures.brightness(inference, answers.rows, BRIGHTNESS_IMAGES)
-    columns = slices.columns_of(snapshot, answers.rows, brightness)
-    guarded, empty = slices.guarded(gate_rules.slices, columns)
-    parts = _slices(columns, labels, probabilities, opponent, rules.confidence)
-    notes = _shape_warnings(classifier, snapshot, answers.rows, columns, labels, probabilities,
-                            rules.confidence)  # fmt: skip
-    figures = measured(
-        answers, probabilities, labels, groups, snapshot.classes, opponent, parts, rules, seed
-    )
-    evidence = evidence_of(
-        snapshot, probabilities, labels, groups, opponent, guarded, figures
-    )  # fmt: skip
-    verdict = _verdict(evidence, gate_rules, empty, opponent, figures, snapshot, seed)
-    verdict = dataclasses.replace(verdict, notes=[*verdict.notes, *notes])
-    message("%s: %s", "promote" if verdict.promote else "do not promote", verdict.reasons[0])
+    test = _Test(inference, answers, softmax(answers.logits, temperature), opponent)
+    figures, verdict, notes = _judge(test, settings)
+    write_verdict(verdict_file, verdict)
 
-    distances = _out_of_distribution(inference, val, answers, labels, rules)
-    calibrated = classifier.with_temperature(temperature).with_metadata(
-        thresholds={"none_of_these": distances[1].to_dict()} if distances else {},
-        test={"accuracy": figures.figures["accuracy"], "images": len(labels)},
-    )
+    distances = _out_of_distribution(inference, val, answers, test.labels, settings.evaluation)
+    calibrated = _calibrated(test, temperature, figures, distances)
     save_classifier(calibrated_folder, calibrated, held_out=read_held_out(classifier_folder))
     if distances:
         distances[0].save(calibrated_folder)
-    write_verdict(verdict_file, verdict)
 
-    shaken = robustness.measure(
-        inference, answers.rows, labels, probabilities.argmax(axis=1) == labels,
-        images=rules.robustness_images, confidence=rules.confidence, seed=seed,
-    )  # fmt: skip
     findings = Findings(
-        name=registered_model or classifier.backbone.spec.architecture,
-        snapshot=snapshot,
+        name=registered_model or calibrated.backbone.spec.architecture,
+        snapshot=inference.snapshot,
         classifier=calibrated,
         decision=read_decision(decision_file) if decision_file else None,
-        rules=rules,
-        gate=gate_rules,
+        rules=settings.evaluation,
+        gate=settings.gate,
         rows=answers.rows,
-        labels=labels,
-        probabilities=probabilities,
+        labels=test.labels,
+        probabilities=test.probabilities,
         measured=figures,
         opponent=opponent,
         verdict=verdict,
         ood=distances[1] if distances else None,
-        robustness=shaken,
+        robustness=_robustness(test, settings),
         notes=notes,
     )
     findings = pictures.with_pictures(findings, inference)
@@ -195,37 +165,128 @@ def run(
     return _result(findings, temperature, report_file, verdict_file)
 
 
+@dataclass(frozen=True)
+class _Test:
+    """The test split, and what the classifier and the champion say of it.
+
+    Attributes:
+        inference: Of the classifier.
+        answers: Its answers, uncalibrated.
+        probabilities: Calibrated, shape (n, classes).
+        opponent: The champion's answers; None without a champion.
+    """
+
+    inference: Inference
+    answers: Answers
+    probabilities: NDArray[np.float64]
+    opponent: ChampionAnswers | None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.inference.snapshot
+
+    @property
+    def rows(self) -> Ints:
+        """Rows of the manifest, shape (n,)."""
+        return self.answers.rows
+
+    @property
+    def labels(self) -> Ints:
+        """Class index of each image, shape (n,)."""
+        return self.snapshot.labels()[self.rows]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the classifier gives an image its label, shape (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1) == self.labels)
+
+
+def _inference(
+    snapshot_folder: Path, classifier_folder: Path, store: str, features_folder: Path | None
+) -> Inference:
+    snapshot, classifier = read_snapshot(snapshot_folder), load_classifier(classifier_folder)
+    _check(snapshot, classifier)
+    features = read_features(features_folder) if features_folder else None
+    return Inference(classifier, snapshot, open_store(store), features)
+
+
+def _judge(test: _Test, settings: EvaluateConfig) -> tuple[Measured, Verdict, list[str]]:
+    """The figures, the verdict, and the warnings about wide and upright images."""
+    snapshot, labels, rules = test.snapshot, test.labels, settings.evaluation
+    groups = group_numbers(snapshot, test.rows)
+    brightness = pictures.brightness(test.inference, test.rows, BRIGHTNESS_IMAGES)
+    columns = slices.columns_of(snapshot, test.rows, brightness)
+    guarded, empty = slices.guarded(settings.gate.slices, columns)
+    parts = _slices(test, columns, rules.confidence)
+    notes = _shape_warnings(test, columns, rules.confidence)
+    figures = measured(
+        test.answers,
+        test.probabilities,
+        labels,
+        groups,
+        snapshot.classes,
+        test.opponent,
+        parts,
+        rules,
+        settings.seed,
+    )
+    evidence = evidence_of(
+        snapshot, test.probabilities, labels, groups, test.opponent, guarded, figures
+    )
+    tests = _gate_tests(evidence, settings, empty)
+    verdict = _verdict(tests, test, figures, notes)
+    message("%s: %s", "promote" if verdict.promote else "do not promote", verdict.reasons[0])
+    return figures, verdict, notes
+
+
+def _calibrated(
+    test: _Test,
+    temperature: float,
+    figures: Measured,
+    distances: tuple[ClassMeans, ood.OutOfDistribution] | None,
+) -> Classifier:
+    return test.inference.classifier.with_temperature(temperature).with_metadata(
+        thresholds={"none_of_these": distances[1].to_dict()} if distances else {},
+        test={"accuracy": figures.figures["accuracy"], "images": len(test.labels)},
+    )
+
+
+def _robustness(test: _Test, settings: EvaluateConfig) -> robustness.Robustness | None:
+    return robustness.measure(
+        test.inference,
+        test.rows,
+        test.labels,
+        test.right,
+        images=settings.evaluation.robustness_images,
+        confidence=settings.evaluation.confidence,
+        seed=settings.seed,
+    )
+
+
 def _slices(
-    columns: Mapping[str, NDArray[Any]],
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    opponent: ChampionAnswers | None,
-    confidence: float,
+    test: _Test, columns: Mapping[str, NDArray[Any]], confidence: float
 ) -> list[slices.SliceFigures]:
     """Accuracy of each slice that says something, the champion's beside it."""
+    opponent = test.opponent
     return slices.figures(
-        slices.interesting(columns, labels),
-        probabilities.argmax(axis=1) == labels,
+        slices.interesting(columns, test.labels),
+        test.right,
         confidence,
-        None if opponent is None else opponent.predicted == labels,
+        None if opponent is None else opponent.predicted == test.labels,
         None if opponent is None else opponent.comparable,
     )
 
 
 def _shape_warnings(
-    classifier: Classifier,
-    snapshot: Snapshot,
-    rows: Ints,
-    columns: Mapping[str, NDArray[Any]],
-    labels: Ints,
-    probabilities: NDArray[np.float64],
-    confidence: float,
+    test: _Test, columns: Mapping[str, NDArray[Any]], confidence: float
 ) -> list[str]:
     """What is said of wide and upright images, in the log, the verdict and the page."""
-    preprocessing = classifier.preprocessing
-    seen = preprocessing.share_seen(snapshot.column("height")[rows], snapshot.column("width")[rows])
-    right = probabilities.argmax(axis=1) == labels
-    told = slices.shape_warnings(columns[slices.SHAPE], right, seen, preprocessing.fit, confidence)
+    preprocessing, rows = test.inference.classifier.preprocessing, test.rows
+    heights, widths = test.snapshot.column("height")[rows], test.snapshot.column("width")[rows]
+    seen = preprocessing.share_seen(heights, widths)
+    told = slices.shape_warnings(
+        columns[slices.SHAPE], test.right, seen, preprocessing.fit, confidence
+    )
     for sentence in told:
         message("Warning: %s", sentence)
     return told
@@ -260,34 +321,33 @@ def _calibrate(inference: Inference, folder: Path) -> tuple[float, NDArray[np.fl
     return temperature, answers.embedding
 
 
-def _verdict(
-    evidence: gate_module.Evidence,
-    rules: GateSettings,
-    empty: list[str],
-    opponent: ChampionAnswers | None,
-    figures: Measured,
-    snapshot: Snapshot,
-    seed: int,
-) -> Verdict:
-    tests = gate_module.decide(evidence, rules, seed)
+def _gate_tests(
+    evidence: gate_module.Evidence, settings: EvaluateConfig, empty: list[str]
+) -> list[GateTest]:
+    tests = gate_module.decide(evidence, settings.gate, settings.seed)
     if empty:
         named = ", ".join(repr(name) for name in empty[:5])
         reason = f"gate.slices guards {named}, of which there are no test images."
         tests.append(GateTest(name="slices_present", passed=False, reason=reason))
-    failed = [test for test in tests if not test.passed]
+    return tests
+
+
+def _verdict(tests: list[GateTest], test: _Test, figures: Measured, notes: list[str]) -> Verdict:
+    opponent = test.opponent
+    failed = [each for each in tests if not each.passed]
     beside = figures.side_by_side
     return Verdict(
         promote=not failed,
-        reasons=[test.reason for test in failed or tests],
+        reasons=[each.reason for each in failed or tests],
         tests=tests,
-        snapshot_id=snapshot.id,
+        snapshot_id=test.snapshot.id,
         champion_name=opponent.name if opponent else None,
         champion_version=opponent.version if opponent else None,
         champion_digest=opponent.digest if opponent else None,
         champion_snapshot_id=opponent.snapshot_id if opponent else None,
-        compared_images=int(opponent.comparable.sum()) if opponent else len(evidence.labels),
+        compared_images=int(opponent.comparable.sum()) if opponent else len(test.rows),
         left_out=opponent.left_out if opponent else {},
-        notes=opponent.notes if opponent else [],
+        notes=[*(opponent.notes if opponent else []), *notes],
         figures={
             "test": _test_figures(figures),
             "challenger": plain(beside.challenger) if beside else {},
@@ -312,9 +372,7 @@ def _out_of_distribution(
         rows, truth = rows[kept], truth[kept]
     embedding = inference.embedding(rows, "training images for the class means")
     means = class_means(embedding, truth, len(snapshot.classes))
-    found = ood.out_of_distribution(
-        means, val, answers.embedding, labels, rules.reject_quantile
-    )  # fmt: skip
+    found = ood.out_of_distribution(means, val, answers.embedding, labels, rules.reject_quantile)
     return (means, found) if found else None
 
 

@@ -17,9 +17,7 @@ def fill_classification(classification: Any, result: EvaluateResult) -> None:
     KFP keeps both in the artifact's metadata, so large matrices are left to the report.
     """
     if result.confusion:
-        classification.log_confusion_matrix(
-            result.confusion["classes"], result.confusion["counts"]
-        )  # fmt: skip
+        classification.log_confusion_matrix(result.confusion["classes"], result.confusion["counts"])
     if result.roc:
         false_rate, true_rate, thresholds = zip(*result.roc, strict=True)
         classification.log_roc_curve(list(false_rate), list(true_rate), list(thresholds))

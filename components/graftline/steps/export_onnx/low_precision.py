@@ -52,17 +52,34 @@ class Smaller:
     refused: str | None
 
 
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """The fp32 file's parts, and what it was proven on.
+
+    Attributes:
+        network: The fp32 network.
+        metadata: Of the fp32 file.
+        classifier: What is exported.
+        class_means: For the output ``distance``.
+        snapshot: Test images to measure on, training images to calibrate on.
+        store: Where they are.
+        expected: PyTorch's probabilities of the test split, in manifest order.
+    """
+
+    network: onnx.ModelProto
+    metadata: ModelMetadata
+    classifier: Classifier
+    class_means: ClassMeans | None
+    snapshot: Snapshot
+    store: Store
+    expected: np.ndarray
+
+
 def write_low_precision(
     precision: str,
+    exported: Exported,
     *,
-    network: onnx.ModelProto,
-    metadata: ModelMetadata,
-    classifier: Classifier,
-    class_means: ClassMeans | None,
-    snapshot: Snapshot,
-    store: Store,
     folder: Path,
-    expected: np.ndarray,
     max_drop: float,
     calibration_images: int,
     seed: int,
@@ -71,29 +88,22 @@ def write_low_precision(
 
     Args:
         precision: ``int8`` or ``fp16``.
-        network: The fp32 network.
-        metadata: Of the fp32 file.
-        classifier: What is exported.
-        class_means: For the output ``distance``.
-        snapshot: Test images to measure on, training images to calibrate on.
-        store: Where they are.
+        exported: The fp32 file.
         folder: Where ``model.onnx`` is.
-        expected: PyTorch's probabilities of the test split, in manifest order.
         max_drop: Accuracy that it may lose.
         calibration_images: How many training images are used.
         seed: Of their choice.
     """
     path = folder / f"model.{precision}.onnx"
-    stated = dataclasses.replace(metadata, precision=precision)
-    candidates = _candidates(
-        precision, network, classifier, snapshot, store, calibration_images, seed
-    )
+    stated = dataclasses.replace(exported.metadata, precision=precision)
+    snapshot, expected = exported.snapshot, exported.expected
+    candidates = _candidates(precision, exported, calibration_images, seed)
     best: tuple[float, float] = (-1.0, 0.0)
     accuracy_before = _accuracy(expected, snapshot)
     for attempt in candidates:
         trial = path.with_suffix(".trial")
-        save_model(compose_graph(attempt, stated, classifier, class_means), trial)
-        found = _answers(OnnxClassifier(trial), snapshot, store, precision)
+        save_model(compose_graph(attempt, stated, exported.classifier, exported.class_means), trial)
+        found = _answers(OnnxClassifier(trial), snapshot, exported.store, precision)
         agreement = float((found.argmax(1) == expected.argmax(1)).mean()) if len(found) else 1.0
         accuracy = _accuracy(found, snapshot)
         if (accuracy, agreement) > best:
@@ -113,25 +123,20 @@ def write_low_precision(
 
 
 def _candidates(
-    precision: str,
-    network: onnx.ModelProto,
-    classifier: Classifier,
-    snapshot: Snapshot,
-    store: Store,
-    calibration_images: int,
-    seed: int,
+    precision: str, exported: Exported, calibration_images: int, seed: int
 ) -> Iterator[onnx.ModelProto]:
     """Conversions to try, the fastest first."""
     if precision == "fp16":
-        yield to_fp16(network)
+        yield to_fp16(exported.network)
         return
+    snapshot = exported.snapshot
     rows = snapshot.rows("train")
     chosen = np.random.default_rng(seed).permutation(rows)[:calibration_images]
-    found = read_images(snapshot, snapshot.storage_order(chosen), store=store)
-    prepare = classifier.preprocessing
+    found = read_images(snapshot, snapshot.storage_order(chosen), store=exported.store)
+    prepare = exported.classifier.preprocessing
     images = np.stack([prepare.apply(prepare.decode(data)).numpy() for _, data in found])
     for spared in SPARED:
-        yield to_int8(network, images, spared=spared)
+        yield to_int8(exported.network, images, spared=spared)
 
 
 def _answers(model: OnnxClassifier, snapshot: Snapshot, store: Store, precision: str) -> np.ndarray:

@@ -13,18 +13,20 @@ from graftline.classifier.class_means import read_class_means
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.errors import ConfigurationError
 from graftline.files import sha256_of
-from graftline.onnx_model.parity import MAX_DIFFERENCE, NAMED, Parity, check
+from graftline.onnx_model.parity import NAMED, Parity, check
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.onnx_model.reference import write_reference
 from graftline.progress import message, progress
 from graftline.records.export import EXPORT_FILE, MODEL_FILE, write_export
+from graftline.settings import read_section
+from graftline.steps.export_onnx.config import ExportConfig
 from graftline.steps.export_onnx.graph import (
     compose_graph,
     content_digest,
     export_network,
     save_model,
 )
-from graftline.steps.export_onnx.low_precision import Smaller, write_low_precision
+from graftline.steps.export_onnx.low_precision import Exported, Smaller, write_low_precision
 from graftline.steps.export_onnx.parity import compare, odd_sizes_difference
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
@@ -81,15 +83,7 @@ def run(
     snapshot_folder: Path,
     store: str | Store,
     onnx_folder: Path,
-    opset: int = 20,
-    label_tolerance: int = 0,
-    max_probability_difference: float = MAX_DIFFERENCE,
-    int8: bool = False,
-    fp16: bool = False,
-    max_drop: float = 0.01,
-    calibration_images: int = 256,
-    run_id: str = "",
-    seed: int = 0,
+    **config: Any,
 ) -> ExportResult:
     """Export the classifier and prove the file equal to it.
 
@@ -98,26 +92,20 @@ def run(
         snapshot_folder: The dataset snapshot.
         store: Store that holds its images.
         onnx_folder: Where to write ``model.onnx`` and what goes with it.
-        opset: ONNX operator set.
-        label_tolerance: Test images on which the file's label may differ from PyTorch's.
-        max_probability_difference: Largest difference of a probability, in fp32.
-        int8: Also write a statically quantised file.
-        fp16: Also write a half-precision file.
-        max_drop: Test accuracy that a smaller file may lose; beyond it the file is refused.
-        calibration_images: Training images that the int8 ranges are measured on.
-        run_id: Tracking run, for the file's metadata.
-        seed: Of the choice of calibration images.
+        config: See :class:`graftline.steps.export_onnx.config.ExportConfig`.
 
     Raises:
+        ConfigurationError: A setting is unknown or out of range.
         ParityError: The file answers differently; the images are named.
     """
+    settings = read_section(ExportConfig, "export", config)
     place = open_store(store) if isinstance(store, str) else store
     classifier = load_classifier(classifier_folder).eval()
     snapshot = read_snapshot(snapshot_folder)
     _check_classes(classifier, snapshot)
-    message("exporting %s with opset %d", classifier.backbone.spec.name, opset)
-    network = export_network(classifier, opset)
-    metadata = _metadata(classifier, opset, run_id)
+    message("exporting %s with opset %d", classifier.backbone.spec.name, settings.opset)
+    network = export_network(classifier, settings.opset)
+    metadata = _metadata(classifier, settings.opset, settings.run_id)
     path = onnx_folder / MODEL_FILE
     class_means = read_class_means(classifier_folder)
     model = compose_graph(network, metadata, classifier, class_means)
@@ -125,28 +113,26 @@ def run(
     save_model(model, path)
     del model
 
-    parity, expected = _prove(path, classifier, snapshot, place, max_probability_difference)
-    check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
-    rows = snapshot.rows("test")
-    ids = [snapshot.image_ids()[row] for row in rows]
+    limit = settings.max_probability_difference
+    parity, expected = _prove(path, classifier, snapshot, place, limit)
+    check(parity, label_tolerance=settings.label_tolerance, limit=limit)
+    ids = [snapshot.image_ids()[row] for row in snapshot.rows("test")]
     write_reference(onnx_folder, sha256_of(path), ids, expected)
 
-    smaller: dict[str, Smaller] = {}
-    for precision in [name for name, asked in (("fp16", fp16), ("int8", int8)) if asked]:
-        smaller[precision] = write_low_precision(
+    exported = Exported(network, metadata, classifier, class_means, snapshot, place, expected)
+    asked = {"fp16": settings.fp16, "int8": settings.int8}
+    smaller = {
+        precision: write_low_precision(
             precision,
-            network=network,
-            metadata=metadata,
-            classifier=classifier,
-            class_means=class_means,
-            snapshot=snapshot,
-            store=place,
+            exported,
             folder=onnx_folder,
-            expected=expected,
-            max_drop=max_drop,
-            calibration_images=calibration_images,
-            seed=seed,
+            max_drop=settings.max_drop,
+            calibration_images=settings.calibration_images,
+            seed=settings.seed,
         )
+        for precision, wanted in asked.items()
+        if wanted
+    }
     return _record(onnx_folder, path, parity, smaller, metadata, content)
 
 

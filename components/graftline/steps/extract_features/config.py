@@ -6,6 +6,7 @@ from pydantic import (
     Field,
 )
 
+from graftline.images.preprocessing import Fit
 from graftline.settings import PositiveInt, Section
 
 
@@ -23,3 +24,22 @@ class ExtractSettings(Section):
     workers: Annotated[int, Field(ge=1, le=100)] = 1
     """Tasks that share the extraction on a cluster; more than one pays from about 100,000 new
     images."""
+
+
+class ExtractConfig(ExtractSettings):
+    """All that the step takes besides its inputs and outputs."""
+
+    backbone: str
+    """Name of the network."""
+    weights: str | None = None
+    """Where the weights are, None for the published ones."""
+    image_size: int | None = None
+    """Side of the input in pixels, None for the pretrained one."""
+    fit: Fit = "crop"
+    """What is done with wide and tall images."""
+    workers: int = 1
+    """How many shares there are; the step checks it together with ``worker``."""
+    worker: int = 0
+    """Which share, from 0."""
+    extracted_by_workers: int = 0
+    """What the workers of a fan-out computed before, counted as new."""

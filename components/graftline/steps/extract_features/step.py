@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,9 @@ from graftline.features.store import FeatureStore
 from graftline.features.writer import PartWriter
 from graftline.images.preprocessing import Fit, Preprocessing
 from graftline.progress import Progress, message
+from graftline.settings import read_section
 from graftline.steps.extract_features import reduction
+from graftline.steps.extract_features.config import ExtractConfig
 from graftline.steps.extract_features.request import (
     Answer,
     Request,
@@ -92,61 +94,38 @@ class ExtractResult(StepResult):
 
 
 def run(
-    *,
-    snapshot_folder: Path,
-    store: str,
-    backbone: str,
-    features_folder: Path | None,
-    weights: str | None = None,
-    image_size: int | None = None,
-    engine: str = "auto",
-    precision: str = "fp32",
-    batch_size: int | None = None,
-    fit: Fit = "crop",
-    worker: int = 0,
-    workers: int = 1,
-    extracted_by_workers: int = 0,
+    *, snapshot_folder: Path, store: str, features_folder: Path | None, **config: Any
 ) -> ExtractResult:
     """Compute what the store lacks and write the artifact.
 
     Args:
         snapshot_folder: The dataset snapshot.
         store: URI of the store; its images and features.
-        backbone: Name of the network.
         features_folder: The artifact; None for one worker's share, which goes to the store alone.
-        weights: Where the weights are, None for the published ones.
-        image_size: Side of the input in pixels, None for the pretrained one.
-        engine: ``onnxruntime``, ``openvino`` or ``torch``; ``auto`` keeps to the one that computed
-            the stored features, and takes the fastest where there are none.
-        precision: ``fp32``, ``bf16`` or ``auto``.
-        batch_size: Images in a batch, None for what suits the machine.
-        fit: ``image.fit``: what is done with wide and tall images.
-        worker: Which share, from 0.
-        workers: How many shares there are.
-        extracted_by_workers: What the workers of a fan-out computed before, counted as new.
+        config: See :class:`graftline.steps.extract_features.config.ExtractConfig`.
 
     Raises:
+        ConfigurationError: A setting is unknown or out of range.
         UnknownBackbone: No library has it.
         WeightsError: The weights cannot be had or do not fit.
         StoreError: The store cannot be read or written.
     """
+    settings = read_section(ExtractConfig, "extract", config)
+    worker, workers = settings.worker, settings.workers
     _check_share(worker, workers, features_folder)
     snapshot, place = read_snapshot(snapshot_folder), open_store(store)
-    wished = _wished(precision, engine)
-    request = Request(backbone, weights, image_size, wished, fit, snapshot.value_range)
-    network = _network(snapshot, place, request, engine, batch_size)
-    answer = network.answer
+    network = _network(
+        snapshot, place, _request(settings, snapshot), settings.engine, settings.batch_size
+    )
     features = network.features
     ids = binary_ids(snapshot.manifest.column("image_id"))
-    index = IdIndex(ids)
-    filled = np.zeros(len(snapshot), bool)
+    index, filled, matrix = IdIndex(ids), np.zeros(len(snapshot), bool), None
     if features_folder is None:
-        matrix = None
         stored = index.rows(features.ids())
         filled[stored[stored >= 0]] = True
         filled |= _shares(ids, workers) != worker
     else:
-        matrix = create_matrix(features_folder, len(snapshot), answer.dim)
+        matrix = create_matrix(features_folder, len(snapshot), network.answer.dim)
         features.load(index, matrix, filled)
     missing = np.flatnonzero(~filled)
     rate = 0.0
@@ -155,28 +134,41 @@ def run(
         rate = _extract(snapshot, missing, ids, features, network, matrix)
         filled[missing] = True
     mine = int((_shares(ids, workers) == worker).sum())
-    extracted = min(mine, len(missing) + extracted_by_workers)
-    result = ExtractResult(
+    extracted = min(mine, len(missing) + settings.extracted_by_workers)
+    result = _result(network, extracted, mine - extracted, rate)
+    if features_folder is not None and matrix is not None:
+        features.compact()  # not by a share: others are still gathering their parts
+        write_features(features_folder, _artifact(result, snapshot, matrix), filled)
+    return result
+
+
+def _request(settings: ExtractConfig, snapshot: Snapshot) -> Request:
+    return Request(
+        settings.backbone,
+        settings.weights,
+        settings.image_size,
+        _wished(settings.precision, settings.engine),
+        settings.fit,
+        snapshot.value_range,
+    )
+
+
+def _result(network: "_Network", extracted: int, reused: int, rate: float) -> ExtractResult:
+    answer = network.answer
+    message(
+        "Features: %s computed, %s reused, %s wide.", f"{extracted:,}", f"{reused:,}", answer.dim
+    )
+    return ExtractResult(
         fingerprint=answer.fingerprint,
         backbone=answer.backbone,
         extracted=extracted,
-        reused=mine - extracted,
+        reused=reused,
         dim=answer.dim,
         engine=network.kind,
         precision=answer.precision,
         images_per_second=round(rate, 1),
-        agreement=network.agreement or features.agreement(),
+        agreement=network.agreement or network.features.agreement(),
     )
-    if features_folder is not None and matrix is not None:
-        features.compact()  # not by a share: others are still gathering their parts
-        write_features(features_folder, _artifact(result, snapshot, matrix), filled)
-    message(
-        "Features: %s computed, %s reused, %s wide.",
-        f"{result.extracted:,}",
-        f"{result.reused:,}",
-        result.dim,
-    )
-    return result
 
 
 def plan(

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,13 @@ from typing_extensions import override
 
 from graftline.data.snapshot import SPLITS, Snapshot, keep_snapshot, write_snapshot
 from graftline.data.sources import open_source
-from graftline.data.sources.base import Columns, Entry, Reading, Source
+from graftline.data.sources.base import Entry, Source
 from graftline.errors import PreconditionFailed
-from graftline.images.decode import MAX_PIXELS
 from graftline.images.stored_values import ValueRange
 from graftline.progress import message
+from graftline.settings import read_section
+from graftline.steps.ingest.arguments import IngestConfig
 from graftline.steps.ingest.checks import (
-    MIN_IMAGES_PER_CLASS,
     check_arguments,
     check_given,
     check_near_duplicates,
@@ -36,7 +35,6 @@ from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
-DEFAULT_SPLIT: Mapping[str, float] = {"train": 0.7, "val": 0.15, "test": 0.15}
 SAMPLES_VERSION = 2  # of how a shard's samples are read; another one reads the shards again
 TURNS = 5  # of giving way to another run on the same source
 
@@ -102,112 +100,43 @@ class IngestResult(StepResult):
         return page_file(self.page)
 
 
-def run(
-    *,
-    source: str,
-    store: str,
-    snapshot_folder: Path,
-    format: str = "auto",  # noqa: A002 -- the run file's own word
-    split: Mapping[str, float] = DEFAULT_SPLIT,
-    seed: int = 0,
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str | None = "split",
-    group_column: str | None = None,
-    attributes: Sequence[str] = (),
-    layout: str = "auto",
-    exclude: Sequence[str] = (),
-    similar_labels: str = "auto",
-    missing_splits: str = "carve",
-    near_duplicates: str | None = "auto",
-    min_images_per_class: int = MIN_IMAGES_PER_CLASS,
-    max_pixels: int = MAX_PIXELS,
-    value_range: Sequence[float] | None = None,
-) -> IngestResult:
+def run(*, source: str, store: str, snapshot_folder: Path, **config: Any) -> IngestResult:
     """Take a snapshot of a source of labelled images.
 
     Args:
         source: A folder, ``file://`` or ``s3://`` URI, or a CSV table.
         store: Where the images are kept.
         snapshot_folder: Is written.
-        format: ``auto``, ``folders``, ``table`` or ``shards``.
-        split: Fractions of train, val and test for what is new.
-        seed: Of the hash that splits.
-        image_column: Of a table.
-        label_column: Of a table, or a key of a shard's JSON notes; so are the next three.
-        split_column: A stated split is obeyed; None leaves all to the hash.
-        group_column: Images of one group stay in one split.
-        attributes: Further columns to keep.
-        layout: What each level of folders is, or ``auto``.
-        exclude: Patterns of folders and files that are left out.
-        similar_labels: What to do where labels look the same: ``auto``, ``merge``, ``refuse``
-            or ``keep``.
-        missing_splits: ``carve`` takes a split that the source lacks out of train; or ``refuse``.
-        near_duplicates: ``auto`` groups the same picture saved again; ``off`` (or None) looks
-            for none; ``strict`` also rejects what contradicts or ties splits together.
-        min_images_per_class: A class with fewer is an error.
-        max_pixels: Larger images are rejected unread.
-        value_range: The stored values that are black and white in images of more than 8 bits;
-            None measures them.
+        config: See :class:`graftline.steps.ingest.arguments.IngestConfig`.
 
     Raises:
+        ConfigurationError: A setting is unknown or cannot be.
         DataError: Nothing that can be learned from; the message says what to do.
         StoreError: The source or the store cannot be read or written.
     """
-    split = {name: float(value) for name, value in split.items()}
-    near = near_duplicates or "off"
-    check_arguments(split, attributes, min_images_per_class, near)
-    given = check_range(value_range)
-    columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
-    reading = Reading(layout, tuple(exclude), similar_labels)
-    refuse_missing((), missing_splits)
-    origin = open_source(source, format, columns, reading)
+    settings = read_section(IngestConfig, "data", config)
+    given = _checked_range(settings)
+    origin = open_source(source, settings.format, settings.columns, settings.reading)
     place = open_store(store)
     place.check_writable()
     entries = origin.entries()
     message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
     told = _tell(origin, 0)
-    check_given(origin, entries, split, min_images_per_class, missing_splits)
-    read_as = f"{SAMPLES_VERSION} {columns!r}"
+    minimum, split = settings.min_images_per_class, settings.split
+    check_given(origin, entries, split, minimum, settings.missing_splits)
     fetched: set[str] = set()
     for turn in range(TURNS):
         memory = load_memory(place, origin.uri)
-        new = [entry for entry in entries if _is_new(entry, memory, read_as)]
-        fetched |= fetch(origin, new, place, memory, columns=read_as, max_pixels=max_pixels)
+        fetched |= _fetch_new(origin, entries, place, memory, settings)
         found = list(current(entries, memory))
         named = merge_labels(read_packed_folders(found, origin), origin)
         told = _tell(origin, told)
-        check_same_reading(place, origin, reading)
-        selection = select(
-            named,
-            memory,
-            store=place,
-            fractions=split,
-            seed=seed,
-            near_duplicates=near,
-            max_pixels=max_pixels,
-            missing=missing_splits,
-        )
+        check_same_reading(place, origin, settings.reading)
+        selection = _select(named, memory, place, settings)
         finding = _range(selection, memory, place, given)
-        warnings = [
-            *([carved(selection.missing, split)] if selection.missing else []),
-            *check_remembered(memory, {**split, "seed": seed}, place, origin.uri),
-            *check_near_duplicates(selection, near),
-            *check_selection(selection, origin, min_images_per_class),
-            *finding.warnings,
-        ]
-        record = describe(origin, selection.missing)
-        manifest, set_aside = tables(selection, memory, list(attributes))
-        snapshot = write_snapshot(
-            snapshot_folder,
-            manifest,
-            set_aside,
-            store=place.uri,
-            source=origin.uri,
-            not_evaluated=sorted(selection.alike.not_evaluated),
-            contradictions=selection.alike.contradictions,
-            value_range=finding.value_range,
-            reading=record,
+        warnings = _warnings(selection, memory, origin, place, settings) + list(finding.warnings)
+        snapshot = _write(
+            snapshot_folder, selection, memory, origin, place, settings, finding.value_range
         )
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
@@ -223,6 +152,78 @@ def run(
     say(finding)
     page = write_page(snapshot, place, origin, warnings)
     return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
+
+
+def _checked_range(settings: IngestConfig) -> ValueRange | None:
+    """The value range that is given; refuses impossible settings before anything is read."""
+    check_arguments(
+        settings.split,
+        settings.attributes,
+        settings.min_images_per_class,
+        settings.near_duplicates,
+    )
+    given = check_range(settings.value_range)
+    refuse_missing((), settings.missing_splits)
+    return given
+
+
+def _fetch_new(
+    source: Source, entries: list[Entry], store: Store, memory: Memory, settings: IngestConfig
+) -> set[str]:
+    """Read what is new into the store and the memory; the names of what was read come back."""
+    read_as = f"{SAMPLES_VERSION} {settings.columns!r}"
+    new = [entry for entry in entries if _is_new(entry, memory, read_as)]
+    return fetch(source, new, store, memory, columns=read_as, max_pixels=settings.max_pixels)
+
+
+def _select(named: list[Seen], memory: Memory, store: Store, settings: IngestConfig) -> Selection:
+    return select(
+        named,
+        memory,
+        store=store,
+        fractions=settings.split,
+        seed=settings.seed,
+        near_duplicates=settings.near_duplicates,
+        max_pixels=settings.max_pixels,
+        missing=settings.missing_splits,
+    )
+
+
+def _warnings(
+    selection: Selection, memory: Memory, source: Source, store: Store, settings: IngestConfig
+) -> list[str]:
+    """What is poor but possible."""
+    decided = {**settings.split, "seed": settings.seed}
+    return [
+        *([carved(selection.missing, settings.split)] if selection.missing else []),
+        *check_remembered(memory, decided, store, source.uri),
+        *check_near_duplicates(selection, settings.near_duplicates),
+        *check_selection(selection, source, settings.min_images_per_class),
+    ]
+
+
+def _write(
+    folder: Path,
+    selection: Selection,
+    memory: Memory,
+    source: Source,
+    store: Store,
+    settings: IngestConfig,
+    value_range: ValueRange | None,
+) -> Snapshot:
+    record = describe(source, selection.missing)
+    manifest, rejected = tables(selection, memory, list(settings.attributes))
+    return write_snapshot(
+        folder,
+        manifest,
+        rejected,
+        store=store.uri,
+        source=source.uri,
+        not_evaluated=sorted(selection.alike.not_evaluated),
+        contradictions=selection.alike.contradictions,
+        value_range=value_range,
+        reading=record,
+    )
 
 
 def _range(selection: Selection, memory: Memory, store: Store, given: ValueRange | None) -> Finding:

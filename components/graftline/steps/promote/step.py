@@ -106,11 +106,15 @@ def run(
     version = registry.find(registered_model, export["content_sha256"])
     reused = version is not None
     if version is None:
-        description = read_description(classifier_folder)
-        tags = _tags(export, verdict, snapshot, metadata, description, place, tracking_run_id)
-        evidence = {"verdict.json": verdict_file}
-        if report_file is not None and report_file.is_file():
-            evidence["report.html"] = report_file
+        tags = _tags(
+            export,
+            verdict,
+            snapshot,
+            metadata,
+            read_description(classifier_folder),
+            place,
+            tracking_run_id,
+        )
         card = model_card(
             name=registered_model,
             snapshot=snapshot,
@@ -119,17 +123,12 @@ def run(
             verdict=verdict,
             intended_use=intended_use,
         )
+        evidence = {"verdict.json": verdict_file}
+        if report_file is not None and report_file.is_file():
+            evidence["report.html"] = report_file
         with tempfile.TemporaryDirectory() as temporary:
             folder = pack(Path(temporary) / "model", onnx_folder, evidence, card)
-            tags |= {
-                "manifest_sha256": sha256_of(folder / MANIFEST_FILE),
-                "model_card_sha256": sha256_of(folder / CARD_FILE),
-            }
-            source = _upload(tracking_uri, tracking_run_id, folder, export["sha256"])
-        message("registering %s", registered_model)
-        version = registry.register(
-            registered_model, run_id=tracking_run_id, source=source, tags=tags, store=place
-        )
+            version = _register(registry, registered_model, folder, tags, place)
     digest = _verdict_digest(verdict, export["content_sha256"], tracking_run_id)
     alias, reason = _promote(registry, version, verdict, digest, place)
     message("%s version %s: %s", registered_model, version.version, reason)
@@ -143,6 +142,19 @@ def run(
         onnx_sha256=version.digest or export["sha256"],
         run_id=tracking_run_id,
     )
+
+
+def _register(
+    registry: Registry, name: str, folder: Path, tags: dict[str, str], store: Store
+) -> RegisteredVersion:
+    """Upload a packed model into the run that its tags name, and register it."""
+    tags = tags | {
+        "manifest_sha256": sha256_of(folder / MANIFEST_FILE),
+        "model_card_sha256": sha256_of(folder / CARD_FILE),
+    }
+    source = _upload(registry.uri, tags["run_id"], folder, tags["onnx_sha256"])
+    message("registering %s", name)
+    return registry.register(name, run_id=tags["run_id"], source=source, tags=tags, store=store)
 
 
 def _promote(

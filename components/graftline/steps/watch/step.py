@@ -8,7 +8,7 @@ its features are compared with those of the champion's images.
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import graftline
 from graftline.data.changes import Changes, compare
 from graftline.data.snapshot import Snapshot, fetch_snapshot, read_images
 from graftline.data.sources import open_source
-from graftline.data.sources.base import Columns, Entry, Reading, Source
+from graftline.data.sources.base import Entry, Source
 from graftline.errors import (
     DataError,
     IntegrityError,
@@ -31,8 +31,10 @@ from graftline.errors import (
 from graftline.files import write_atomic
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.progress import message, progress
+from graftline.settings import read_section
 from graftline.steps.runtime import StepResult
-from graftline.steps.watch.drift import FEWEST, SAMPLE, Drift, Matrix, compare_features
+from graftline.steps.watch.arguments import WatchConfig
+from graftline.steps.watch.drift import FEWEST, Drift, Matrix, compare_features
 from graftline.steps.watch.page import look_page
 from graftline.steps.watch.triggers import Found, Rule, judge
 from graftline.storage import open_store
@@ -108,21 +110,8 @@ def run(
     store: str,
     tracking_uri: str,
     registered_model: str,
-    when: Mapping[str, Any],
     page_file: Path | None = None,
-    format: str = "auto",  # noqa: A002 -- the run file's word
-    image_column: str = "image",
-    label_column: str = "label",
-    split_column: str | None = "split",
-    group_column: str | None = None,
-    attributes: tuple[str, ...] | list[str] = (),
-    layout: str = "auto",
-    exclude: tuple[str, ...] | list[str] = (),
-    similar_labels: str = "auto",
-    backbone: str | None = None,
-    sample: int = SAMPLE,
-    seed: int = 0,
-    **ignored: Any,
+    **config: Any,
 ) -> WatchResult:
     """Look for changes and decide.
 
@@ -131,53 +120,28 @@ def run(
         store: The store of the runs.
         tracking_uri: Tracking URI of MLflow, whose registry knows the champion.
         registered_model: The model whose champion is asked for.
-        when: ``retrain.when`` of the run file.
         page_file: Where the page goes.
-        format: As in the run file, like the columns.
-        image_column: Of a table.
-        label_column: Of a table.
-        split_column: Of a table.
-        group_column: Of a table.
-        attributes: Columns of a table.
-        layout: What each level of folders is; it and the next two are read as ingest reads them.
-        exclude: What is left out.
-        similar_labels: Of labels that look the same.
-        backbone: The one that a training would use.
-        sample: Images on either side of the drift test.
-        seed: Of the samples.
-        ignored: Settings of `data` that only ingest needs.
+        config: See :class:`graftline.steps.watch.arguments.WatchConfig`.
 
     Raises:
+        ConfigurationError: A setting is unknown or out of range.
         StoreError: The source or the store cannot be read.
         TrackingError: The registry cannot be read.
     """
+    settings = read_section(WatchConfig, "", config)
     registry = open_registry(tracking_uri)
     champion = registry.champion(registered_model)
-    columns = Columns(image_column, label_column, split_column, group_column, tuple(attributes))
-    reading = Reading(layout, tuple(exclude), similar_labels)
-    listed = _Listed(open_source(source, format, columns, reading))
+    listed = _Listed(open_source(source, settings.format, settings.columns, settings.reading))
     if champion is None:
         look = _Look(Found(0, 0, 0, 0), None, None)
         rules = [Rule("first", True, f"{registered_model} has no champion yet.")]
     else:
-        with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
-            missing = "is not in the store"
-            try:
-                snapshot = _snapshot(champion, open_store(store), Path(folder))
-            except (DataError, IntegrityError, SchemaVersionError) as error:
-                snapshot, missing = None, f"cannot be read ({error.what.rstrip('.')})"
-            if snapshot is None:
-                look = _Look(Found(0, 0, 0, 0), None, _about(champion, registry))
-                why = f"The champion's snapshot {missing}: nothing to compare with."
-                rules = [Rule("first", True, why)]
-            else:
-                look = _look(listed, champion, snapshot, registry, when, sample, seed)
-                rules = judge(when, look.found)
+        look, rules = _look_and_judge(listed, champion, registry, open_store(store), settings)
     start = any(rule.met for rule in rules)
     reasons = [rule.sentence for rule in rules if rule.met == start]
     if start and all(rule.about_data for rule in rules if rule.met):
         refused = _refused_before(
-            listed, champion, registered_model, tracking_uri, open_store(store), backbone
+            listed, champion, registered_model, tracking_uri, open_store(store), settings.backbone
         )
         if refused is not None:
             start, reasons = False, [refused]
@@ -195,19 +159,38 @@ class _Look:
     champion: dict[str, Any] | None
 
 
+def _look_and_judge(
+    listed: _Listed,
+    champion: RegisteredVersion,
+    registry: Registry,
+    store: Store,
+    settings: WatchConfig,
+) -> tuple[_Look, list[Rule]]:
+    """Compare the source with the champion's snapshot, where that can be read."""
+    about = _about(champion, registry)
+    with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
+        missing = "is not in the store"
+        try:
+            snapshot = _snapshot(champion, store, Path(folder))
+        except (DataError, IntegrityError, SchemaVersionError) as error:
+            snapshot, missing = None, f"cannot be read ({error.what.rstrip('.')})"
+        if snapshot is None:
+            why = f"The champion's snapshot {missing}: nothing to compare with."
+            return _Look(Found(0, 0, 0, 0), None, about), [Rule("first", True, why)]
+        look = _look(listed, champion, snapshot, about, settings)
+    return look, judge(settings.when.model_dump(exclude_unset=True), look.found)
+
+
 def _look(
     listed: _Listed,
     champion: RegisteredVersion,
     snapshot: Snapshot,
-    registry: Registry,
-    when: Mapping[str, Any],
-    sample: int,
-    seed: int,
+    about: dict[str, Any],
+    settings: WatchConfig,
 ) -> _Look:
     changes = compare(listed, snapshot)
     new = [*changes.new, *changes.changed]
     archives = [entry for entry in new if entry.archive]
-    about = _about(champion, registry)
     found = Found(
         new=len(new) - len(archives) + _images_in(archives, snapshot),
         relabelled=len(changes.relabelled),
@@ -218,8 +201,13 @@ def _look(
     )
     message(
         "%d new, %d changed, %d relabelled, %d removed, %d the same",
-        len(changes.new), len(changes.changed), found.relabelled, found.removed, changes.unchanged,
-    )  # fmt: skip
+        len(changes.new),
+        len(changes.changed),
+        found.relabelled,
+        found.removed,
+        changes.unchanged,
+    )
+    when = settings.when.model_dump(exclude_unset=True)
     level = when.get("drift")
     if level is None:
         return _Look(found, changes, about)
@@ -228,7 +216,9 @@ def _look(
     if already:
         why_not = "another condition starts training already"
     elif found.new >= FEWEST:
-        drift, why_not = _drift(listed, new, champion, snapshot, level, sample, seed)
+        drift, why_not = _drift(
+            listed, new, champion, snapshot, level, settings.sample, settings.seed
+        )
     elif found.new:
         why_not = f"{found.new} new images are too few; it takes {FEWEST}"
     found = dataclasses.replace(found, drift=drift, drift_not_made=why_not)

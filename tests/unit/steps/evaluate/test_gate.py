@@ -262,9 +262,12 @@ def test_a_model_that_always_says_the_same_is_never_promoted(beside: bool, answe
         version="1", right=np.zeros(1200, dtype=bool), comparable=np.ones(1200, dtype=bool)
     )
     evidence = Evidence(
-        labels=labels, right=right, classes=("a", "b", "c"), majority=2,
+        labels=labels,
+        right=right,
+        classes=("a", "b", "c"),
+        majority=2,
         champion=champion if beside else None,
-    )  # fmt: skip
+    )
     assert failed(evidence) >= {"answers_differ" if beside else "better_than_majority"}
     said = dataclasses.replace(evidence, given=np.full(1200, answer))
     assert f"the same answer, {'abc'[answer]!r}, to all 1,200" in (

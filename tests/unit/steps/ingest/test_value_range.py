@@ -110,8 +110,11 @@ def test_a_given_range_counts_and_makes_other_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [[5], [5, 5], [9, 1], [0, float("inf")]])
 def test_a_range_that_is_none_is_refused(wrong: list[float], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"data\.value_range"):
-        run(write(tmp_path / "data", lambda v: (v * 255).astype(np.uint8)), tmp_path,
-            value_range=wrong)  # fmt: skip
+        run(
+            write(tmp_path / "data", lambda v: (v * 255).astype(np.uint8)),
+            tmp_path,
+            value_range=wrong,
+        )
 
 
 def test_a_range_with_nothing_to_apply_to_is_refused(tmp_path: Path) -> None:
