@@ -172,7 +172,7 @@ def test_store_that_may_not_be_written_to(graftline, images) -> None:
     run_file = source(images(a=3, b=3))
     for store in ("/proc/store", "/sys/store"):
         shown = graftline(PROBLEM, {**run_file, "store": store})
-        says(shown, f"Cannot write file://{store}", "choose another place")
+        says(shown, f"Cannot write file://{store}", "choose another path")
     says(graftline(MISTAKE, {**run_file, "store": "/proc/store"}, command="run"), "/proc/store")
 
 

@@ -74,7 +74,7 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
             fix="Wait for the pod ml-pipeline to be ready: "
             "kubectl -n kubeflow get pods -l app=ml-pipeline",
         )
-    fix = "Mend what it names and submit again."
+    fix = "Correct what it names and submit again."
     if text.startswith("Failed to create a pipeline") and ":" not in text:
         fix = (
             "The server does not say why. Most often the account may not write pipelines in the "

@@ -142,8 +142,8 @@ def test_memory_grows_with_the_file(model, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"name": "My Model"}, "'My Model' is not a valid name of a service"),
-        ({"name": "-a"}, "'-a' is not a valid name of a service"),
+        ({"name": "My Model"}, "'My Model' is not a valid service name"),
+        ({"name": "-a"}, "'-a' is not a valid service name"),
         ({"backend": "torchserve"}, "'torchserve' is not known"),
         ({"storage_uri": "models"}, "'models' is not an address"),
         ({"min_replicas": 4}, "4 replicas at least and 3 at most"),
