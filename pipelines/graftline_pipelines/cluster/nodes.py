@@ -82,7 +82,7 @@ def pool_problems(pools: Mapping[str, PoolSettings], nodes: Iterable[Node]) -> l
             nearest = ranked[0][1] if ranked else ["the cluster has no nodes"]
             problems.append(
                 f"pools.{name}: no node fits ({len(nodes)} in the cluster); the nearest one lacks: "
-                f"{'; '.join(nearest)}. Correct the pool, add such nodes, or set `autoscaled: true` "
+                f"{'; '.join(nearest)}. Change the pool, add nodes, or set `autoscaled: true` "
                 "if they are made on demand."
             )
     return problems
