@@ -11,12 +11,12 @@ BACKBONE = "mobilenetv3_small_050"  # the smallest there is; random weights unle
 def test_probe_is_promoted_and_a_second_run_extracts_and_promotes_nothing(
     run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
-    run_file = {"data": {"source": str(make_digits_folder(per_class=20, classes=4))}}
+    run_file = {"data": {"source": str(make_digits_folder(per_class=40, classes=4))}}
     first, shown = run_graftline(run_file, "--json")
-    assert sum(first["images"].values()) == 80
+    assert sum(first["images"].values()) == 160
     assert first["classes"] == ["0", "1", "2", "3"]
     assert first["strategy"] == "probe"
-    assert (first["extracted"], first["reused"]) == (80, 0)
+    assert (first["extracted"], first["reused"]) == (160, 0)
     assert first["test"]["accuracy"] > 0.8  # of about a dozen images
     low, high = first["test"]["accuracy_ci"]
     assert low <= first["test"]["accuracy"] <= high
@@ -33,7 +33,7 @@ def test_probe_is_promoted_and_a_second_run_extracts_and_promotes_nothing(
 
     second, _ = run_graftline(run_file, "--json")
     assert second["snapshot_id"] == first["snapshot_id"]
-    assert (second["extracted"], second["reused"]) == (0, 80)
+    assert (second["extracted"], second["reused"]) == (0, 160)
     assert not second["verdict"]["promote"]
     assert second["registered"]["alias"] is None
     assert any("not better" in reason for reason in second["verdict"]["reasons"])

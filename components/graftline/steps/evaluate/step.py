@@ -33,7 +33,7 @@ from graftline.storage import open_store
 
 Ints = NDArray[np.int64]
 
-REFERENCE_IMAGES = 1000  # training images run anew for the class means of a fine-tuned network
+REFERENCE_IMAGES = 1000  # training images for the class means of a fine-tuned network
 BRIGHTNESS_IMAGES = 2000  # test images that are decoded to know how bright they are
 KFP_CLASSES = 50  # the most that KFP's confusion matrix is given
 
