@@ -147,7 +147,7 @@ def test_new_images_are_trained_on_and_a_model_that_does_not_win_is_not_trained_
     few, _ = retrain()
     assert not few["trained"] and few["watch"]["changes"]["new"] == 2
     assert any("training starts from 5.0%" in reason for reason in few["watch"]["reasons"])
-    add_digits(retrain.source, 6)
+    add_digits(retrain.source, 12)
     enough, _ = retrain()
     assert enough["trained"]
     assert enough["extracted"] == enough["watch"]["changes"]["new"]
