@@ -28,9 +28,9 @@ def retrain(
     from rich.console import Console
 
     from graftline.steps.runtime import read_result
-    from graftline_pipelines.cli import preflight
     from graftline_pipelines.graphs.retraining import retraining_pipeline
     from graftline_pipelines.local import run, summary
+    from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
