@@ -4,11 +4,14 @@
 that a run does not spend an hour on its way to a mistake that was there at the start.
 """
 
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 
 from graftline.errors import WeightsError
 from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
+from graftline_pipelines.preflight.forecast import training_forecast
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -28,7 +31,7 @@ def require(settings: RunSettings, console: Console | None = None) -> None:
         PreflightError: with every problem found.
     """
     _relocate(settings, console)
-    found = _ask(settings)
+    found, _ = _ask(settings)
     if found.problems:
         raise PreflightError(found.problems)
     if console is not None:
@@ -37,14 +40,16 @@ def require(settings: RunSettings, console: Console | None = None) -> None:
 
 def examine(settings: RunSettings) -> Preflight:
     """Ask the same, and what a run would do."""
-    found = _ask(settings)
+    found, entries = _ask(settings)
     found.look("pipeline", lambda: _pipeline(settings))
+    if not found.failed("backbone"):
+        found.look("fine-tuning", lambda: training_forecast(settings, entries))
     found.facts["a run would"] = _plan(settings)
     return found
 
 
-def _ask(settings: RunSettings) -> Preflight:
-    """The cheap questions first."""
+def _ask(settings: RunSettings) -> tuple[Preflight, list[Any]]:
+    """The cheap questions first; what was found, and the source's entries."""
     found = Preflight()
     found.look("store", lambda: _store(settings))
     entries = check_source(settings, found)
@@ -56,7 +61,7 @@ def _ask(settings: RunSettings) -> Preflight:
         found.look("champion", lambda: _champion(settings))
         first = found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
-    return found
+    return found, entries
 
 
 def _store(settings: RunSettings) -> str:
