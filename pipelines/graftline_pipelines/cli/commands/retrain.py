@@ -36,7 +36,7 @@ def retrain(
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
-    preflight.require(run.with_absolute_paths(settings))
+    preflight.require(run.with_absolute_paths(settings), console)
 
     def build(resolved: Any, run_id: str) -> Any:
         return retraining_pipeline(resolved, run_id, on_cluster=False)

@@ -41,7 +41,7 @@ def run(
     from graftline_pipelines.local import summary
     from graftline_pipelines.preflight import examine as preflight
 
-    preflight.require(local.with_absolute_paths(settings))
+    preflight.require(local.with_absolute_paths(settings), console)
 
     def build(resolved: Any, run_id: str) -> Any:
         return training_pipeline(resolved, run_id, on_cluster=False)
@@ -63,11 +63,12 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
 
     from graftline_pipelines.local import run as local
     from graftline_pipelines.preflight import examine as preflight
+    from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
     report = preflight.examine(local.with_absolute_paths(settings))
-    preflight.show(report, Console(stderr=as_json))
+    show(report, Console(stderr=as_json))
     if as_json:
         print(json.dumps(report.as_dict()))
     if report.problems:
