@@ -79,12 +79,17 @@ class Work:
 def training_forecast(settings: RunSettings, entries: list[Any]) -> str:
     """A line for each pool that could train; empty where nothing is trained.
 
+    With ``auto`` it is said only of pools with accelerators: counting a network's work imports
+    PyTorch, and on this machine's own CPU most such runs will not train.
+
     Args:
         settings: The run file.
         entries: Of the source.
     """
     usable = [entry for entry in entries if entry.problem is None and not entry.archive]
     if settings.strategy not in ("auto", "fine_tune", "scratch") or not usable:
+        return ""
+    if settings.strategy == "auto" and not any(p.accelerator for _, p in _pools(settings)):
         return ""
     given = sum(entry.split == "train" for entry in usable)
     images = given or round(len(usable) * settings.data.split.train)

@@ -64,7 +64,9 @@ def test_where_nothing_is_trained_nothing_is_said(tmp_path: Path, strategy: str)
 
 
 def test_without_a_pool_the_cpu_is_meant(tmp_path: Path) -> None:
-    said = training_forecast(settings(tmp_path, strategy="auto"), entries(100))
-    assert "if the measurement asks for it" in said
+    said = training_forecast(settings(tmp_path), entries(100))
     assert "CPU core" in said
     assert "GPU" not in said
+    assert training_forecast(settings(tmp_path, strategy="auto"), entries(100)) == ""
+    may_be = training_forecast(settings(tmp_path, strategy="auto", **gpu()), entries(100))
+    assert "if the measurement asks for it" in may_be
