@@ -13,6 +13,7 @@ from graftline_pipelines.cli.commands import (
     controller,
     data,
     features,
+    local_runs,
     model,
     relocate,
     retrain,
@@ -51,6 +52,7 @@ for group in (
     controller,
     retrain,
     relocate,
+    local_runs,
 ):
     group.register(app)
 
