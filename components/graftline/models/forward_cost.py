@@ -55,8 +55,8 @@ def forward_cost(name: str, image_size: int | None = None) -> ForwardCost:
     key = {"name": name, "image_size": image_size, "versions": catalogue.versions(), "format": 2}
     known = machine.remembered("forward-cost", key)
     if known is not None:
-        lists = {name: tuple(known.pop(name)) for name in ("shares", "parameters")}
-        return ForwardCost(**known, **lists)
+        known |= {name: tuple(known[name]) for name in ("shares", "parameters")}
+        return ForwardCost(**known)
     cost = _count(name, image_size)
     machine.remember("forward-cost", key, asdict(cost))
     return cost
