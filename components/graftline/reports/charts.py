@@ -59,9 +59,15 @@ class _Axes:
     """Maps data units to pixels and draws the frame of a chart."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], width: int, height: int
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        width: int,
+        height: int,
+        counts: bool = False,
     ) -> None:
         self.x, self.y, self.width, self.height = x, y, width, height
+        self.counts = counts
         self.left, self.right, self.top, self.bottom = 52, 22, 10, 44
 
     def across(self, value: float) -> float:
@@ -96,7 +102,7 @@ class _Axes:
         for value in ticks(*self.x):
             parts.append(
                 Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                    self.across(value), floor + 17, percent(value, _digits(*self.x))
+                    self.across(value), floor + 17, self._across_text(value)
                 )
             )
         parts.append(
@@ -113,6 +119,9 @@ class _Axes:
         )
         return join(parts)
 
+    def _across_text(self, value: float) -> str:
+        return f"{value:g}" if self.counts else percent(value, _digits(*self.x))
+
 
 def line_chart(
     title: str,
@@ -124,9 +133,10 @@ def line_chart(
     y_title: str = "",
     width: int = 520,
     height: int = 320,
+    counts: bool = False,
 ) -> Markup:
-    """Lines over shares: both axes are percentages."""
-    axes = _Axes(x, y, width, height)
+    """Lines over shares: both axes are percentages, or the lower one counts, as epochs."""
+    axes = _Axes(x, y, width, height, counts)
     parts = [axes.frame(x_title, y_title)]
     for line in series:
         if line.low is not None and line.high is not None:

@@ -5,6 +5,7 @@ from markupsafe import Markup
 from graftline.records.decision import Decision
 from graftline.reports import html
 from graftline.reports.html import Cell, Column, Section, percent
+from graftline.reports.training_curves import training_curves
 from graftline.steps.evaluate import page_errors, page_figures
 from graftline.steps.evaluate.results import Findings
 
@@ -78,6 +79,8 @@ def decision(record: Decision | None) -> Section | None:
         kind = "good" if record.outcome.agreed else "warn"
         label = "the measurement agreed" if record.outcome.agreed else "the measurement disagreed"
         parts.append(Markup("<p>{} {}</p>").format(html.chip(label, kind), record.outcome.sentence))
+        outcome = record.outcome
+        parts.append(training_curves(outcome.history, outcome.probe_accuracy, outcome.best_epoch))
     figures = [
         (name.replace("_", " "), _plain(value))
         for name, value in record.figures.items()
