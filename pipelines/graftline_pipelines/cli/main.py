@@ -15,6 +15,7 @@ from graftline_pipelines.cli.commands import (
     features,
     local_runs,
     model,
+    predict,
     relocate,
     retrain,
     run,
@@ -44,6 +45,7 @@ def _options(
 for group in (
     run,
     data,
+    predict,
     model,
     backbones,
     features,

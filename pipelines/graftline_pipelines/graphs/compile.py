@@ -6,7 +6,7 @@ from typing import Literal
 
 from graftline_pipelines.runfile.settings import RunSettings
 
-GraphName = Literal["train", "retrain"]
+GraphName = Literal["train", "retrain", "predict"]
 
 
 def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
@@ -14,7 +14,7 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
 
     Args:
         settings: The run file.
-        graph: The training graph, or the one that looks for changes first.
+        graph: The training graph, the one that looks for changes first, or batch prediction.
         output: A file that ends in ``.yaml``.
     """
     from kfp import compiler
@@ -23,6 +23,10 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
         from graftline_pipelines.graphs.retraining import retraining_pipeline
 
         pipeline = retraining_pipeline(settings)
+    elif graph == "predict":
+        from graftline_pipelines.graphs.prediction import prediction_pipeline
+
+        pipeline = prediction_pipeline(settings)
     else:
         from graftline_pipelines.graphs.training import training_pipeline
 
