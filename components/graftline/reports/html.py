@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 import graftline
+from graftline.redaction import redacted
 
 Text = str | Markup
 NOT_KNOWN = "–"
@@ -106,7 +107,7 @@ def html_page(
     code = [Markup(script) for script in (asset("page.js"), *scripts)]  # noqa: S704 -- ours
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
     template = _environment().get_template("page.html")
-    return template.render(
+    text = template.render(
         title=title,
         sections=sections,
         kicker=kicker,
@@ -119,6 +120,7 @@ def html_page(
         data=data,
         version=graftline.__version__,
     )
+    return redacted(text)
 
 
 def asset(name: str, package: str = "graftline.reports") -> str:
