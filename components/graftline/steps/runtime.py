@@ -49,6 +49,15 @@ class StepResult:
         """Files for the tracking run: artifact path to local path."""
         return {}
 
+    @property
+    def reused_from(self) -> str | None:
+        """The run that computed it; None where this one did."""
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields, for the record of the step."""
+        return dataclasses.asdict(self)
+
 
 class Recorder:
     """Writes a step's events and result, and keeps its last progress line."""
@@ -83,7 +92,7 @@ class Recorder:
     def record(self, result: StepResult) -> None:
         """Keep the result where the command line finds it."""
         if self._result is not None:
-            text = json.dumps(dataclasses.asdict(result), default=str, indent=1)
+            text = json.dumps(result.as_dict(), default=str, indent=1)
             write_atomic(self._result, redacted(text).encode())
 
     def note(self, state: State, **error: str | None) -> None:

@@ -14,7 +14,9 @@ from graftline_pipelines.cli.commands import (
     controller,
     data,
     features,
+    local_runs,
     model,
+    relocate,
     retrain,
     run,
     schedule,
@@ -40,7 +42,19 @@ def _options(
         raise typer.Exit
 
 
-for group in (run, data, model, backbones, features, cluster, schedule, controller, retrain):
+for group in (
+    run,
+    data,
+    model,
+    backbones,
+    features,
+    cluster,
+    schedule,
+    controller,
+    retrain,
+    relocate,
+    local_runs,
+):
     group.register(app)
 
 
