@@ -50,13 +50,18 @@ def learn(*values: str | None) -> None:
         _learned.update(value for value in values if value)
 
 
-def redacted(text: str) -> str:
-    """The text with every secret that this process knows of replaced by ``***``."""
+def redacted(text: str, *more: str | None) -> str:
+    """The text with every secret that this process knows of replaced by ``***``.
+
+    Args:
+        text: What is to be printed.
+        more: Further secrets, of whatever length.
+    """
     if not text:
         return text
     text = _URL_PASSWORD.sub(MASK, text)
     compact = ""
-    for secret in _secrets():
+    for secret in [*(_secret(value) for value in more if value), *_secrets()]:
         compact = compact or _BREAKS.sub("", text)
         # A run of letters and digits is written alike in every form but base64: a search for it
         # is fast, and spares the slow pattern on megabytes of a page.

@@ -27,7 +27,7 @@ _ROOTS = {
 }
 
 
-class NotS3(BotoCoreError):  # noqa: N818 -- never leaves the S3 modules
+class NotS3(BotoCoreError):  # type: ignore[misc]  # noqa: N818 -- boto ships no types; inner
     """Something else than S3 answered.
 
     Attributes:
@@ -43,7 +43,7 @@ class NotS3(BotoCoreError):  # noqa: N818 -- never leaves the S3 modules
         self.said = said
 
 
-class CutShort(BotoCoreError):  # noqa: N818
+class CutShort(BotoCoreError):  # type: ignore[misc]  # noqa: N818
     """A document ended before its end: a broken connection, worth another try."""
 
     fmt = "the answer, an XML document, is cut short"

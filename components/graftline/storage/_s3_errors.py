@@ -89,7 +89,8 @@ def answer_of(error: BaseException | None) -> dict[str, Any]:
     """The response's metadata: status and headers; empty for an error of another kind."""
     if not isinstance(error, boto.ClientError):
         return {}
-    return error.response.get("ResponseMetadata", {})  # type: ignore[return-value]
+    found: dict[str, Any] = error.response.get("ResponseMetadata", {})
+    return found
 
 
 def status_of(error: BaseException | None) -> int:

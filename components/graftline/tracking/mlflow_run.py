@@ -18,11 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from graftline import redaction
 from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 from graftline.progress import message
 from graftline.records.run_records import is_known
-from graftline.redaction import excerpt, redacted
+from graftline.redaction import excerpt
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -177,7 +178,7 @@ class Tracker:
         """Set tags of the run."""
         from mlflow.entities import RunTag
 
-        tags = [RunTag(_key(key), redacted(str(value))) for key, value in values.items()]
+        tags = [RunTag(_key(key), redaction.redacted(str(value))) for key, value in values.items()]
         if tags:
             self._do("tags", lambda client: client.log_batch(self.run_id, tags=tags))
 
@@ -265,6 +266,14 @@ def absolute_uri(uri: str) -> str:
     return f"sqlite:///{Path(path).absolute()}"
 
 
+def redacted(text: str, uri: str) -> str:
+    """The text without any user name, password or token that the URI or the environment holds."""
+    parts = urllib.parse.urlparse(uri)
+    secrets = [parts.password, parts.username and parts.netloc.rpartition("@")[0]]
+    secrets += [os.environ.get(name) for name in MLFLOW if name.endswith(("TOKEN", "PASSWORD"))]
+    return redaction.redacted(text, *secrets, *(urllib.parse.unquote(s) for s in secrets if s))
+
+
 @contextmanager
 def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
     """Turn whatever MLflow raises into a :class:`TrackingError` that says what to do.
@@ -295,8 +304,8 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
     probe(uri)  # a server that has gone away is told as such
-    text = redacted(str(error)).strip()
-    where = redacted(uri)
+    text = redacted(str(error), uri).strip()
+    where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"\b40[13]\b", text):
         return _refused(uri, doing, text[:500])
@@ -322,10 +331,10 @@ def probe(uri: str) -> None:
         elif parts.hostname and parts.port:
             socket.create_connection((parts.hostname, parts.port), timeout=PROBE_SECONDS).close()
     except OSError as error:  # what requests raises is an OSError too
-        where = redacted(uri)
+        where = redacted(uri, uri)
         raise TrackingUnreachable(
             f"MLflow at {where} does not answer.",
-            why=redacted(str(error))[:300],
+            why=redacted(str(error), uri)[:300],
             fix="Start the server or correct tracking.uri; without a server use "
             "sqlite:///mlflow.db. Behind a proxy, check NO_PROXY.",
         ) from None
@@ -373,7 +382,7 @@ def _login() -> tuple[dict[str, str], tuple[str, str] | None]:
 
 
 def _redirected(uri: str, target: str) -> TrackingError:
-    where = redacted(uri)
+    where = redacted(uri, uri)
     here, there = (urllib.parse.urlsplit(address) for address in (uri, target))
     if (here.scheme, there.scheme) == ("http", "https") and here.hostname == there.hostname:
         fix = f"Set tracking.uri to {where.replace('http://', 'https://', 1)}."
@@ -392,7 +401,7 @@ def _redirected(uri: str, target: str) -> TrackingError:
 
 def _web_page(uri: str) -> TrackingError:
     return TrackingError(
-        f"{redacted(uri)} answers with a web page instead of MLflow's API.",
+        f"{redacted(uri, uri)} answers with a web page instead of MLflow's API.",
         why="It is a login page, or the address of something else.",
         fix="Check host, port and path of tracking.uri: without /#/experiments and the like. For a "
         "server behind a login set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
@@ -402,7 +411,7 @@ def _web_page(uri: str) -> TrackingError:
 
 def _refused(uri: str, doing: str, why: str) -> TrackingError:
     return TrackingError(
-        f"MLflow at {redacted(uri)} refused {doing}.",
+        f"MLflow at {redacted(uri, uri)} refused {doing}.",
         why=why,
         fix="Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
         "MLFLOW_TRACKING_PASSWORD; on a 403 about hosts, name this host in the server's "
