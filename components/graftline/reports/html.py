@@ -35,6 +35,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 import graftline
+from graftline.redaction import redacted
 
 Text = str | Markup
 NOT_KNOWN = "–"
@@ -157,7 +158,7 @@ def render_page(
     code = [Markup(text) for text in texts]  # noqa: S704 -- our own files
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
     defaults = {"kicker": "Graftline", "lead": "", "footer": ""}
-    return (
+    text = (
         _environment(package)
         .get_template(template)
         .render(
@@ -171,6 +172,7 @@ def render_page(
             **{**defaults, **values},
         )
     )
+    return redacted(text)
 
 
 def html_page(

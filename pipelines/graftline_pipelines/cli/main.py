@@ -7,13 +7,16 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
     backbones,
     cluster,
     controller,
     data,
     features,
+    local_runs,
     model,
+    relocate,
     retrain,
     run,
     schedule,
@@ -39,12 +42,25 @@ def _options(
         raise typer.Exit
 
 
-for group in (run, data, model, backbones, features, cluster, schedule, controller, retrain):
+for group in (
+    run,
+    data,
+    model,
+    backbones,
+    features,
+    cluster,
+    schedule,
+    controller,
+    retrain,
+    relocate,
+    local_runs,
+):
     group.register(app)
 
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    guard_process()
     try:
         app()
     except GraftlineError as error:

@@ -1,101 +1,96 @@
 """Everything about a run file that can be known before anything runs.
 
-``graftline check`` prints all of it. ``graftline run`` asks only whether there is a problem, so
+``graftline check`` prints all of it. ``graftline run`` asks the same and stops at a problem, so
 that a run does not spend an hour on its way to a mistake that was there at the start.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from graftline.errors import ConfigurationError, GraftlineError, WeightsError
+from graftline.errors import WeightsError
+from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
+from graftline_pipelines.preflight.forecast import training_forecast
+from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
-
-@dataclass
-class Preflight:
-    """What was found: facts for a person to read, and problems that would stop a run."""
-
-    facts: dict[str, str] = field(default_factory=dict)
-    problems: list[tuple[str, GraftlineError]] = field(default_factory=list)
-
-    def look(self, key: str, question: Callable[[], str]) -> None:
-        """Ask one question; its answer is a fact, its error a problem."""
-        try:
-            self.facts[key] = question()
-        except GraftlineError as error:
-            self.problems.append((key, error))
-
-    def as_dict(self) -> dict[str, Any]:
-        """For ``--json``."""
-        return {
-            "ok": not self.problems,
-            "facts": self.facts,
-            "problems": [
-                {"key": key, "what": error.what, "why": error.why, "fix": error.fix}
-                for key, error in self.problems
-            ],
-        }
+Asking = Callable[[str], None]
+LATER = ("the backbone's weights", "MLflow's experiment", "the champion", "the pipeline")
+LARGEST_READ = 2**31  # bytes of a local checkpoint that is read to see whether it fits
 
 
-class PreflightError(ConfigurationError):
-    """All that would stop the run."""
+def require(
+    settings: RunSettings, console: Console | None = None, asking: Asking = lambda _: None
+) -> None:
+    """Ask everything that a run needs, and raise all problems at once.
 
-    def __init__(self, problems: list[tuple[str, GraftlineError]]) -> None:
-        self.problems = problems
-        count = f"{len(problems)} problems stop" if len(problems) > 1 else "A problem stops"
-        told = "\n".join(f"{key}: {error}" for key, error in problems)
-        super().__init__(f"{count} this run before it starts:\n{told}")
+    A local MLflow whose folder was moved is brought in order first.
 
-
-def require(settings: RunSettings) -> None:
-    """Ask what costs no more than seconds, and raise all problems at once.
+    Args:
+        settings: The run file, with absolute paths.
+        console: Where notes are told.
+        asking: Is told what is asked.
 
     Raises:
         PreflightError: with every problem found.
     """
-    found = Preflight()
-    found.look("store", lambda: _store(settings))
-    found.look("data.source", lambda: _source_exists(settings))
-    found.look("tracking.uri", lambda: _tracking(settings))
-    found.look("backbone", lambda: _backbone(settings))
+    _relocate(settings, console)
+    found, _ = _ask(settings, asking)
     if found.problems:
         raise PreflightError(found.problems)
+    if console is not None:
+        show_notes(found, console)
 
 
-def examine(settings: RunSettings) -> Preflight:
-    """Ask everything, including what a listing of the source tells."""
-    found = Preflight()
-    found.look("data.source", lambda: _source(settings))
-    found.look("store", lambda: _store(settings))
-    found.look("backbone", lambda: _backbone(settings))
-    found.look("tracking.uri", lambda: _tracking(settings))
-    if not any(key == "tracking.uri" for key, _ in found.problems):
-        found.look("champion", lambda: _champion(settings))
-    found.look("pipeline", lambda: _pipeline(settings))
+def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight:
+    """Ask the same, and what a run would do."""
+    found, entries = _ask(settings, asking)
+    if not found.unasked:
+        found.look("pipeline", lambda: _pipeline(settings))
+        found.look("fine-tuning", lambda: training_forecast(settings, entries))
     found.facts["a run would"] = _plan(settings)
     return found
 
 
-def show(found: Preflight, console: Console) -> None:
-    """Print what was found for a person."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, text in found.facts.items():
-        table.add_row(key, escape(text))
-    for key, error in found.problems:
-        table.add_row(f"[red]{escape(key)}[/]", f"[red]{escape(str(error))}[/]")
-    console.print(table)
+def _ask(settings: RunSettings, asking: Asking) -> tuple[Preflight, list[Any]]:
+    """The cheap questions first; those that need a large library only if all went well.
+
+    Returns:
+        What was found, and the source's entries.
+    """
+    found = Preflight(asking=asking)
+    found.look("store", lambda: _store(settings))
+    entries = check_source(settings, found)
+    check_space(settings, entries, found)
+    found.look("backbone", lambda: _known(settings))
+    found.look("tracking.uri", lambda: _answers(settings))
     if found.problems:
-        count = len(found.problems)
-        console.print(f"[red]{count} problem{'s' if count > 1 else ''} would stop a run.[/]")
-    else:
-        console.print("[green]Ready to run.[/]")
+        found.unasked = [*LATER]
+        return found, entries
+    found.look("backbone", lambda: _backbone(settings))
+    found.look("tracking.uri", lambda: _tracking(settings, found))
+    first = True
+    if not found.failed("tracking.uri"):
+        found.look("champion", lambda: _champion(settings))
+        first = found.facts.get("champion") == NO_CHAMPION
+    check_test_images(settings, entries, found, first=first)
+    return found, entries
+
+
+def _known(settings: RunSettings) -> str:
+    from graftline.models import lookup
+
+    lookup.check_known(settings.backbone)
+    return ""
+
+
+def _answers(settings: RunSettings) -> str:
+    from graftline.tracking.readiness import check_answers
+
+    check_answers(settings.tracking.uri)
+    return ""
 
 
 def _store(settings: RunSettings) -> str:
@@ -105,68 +100,64 @@ def _store(settings: RunSettings) -> str:
     return f"{settings.store}, writable"
 
 
-def _source_exists(settings: RunSettings) -> str:
-    source = open_settings_source(settings)
-    _check_entries(settings, source, source.entries())
-    return settings.data.source
+def _tracking(settings: RunSettings, found: Preflight) -> str:
+    from graftline.tracking import relocation
+    from graftline.tracking.readiness import check_ready
 
-
-def _source(settings: RunSettings) -> str:
-    from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_listing
-
-    source = open_settings_source(settings)
-    entries = source.entries()
-    carved = _check_entries(settings, source, entries)
-    told = check_listing(source, entries, MIN_IMAGES_PER_CLASS)
-    notes = "".join(f" {note}" for note in dict.fromkeys([*source.notes, carved]) if note)
-    tree = f"\n{source.tree}" if source.tree else ""
-    return f"{settings.data.source}: {told}.{notes}{tree}"
-
-
-def _check_entries(settings: RunSettings, source: Any, entries: Any) -> str:
-    """Refuse what a listing tells that no later step can work with."""
-    from graftline.steps.ingest.checks import MIN_IMAGES_PER_CLASS, check_given, check_listing
-
-    data = settings.data
-    split = data.split.model_dump()
-    carved = check_given(source, entries, split, MIN_IMAGES_PER_CLASS, data.missing_splits)
-    check_listing(source, entries, MIN_IMAGES_PER_CLASS)
-    return carved
-
-
-def open_settings_source(settings: RunSettings) -> Any:
-    """The source that a run file names."""
-    from graftline.data.sources import open_source
-    from graftline.data.sources.base import Columns, Reading
-
-    data = settings.data
-    columns = Columns(
-        data.image_column,
-        data.label_column,
-        data.split_column,
-        data.group_column,
-        data.attributes,
-    )
-    reading = Reading(data.layout, data.exclude, data.similar_labels)
-    return open_source(data.source, data.format, columns, reading)
-
-
-def _tracking(settings: RunSettings) -> str:
-    from graftline.tracking.mlflow_run import connect
-
-    connect(settings.tracking.uri)
+    uri = settings.tracking.uri
+    moved = relocation.find(uri)
+    if moved is not None:
+        found.notes.append(("tracking.uri", _moved(moved.before, copied=moved.copied)))
+    check_ready(uri, settings.experiment, settings.registered_model, moved=moved is not None)
     return (
-        f"{settings.tracking.uri} answers; experiment {settings.experiment!r}, "
+        f"{uri} answers; experiment {settings.experiment!r}, "
         f"registered model {settings.registered_model!r}"
     )
 
 
+def _moved(before: object, *, copied: bool) -> str:
+    if copied:
+        return (
+            f"MLflow's records here name files in {before}, from where this folder was copied. A "
+            "run would write there. `graftline relocate` lets them name the files here."
+        )
+    return (
+        f"MLflow's records name files in {before}, which is gone: this folder was moved. The "
+        "next run, or `graftline relocate`, lets them name the files here."
+    )
+
+
+def _relocate(settings: RunSettings, console: Console | None) -> None:
+    """Bring the records of a moved folder in order; a copy's stay until somebody says so."""
+    from graftline.tracking import relocation
+
+    moved = relocation.find(settings.tracking.uri)
+    if moved is None or moved.copied:
+        return
+    changed = relocation.apply(moved)
+    if console is not None:
+        console.print(
+            f"[yellow]Note:[/] this folder was moved from {escape(str(moved.before))}; "
+            f"{changed:,} of MLflow's records now name the files here.",
+            highlight=False,
+        )
+
+
+NO_CHAMPION = "none yet: the first model has to pass the floors only"
+
+
 def _champion(settings: RunSettings) -> str:
+    from graftline.tracking import relocation
+    from graftline.tracking.readiness import check_champion
     from graftline.tracking.registry import open_registry
 
+    moved = relocation.find(settings.tracking.uri)
+    if moved is not None and not moved.copied:
+        return "known after the folder's records are in order"
     champion = open_registry(settings.tracking.uri).champion(settings.registered_model)
     if champion is None:
-        return "none yet: the first model has to pass the floors only"
+        return NO_CHAMPION
+    check_champion(champion)
     return f"version {champion.version}, trained on snapshot {champion.snapshot_id}"
 
 
@@ -181,27 +172,54 @@ def _network(settings: RunSettings) -> str:
     # The table answers without PyTorch, whose import alone takes seconds.
     entry = lookup.one(settings.backbone)
     if entry is not None and settings.weights is None and settings.image_size is None:
-        weights = (
-            "available locally"
-            if lookup.available_locally([entry])
-            else "downloaded when first needed"
-        )
+        weights = _published(settings, entry.name, entry.source)
         return (
             f"{entry.name}, {entry.parameters / 1e6:.1f} M parameters, {entry.feature_dim} "
             f"features, {entry.preprocessing.input_size} px; weights {weights}"
         )
+    from graftline.models.architectures import find
     from graftline.models.backbone import resolve
 
     spec = resolve(settings.backbone, weights=settings.weights, image_size=settings.image_size)
-    if settings.weights is not None and not spec.available_locally:
+    if settings.weights is None:
+        _published(settings, spec.name, find(settings.backbone).source)
+    elif not spec.available_locally:
         raise WeightsError(
             f"There are no weights at '{spec.weights}'.",
             fix="Correct `weights`, or leave it out for the library's own.",
         )
+    elif settings.weights != "random":
+        _check_fit(settings)
     return (
         f"{spec.name}, {spec.parameters / 1e6:.1f} M parameters, {spec.feature_dim} features, "
         f"{spec.preprocessing.input_size} px; weights {settings.weights or spec.weights}"
     )
+
+
+def _published(settings: RunSettings, name: str, source: str) -> str:
+    """Where the library's own weights would come from.
+
+    Raises:
+        WeightsError: They are not on this machine, and cannot be downloaded.
+    """
+    from graftline.models.weights import published
+    from graftline.storage import open_store
+
+    origin = published.origin(name, source, open_store(settings.store))
+    if origin.available_locally:
+        return "mirrored in the store" if origin.kind == "mirror" else "available locally"
+    published.check_obtainable(source, name)
+    return f"downloaded when first needed, from {origin.place}"
+
+
+def _check_fit(settings: RunSettings) -> None:
+    """Read a local checkpoint, which takes a second or two: it may be of another network."""
+    from graftline.models.backbone import build
+    from graftline.storage.uri import local_path
+
+    path = local_path(str(settings.weights).partition("#")[0])
+    if path is not None and path.stat().st_size <= LARGEST_READ:
+        build(settings.backbone, weights=settings.weights, image_size=settings.image_size)
 
 
 def _pipeline(settings: RunSettings) -> str:
