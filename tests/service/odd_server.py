@@ -15,6 +15,7 @@ class OddServer:
     def __init__(self) -> None:
         self.status, self.headers, self.body = 200, dict[str, str](), b""
         self.lines: list[str] = []
+        self.seen: list[dict[str, str]] = []  # the headers of each
         odd = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -23,6 +24,7 @@ class OddServer:
             def answer(self) -> None:
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 odd.lines.append(f"{self.command} {self.path}")
+                odd.seen.append({name.lower(): value for name, value in self.headers.items()})
                 self.send_response_only(odd.status)
                 for name, value in odd.headers.items():
                     self.send_header(name, value)
@@ -49,6 +51,7 @@ class OddServer:
     ) -> None:
         self.status, self.headers, self.body = status, dict(headers or {}), body.encode()
         self.lines.clear()
+        self.seen.clear()
 
     def __enter__(self) -> "OddServer":
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

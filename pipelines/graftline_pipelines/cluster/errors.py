@@ -57,6 +57,14 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
     """The error for an HTTP status and the server's own words."""
     if status == 0:
         return unreachable(host, text)
+    if 300 <= status < 400:
+        return login_page(host)
+    if status == 407:
+        return ClusterUnreachable(
+            f"The proxy before {host} wants a login (status 407).",
+            fix="Write it into HTTPS_PROXY (user:password before the host), or list the server in "
+            "NO_PROXY.",
+        )
     if status in (401, 403):
         return _refused(host, doing, status, text)
     if status == 404:
