@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from graftline.errors import GraftlineError
-from graftline.files import os_error
+from graftline.files import os_error, write_atomic
 from graftline.progress import listening
 from graftline.records.run_records import State, write_record
+from graftline.redaction import guard_process, redacted
 
 RUN_DIR_VARIABLE = "GRAFTLINE_RUN_DIR"
 SIGN_SECONDS = 300.0  # between two notes in the store that a step still runs
@@ -83,6 +84,7 @@ class Recorder:
             self.sign_of_life()
         if self._events is None:
             return
+        fields = {key: redacted(v) if isinstance(v, str) else v for key, v in fields.items()}
         line = json.dumps({"time": time.time(), "step": self.name, "event": event, **fields})
         with self._events.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
@@ -90,10 +92,8 @@ class Recorder:
     def record(self, result: StepResult) -> None:
         """Keep the result where the command line finds it."""
         if self._result is not None:
-            temporary = self._result.with_suffix(".tmp")
             text = json.dumps(result.as_dict(), default=str, indent=1)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self._result)
+            write_atomic(self._result, redacted(text).encode())
 
     def note(self, state: State, **error: str | None) -> None:
         """Keep in the store what the step does, for its pipeline run's exit handler."""
@@ -134,6 +134,7 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout
     )
+    guard_process()
     recorder = Recorder(name, Path(run_dir) if run_dir else None, store, pipeline_run)
     recorder.event("started")
     recorder.note("running")
@@ -146,7 +147,7 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
         refused = disk_error(error) if isinstance(error, OSError) else None
         if refused is not None:
             _refuse(recorder, refused)
-        what = f"{type(error).__name__}: {error}"
+        what = redacted(f"{type(error).__name__}: {error}")
         recorder.event(
             "failed",
             error=type(error).__name__,

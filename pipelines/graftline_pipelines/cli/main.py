@@ -7,12 +7,14 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
     backbones,
     cluster,
     controller,
     data,
     features,
+    local_runs,
     model,
     relocate,
     retrain,
@@ -51,12 +53,14 @@ for group in (
     controller,
     retrain,
     relocate,
+    local_runs,
 ):
     group.register(app)
 
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    guard_process()
     try:
         app()
     except GraftlineError as error:

@@ -5,12 +5,14 @@ that a run does not spend an hour on its way to a mistake that was there at the 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from graftline.errors import WeightsError
 from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
+from graftline_pipelines.preflight.forecast import training_forecast
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -35,7 +37,7 @@ def require(
         PreflightError: with every problem found.
     """
     _relocate(settings, console)
-    found = _ask(settings, asking)
+    found, _ = _ask(settings, asking)
     if found.problems:
         raise PreflightError(found.problems)
     if console is not None:
@@ -44,15 +46,20 @@ def require(
 
 def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight:
     """Ask the same, and what a run would do."""
-    found = _ask(settings, asking)
+    found, entries = _ask(settings, asking)
     if not found.unasked:
         found.look("pipeline", lambda: _pipeline(settings))
+        found.look("fine-tuning", lambda: training_forecast(settings, entries))
     found.facts["a run would"] = _plan(settings)
     return found
 
 
-def _ask(settings: RunSettings, asking: Asking) -> Preflight:
-    """The cheap questions first; those that need a large library only if all went well."""
+def _ask(settings: RunSettings, asking: Asking) -> tuple[Preflight, list[Any]]:
+    """The cheap questions first; those that need a large library only if all went well.
+
+    Returns:
+        What was found, and the source's entries.
+    """
     found = Preflight(asking=asking)
     found.look("store", lambda: _store(settings))
     entries = check_source(settings, found)
@@ -61,7 +68,7 @@ def _ask(settings: RunSettings, asking: Asking) -> Preflight:
     found.look("tracking.uri", lambda: _answers(settings))
     if found.problems:
         found.unasked = [*LATER]
-        return found
+        return found, entries
     found.look("backbone", lambda: _backbone(settings))
     found.look("tracking.uri", lambda: _tracking(settings, found))
     first = True
@@ -69,7 +76,7 @@ def _ask(settings: RunSettings, asking: Asking) -> Preflight:
         found.look("champion", lambda: _champion(settings))
         first = found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
-    return found
+    return found, entries
 
 
 def _known(settings: RunSettings) -> str:
