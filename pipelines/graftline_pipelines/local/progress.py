@@ -201,9 +201,9 @@ def outcome(step: str, result: Mapping[str, Any]) -> str:
     return ""
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str = "") -> str:
     """A number with its noun: ``1 image``, ``2 images``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def steps_of(strategy: str, *, retrain: bool = False) -> list[str]:
