@@ -7,6 +7,7 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
     backbones,
     cluster,
@@ -59,6 +60,7 @@ for group in (
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    guard_process()
     try:
         app()
     except GraftlineError as error:
