@@ -215,7 +215,8 @@ def changed_split(
     return (
         f"{'; '.join(changed)}: {'the' if images is None else f'{images:,}'} images of this source "
         "that already have a split keep it, so only new images are split by these values. To split "
-        f"all images again, use another `store`, or remove {store.uri}/{memory_key(source_uri)}: models trained before cannot be "
+        f"all images again, use another `store`, or remove "
+        f"{store.uri}/{memory_key(source_uri)}: models trained before cannot be "
         "compared fairly on the new test images. Otherwise restore the earlier values"
     )
 
