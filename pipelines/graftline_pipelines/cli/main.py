@@ -16,6 +16,7 @@ from graftline_pipelines.cli.commands import (
     features,
     local_runs,
     model,
+    predict,
     relocate,
     retrain,
     run,
@@ -45,6 +46,7 @@ def _options(
 for group in (
     run,
     data,
+    predict,
     model,
     backbones,
     features,
