@@ -4,27 +4,23 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from graftline.reports import html
 from graftline.reports.charts import Series, line_chart, nice_floor
-from graftline.reports.html import Column, join, percent
+from graftline.reports.html import percent
 
 History = Sequence[Mapping[str, float]]
 
 
-def training_curves(history: History, probe_accuracy: float, best_epoch: int) -> Markup:
-    """A chart of the accuracy on validation, and all figures in a table.
+def accuracy_chart(history: History, probe_accuracy: float) -> Markup:
+    """The accuracy on validation by epoch, with the probe's as a level line.
 
     Args:
-        history: Of each epoch ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy``.
-        probe_accuracy: The probe's on the same images, drawn as a line.
-        best_epoch: Whose weights were kept; 0 for none.
+        history: Of each epoch ``epoch`` and ``val_accuracy``; one at least.
+        probe_accuracy: On the same images.
     """
-    if not history:
-        return Markup("")
     points = [(each["epoch"], each["val_accuracy"]) for each in history]
     last = max(epoch for epoch, _ in points)
     lowest = min(probe_accuracy, *(accuracy for _, accuracy in points))
-    chart = line_chart(
+    return line_chart(
         "Accuracy on the validation images by epoch",
         [
             Series("in training", points, markers=True),
@@ -36,7 +32,16 @@ def training_curves(history: History, probe_accuracy: float, best_epoch: int) ->
         y_title="accuracy on validation",
         counts=True,
     )
-    rows = [
+
+
+def epoch_rows(history: History, best_epoch: int) -> list[tuple[str, str, str, str]]:
+    """Epoch, loss, loss on validation and accuracy on validation.
+
+    Args:
+        history: Of each epoch ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy``.
+        best_epoch: Whose weights were kept; 0 for none.
+    """
+    return [
         (
             f"{each['epoch']:.0f}" + (" (kept)" if each["epoch"] == best_epoch else ""),
             f"{each['train_loss']:.4f}",
@@ -45,6 +50,3 @@ def training_curves(history: History, probe_accuracy: float, best_epoch: int) ->
         )
         for each in history
     ]
-    columns = [Column(name, number=True) for name in ("loss", "loss on validation", "accuracy")]
-    table = html.table(["epoch", *columns], rows)
-    return join([chart, html.folded("Every epoch", table)])

@@ -7,14 +7,17 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
     backbones,
     cluster,
     controller,
     data,
     features,
+    init,
     local_runs,
     model,
+    predict,
     relocate,
     retrain,
     run,
@@ -42,8 +45,10 @@ def _options(
 
 
 for group in (
+    init,
     run,
     data,
+    predict,
     model,
     backbones,
     features,
@@ -59,6 +64,7 @@ for group in (
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    guard_process()
     try:
         app()
     except GraftlineError as error:
