@@ -5,6 +5,7 @@ step's finished work is never lost to a tracking hiccup, and no message repeats 
 Model versions and the champion are in :mod:`graftline.tracking.registry`.
 """
 
+import json
 import logging
 import os
 import re
@@ -181,6 +182,32 @@ class Tracker:
         tags = [RunTag(_key(key), redaction.redacted(str(value))) for key, value in values.items()]
         if tags:
             self._do("tags", lambda client: client.log_batch(self.run_id, tags=tags))
+
+    def dataset(
+        self,
+        *,
+        name: str,
+        digest: str,
+        kind: str,
+        source: Mapping[str, Any],
+        profile: Mapping[str, Any],
+    ) -> None:
+        """Record a data set as the run's input.
+
+        Args:
+            name: Its name.
+            digest: Of its content.
+            kind: Where it is: ``s3`` or ``local``.
+            source: Its address, as JSON.
+            profile: Its numbers, as JSON.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        found = Dataset(
+            name, digest, kind, json.dumps(dict(source)), profile=json.dumps(dict(profile))
+        )
+        given = DatasetInput(found, [InputTag("mlflow.data.context", "training")])
+        self._do("the data set", lambda client: client.log_inputs(self.run_id, [given]))
 
     def files(self, files: Mapping[str, Path]) -> None:
         """Upload files or folders: artifact path, as ``reports/report.html``, to local path."""
