@@ -13,6 +13,7 @@ from graftline_pipelines.cli.commands import (
     cluster,
     controller,
     data,
+    doctor,
     features,
     local_runs,
     model,
@@ -54,6 +55,7 @@ for group in (
     retrain,
     relocate,
     local_runs,
+    doctor,
 ):
     group.register(app)
 
