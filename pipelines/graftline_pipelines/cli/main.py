@@ -15,8 +15,10 @@ from graftline_pipelines.cli.commands import (
     data,
     doctor,
     features,
+    init,
     local_runs,
     model,
+    predict,
     relocate,
     retrain,
     run,
@@ -44,8 +46,10 @@ def _options(
 
 
 for group in (
+    init,
     run,
     data,
+    predict,
     model,
     backbones,
     features,

@@ -7,17 +7,20 @@ from graftline.records.decision import Decision
 from graftline.reports.html import NOT_KNOWN, Cell, percent, render_page
 from graftline.steps.evaluate import page_errors, page_figures
 from graftline.steps.evaluate.results import Findings
+from graftline.steps.run_page import run_page
 
 REJECTED_ROWS = 50
 
 
 def render(findings: Findings) -> str:
     """The page as one HTML document."""
-    snapshot, classifier = findings.test.snapshot, findings.classifier
+    snapshot, classifier, run = findings.test.snapshot, findings.classifier, run_page()
     return render_page(
         "evaluation.html",
         f"Evaluation of {findings.name}",
         package="graftline.steps.evaluate",
+        facts=run.facts,
+        run=run,
         styles=["confusion.css"],
         scripts=["confusion.js"],
         data=[page_errors.confusion_data(findings)],

@@ -6,6 +6,7 @@ from typing import Any
 
 from graftline.data.changes import Changes
 from graftline.reports.html import Cell, percent, render_page
+from graftline.steps.run_page import run_page
 from graftline.steps.watch.drift import Drift
 from graftline.steps.watch.triggers import Found, Rule
 
@@ -35,10 +36,13 @@ def check_page(
         source: The images' address.
         moment: When, for the last line.
     """
+    run = run_page()
     return render_page(
         "watch.html",
         "Check of the source",
         package="graftline.steps.watch",
+        facts=run.facts,
+        run=run,
         lead=f"{source}, compared with {_champion(champion)}.",
         footer=f"Checked {moment}",
         start=start,
