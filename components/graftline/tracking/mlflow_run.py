@@ -374,11 +374,11 @@ def _probe_http(uri: str) -> None:
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         verify = False
     url = uri.rstrip("/") + "/health"
-    headers, login = _login()
+    headers, who = login()
     with requests.get(
         url,
         headers=headers,
-        auth=login,
+        auth=who,
         timeout=PROBE_SECONDS,
         stream=True,
         allow_redirects=False,
@@ -397,7 +397,7 @@ def _probe_http(uri: str) -> None:
             raise _web_page(uri)
 
 
-def _login() -> tuple[dict[str, str], tuple[str, str] | None]:
+def login() -> tuple[dict[str, str], tuple[str, str] | None]:
     """Header and user of the requests, as MLflow's own client sends them."""
     tidy(MLFLOW)
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
