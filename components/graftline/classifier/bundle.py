@@ -46,7 +46,6 @@ KIND = "graftline.classifier"
 DESCRIPTION_FILE = "classifier.json"
 WEIGHTS_FILE = "weights.safetensors"
 HELD_OUT_FILE = "held_out.safetensors"
-STRATEGIES = ("probe", "head", "fine_tune", "scratch")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,8 @@ class Classifier(nn.Module):
         head: A linear layer or an :class:`MLPHead`.
         classes: Class names, in the order of the logits.
         preprocessing: How an image becomes the network's input.
-        strategy: How it was trained: one of :data:`STRATEGIES`.
+        strategy: How it was trained: ``probe``, ``head``, ``fine_tune`` or
+            ``scratch``.
         snapshot_id: The dataset snapshot it was trained on.
         temperature: Logits are divided by it before the softmax; 1 until calibrated.
         backbone_fingerprint: Fingerprint of the features that the head was fitted on. Where it

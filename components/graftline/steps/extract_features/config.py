@@ -6,8 +6,8 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.fit import Fit
 from graftline.settings import PositiveInt, Section
+from graftline.steps.backbone_config import BackboneConfig
 
 
 class ExtractSettings(Section):
@@ -26,19 +26,9 @@ class ExtractSettings(Section):
     images."""
 
 
-class ExtractConfig(ExtractSettings):
+class ExtractConfig(BackboneConfig, ExtractSettings):
     """All that the step takes besides its inputs and outputs."""
 
-    backbone: str
-    """Name of the network."""
-    weights: str | None = None
-    """Where the weights are, None for the published ones."""
-    image_size: int | None = None
-    """Side of the input in pixels, None for the pretrained one."""
-    fit: Fit = "crop"
-    """What is done with wide and tall images."""
-    workers: int = 1
-    """How many shares there are; the step checks it together with ``worker``."""
     worker: int = 0
     """Which share, from 0."""
     extracted_by_workers: int = 0

@@ -1,11 +1,13 @@
 """``run``, ``check`` and ``compile``: a run file, here."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.local_run import run_here
 from graftline_pipelines.cli.options import (
     Graph,
     JsonLast,
@@ -14,7 +16,6 @@ from graftline_pipelines.cli.options import (
     RunnerName,
     RunsDir,
     checking,
-    chosen_runner,
     graph_name,
 )
 
@@ -29,34 +30,21 @@ def run(
     runner: RunnerName = "subprocess",
 ) -> None:
     """Run the training graph on this machine."""
-    from rich.console import Console
-
-    from graftline_pipelines.runfile.load import load
-
-    settings = load(run_file, overrides or ())
-    chosen = chosen_runner(runner)
-    console = Console(stderr=as_json)
-
-    from graftline_pipelines.local import run as local
+    here = run_here(
+        run_file, overrides, _training, runs_dir=runs_dir, runner=runner, as_json=as_json
+    )
     from graftline_pipelines.local import summary
-    from graftline_pipelines.preflight import examine as preflight
 
-    with checking(console) as asking:
-        preflight.require(local.with_absolute_paths(settings), console, asking)
-        from graftline_pipelines.graphs.training import training_pipeline
-
-    def build(resolved: Any, run_id: str) -> Any:
-        return training_pipeline(resolved, run_id, on_cluster=False)
-
-    try:
-        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
-    except local.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
-        raise typer.Exit(1) from None
-    result = summary.summarise(finished, settings)
-    summary.show(result, console, _sample_image(settings.data.source))
+    result = summary.summarise(here.finished, here.settings)
+    summary.show(result, here.console, _sample_image(here.settings.data.source))
     if as_json:
         print(json.dumps(result))
+
+
+def _training() -> Callable[..., Any]:
+    from graftline_pipelines.graphs.training import training_pipeline
+
+    return training_pipeline
 
 
 def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
@@ -101,15 +89,6 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(check)
     app.command("compile")(compile_)
-
-
-def show_failure(failure: Any, console: Any) -> None:
-    """Which step failed, with what, and where its log is."""
-    from rich.text import Text
-
-    said = f"step {failure.step} failed: {failure}"
-    console.print(Text("Error: ", "bold red") + Text(said))
-    console.print(Text(f"Log: {failure.log}"))
 
 
 def _sample_image(source: str) -> Path | None:
