@@ -114,7 +114,7 @@ class ScheduleSettings(Section):
     """The time zone that the cluster's scheduler reads `cron` in: UTC, unless its variable
     `CRON_SCHEDULE_TIMEZONE` says otherwise. This does not set it."""
     pipeline: Literal["retrain", "train"] = "retrain"
-    """`retrain` looks for changes first; `train` trains each time."""
+    """`retrain` checks for changes first; `train` trains each time."""
     enabled: bool = True
     """Whether the schedule fires."""
 

@@ -1,4 +1,4 @@
-"""``retrain``: look for changes here, and train if there are any."""
+"""``retrain``: check for changes here, and train if there are any."""
 
 import json
 from collections.abc import Callable
