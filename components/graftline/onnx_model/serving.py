@@ -148,8 +148,8 @@ def _check_service(
         )
     if not 0 <= min_replicas <= max_replicas:
         raise ConfigurationError(
-            f"--min-replicas {min_replicas} is above --max-replicas {max_replicas}, or below zero.",
-            fix="Give --min-replicas as the lower number, zero or more.",
+            f"{min_replicas} replicas at least and {max_replicas} at most, cannot be.",
+            fix="Give --min-replicas and --max-replicas in that order, not below zero.",
         )
 
 

@@ -1,6 +1,6 @@
 """What ``run`` and ``retrain`` have in common: a run file, checked and run on this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,21 +28,21 @@ class HereRun:
 def run_here(
     run_file: Path,
     overrides: Sequence[str] | None,
-    graph: Callable[[], Callable[..., Any]],
     *,
     runs_dir: Path,
     runner: str,
     as_json: bool,
+    retrain: bool = False,
 ) -> HereRun:
-    """Check a run file, run a graph of it here and follow it; a step's failure ends the command.
+    """Check a run file, run its graph here and follow it; a step's failure ends the command.
 
     Args:
         run_file: The run file.
         overrides: As ``--set`` gives them.
-        graph: Imports the function that makes the KFP pipeline, behind the spinner: kfp is slow.
         runs_dir: The folder of all runs.
         runner: As ``--runner`` gives it.
         as_json: Whether standard output is for JSON alone.
+        retrain: Whether the graph is the one that checks for changes first.
     """
     from rich.console import Console
 
@@ -57,13 +57,18 @@ def run_here(
 
     with checking(console) as asking:
         preflight.require(local.with_absolute_paths(settings), console, asking)
-        pipeline = graph()
+        # Behind the spinner: kfp is slow to import.
+        from graftline_pipelines.graphs.retraining import retraining_pipeline
+        from graftline_pipelines.graphs.training import training_pipeline
 
     def build(resolved: Any, run_id: str) -> Any:
+        pipeline = retraining_pipeline if retrain else training_pipeline
         return pipeline(resolved, run_id, on_cluster=False)
 
     try:
-        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
+        finished = local.run(
+            settings, build, runs_dir=runs_dir, console=console, runner=chosen, retrain=retrain
+        )
     except local.StepFailed as failure:
         show_failure(failure, Console(stderr=True, soft_wrap=True))
         raise typer.Exit(1) from None

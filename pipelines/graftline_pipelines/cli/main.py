@@ -14,6 +14,7 @@ from graftline_pipelines.cli.commands import (
     controller,
     data,
     features,
+    init,
     local_runs,
     model,
     predict,
@@ -44,6 +45,7 @@ def _options(
 
 
 for group in (
+    init,
     run,
     data,
     predict,

@@ -1,7 +1,6 @@
 """``retrain``: check for changes here, and train if there are any."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ def retrain(
 ) -> None:
     """Compare the source with the champion's data; train only if something changed."""
     here = run_here(
-        run_file, overrides, _retraining, runs_dir=runs_dir, runner=runner, as_json=as_json
+        run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json, retrain=True
     )
     from graftline.steps.runtime import read_result
     from graftline_pipelines.local import summary
@@ -38,12 +37,6 @@ def retrain(
         result["seconds"] = {**finished.seconds, "total": round(finished.total_seconds, 2)}
     if as_json:
         print(json.dumps({**result, "watch": checked, "trained": bool(checked.get("start"))}))
-
-
-def _retraining() -> Callable[..., Any]:
-    from graftline_pipelines.graphs.retraining import retraining_pipeline
-
-    return retraining_pipeline
 
 
 def register(app: typer.Typer) -> None:

@@ -1,9 +1,8 @@
 """``run``, ``check`` and ``compile``: a run file, here."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,21 +29,13 @@ def run(
     runner: RunnerName = "subprocess",
 ) -> None:
     """Run the training graph on this machine."""
-    here = run_here(
-        run_file, overrides, _training, runs_dir=runs_dir, runner=runner, as_json=as_json
-    )
+    here = run_here(run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json)
     from graftline_pipelines.local import summary
 
     result = summary.summarise(here.finished, here.settings)
     summary.show(result, here.console, _sample_image(here.settings.data.source))
     if as_json:
         print(json.dumps(result))
-
-
-def _training() -> Callable[..., Any]:
-    from graftline_pipelines.graphs.training import training_pipeline
-
-    return training_pipeline
 
 
 def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
