@@ -117,7 +117,7 @@ def render_page(
     package: str = "graftline.reports",
     facts: Sequence[Fact] = (),
     styles: Sequence[str] = (),
-    scripts: Sequence[str] = (),
+    scripts: Sequence[str] | None = (),
     data: Sequence[Data] = (),
     **values: Any,
 ) -> str:
@@ -129,15 +129,17 @@ def render_page(
         package: Where the template, the styles and the scripts are.
         facts: For the header: run, date, links.
         styles: Style sheets of this page, by file name.
-        scripts: JavaScript of this page, by file name.
+        scripts: JavaScript of this page, by file name; None for a page without any.
         data: Values that the scripts read.
         values: What the template shows. ``kicker`` is the small line above the heading, ``lead``
             the paragraph below it, ``footer`` the last line.
     """
     sheets = [asset("page.css"), *(asset(name, package) for name in styles)]
-    texts = [asset("page.js"), *(asset(name, package) for name in scripts)]
+    texts = []
+    if scripts is not None:
+        texts = [asset("page.js"), *(asset(name, package) for name in scripts)]
     code = [Markup(text) for text in texts]  # noqa: S704 -- our own files
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code) or "'none'"
     defaults = {"kicker": "Graftline", "lead": "", "footer": ""}
     text = (
         _environment(package)
