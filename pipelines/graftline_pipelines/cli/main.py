@@ -22,6 +22,7 @@ from graftline_pipelines.cli.commands import (
     retrain,
     run,
     schedule,
+    try_model,
 )
 
 STOPPED = 130
@@ -49,6 +50,7 @@ for group in (
     run,
     data,
     predict,
+    try_model,
     model,
     backbones,
     features,
