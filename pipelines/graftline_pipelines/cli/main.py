@@ -13,6 +13,7 @@ from graftline_pipelines.cli.commands import (
     cluster,
     controller,
     data,
+    doctor,
     features,
     init,
     local_runs,
@@ -60,6 +61,7 @@ for group in (
     retrain,
     relocate,
     local_runs,
+    doctor,
 ):
     group.register(app)
 
