@@ -13,6 +13,7 @@ from graftline_pipelines.cli.commands import (
     cluster,
     controller,
     data,
+    doctor,
     features,
     init,
     local_runs,
@@ -22,6 +23,7 @@ from graftline_pipelines.cli.commands import (
     retrain,
     run,
     schedule,
+    try_model,
 )
 
 STOPPED = 130
@@ -49,6 +51,7 @@ for group in (
     run,
     data,
     predict,
+    try_model,
     model,
     backbones,
     features,
@@ -58,6 +61,7 @@ for group in (
     retrain,
     relocate,
     local_runs,
+    doctor,
 ):
     group.register(app)
 

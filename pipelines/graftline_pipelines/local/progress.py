@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graftline.steps.runtime import read_result
+from graftline_pipelines.local.screen import counted
 
 POLL_SECONDS = 0.2
 NAME_WIDTH = 18
@@ -199,11 +200,6 @@ def outcome(step: str, result: Mapping[str, Any]) -> str:
     except (KeyError, TypeError):  # of an older run, or of another's step
         return ""
     return ""
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: ``1 image``, ``2 images``."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def steps_of(strategy: str, *, retrain: bool = False) -> list[str]:

@@ -1,18 +1,16 @@
 """What a local run ends with: one JSON object for programs, one table for people."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from graftline.steps.runtime import read_result
-from graftline_pipelines.local.progress import counted
 from graftline_pipelines.local.run import LocalRun
+from graftline_pipelines.local.screen import counted, show_rows
 from graftline_pipelines.runfile.settings import RunSettings
 
 
@@ -87,28 +85,6 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
         image = short(str(sample)) if sample is not None else "IMAGE"
         console.print("\n[bold]Try it:[/]")
         console.print(f"  graftline predict {short(onnx)} {image}", soft_wrap=True, highlight=False)
-
-
-def show_rows(rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Print names with their texts: a table on a terminal, whole lines elsewhere.
-
-    Args:
-        rows: Name and text with markup; a text may have several lines.
-        console: Where to print.
-    """
-    if console.is_terminal:
-        table = Table(show_header=False, box=None, padding=(0, 2), title="", title_justify="left")
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, text in rows:
-            table.add_row(name, text)
-        console.print(table)
-        return
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        for number, line in enumerate(text.split("\n")):
-            shown = Text(f"  {'' if number else name:<{width}}  ") + Text.from_markup(line)
-            console.print(shown, soft_wrap=True, highlight=False)
 
 
 def _reused(steps: Mapping[str, str]) -> str:

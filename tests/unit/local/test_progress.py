@@ -10,7 +10,6 @@ from rich.console import Console
 
 from graftline_pipelines.local.progress import (
     StepFollower,
-    counted,
     failure_of,
     outcome,
     seconds_by_step,
@@ -169,12 +168,6 @@ def test_what_a_step_came_to(step: str, result: dict[str, object], words: str) -
     assert outcome(step, result) == words
 
 
-def test_numbers_and_nouns() -> None:
-    assert [counted(number, "image") for number in (0, 1, 2, 1000)] == [
-        "0 images",
-        "1 image",
-        "2 images",
-        "1,000 images",
-    ]
+def test_the_steps_of_a_run() -> None:
     assert steps_of("probe", retrain=True)[0] == "watch"
     assert "fine_tune" in steps_of("scratch") and "fine_tune" not in steps_of("head")
