@@ -29,6 +29,9 @@ class Outcome:
         used: ``fine_tune``/``scratch`` or ``probe``, whichever the run goes on with.
         agreed: Whether the measurement bore out the decision.
         sentence: All of it for a reader.
+        history: Losses and validation accuracy by epoch.
+        best_epoch: Whose weights were kept, counted from 1; 0 where nothing says.
+        search: The trials of ``fine_tune.search``, each with its settings and accuracy.
     """
 
     fine_tuned_accuracy: float
@@ -39,6 +42,9 @@ class Outcome:
     used: str
     agreed: bool
     sentence: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    search: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True)

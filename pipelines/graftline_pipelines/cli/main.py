@@ -23,6 +23,7 @@ from graftline_pipelines.cli.commands import (
     retrain,
     run,
     schedule,
+    try_model,
 )
 
 STOPPED = 130
@@ -50,6 +51,7 @@ for group in (
     run,
     data,
     predict,
+    try_model,
     model,
     backbones,
     features,
