@@ -39,20 +39,26 @@ def run(
 
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local import summary
+    from graftline_pipelines.local.warm import warm_process
     from graftline_pipelines.preflight import examine as preflight
 
-    with checking(console) as asking:
-        preflight.require(local.with_absolute_paths(settings), console, asking)
+    def build(resolved: Any, run_id: str) -> Any:
         from graftline_pipelines.graphs.training import training_pipeline
 
-    def build(resolved: Any, run_id: str) -> Any:
         return training_pipeline(resolved, run_id, on_cluster=False)
 
-    try:
-        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
-    except local.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
-        raise typer.Exit(1) from None
+    with warm_process(
+        wanted=chosen == "subprocess"
+    ) as server:  # it imports while the file is checked
+        with checking(console) as asking:
+            preflight.require(local.with_absolute_paths(settings), console, asking)
+        try:
+            finished = local.run(
+                settings, build, runs_dir=runs_dir, console=console, runner=chosen, server=server
+            )
+        except local.StepFailed as failure:
+            show_failure(failure, Console(stderr=True, soft_wrap=True))
+            raise typer.Exit(1) from None
     result = summary.summarise(finished, settings)
     summary.show(result, console, _sample_image(settings.data.source))
     if as_json:
