@@ -1,12 +1,14 @@
 """``run``, ``check`` and ``compile``: a run file, here."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from graftline_pipelines.cli.options import (
+    Fresh,
     Graph,
     JsonLast,
     Overrides,
@@ -27,11 +29,15 @@ def run(
     as_json: JsonLast = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
+    fresh: Fresh = False,
 ) -> None:
     """Run the training graph on this machine."""
     from rich.console import Console
 
     from graftline_pipelines.runfile.load import load
+
+    if fresh:
+        os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
 
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
@@ -113,7 +119,7 @@ def show_failure(failure: Any, console: Any) -> None:
     """Which step failed, with what, and where its log is."""
     from rich.text import Text
 
-    said = f"step {failure.step} failed: {failure}"
+    said = f"Step {failure.step} failed: {failure}"
     console.print(Text("Error: ", "bold red") + Text(said))
     console.print(Text(f"Log: {failure.log}"))
 
