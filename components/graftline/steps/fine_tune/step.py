@@ -117,10 +117,17 @@ def run(
         checkpoint_key=checkpoint_key,
     )
     start = read(order)
+    if start.decision.pilot is not None and strategy == "fine_tune":
+        decision, outcome = run_pilot(order, start)
+        message("%s", decision.reasons[-1])
+        if not decision.fine_tune:
+            return _stopped(start, decision, outcome, probe_folder, classifier_folder, decision_out)
+        start = dataclasses.replace(read(order), decision=decision)  # training changes it in place
     trained = train(order, start, processes=processes, on_epoch=on_epoch)
 
     outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
     outcome = with_guard(outcome, trained.progressed.guarded_epoch)
+    outcome = dataclasses.replace(outcome, hours=trained.progressed.seconds / 3600)
     decision = start.decision.with_outcome(outcome)
     message("%s", outcome.sentence)
     write_decision(decision_out, decision)

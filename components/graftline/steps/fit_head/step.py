@@ -15,6 +15,7 @@ from graftline.progress import message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
+from graftline.steps.fit_head.cost import forecast_cost, operations
 from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.parallel import side_by_side
@@ -114,6 +115,7 @@ def run(
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
+        cost=forecast_cost(settings.training, len(snapshot.rows("train")), operations(network)),
     )
     fitted = _fit_probe(snapshot, features, network, measured, settings.probe)
     decision.figures["probe"]["val_accuracy"] = round(_accuracy(snapshot, fitted.held_out), 6)
