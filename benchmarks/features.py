@@ -132,6 +132,79 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def speed_section(
+    folder: Path, precisions: list[str], options: argparse.Namespace
+) -> tuple[Table, dict[str, object]]:
+    """The speed of each network: the table, and its figures for JSON."""
+    data = make_data(folder / "photos", options.images)
+    speeds = [
+        speed
+        for backbone in options.backbones.split(",")
+        for speed in measure_speed(data, backbone, precisions, options)
+    ]
+    found: dict[str, object] = {}
+    for key, of in (
+        ("fraction_of_limit", "fraction"),
+        ("times_faster_than_eager", "times_faster"),
+    ):
+        by = {
+            precision: {
+                speed.backbone: round(getattr(speed, of), 3)
+                for speed in speeds
+                if speed.precision == precision
+            }
+            for precision in precisions
+        }
+        found[key], found[f"{key}_by_precision"] = by[precisions[-1]], by
+    found["in_core_time"] = {
+        f"{speed.backbone} {speed.precision}": {
+            "fraction_of_limit": round(statistics.median(speed.core_fractions), 3),
+            "times_faster_than_eager": round(statistics.median(speed.core_times), 2),
+            "cosine": round(speed.cosine, 6),
+        }
+        for speed in speeds
+    }
+    return speed_table(speeds), found
+
+
+def again_section(
+    folder: Path, precision: str, options: argparse.Namespace
+) -> tuple[list[tuple[str, str, str]], dict[str, object]]:
+    """Second runs: rows of the table, and figures for JSON."""
+    data = make_data(folder / "more-photos", options.again_images)
+    again = measure_again(data, precision, options)
+    fraction = again["second"] / again["first"]
+    seconds = measure_nothing_new(folder / "nothing", options.rounds)
+    rows = [
+        (
+            f"second run, {again['new']:.0f} new beside {again['images']:,.0f} images, of the "
+            f"first ({again['second']:.1f} s of {again['first']:.1f} s, whole processes)",
+            f"{fraction:.3f}",
+            f"≤ {AGAIN_TARGET}",
+        ),
+        (
+            "nothing new among 50,000 images, whole process",
+            f"{seconds:.2f} s",
+            f"< {NOTHING_TARGET:g} s",
+        ),
+    ]
+    return rows, {
+        "second_run_fraction": round(fraction, 4),
+        "nothing_new_seconds_50k": round(seconds, 2),
+    }
+
+
+def memory_section(folder: Path) -> tuple[list[tuple[str, str, str]], dict[str, object]]:
+    """Memory of a million vectors: a row of the table, and its figure for JSON."""
+    extra = measure_memory(folder / "many")
+    row = (
+        "1,000,000 vectors of 1,280 assembled, memory besides the matrix",
+        f"{extra:.0f} MiB",
+        f"< {MEMORY_TARGET:g} MiB",
+    )
+    return [row], {"million_extra_mib": round(extra)}
+
+
 def main() -> None:
     """Measure, print tables, print JSON."""
     options = arguments()
@@ -140,69 +213,28 @@ def main() -> None:
     precisions = [options.precision] if options.precision else sorted({"fp32", auto}, reverse=True)
     found: dict[str, object] = {"device": device_name(), "precision": precisions[-1]}
     console.print(f"{found['device']}; PyTorch {torch.__version__}")
+    tables, rows = [], []
     with tempfile.TemporaryDirectory(prefix="graftline-", dir=options.folder) as name:
         folder = Path(name)
-        tables = []
         if "speed" in sections:
-            data = make_data(folder / "photos", options.images)
-            speeds = [
-                speed
-                for backbone in options.backbones.split(",")
-                for speed in measure_speed(data, backbone, precisions, options)
-            ]
-            tables.append(speed_table(speeds))
-            for key, of in (
-                ("fraction_of_limit", "fraction"),
-                ("times_faster_than_eager", "times_faster"),
-            ):
-                by = {
-                    precision: {
-                        speed.backbone: round(getattr(speed, of), 3)
-                        for speed in speeds
-                        if speed.precision == precision
-                    }
-                    for precision in precisions
-                }
-                found[key], found[f"{key}_by_precision"] = by[precisions[-1]], by
-            found["in_core_time"] = {
-                f"{speed.backbone} {speed.precision}": {
-                    "fraction_of_limit": round(statistics.median(speed.core_fractions), 3),
-                    "times_faster_than_eager": round(statistics.median(speed.core_times), 2),
-                    "cosine": round(speed.cosine, 6),
-                }
-                for speed in speeds
-            }
-        tables.append(other := Table("measured", "found", "target", title="Second runs and memory"))
+            table, figures = speed_section(folder, precisions, options)
+            tables.append(table)
+            found |= figures
         if "again" in sections:
-            data = make_data(folder / "more-photos", options.again_images)
-            again = measure_again(data, precisions[-1], options)
-            fraction = again["second"] / again["first"]
-            found["second_run_fraction"] = round(fraction, 4)
-            other.add_row(
-                f"second run, {again['new']:.0f} new beside {again['images']:,.0f} images, of the "
-                f"first ({again['second']:.1f} s of {again['first']:.1f} s, whole processes)",
-                f"{fraction:.3f}",
-                f"≤ {AGAIN_TARGET}",
-            )
-            seconds = measure_nothing_new(folder / "nothing", options.rounds)
-            found["nothing_new_seconds_50k"] = round(seconds, 2)
-            other.add_row(
-                "nothing new among 50,000 images, whole process",
-                f"{seconds:.2f} s",
-                f"< {NOTHING_TARGET:g} s",
-            )
+            more, figures = again_section(folder, precisions[-1], options)
+            rows += more
+            found |= figures
         if "memory" in sections:
-            extra = measure_memory(folder / "many")
-            found["million_extra_mib"] = round(extra)
-            other.add_row(
-                "1,000,000 vectors of 1,280 assembled, memory besides the matrix",
-                f"{extra:.0f} MiB",
-                f"< {MEMORY_TARGET:g} MiB",
-            )
+            more, figures = memory_section(folder)
+            rows += more
+            found |= figures
+    if rows:
+        tables.append(other := Table("measured", "found", "target", title="Second runs and memory"))
+        for row in rows:
+            other.add_row(*row)
     out = Console(width=180)
     for table in tables:
-        if table.row_count:
-            out.print(table)
+        out.print(table)
     if options.json:
         print(json.dumps(found))
 

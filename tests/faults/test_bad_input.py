@@ -49,7 +49,7 @@ def graftline(
     monkeypatch.setenv("COLUMNS", "2000")
     for question in ("_tracking", "_champion", "_backbone", "_pipeline"):  # seconds, and all well
         monkeypatch.setattr(
-            f"graftline_pipelines.cli.preflight.{question}", lambda settings: "well"
+            f"graftline_pipelines.preflight.examine.{question}", lambda settings, *_: "well"
         )
 
     def call(code: int, run_file: str | dict[str, Any], *options: str, command: str = "check"):

@@ -17,8 +17,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -28,29 +26,23 @@ import numpy.typing as npt
 from graftline.errors import IntegrityError, StoreNotFound
 from graftline.features.engine_record import KEY as ENGINE_KEY
 from graftline.features.engine_record import EngineRecord, read_engine, record_engine
+from graftline.features.part_reader import PartReader, width
 from graftline.features.parts import (
-    Content,
     DamagedPart,
     IdIndex,
     Ids,
     Part,
     Vectors,
-    decode_part,
     encode_part,
-    part_of,
-    read_ids,
     repeated,
     sorted_once,
     unique_ids,
 )
-from graftline.progress import message
 from graftline.schema import check_schema_version
 from graftline.storage.base import Store
 
 PART_BYTES = 64 << 20  # a folded part; with the readers below it bounds the memory of a reader
 SMALL_PARTS = 32  # more parts than this below a quarter of PART_BYTES are folded after a run
-READERS = 4
-READ_TRIES = 5  # listings, when parts vanish under a reader because another run folds them
 
 SCHEMA_VERSION = 1  # of backbone.json
 
@@ -63,11 +55,13 @@ class FeatureStore:
     Attributes:
         fingerprint: Of the backbone, its weights, preprocessing and precision.
         store: The part of the store below it.
+        reader: Of its parts.
     """
 
     def __init__(self, store: Store, fingerprint: str) -> None:
         self.fingerprint = fingerprint
         self.store = store.child(f"features/{fingerprint}")
+        self.reader = PartReader(self.store, fingerprint)
         self._said: dict[str, bytes] = {}
         self._read_twice = False  # a row was found in more than one part
 
@@ -134,11 +128,11 @@ class FeatureStore:
 
     def parts(self) -> list[Part]:
         """All parts, by name."""
-        return [part for info in self.store.list("parts/") if (part := part_of(info)) is not None]
+        return self.reader.parts()
 
     def ids(self) -> Ids:
         """(N, 32) ids that are stored, each once. Reads the id columns only."""
-        found = [ids for ids, _ in self._each(self.parts(), vectors=False)]
+        found = [ids for ids, _ in self.reader.each(self.parts(), vectors=False)]
         return unique_ids(np.concatenate(found)) if found else np.zeros((0, 32), np.uint8)
 
     def load(self, index: IdIndex, matrix: Vectors, filled: npt.NDArray[np.bool_]) -> None:
@@ -155,7 +149,7 @@ class FeatureStore:
         Raises:
             SchemaVersionError: Another version of Graftline wrote a part.
         """
-        for ids, vectors in self._each(self.parts(), vectors=True, dim=matrix.shape[1]):
+        for ids, vectors in self.reader.each(self.parts(), vectors=True, dim=matrix.shape[1]):
             rows = index.rows(ids)
             wanted = rows >= 0
             known = filled[rows[wanted]]
@@ -201,7 +195,7 @@ class FeatureStore:
         read = [
             (part, ids)
             for part in self.parts()
-            for ids, _ in self._each([part], vectors=False, again=False)
+            for ids, _ in self.reader.each([part], vectors=False, again=False)
         ]
         again = repeated([ids for _, ids in read])
         for (part, _), more in zip(read, again, strict=True):
@@ -217,7 +211,7 @@ class FeatureStore:
             the part is damaged.
         """
         total = unwanted = 0
-        for ids, _ in self._each([part], vectors=False, again=False, aside=False):
+        for ids, _ in self.reader.each([part], vectors=False, again=False, aside=False):
             total += len(ids)
             unwanted += int((used.rows(ids) < 0).sum())
         return total, unwanted
@@ -233,7 +227,7 @@ class FeatureStore:
 
     def _rewrite(self, part: Part, wanted: Callable[[Ids], npt.NDArray[np.bool_]]) -> None:
         """Put a part with the wanted rows alone in its place; none where none is wanted."""
-        for ids, vectors in self._each([part], vectors=True, again=False):
+        for ids, vectors in self.reader.each([part], vectors=True, again=False):
             stays = wanted(ids)
             if stays.all():
                 continue
@@ -245,7 +239,7 @@ class FeatureStore:
         """Read every part; each with what is wrong with it, None for nothing. Changes nothing."""
         for part in self.parts():
             try:
-                self._content(part)
+                self.reader.content(part)
             except StoreNotFound:
                 continue  # folded meanwhile
             except DamagedPart as reason:
@@ -253,53 +247,9 @@ class FeatureStore:
             else:
                 yield part, None
 
-    def set_aside(self, part: Part, reason: str, dim: int | None = None) -> None:
-        """Move a damaged part out of the way and say so.
-
-        Another run may have moved it and computed it again, under the same name: what is whole by
-        now stays.
-        """
-        try:
-            if not self._is_unfit(part, dim):
-                return
-            data = self.store.read_range(part.key, 0, part.size)  # without the digest it had
-        except StoreNotFound:
-            return  # another run was faster
-        message(
-            "Stored features: part %s of %s is damaged (%s). It was moved to damaged/; "
-            "its images are computed again.",
-            part.key,
-            self.fingerprint,
-            reason,
-        )
-        self.store.write(f"damaged/{part.key.rpartition('/')[2]}", data)
-        with suppress(StoreNotFound):
-            if self._is_unfit(part, dim):
-                self.store.delete(part.key)
-
-    def _is_unfit(self, part: Part, dim: int | None) -> bool:
-        try:
-            width = _width(self._content(part))
-        except DamagedPart:
-            return True
-        return dim is not None and width != dim
-
-    def _content(self, part: Part) -> Content:
-        """A whole part.
-
-        Raises:
-            DamagedPart: It is not what was written.
-            StoreNotFound: It is gone.
-        """
-        try:
-            data = self.store.read(part.key)
-        except IntegrityError as error:
-            raise DamagedPart("its bytes are not those that were written") from error
-        return decode_part(data, part)
-
     def _fold(self, parts: Sequence[Part]) -> int:
-        read = list(self._each(parts, vectors=True, again=False))
-        if len(read) < len(parts) or len({_width(content) for content in read}) > 1:
+        read = list(self.reader.each(parts, vectors=True, again=False))
+        if len(read) < len(parts) or len({width(content) for content in read}) > 1:
             return 0  # another run is folding the same ones, or one is damaged: next time
         ids, vectors = sorted_once(
             np.concatenate([ids for ids, _ in read]),
@@ -311,70 +261,9 @@ class FeatureStore:
                 self.store.delete(part.key)
         return len(parts)
 
-    def _each(
-        self,
-        parts: Sequence[Part],
-        *,
-        vectors: bool,
-        dim: int | None = None,
-        again: bool = True,
-        aside: bool = True,
-    ) -> Iterator[Content]:
-        """The content of parts, read ahead.
-
-        Args:
-            parts: Which.
-            vectors: False reads the ids alone.
-            dim: Width that the vectors must have, None for any.
-            again: Look for parts that were folded meanwhile.
-            aside: Set damaged parts aside; False only leaves them out.
-        """
-        seen: set[str] = set()
-        for _ in range(READ_TRIES):
-            vanished = False
-            todo = [part for part in parts if part.key not in seen]
-            for part, content in self._read_ahead(todo, vectors, dim):
-                seen.add(part.key)
-                if isinstance(content, tuple):
-                    yield content
-                elif isinstance(content, DamagedPart) and aside:
-                    self.set_aside(part, str(content), dim)
-                vanished |= content is None
-            if not vanished or not again:
-                return
-            parts = self.parts()
-
-    def _read_ahead(
-        self, parts: Sequence[Part], vectors: bool, dim: int | None
-    ) -> Iterator[tuple[Part, Content | DamagedPart | None]]:
-        with ThreadPoolExecutor(READERS, "features") as pool:
-            for first in range(0, len(parts), READERS):
-                group = parts[first : first + READERS]
-                read = pool.map(lambda part: self._read(part, vectors, dim), group)
-                yield from zip(group, read, strict=True)
-
-    def _read(self, part: Part, vectors: bool, dim: int | None) -> Content | DamagedPart | None:
-        """A part's content, what is wrong with it, or None where it was folded meanwhile."""
-        try:
-            if not vectors:
-                ids = read_ids(self.store, part)
-                return ids, np.zeros((len(ids), 0), np.float32)
-            content = self._content(part)
-        except StoreNotFound:
-            return None
-        except DamagedPart as reason:
-            return reason
-        if dim is not None and _width(content) != dim:
-            return DamagedPart(f"its vectors are {_width(content)} wide, not {dim}")
-        return content
-
 
 def _all_but(rows: npt.NDArray[np.bool_], _: Ids) -> npt.NDArray[np.bool_]:
     return ~rows
-
-
-def _width(content: Content) -> int:
-    return int(content[1].shape[1])
 
 
 def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:

@@ -7,7 +7,7 @@ at export for the same original images (:mod:`graftline.onnx_model.reference`).
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,40 +70,61 @@ def verify(
     precision = classifier.metadata.precision
     if precision == "fp32":
         _check_digest(model, expected)
-    rows, names, unknown = [], [], 0
-    known = expected.rows()
-
-    def pixels() -> Iterator[np.ndarray]:
-        nonlocal unknown
-        for name, data in _originals(images):
-            row = known.get(hashlib.sha256(data).hexdigest())
-            if row is None:
-                unknown += 1
-                continue
-            rows.append(row)
-            names.append(name)
-            yield classifier.decode(data)
-
-    found = classifier.probabilities(pixels())
-    if not rows and not unknown:
-        raise DataError(
-            f"{images} holds no image files.",
-            fix="Give the folder of the original test images, or the snapshot's folder.",
-        )
-    if not rows:
-        raise DataError(
-            f"None of the {unknown} images in {images} is one that {model} was proven on.",
-            why="Images are recognised by the sha256 of the original files' bytes.",
-            fix="Give the original test images, or the snapshot's folder.",
-        )
+    given = _Given(expected.rows())
+    found = classifier.probabilities(given.pixels(classifier, images))
+    given.check_any(model, images)
     parity = summarise(
-        expected.probabilities[rows], found, names, classifier.classes, max_probability_difference
+        expected.probabilities[given.rows],
+        found,
+        given.names,
+        classifier.classes,
+        max_probability_difference,
     )
     if precision == "fp32":
         check(parity, label_tolerance=label_tolerance, limit=max_probability_difference)
-    missing = len(known) - len(set(rows))
-    _check_share(len(set(rows)), len(known), min_share)
-    return Verification(parity=parity, unknown=unknown, missing=missing, precision=precision)
+    seen, proven = len(set(given.rows)), len(given.known)
+    _check_share(seen, proven, min_share)
+    return Verification(
+        parity=parity, unknown=given.unknown, missing=proven - seen, precision=precision
+    )
+
+
+class _Given:
+    """The images of a folder, matched with those of the proof while they are read.
+
+    Args:
+        known: Row in the proof by sha256 of the original bytes.
+    """
+
+    def __init__(self, known: Mapping[str, int]) -> None:
+        self.known = known
+        self.rows: list[int] = []
+        self.names: list[str] = []
+        self.unknown = 0
+
+    def pixels(self, classifier: OnnxClassifier, images: Path) -> Iterator[np.ndarray]:
+        for name, data in _originals(images):
+            row = self.known.get(hashlib.sha256(data).hexdigest())
+            if row is None:
+                self.unknown += 1
+                continue
+            self.rows.append(row)
+            self.names.append(name)
+            yield classifier.decode(data)
+
+    def check_any(self, model: Path, images: Path) -> None:
+        if self.rows:
+            return
+        if not self.unknown:
+            raise DataError(
+                f"{images} holds no image files.",
+                fix="Give the folder of the original test images, or the snapshot's folder.",
+            )
+        raise DataError(
+            f"None of the {self.unknown} images in {images} is one that {model} was proven on.",
+            why="Images are recognised by the sha256 of the original files' bytes.",
+            fix="Give the original test images, or the snapshot's folder.",
+        )
 
 
 def _check_share(found: int, proven: int, least: float) -> None:

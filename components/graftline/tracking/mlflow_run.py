@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 6  # for a server to answer its health check
 RUN_ID_VARIABLE = "MLFLOW_RUN_ID"
 TAG = "graftline."
+ARTIFACTS = "mlartifacts"  # beside a local database: the files of its runs
 PIPELINE_RUN_TAG = TAG + "pipeline_run"  # which ended run of KFP left this one is seen by it
 _PARAMETER_LENGTH = 6000  # MLflow's limit
 _DEFAULTS = {
@@ -277,7 +278,13 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
     except (MlflowException, OSError, ImportError) as error:
         raise _translated(error, uri, doing) from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "requests", "urllib3"):
+        if type(error).__module__.partition(".")[0] not in (
+            "sqlalchemy",
+            "requests",
+            "urllib3",
+            "botocore",
+            "boto3",
+        ):
             raise
         raise _translated(error, uri, doing) from None
 
@@ -348,7 +355,7 @@ def _open_sqlite(client: "MlflowClient") -> None:
 
 
 def _artifact_root(database: Path) -> str:
-    return (database.parent / "mlartifacts").as_uri()
+    return (database.parent / ARTIFACTS).as_uri()
 
 
 def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
@@ -357,20 +364,25 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, _artifact_location(uri, name)))
+            return str(client.create_experiment(name, artifact_location(uri, name)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(name)  # another run made it just now
     if experiment is None or experiment.lifecycle_stage == "deleted":
-        raise TrackingError(
-            f"The MLflow experiment {name!r} was deleted.",
-            fix="Restore it (`mlflow experiments restore`) or name another in tracking.experiment.",
-        )
+        raise deleted_experiment(name)
     return str(experiment.experiment_id)
 
 
-def _artifact_location(uri: str, experiment: str) -> str | None:
+def deleted_experiment(name: str) -> TrackingError:
+    """The error for an experiment in MLflow's bin, which its name still belongs to."""
+    return TrackingError(
+        f"The MLflow experiment {name!r} was deleted.",
+        fix="Restore it (`mlflow experiments restore`) or name another in tracking.experiment.",
+    )
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
     """Where a new experiment's files go; a server decides that itself."""
     uri = absolute_uri(uri)
     if uri.startswith("sqlite:"):

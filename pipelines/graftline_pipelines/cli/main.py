@@ -14,6 +14,7 @@ from graftline_pipelines.cli.commands import (
     data,
     features,
     model,
+    relocate,
     retrain,
     run,
     schedule,
@@ -39,7 +40,18 @@ def _options(
         raise typer.Exit
 
 
-for group in (run, data, model, backbones, features, cluster, schedule, controller, retrain):
+for group in (
+    run,
+    data,
+    model,
+    backbones,
+    features,
+    cluster,
+    schedule,
+    controller,
+    retrain,
+    relocate,
+):
     group.register(app)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from graftline.errors import ConfigurationError
+from graftline.steps.evaluate.config import SLICE_COLUMNS
 from graftline_pipelines.runfile import placeholders
 from graftline_pipelines.runfile.placeholders import KeyPath
 from graftline_pipelines.runfile.pools import assignment_problems
@@ -220,10 +221,28 @@ def _contradictions(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterato
     for text in assignment_problems(settings.pools, settings.assign):
         key, _, what = text.partition(": ")
         yield Problem(key, lines.get(tuple(key.split("."))), what + ".", None)
+    yield from _unknown_slices(settings, lines)
     if "group_column" in settings.data.model_fields_set and settings.data.format == "folders":
         yield Problem(
             "data.group_column",
             lines.get(("data", "group_column")),
             "class folders have no columns.",
             "Use a table (`data.format: table`), or remove it.",
+        )
+
+
+def _unknown_slices(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterator[Problem]:
+    """Slices of columns that no image will have; the evaluation would find out last."""
+    known = [*settings.data.attributes, *SLICE_COLUMNS]
+    for text in settings.gate.slices:
+        column = text.partition("=")[0]
+        if column in known:
+            continue
+        near = difflib.get_close_matches(column, known, 1)
+        yield Problem(
+            "gate.slices",
+            lines.get(("gate", "slices")),
+            f"{column!r} is not a column that images can be sliced by.",
+            (f"Did you mean `{near[0]}`? " if near else "")
+            + f"Known here: {', '.join(known)}; name your own columns in data.attributes.",
         )

@@ -55,6 +55,20 @@ class TrackingSettings(Section):
     def _no_secret(cls, value: str) -> str:
         return without_credentials(value)
 
+    @field_validator("experiment", "registered_model")
+    @classmethod
+    def _is_said(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("the name is empty; remove the key to use the run file's `name`")
+        return value
+
+    @field_validator("registered_model")
+    @classmethod
+    def _as_mlflow_takes_it(cls, value: str | None) -> str | None:
+        if value is not None and any(character in value for character in "/:"):
+            raise ValueError(f"MLflow takes no '/' and no ':' in a model's name, as in {value!r}")
+        return value
+
 
 class ImageSettings(Section):
     """The container images of the steps; `make images` builds them."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from graftline.tracking.mlflow_run import start_run
 from graftline_pipelines.cli.main import app
 
 HEAVY = ("torch", "torchvision", "timm", "mlflow", "onnxruntime", "pyarrow", "openvino", "kfp")
@@ -98,3 +99,50 @@ def test_unknown_runner_is_refused(command: str, tmp_path: Path) -> None:
     done = graftline(command, "run.yaml", "--runner", "cloud", cwd=tmp_path)
     assert done.returncode == 2
     assert "'cloud'" in done.stderr
+
+
+def test_a_moved_project_is_said_by_check_and_mended_by_one_command(
+    make_digits_folder, tmp_path: Path
+) -> None:
+    folder = make_digits_folder(per_class=4, classes=3)
+    (tmp_path / "old" / ".graftline").mkdir(parents=True)
+    uri = f"sqlite:///{tmp_path}/old/.graftline/mlflow.db"
+    start_run(uri, "a", "first")
+    (tmp_path / "old/.graftline/mlartifacts").mkdir()
+    (tmp_path / "old" / "run.yaml").write_text(f"name: a\ndata: {{source: {folder}}}\n")
+    new = (tmp_path / "old").rename(tmp_path / "new")
+    done = graftline("check", "run.yaml", "--json", cwd=new)
+    assert done.returncode == 0, done.stderr
+    notes = json.loads(done.stdout.splitlines()[-1])["notes"]
+    assert any("was moved" in note["what"] for note in notes)
+    done = graftline("relocate", "--json", cwd=new)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["before"] == [f"{tmp_path}/old/.graftline"]
+    assert "Nothing to do" in graftline("relocate", "run.yaml", cwd=new).stdout
+    assert not (tmp_path / "old").exists()
+
+
+def test_relocate_of_no_database(tmp_path: Path) -> None:
+    for arguments, said in (((), "There is no database"), (("--tracking", "http://h"), "local")):
+        done = graftline("relocate", *arguments, cwd=tmp_path)
+        assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_weights_that_no_host_hands_out_are_said_before_anything_runs(
+    make_digits_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_digits_folder(per_class=4, classes=3)
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    (tmp_path / "run.yaml").write_text(
+        f"name: a\ndata: {{source: {folder}}}\nbackbone: timm/resnet18\n"
+        "gate: {min_test_images: 1000}\n"
+    )
+    done = graftline("run", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "could not be downloaded" in done.stderr and "mirror-weights" in done.stderr
+    assert "asks for 1,000 test images" in done.stderr
+    assert not (tmp_path / ".graftline/runs").exists()

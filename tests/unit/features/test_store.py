@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from graftline.errors import DataError, SchemaVersionError
+from graftline.features.part_reader import READERS
 from graftline.features.parts import IdIndex, encode_part
-from graftline.features.store import READERS, SMALL_PARTS, FeatureStore
+from graftline.features.store import SMALL_PARTS, FeatureStore
 from graftline.features.writer import PartWriter
 from graftline.storage import open_store
 
@@ -230,7 +231,7 @@ def test_a_part_that_another_run_has_healed_meanwhile_is_left_where_it_is(featur
     """Computed anew it has the old name: a slow reader must not move the whole one away."""
     key = write(features, range(3))
     (part,) = features.parts()
-    features.set_aside(part, "it was damaged when it was read")
+    features.reader.set_aside(part, "it was damaged when it was read")
     assert features.store.exists(key)
     assert load(features, range(3)) == [0, 1, 2]
 
@@ -300,7 +301,7 @@ def test_what_was_healed_while_it_was_moved_aside_stays(features, monkeypatch):
             write(features, range(3))
 
     monkeypatch.setattr(features.store, "write", healed_meanwhile)
-    features.set_aside(part, "it is damaged")
+    features.reader.set_aside(part, "it is damaged")
     assert load(features, range(3)) == [0, 1, 2]
 
 
@@ -373,7 +374,7 @@ def test_parts_are_read_a_few_ahead_whatever_their_number(features, monkeypatch)
         write(features, [number])
     read, plain = [], features.store.read
     monkeypatch.setattr(features.store, "read", lambda key: (read.append(key), plain(key))[1])
-    for consumed, _ in enumerate(features._each(features.parts(), vectors=True)):
+    for consumed, _ in enumerate(features.reader.each(features.parts(), vectors=True)):
         assert len(read) <= consumed + READERS
     assert len(read) == 20
 

@@ -74,6 +74,26 @@ def test_secret_in_an_address_is_refused_and_not_repeated(tmp_path: Path) -> Non
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tracking: {registered_model: a/b}", "tracking.registered_model (line 3)"),
+        ("tracking: {experiment: ' '}", "the name is empty"),
+        ("gate: {slices: [bright]}", "`brightness`"),
+        ("gate: {slices: ['camra=a']}\ndata: {source: x.csv, attributes: [camera]}", "`camera`"),
+    ],
+)
+def test_what_a_later_step_would_refuse_is_refused_now(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    data = "" if "data:" in text else "data: {source: x}\n"
+    path.write_text(f"name: a\n{data}{text}\n")
+    with pytest.raises(RunFileError) as caught:
+        load(path)
+    assert said in str(caught.value)
+
+
 def test_absent_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="no such file"):
         load(tmp_path / "none.yaml")

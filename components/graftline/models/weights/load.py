@@ -66,11 +66,7 @@ def load(
     """
     origin = locate(architecture, weights, store)
     if origin.kind == "none":
-        raise WeightsError(
-            f"Backbone '{architecture.full_name}' has no pretrained weights.",
-            why=f"{architecture.library} publishes none for it.",
-            fix="Give `weights:` a checkpoint of it, or choose another backbone.",
-        )
+        raise published.none_published(architecture.full_name)
     # Read first: it fails within seconds, while a large network takes a while to build.
     state = None if origin.kind == "random" else _state(architecture, origin, weights, store)
     network = create_seeded(architecture, image_size)

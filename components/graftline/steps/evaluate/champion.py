@@ -14,6 +14,7 @@ from graftline.errors import DataError, SchemaVersionError, StoreError
 from graftline.images.decode import decode
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.progress import message, progress
+from graftline.steps.evaluate.inference import Inference
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.tracking.registry import open_registry
@@ -60,23 +61,15 @@ class ChampionAnswers:
 
 
 def find_champion(
-    snapshot: Snapshot,
-    rows: Ints,
-    *,
-    tracking_uri: str,
-    registered_model: str,
-    store: Store,
-    encoded: Callable[[Ints], Iterator[tuple[int, bytes]]],
+    inference: Inference, rows: Ints, tracking_uri: str, registered_model: str
 ) -> ChampionAnswers | None:
     """The champion's answers to the test rows, or None where there is no champion.
 
     Args:
-        snapshot: The challenger's.
+        inference: The challenger with its images.
         rows: Its test rows.
         tracking_uri: Where the registry is; empty for none.
         registered_model: The model whose champion is asked for.
-        store: Holds the snapshots.
-        encoded: Gives rows and encoded images in any order.
     """
     if not tracking_uri or not registered_model:
         return None
@@ -86,9 +79,10 @@ def find_champion(
         return None
     with tempfile.TemporaryDirectory(prefix="graftline-champion-") as folder:
         model = OnnxClassifier(version.download_onnx(Path(folder)))
-        raw = _ask(model, rows, encoded)
+        raw = _ask(model, rows, inference.encoded)
         classes = tuple(model.classes)
-        seen, notes = _trained_on(version, store, Path(folder) / "snapshot")
+        seen, notes = _trained_on(version, inference.store, Path(folder) / "snapshot")
+    snapshot = inference.snapshot
     known = np.isin(np.array(snapshot.classes, dtype=object)[snapshot.labels()[rows]], classes)
     trained = _overlap(snapshot, rows, seen)
     return ChampionAnswers(

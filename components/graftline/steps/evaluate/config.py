@@ -6,6 +6,8 @@ from pydantic import Field, field_validator
 
 from graftline.settings import Fraction, PositiveInt, Section
 
+SLICE_COLUMNS = ("size", "brightness", "shape", "format", "source")  # beside the user's own
+
 
 class EvaluationSettings(Section):
     """How the classifier is measured on the test split."""

@@ -190,36 +190,9 @@ def resampled(
     All of them follow from sums over images, so that one pass over the resamples does.
     """
     count = classes or probabilities.shape[1]
-    n = len(labels)
     predicted = probabilities.argmax(axis=1)
-    right = predicted == labels
-    sure = probabilities.max(axis=1)
     in_top_k = _in_top_k(probabilities, labels, min(top_k, probabilities.shape[1]))
-    rows = np.arange(n)
-
-    def one_hot(column: Ints, width: int, value: Any = None) -> Any:
-        data = np.ones(n) if value is None else np.asarray(value, dtype=np.float64)
-        return sparse.csr_array((data, (rows, column)), (n, width))
-
-    columns = sparse.hstack(
-        [
-            one_hot(labels, count),
-            one_hot(predicted, count),
-            one_hot(labels, count, right),
-            one_hot(bin_of(sure), BINS, sure - right),
-            sparse.csr_array(
-                np.column_stack(
-                    [
-                        _log_loss(probabilities, labels),
-                        _brier(probabilities, labels),
-                        in_top_k,
-                    ]
-                )
-            ),
-        ],
-        format="csr",
-    )
-    sums = bootstrap.sums(columns)
+    sums = bootstrap.sums(_summands(probabilities, labels, count, in_top_k))
     support, given, hits, gaps, losses = np.split(
         sums, np.cumsum([count, count, count, BINS]), axis=1
     )
@@ -242,6 +215,36 @@ def resampled(
     replicates.labels, replicates.given, replicates.in_top_k = labels, predicted, in_top_k
     replicates.groups, replicates.units = bootstrap.groups, bootstrap.units
     return replicates
+
+
+def _summands(
+    probabilities: Floats, labels: Ints, classes: int, in_top_k: NDArray[np.bool_]
+) -> sparse.csr_array:
+    """A row an image: what the metrics are sums of, as sparse columns.
+
+    Its class, the label given and its class where that is right (``classes`` columns each), the
+    gap of confidence and hit in the bin of the confidence, and three losses.
+    """
+    n = len(labels)
+    rows = np.arange(n)
+    predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    right = predicted == labels
+
+    def one_hot(column: Ints, width: int, value: Any = None) -> Any:
+        data = np.ones(n) if value is None else np.asarray(value, dtype=np.float64)
+        return sparse.csr_array((data, (rows, column)), (n, width))
+
+    losses = [_log_loss(probabilities, labels), _brier(probabilities, labels), in_top_k]
+    return sparse.hstack(
+        [
+            one_hot(labels, classes),
+            one_hot(predicted, classes),
+            one_hot(labels, classes, right),
+            one_hot(bin_of(sure), BINS, sure - right),
+            sparse.csr_array(np.column_stack(losses)),
+        ],
+        format="csr",
+    )
 
 
 def intervals(

@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from graftline.classifier.class_means import ClassMeans
+from graftline.classifier.class_means import ClassMeans, class_means
+from graftline.steps.evaluate.answers import CalibratedAnswers
+from graftline.steps.evaluate.robustness import sample
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 METHOD = "cosine distance of the centred features to the nearest class mean"
+REFERENCE_IMAGES = 1000  # training images for the class means of a fine-tuned network
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,31 @@ class OutOfDistribution:
     def to_dict(self) -> dict[str, float | str]:
         """For the classifier's metadata, and from there for the ONNX file."""
         return {"method": METHOD, "distance": self.distance, "quantile": self.quantile}
+
+
+def measure(
+    test: CalibratedAnswers, quantile: float
+) -> tuple[ClassMeans, OutOfDistribution] | None:
+    """Class means of the training images, and the threshold for the distance to them.
+
+    Args:
+        test: Answers to the test images.
+        quantile: Share of the validation images that must pass.
+
+    Returns:
+        None without validation images.
+    """
+    inference, rows = test.inference, test.snapshot.rows("train")
+    labels = test.snapshot.labels()[rows]
+    if inference.stored is None and len(rows) > REFERENCE_IMAGES:
+        kept = sample(labels, REFERENCE_IMAGES, seed=0)
+        rows, labels = rows[kept], labels[kept]
+    embedding = inference.embedding(rows, "training images for the class means")
+    means = class_means(embedding, labels, len(test.snapshot.classes))
+    found = out_of_distribution(
+        means, test.validation, test.answers.embedding, test.labels, quantile
+    )
+    return (means, found) if found else None
 
 
 def out_of_distribution(

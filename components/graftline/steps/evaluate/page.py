@@ -13,7 +13,7 @@ SET_ASIDE_ROWS = 50
 
 def render(findings: Findings) -> str:
     """The page as one HTML document."""
-    snapshot, classifier = findings.snapshot, findings.classifier
+    snapshot, classifier = findings.test.snapshot, findings.classifier
     sections = [
         page_figures.overview(findings),
         page_figures.gate(findings),
@@ -32,7 +32,7 @@ def render(findings: Findings) -> str:
     ]
     lead = (
         f"{classifier.backbone.spec.architecture}, {classifier.strategy.replace('_', '-')}, on "
-        f"{len(findings.labels):,} test images of {len(snapshot.classes):,} classes."
+        f"{len(findings.test.labels):,} test images of {len(snapshot.classes):,} classes."
     )
     return html.html_page(
         f"Evaluation of {findings.name}",
@@ -91,7 +91,7 @@ def decision(record: Decision | None) -> Section | None:
 
 def data(findings: Findings) -> Section:
     """The snapshot, and what is not in it."""
-    snapshot = findings.snapshot
+    snapshot = findings.test.snapshot
     counts = {split: len(snapshot.rows(split)) for split in ("train", "val", "test")}
     cards = html.cards(
         [

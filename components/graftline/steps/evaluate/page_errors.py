@@ -17,7 +17,7 @@ PAIRS = 20
 
 def confusion(findings: Findings) -> Section:
     """The matrix, or its most confused part, and the most confused pairs."""
-    names, counts = findings.snapshot.classes, findings.measured.confusion
+    names, counts = findings.test.snapshot.classes, findings.measured.confusion
     shown = np.arange(len(names))
     intro = "Rows are true classes, columns the label given. Click a cell to see its images."
     if len(names) > MATRIX_CLASSES:
@@ -95,11 +95,11 @@ def _pairs(names: tuple[str, ...], counts: Any) -> Markup:
 def confusion_data(findings: Findings) -> Data:
     """What the script needs: names, cells and the pictures that do not stand in the page."""
     cells: dict[str, list[tuple[int, float]]] = {}
-    sure = findings.probabilities.max(axis=1)
-    predicted = findings.predicted
-    wrong = predicted != findings.labels
+    sure = findings.test.probabilities.max(axis=1)
+    predicted = findings.test.predicted
+    wrong = predicted != findings.test.labels
     for position in sorted(findings.pictures, key=lambda p: -sure[p] if wrong[p] else sure[p]):
-        key = f"{findings.labels[position]},{predicted[position]}"
+        key = f"{findings.test.labels[position]},{predicted[position]}"
         cells.setdefault(key, []).append((position, round(float(sure[position]), 4)))
     in_page = {*findings.worst, *changed(findings)[0], *changed(findings)[1]}
     pictures = {
@@ -107,7 +107,7 @@ def confusion_data(findings: Findings) -> Data:
         for position, picture in findings.pictures.items()
         if position not in in_page
     }
-    value = {"classes": list(findings.snapshot.classes), "cells": cells, "pictures": pictures}
+    value = {"classes": list(findings.test.snapshot.classes), "cells": cells, "pictures": pictures}
     return Data("confusion-data", value)
 
 
@@ -129,15 +129,15 @@ def mistakes(findings: Findings) -> Section | None:
 
 def _mistake(findings: Findings, position: int) -> Markup:
     picture = findings.pictures[position]
-    names = findings.snapshot.classes
-    truth, given = names[findings.labels[position]], names[findings.predicted[position]]
+    names = findings.test.snapshot.classes
+    truth, given = names[findings.test.labels[position]], names[findings.test.predicted[position]]
     pair = _image(findings, position)
     if picture.map_uri:
         again = Markup('<img src="{}" alt="Where {} was seen in it" loading="lazy">').format(
             picture.map_uri, given
         )
         pair = Markup('<div class="two">{}{}</div>').format(pair, again)
-    sure = float(findings.probabilities[position].max())
+    sure = float(findings.test.probabilities[position].max())
     return Markup(
         '<li>{}<div class="said">{} <span class="chip bad">{}</span></div>'
         '<div>labelled {}</div><div class="quiet">{}</div></li>'
@@ -147,7 +147,7 @@ def _mistake(findings: Findings, position: int) -> Markup:
 def changes(findings: Findings) -> Section | None:
     """Images on which challenger and champion differ."""
     gained, lost = changed(findings)
-    if findings.opponent is None or not (gained or lost):
+    if findings.test.champion is None or not (gained or lost):
         return None
     parts = []
     for title, positions, theirs in (
@@ -170,17 +170,17 @@ def changes(findings: Findings) -> Section | None:
 
 
 def _difference(findings: Findings, position: int, theirs: bool) -> Markup:
-    assert findings.opponent is not None
-    names = findings.snapshot.classes
-    old = [*names, *(name for name in findings.opponent.classes if name not in set(names))]
-    said = old[findings.opponent.predicted[position]] if theirs else ""
-    said = said or names[findings.predicted[position]]
+    assert findings.test.champion is not None
+    names = findings.test.snapshot.classes
+    old = [*names, *(name for name in findings.test.champion.classes if name not in set(names))]
+    said = old[findings.test.champion.predicted[position]] if theirs else ""
+    said = said or names[findings.test.predicted[position]]
     who = "champion" if theirs else "this model"
     return Markup(
         '<li>{}<div class="said">{}</div><div>{} says {}</div><div class="quiet">{}</div></li>'
     ).format(
         _image(findings, position),
-        names[findings.labels[position]],
+        names[findings.test.labels[position]],
         who,
         said,
         findings.pictures[position].source,
@@ -193,7 +193,7 @@ def _image(findings: Findings, position: int) -> Markup:
         '<img src="{}" alt="Test image of {}" data-position="{}" data-source="{}" loading="lazy">'
     ).format(
         picture.uri,
-        findings.snapshot.classes[findings.labels[position]],
+        findings.test.snapshot.classes[findings.test.labels[position]],
         position,
         picture.source,
     )

@@ -26,7 +26,7 @@ CHART_CLASSES = 25
 def overview(findings: Findings) -> Section:
     """Key figures with their intervals."""
     figures, bounds = findings.measured.figures, findings.measured.intervals
-    level = percent(findings.rules.confidence, 0)
+    level = percent(findings.settings.evaluation.confidence, 0)
     cards = [
         ("Test accuracy", percent(figures["accuracy"]), interval(bounds["accuracy"])),
         ("Macro F1", percent(figures["macro_f1"]), interval(bounds["macro_f1"])),
@@ -81,17 +81,17 @@ def overview(findings: Findings) -> Section:
                 ),
             )
         )
-        two = len(findings.snapshot.classes) == 2
+        two = len(findings.test.snapshot.classes) == 2
         told = (
-            f"Curves for {findings.snapshot.classes[1]!r}."
+            f"Curves for {findings.test.snapshot.classes[1]!r}."
             if two
             else "Curves over all decisions, each class of each image against the rest."
         )
         parts.append(html.paragraph(told, "quiet"))
     intro = (
-        f"On {len(findings.labels):,} test images that neither training nor any choice has seen. "
-        f"Ranges are {level} intervals that hold for few images too; images of one group count as "
-        "far as they are right or wrong together."
+        f"On {len(findings.test.labels):,} test images that neither training nor any choice has "
+        f"seen. Ranges are {level} intervals that hold for few images too; images of one group "
+        "count as far as they are right or wrong together."
     )
     return Section("Overview", html.join(parts), "overview", intro)
 
@@ -186,7 +186,7 @@ def calibration(findings: Findings) -> Section:
         after.accuracy,
         [count / total for count in after.count],
         intervals=[
-            share_interval(round(accuracy * count), count, findings.rules.confidence)
+            share_interval(round(accuracy * count), count, findings.settings.evaluation.confidence)
             for accuracy, count in zip(after.accuracy, after.count, strict=True)
         ],
         before=list(zip(before.confidence, before.accuracy, strict=True)),
@@ -260,7 +260,7 @@ def slices(findings: Findings) -> Section | None:
     warnings = [html.paragraph(note, "note warn") for note in findings.notes]
     if not rows:
         return Section("Slices", html.join(warnings), "slices") if warnings else None
-    beside = findings.opponent is not None
+    beside = findings.test.champion is not None
     heads: list[Column | str] = ["cut by", "part"]
     heads += [Column(name, number=True) for name in ("images", "accuracy", "interval")]
     if beside:
@@ -381,10 +381,10 @@ def abstaining(findings: Findings) -> Section:
 
 
 def _champion_recall(findings: Findings, index: int) -> float | None:
-    champion = findings.opponent
+    champion = findings.test.champion
     if champion is None:
         return None
-    mask = champion.comparable & (findings.labels == index)
+    mask = champion.comparable & (findings.test.labels == index)
     return float((champion.predicted[mask] == index).mean()) if mask.any() else None
 
 

@@ -35,12 +35,12 @@ def brightness(inference: Inference, rows: Ints, most: int) -> dict[int, float]:
 
 def with_pictures(findings: Findings, inference: Inference) -> Findings:
     """The findings with the pictures that its page shows."""
-    worst = worst_mistakes(findings, findings.rules.worst_mistakes)
+    worst = worst_mistakes(findings, findings.settings.evaluation.worst_mistakes)
     chosen = wanted(findings, worst)
-    position_of = {int(findings.rows[position]): position for position in chosen}
+    position_of = {int(findings.test.rows[position]): position for position in chosen}
     large: dict[int, Pixels] = {}
     pictures: dict[int, Picture] = {}
-    sources = findings.snapshot.column("source")
+    sources = findings.test.snapshot.column("source")
     for row, data in inference.encoded(np.array(sorted(position_of), dtype=np.int64)):
         position = position_of[row]
         image = inference.classifier.preprocessing.decode(data)
@@ -54,18 +54,18 @@ def with_pictures(findings: Findings, inference: Inference) -> Findings:
 
 def worst_mistakes(findings: Findings, most: int) -> list[int]:
     """Positions of the wrong answers that the model was surest of."""
-    wrong = np.flatnonzero(findings.predicted != findings.labels)
-    sure = findings.probabilities[wrong].max(axis=1)
+    wrong = np.flatnonzero(findings.test.predicted != findings.test.labels)
+    sure = findings.test.probabilities[wrong].max(axis=1)
     return [int(p) for p in wrong[np.argsort(-sure, kind="stable")][:most]]
 
 
 def changed(findings: Findings) -> tuple[list[int], list[int]]:
     """Positions of compared images that only the challenger, and only the champion, gets right."""
-    if findings.opponent is None:
+    if findings.test.champion is None:
         return [], []
-    both = findings.opponent.comparable
-    new = findings.predicted == findings.labels
-    old = findings.opponent.predicted == findings.labels
+    both = findings.test.champion.comparable
+    new = findings.test.predicted == findings.test.labels
+    old = findings.test.champion.predicted == findings.test.labels
     gained, lost = np.flatnonzero(both & new & ~old), np.flatnonzero(both & old & ~new)
     return [int(p) for p in gained[:CHANGED]], [int(p) for p in lost[:CHANGED]]
 
@@ -75,15 +75,15 @@ def wanted(findings: Findings, worst: Iterable[int]) -> list[int]:
     gained, lost = changed(findings)
     chosen: dict[int, None] = dict.fromkeys([*worst, *lost, *gained])
     cells: dict[tuple[int, int], int] = defaultdict(int)
-    predicted = findings.predicted
-    wrong = predicted != findings.labels
-    sure = findings.probabilities.max(axis=1)
+    predicted = findings.test.predicted
+    wrong = predicted != findings.test.labels
+    sure = findings.test.probabilities.max(axis=1)
     # Mistakes before hits; of hits the least sure, which lie nearest to the border.
     order = np.lexsort((np.where(wrong, -sure, sure), ~wrong))
     for position in order:
         if len(chosen) >= MOST_PICTURES:
             break
-        cell = (int(findings.labels[position]), int(predicted[position]))
+        cell = (int(findings.test.labels[position]), int(predicted[position]))
         cells[cell] += 1
         if cells[cell] <= PER_CELL:
             chosen[int(position)] = None
@@ -96,7 +96,7 @@ def _mapped(
     images: dict[int, Pixels],
     pictures: dict[int, Picture],
 ) -> dict[int, Picture]:
-    targets = [int(findings.predicted[position]) for position in worst]
+    targets = [int(findings.test.predicted[position]) for position in worst]
     found = activation_maps(findings.classifier, [images[p] for p in worst], targets)
     if found is None:
         return {}

@@ -1,24 +1,21 @@
 """All that an evaluation found, for the page and the tracking run."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graftline.classifier.bundle import Classifier
-from graftline.data.snapshot import Snapshot
 from graftline.records.decision import Decision
 from graftline.records.verdict import Verdict
 from graftline.stats.calibration import Reliability
-from graftline.steps.evaluate.champion import ChampionAnswers
-from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
+from graftline.steps.evaluate.answers import CalibratedAnswers
+from graftline.steps.evaluate.config import EvaluateConfig
 from graftline.steps.evaluate.metrics import ClassFigures
 from graftline.steps.evaluate.out_of_distribution import Coverage, OutOfDistribution
 from graftline.steps.evaluate.robustness import Robustness
 from graftline.steps.evaluate.slices import SliceFigures
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -93,33 +90,20 @@ class Findings:
 
     Attributes:
         name: Of the registered model; of the backbone where it will not be registered.
-        rows: Test rows of the manifest, shape (n,).
-        labels: Class index of each test image, shape (n,).
-        probabilities: Calibrated, shape (n, classes).
         pictures: By position among the test images.
         worst: Positions of the most confident mistakes, the worst first.
+        notes: Warnings about wide and upright images.
     """
 
     name: str
-    snapshot: Snapshot
     classifier: Classifier
     decision: Decision | None
-    rules: EvaluationSettings
-    gate: GateSettings
-    rows: Ints
-    labels: Ints
-    probabilities: Floats
+    settings: EvaluateConfig
+    test: CalibratedAnswers
     measured: Measured
-    opponent: ChampionAnswers | None
     verdict: Verdict
     ood: OutOfDistribution | None = None
     robustness: Robustness | None = None
     pictures: dict[int, Picture] = field(default_factory=dict)
     worst: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def predicted(self) -> Ints:
-        """The label given to each test image."""
-        return np.asarray(self.probabilities.argmax(axis=1), dtype=np.int64)

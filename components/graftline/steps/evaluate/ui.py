@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from graftline.steps.evaluate.step import EvaluateResult
+from graftline.steps.evaluate.step_result import EvaluateResult
 
 
 def fill_metrics(metrics: Any, result: EvaluateResult) -> None:

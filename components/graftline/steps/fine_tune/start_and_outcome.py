@@ -11,9 +11,12 @@ from graftline.classifier.bundle import Classifier, HeldOut
 from graftline.models.backbone import construct
 from graftline.records.decision import Outcome
 from graftline.stats.calibration import sharpness
+from graftline.stats.intervals import difference_interval
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
+
+CONFIDENCE = 0.95
 
 
 def from_probe(probe: Classifier, held_out: HeldOut, truth: Labels) -> Classifier:
@@ -73,8 +76,9 @@ def from_scratch(probe: Classifier, seed: int) -> Classifier:
 def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Outcome:
     """The trained model against the train-only probe on the same validation images.
 
-    The interval is that of a paired difference of two proportions (Wald's, from the images that
-    only one of the two labels correctly).
+    Better is only what validation can show: the whole 95% interval of the difference is above
+    zero. The trained model's best epoch was chosen on these images, and the probe that would be
+    used is refitted on them too, so a lead that chance could give does not count.
 
     Args:
         strategy: ``fine_tune`` or ``scratch``.
@@ -86,32 +90,37 @@ def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Out
     count = len(truth)
     won, lost = int((right & ~probe_right).sum()), int((probe_right & ~right).sum())
     gain = (won - lost) / count
-    error = np.sqrt(max(won + lost - (won - lost) ** 2 / count, 0.0)) / count
-    low, high = max(-1.0, gain - 1.959964 * error), min(1.0, gain + 1.959964 * error)
-    better = won > lost
-    used = strategy if strategy == "scratch" or better else "probe"
-    verb = "beat" if better else "did not beat"
+    low, high = difference_interval(won, lost, count, CONFIDENCE)
+    better = low > 0
     measured = (
         f"on {count:,} validation images: {right.mean():.1%} against {probe_right.mean():.1%} "
         f"(difference {gain:+.1%}, 95% interval {low:+.1%} to {high:+.1%})"
     )
-    if strategy == "scratch":
-        sentence = f"Training from random weights {verb} the probe on frozen features {measured}."
-    elif better:
-        sentence = f"Fine-tuning beat the probe {measured}; the fine-tuned model is used."
-        if low <= 0:
-            sentence += " The interval includes no gain at all: the difference may be chance."
-    else:
-        sentence = f"Fine-tuning did not beat the probe {measured}; the probe is used."
     return Outcome(
         fine_tuned_accuracy=float(right.mean()),
         probe_accuracy=float(probe_right.mean()),
         gain=float(gain),
         gain_interval=(float(low), float(high)),
         validation_images=count,
-        used=used,
+        used=strategy if strategy == "scratch" or better else "probe",
         agreed=better,
-        sentence=sentence,
+        sentence=_sentence(strategy, won - lost, better=better, measured=measured),
+    )
+
+
+def _sentence(strategy: str, lead: int, *, better: bool, measured: str) -> str:
+    """The comparison for a reader; ``lead`` in images."""
+    if strategy == "scratch":
+        verb = "beat" if better else "did not beat"
+        return f"Training from random weights {verb} the probe on frozen features {measured}."
+    if better:
+        return f"Fine-tuning beat the probe {measured}; the fine-tuned model is used."
+    if lead <= 0:
+        return f"Fine-tuning did not beat the probe {measured}; the probe is used."
+    images = "1 image" if lead == 1 else f"{lead} images"
+    return (
+        f"Fine-tuning was ahead of the probe by {images} {measured}. That may be chance, so the "
+        "probe is used. More validation images would show a smaller gain."
     )
 
 

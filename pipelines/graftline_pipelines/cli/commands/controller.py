@@ -47,52 +47,58 @@ def retry_policy(
     Merged into the workflow controller's defaults, which every team on the cluster shares; what
     else stands there stays. Safe to run again.
     """
+    if file is not None:
+        _print_changed(file)
+        return
+    _change(apply, kube_context, kubeflow_namespace, as_json)
+
+
+def _print_changed(file: Path) -> None:
+    """A ConfigMap file with the rule added; no cluster is contacted."""
+    from graftline_pipelines.cluster import retry_policy as rule
+
+    if str(file) != "-" and not file.is_file():
+        raise typer.BadParameter(f"there is no file {str(file)!r}", param_hint="--file")
+    content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    print(rule.change_of_file(content.decode(errors="replace")), end="")
+
+
+def _change(apply: bool, kube_context: str | None, namespace: str, as_json: bool) -> None:
+    """Show the change of a cluster, and make it with ``apply``."""
     from rich.console import Console
 
     from graftline_pipelines.cluster import kube
     from graftline_pipelines.cluster import retry_policy as rule
 
-    if file is not None:
-        if str(file) != "-" and not file.is_file():
-            raise typer.BadParameter(f"there is no file {str(file)!r}", param_hint="--file")
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        print(rule.change_of_file(content.decode(errors="replace")), end="")
-        return
     console = Console(stderr=as_json, soft_wrap=True)
-    controller = rule.Controller(kube.open_api(kube_context), kubeflow_namespace)
+    controller = rule.Controller(kube.open_api(kube_context), namespace)
     change, version = controller.change()
-    restarted = False
+    applied, restarted = apply and bool(change.data), False
     if not change.data:
         console.print("The controller has the rule already. Nothing was changed.")
     else:
         console.print(change.difference, highlight=False, markup=False)
         if not apply:
             console.print("\nNothing was changed. --apply changes it, for every team's runs.")
-        else:
-            controller.apply(change, version)
-            restarted = controller.restart()
-            console.print(f"\n{rule.CONFIG_MAP} is changed.")
-            restart = (
-                f"kubectl -n {kubeflow_namespace} rollout restart deployment {rule.DEPLOYMENT}"
-            )
-            console.print(
-                "The controller restarts with it; runs go on."
-                if restarted
-                else f"The controller could not be restarted. Run: {restart}",
-                highlight=False,
-            )
-    if as_json:
-        applied = apply and bool(change.data)
-        print(
-            json.dumps(
-                {
-                    "change": bool(change.data),
-                    "applied": applied,
-                    "restarted": restarted,
-                    "difference": change.difference,
-                }
-            )
+    if applied:
+        controller.apply(change, version)
+        console.print(f"\n{rule.CONFIG_MAP} is changed.")
+        restarted = controller.restart()
+        restart = f"kubectl -n {namespace} rollout restart deployment {rule.DEPLOYMENT}"
+        console.print(
+            "The controller restarts with it; runs go on."
+            if restarted
+            else f"The controller could not be restarted. Run: {restart}",
+            highlight=False,
         )
+    if as_json:
+        found = {
+            "change": bool(change.data),
+            "applied": applied,
+            "restarted": restarted,
+            "difference": change.difference,
+        }
+        print(json.dumps(found))
 
 
 def register(app: typer.Typer) -> None:

@@ -76,7 +76,7 @@ def _last_snapshot(settings: Any) -> Any:
     from graftline.errors import DataError
     from graftline.steps.ingest.source_index import last_snapshot_id
     from graftline.storage import open_store
-    from graftline_pipelines.cli.preflight import open_settings_source
+    from graftline_pipelines.preflight.data import open_settings_source
 
     store, source = open_store(settings.store), open_settings_source(settings)
     identity = last_snapshot_id(store, source.uri)
@@ -93,7 +93,7 @@ def _write_page(settings: Any, snapshot: Any, file: Path | None) -> Path:
     from graftline.steps.ingest.page import render
     from graftline.steps.ingest.page_evidence import gather
     from graftline.storage import open_store
-    from graftline_pipelines.cli.preflight import open_settings_source
+    from graftline_pipelines.preflight.data import open_settings_source
 
     source = open_settings_source(settings)
     text = render(gather(snapshot, open_store(settings.store), source))

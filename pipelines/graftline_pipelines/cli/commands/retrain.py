@@ -28,15 +28,15 @@ def retrain(
     from rich.console import Console
 
     from graftline.steps.runtime import read_result
-    from graftline_pipelines.cli import preflight
     from graftline_pipelines.graphs.retraining import retraining_pipeline
     from graftline_pipelines.local import run, summary
+    from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
-    preflight.require(run.with_absolute_paths(settings))
+    preflight.require(run.with_absolute_paths(settings), console)
 
     def build(resolved: Any, run_id: str) -> Any:
         return retraining_pipeline(resolved, run_id, on_cluster=False)

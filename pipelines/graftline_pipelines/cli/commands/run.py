@@ -36,12 +36,12 @@ def run(
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
 
-    from graftline_pipelines.cli import preflight
     from graftline_pipelines.graphs.training import training_pipeline
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local import summary
+    from graftline_pipelines.preflight import examine as preflight
 
-    preflight.require(local.with_absolute_paths(settings))
+    preflight.require(local.with_absolute_paths(settings), console)
 
     def build(resolved: Any, run_id: str) -> Any:
         return training_pipeline(resolved, run_id, on_cluster=False)
@@ -61,13 +61,14 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     """Validate a run file and all that it names, and say what a run would do."""
     from rich.console import Console
 
-    from graftline_pipelines.cli import preflight
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.preflight import examine as preflight
+    from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
     report = preflight.examine(local.with_absolute_paths(settings))
-    preflight.show(report, Console(stderr=as_json))
+    show(report, Console(stderr=as_json))
     if as_json:
         print(json.dumps(report.as_dict()))
     if report.problems:

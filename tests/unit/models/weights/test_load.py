@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import shutil
+import urllib.error
 import zipfile
 from pathlib import Path
 
@@ -368,6 +369,45 @@ def test_a_download_that_fails_half_way_is_the_same_clear_error(monkeypatch):
     monkeypatch.setattr("torch.hub.download_url_to_file", broken)
     with pytest.raises(WeightsError, match="ConnectionResetError: by peer"):
         build("torchvision/squeezenet1_1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "obtainable"),
+    [(200, True), (302, True), (405, True), (401, False), (404, False), (407, False), (503, False)],
+)
+def test_what_the_host_answers_is_known_before_a_download(monkeypatch, answer, obtainable):
+    class Answer:
+        status = answer
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    def urlopen(request, timeout):
+        assert request.get_method() == "HEAD"
+        if answer >= 400:
+            raise urllib.error.HTTPError(request.full_url, answer, "no", None, None)
+        return Answer()
+
+    monkeypatch.setattr("urllib.request.urlopen", urlopen)
+    source = find(NAME).source
+    if obtainable:
+        published.check_obtainable(source, NAME)
+        return
+    with pytest.raises(WeightsError, match="could not be downloaded") as caught:
+        published.check_obtainable(source, NAME)
+    assert str(answer) in caught.value.why
+
+
+def test_what_is_here_or_nowhere_needs_no_question(tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: pytest.fail("asked"))
+    save_file(trained(), tmp_path / "w")
+    hub_file(tmp_path, NAME, tmp_path / "w", "model.safetensors")
+    published.check_obtainable(find(NAME).source, NAME)
+    with pytest.raises(WeightsError, match="no pretrained weights"):
+        published.check_obtainable("", "timm/nf_resnet26")
 
 
 def test_no_published_weights_is_said(monkeypatch):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from graftline.classifier.bundle import Classifier, load_classifier, read_held_out, save_classifier
@@ -523,23 +524,38 @@ def _logits(right: list[bool]) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("won", "lost", "both", "used", "chance"),
-    [(10, 2, 88, "fine_tune", False), (3, 2, 95, "fine_tune", True), (2, 2, 96, "probe", False)],
+    ("won", "lost", "both", "used"),
+    [
+        (10, 2, 88, "fine_tune"),
+        (3, 2, 95, "probe"),
+        (1, 0, 99, "probe"),  # one image is never called better
+        (1, 0, 0, "probe"),
+        (2, 2, 96, "probe"),
+        (0, 5, 95, "probe"),
+    ],
 )
-def test_comparison_with_known_answers(
-    won: int, lost: int, both: int, used: str, chance: bool
-) -> None:
+def test_comparison_with_known_answers(won: int, lost: int, both: int, used: str) -> None:
     trained = [True] * won + [False] * lost + [True] * both
     probe = [False] * won + [True] * lost + [True] * both
     truth = np.zeros(len(trained), np.int64)
     outcome = compare("fine_tune", _logits(trained), _logits(probe), truth)
     assert outcome.used == used
-    assert outcome.gain == pytest.approx((won - lost) / 100)
-    error = np.sqrt(won + lost - (won - lost) ** 2 / 100) / 100
-    assert outcome.gain_interval == pytest.approx(
-        (outcome.gain - 1.96 * error, outcome.gain + 1.96 * error), abs=1e-4
-    )
-    assert ("chance" in outcome.sentence) == chance
+    assert outcome.gain == pytest.approx((won - lost) / len(truth))
+    low, high = outcome.gain_interval
+    # McNemar's exact test, a second opinion: what is called better is significant there too.
+    if outcome.agreed:
+        assert binomtest(won, won + lost).pvalue < 0.05
+    assert outcome.agreed == (low > 0) == (used == "fine_tune")
+    assert low <= outcome.gain <= high
+    assert ("chance" in outcome.sentence) == (won > lost and not outcome.agreed)
+
+
+def test_random_weights_are_kept_whatever_they_reach_and_never_flattered() -> None:
+    truth = np.zeros(10, np.int64)
+    one_more = compare("scratch", _logits([True] * 10), _logits([False] + [True] * 9), truth)
+    assert one_more.used == "scratch"
+    assert not one_more.agreed
+    assert "did not beat" in one_more.sentence
 
 
 def test_sharpness_undoes_a_temperature() -> None:

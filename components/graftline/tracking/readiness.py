@@ -1,0 +1,161 @@
+"""What MLflow would refuse at the end of a run, asked before its start. Nothing is written."""
+
+import os
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftline.errors import ConfigurationError, TrackingError
+from graftline.files import sha256_of
+from graftline.storage.uri import local_path
+from graftline.tracking import relocation
+from graftline.tracking.mlflow_run import (
+    absolute_uri,
+    artifact_location,
+    connect,
+    deleted_experiment,
+    mlflow_errors,
+    redacted,
+)
+from graftline.tracking.registry import RegisteredVersion
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+LONGEST_MODEL_NAME = 256  # MLflow's column; a longer one fails in the database
+
+
+def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool = False) -> None:
+    """Ask whether a run can be logged and a model registered.
+
+    Args:
+        uri: Tracking URI of MLflow.
+        experiment: The experiment's name.
+        registered_model: The registered model's name.
+        moved: Whether its records name a folder that is no longer used, which is told otherwise.
+
+    Raises:
+        ConfigurationError: MLflow refuses one of the names.
+        TrackingUnreachable: The server does not answer.
+        TrackingError: The experiment was deleted, or the database or the folder of the files
+            cannot be written to.
+    """
+    check_names(experiment, registered_model)
+    relocation.check_writable(uri)
+    client = connect(uri)
+    with mlflow_errors(uri, f"the experiment {experiment!r}"):
+        found = client.get_experiment_by_name(experiment)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise deleted_experiment(experiment)
+        location = found.artifact_location if found else artifact_location(uri, experiment)
+    if not moved:
+        _check_files_writable(uri, experiment, location)
+
+
+def check_names(experiment: str, registered_model: str) -> None:
+    """Refuse names that MLflow refuses, by its own rules.
+
+    Raises:
+        ConfigurationError: With MLflow's reason.
+    """
+    from mlflow.exceptions import MlflowException
+    from mlflow.utils import validation
+
+    # Private names of MLflow; without them its servers still refuse, only later.
+    rules = (
+        ("tracking.experiment", experiment, "_validate_experiment_name"),
+        ("tracking.registered_model", registered_model, "_validate_model_name"),
+    )
+    for key, name, rule in rules:
+        try:
+            getattr(validation, rule, lambda _: None)(name)
+        except MlflowException as error:
+            raise ConfigurationError(
+                f"{key}: MLflow does not take the name {name!r}.",
+                why=str(error.message),
+                fix="Use letters, digits, '-' and '_'.",
+            ) from None
+    if len(registered_model) > LONGEST_MODEL_NAME:
+        raise ConfigurationError(
+            f"tracking.registered_model: the name has {len(registered_model)} characters; MLflow "
+            f"takes {LONGEST_MODEL_NAME}.",
+            fix="Use a shorter name.",
+        )
+
+
+def check_champion(version: RegisteredVersion) -> None:
+    """Refuse a champion that a new model could not be compared with.
+
+    Raises:
+        TrackingError: Its files are gone or cannot be read, or there is no ONNX file among them.
+    """
+    client = connect(version.uri)
+    champion = f"champion, {version.name} version {version.version}"
+    with mlflow_errors(version.uri, f"the files of the {champion}"):
+        source = client.get_model_version_download_uri(version.name, version.version)
+        path = _local_folder(source)
+        if path is not None:
+            found = [file.name for file in path.rglob("*")] if path.is_dir() else []
+        else:
+            found = _listed(client, source)
+    if not any(name.endswith(".onnx") for name in found):
+        gone = not found
+        where = redacted(source, version.uri)
+        raise TrackingError(
+            f"The files of the {champion}, are gone."
+            if gone
+            else f"The {champion}, has no ONNX file.",
+            why=f"MLflow says that they are at {where}."
+            if gone
+            else f"{where} holds {', '.join(sorted(found)[:5])}.",
+            fix="Restore them. Or make an earlier version champion: `graftline rollback "
+            f"{version.name} --tracking {redacted(version.uri, version.uri)}`. Or delete the alias "
+            "`champion` in MLflow: then the next model is judged as a first one.",
+        )
+    _check_digest(version, path, champion)
+
+
+def _check_digest(version: RegisteredVersion, path: Path | None, champion: str) -> None:
+    """Compare a local file with what was registered; reading it takes no time."""
+    if path is None or version.digest is None:
+        return
+    file = path / "model.onnx"
+    if file.is_file() and sha256_of(file) != version.digest:
+        raise TrackingError(
+            f"The ONNX file of the {champion}, has changed since it was registered.",
+            why=f"{file} has another sha256.",
+            fix=f"Restore it, or make an earlier version champion: `graftline rollback "
+            f"{version.name}`.",
+        )
+
+
+def _listed(client: "MlflowClient", source: str) -> list[str]:
+    from mlflow.artifacts import list_artifacts
+
+    listed = list_artifacts(artifact_uri=source, tracking_uri=client.tracking_uri) or []
+    return [entry.path.rpartition("/")[2] for entry in listed]
+
+
+def _local_folder(uri: str) -> Path | None:
+    return local_path(uri) if urllib.parse.urlparse(uri).scheme in ("", "file") else None
+
+
+def _check_files_writable(uri: str, experiment: str, location: str | None) -> None:
+    """Refuse a folder of this machine that a run's files could not be written to."""
+    path = _local_folder(location) if location else None
+    if path is None:
+        return
+    there = next(parent for parent in (path, *path.parents) if parent.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    served = not absolute_uri(uri).startswith("sqlite:")
+    raise TrackingError(
+        f"The files of the MLflow experiment {experiment!r} cannot be written: they go to {path}.",
+        why=f"{there} is {'not writable' if there.is_dir() else 'not a folder'}."
+        + " The server has its clients write them themselves." * served,
+        fix="Start the server with --artifacts-destination, and name another experiment in "
+        "tracking.experiment."
+        if served
+        else "Make the folder writable, or name another experiment in tracking.experiment. If the "
+        "project was moved or copied here, run `graftline relocate`.",
+    )

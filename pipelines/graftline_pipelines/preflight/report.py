@@ -1,0 +1,81 @@
+"""What was found out before a run: facts, notes, and problems that would stop it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from graftline.errors import ConfigurationError, GraftlineError
+
+
+@dataclass
+class Preflight:
+    """Facts and notes for a person to read, and problems that would stop a run."""
+
+    facts: dict[str, str] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[tuple[str, GraftlineError]] = field(default_factory=list)
+
+    def look(self, key: str, question: Callable[[], str]) -> None:
+        """Ask one question; its answer is a fact, its error a problem."""
+        try:
+            answer = question()
+        except GraftlineError as error:
+            self.problems.append((key, error))
+        else:
+            if answer:
+                self.facts[key] = answer
+
+    def failed(self, key: str) -> bool:
+        """Whether a question found a problem."""
+        return any(name == key for name, _ in self.problems)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "ok": not self.problems,
+            "facts": self.facts,
+            "notes": [{"key": key, "what": what} for key, what in self.notes],
+            "problems": [
+                {"key": key, "what": error.what, "why": error.why, "fix": error.fix}
+                for key, error in self.problems
+            ],
+        }
+
+
+class PreflightError(ConfigurationError):
+    """All that would stop the run."""
+
+    def __init__(self, problems: list[tuple[str, GraftlineError]]) -> None:
+        self.problems = problems
+        count = f"{len(problems)} problems stop" if len(problems) > 1 else "A problem stops"
+        told = "\n".join(f"{key}: {error}" for key, error in problems)
+        super().__init__(f"{count} this run before it starts:\n{told}")
+
+
+def show(found: Preflight, console: Console) -> None:
+    """Print what was found for a person."""
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, text in found.facts.items():
+        table.add_row(key, escape(text))
+    for key, text in found.notes:
+        table.add_row(f"[yellow]{escape(key)}[/]", f"[yellow]Note: {escape(text)}[/]")
+    for key, error in found.problems:
+        table.add_row(f"[red]{escape(key)}[/]", f"[red]{escape(str(error))}[/]")
+    console.print(table)
+    if found.problems:
+        count = len(found.problems)
+        console.print(f"[red]{count} problem{'s' if count > 1 else ''} would stop a run.[/]")
+    else:
+        console.print("[green]Ready to run.[/]")
+
+
+def show_notes(found: Preflight, console: Console) -> None:
+    """Print only what a person should know before a run goes on."""
+    for key, text in found.notes:
+        console.print(f"[yellow]Note:[/] {escape(key)}: {escape(text)}", highlight=False)

@@ -1,0 +1,115 @@
+"""A moved folder's MLflow records, judged by MLflow's own client and by SQLite."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from graftline.errors import TrackingError
+from graftline.tracking import relocation
+from graftline.tracking.readiness import check_champion, check_ready
+from graftline.tracking.registry import open_registry
+
+
+def project(folder: Path) -> str:
+    """A project with one run, its files and a registered version; its tracking URI."""
+    from graftline.storage import open_store
+    from graftline.tracking.mlflow_run import connect, open_tracking, start_run
+
+    uri = f"sqlite:///{folder}/.graftline/mlflow.db"
+    run_id = start_run(uri, "birds", "first")
+    model = folder / "m" / "model.onnx"
+    model.parent.mkdir()
+    model.write_bytes(b"onnx")
+    (folder / "store").mkdir()
+    open_tracking(uri, run_id).files({"model": model.parent})
+    source = connect(uri).get_run(run_id).info.artifact_uri + "/model"
+    store = open_store(str(folder / "store"))
+    registry = open_registry(uri)
+    tags = {"store": store.uri, "snapshot_id": "s"}
+    version = registry.register("birds", run_id=run_id, source=source, tags=tags, store=store)
+    registry.promote(version, compared_with=None, verdict="v", store=store)
+    return uri
+
+
+def paths_in(database: Path) -> str:
+    with sqlite3.connect(database) as connection:
+        return "\n".join(connection.iterdump())
+
+
+def test_moved_project_is_found_and_mended(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    uri = project(tmp_path / "old")
+    assert relocation.find(uri) is None
+    check_champion(open_registry(uri).champion("birds"))
+
+    (tmp_path / "old").rename(tmp_path / "new name")
+    uri = uri.replace("/old/", "/new name/")
+    moved = relocation.find(uri)
+    assert moved is not None and not moved.copied
+    assert moved.before == tmp_path / "old" / ".graftline"
+    assert moved.roots == (tmp_path / "old", tmp_path / "new name")
+    with pytest.raises(TrackingError, match="are gone"):
+        check_champion(open_registry(uri).version("birds", "1"))
+    assert relocation.apply(moved) >= 6
+    assert relocation.find(uri) is None
+    assert f"{tmp_path}/old" not in paths_in(tmp_path / "new name/.graftline/mlflow.db")
+
+    registry = open_registry(uri)
+    champion = registry.champion("birds")
+    check_champion(champion)
+    assert champion.download_onnx(tmp_path / "out").read_bytes() == b"onnx"
+    assert [entry.kind for entry in registry.history("birds")] == ["promotion"]
+    assert not (tmp_path / "old").exists()  # nobody has made it again
+
+
+def test_copy_is_changed_only_on_request(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    uri = project(tmp_path / "old")
+    shutil.copytree(tmp_path / "old", tmp_path / "copy")
+    before = paths_in(tmp_path / "old/.graftline/mlflow.db")
+    moved = relocation.find(uri.replace("/old/", "/copy/"))
+    assert moved is not None and moved.copied
+    relocation.apply(moved)
+    assert f"{tmp_path}/old" not in paths_in(tmp_path / "copy/.graftline/mlflow.db")
+    assert paths_in(tmp_path / "old/.graftline/mlflow.db") == before
+
+
+def test_files_that_did_not_come_along_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    uri = project(tmp_path / "old")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old/.graftline").rename(tmp_path / "new/.graftline")
+    moved = relocation.find(uri.replace("/old/", "/new/"))
+    assert moved is not None
+    relocation.apply(moved)
+    text = paths_in(tmp_path / "new/.graftline/mlflow.db")
+    assert f"{tmp_path}/old/store" in text and f"{tmp_path}/old/.graftline" not in text
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "postgresql://a/b", "sqlite:///none.db"])
+def test_servers_and_new_databases_are_left_alone(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert relocation.find(uri) is None
+    relocation.check_writable(uri)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_and_locked_databases_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = tmp_path / "bad.db"
+    bad.write_bytes(b"no database at all, by no means" * 40)
+    with pytest.raises(TrackingError, match="backup"):
+        check_ready(f"sqlite:///{bad}", "a", "a")
+    good = tmp_path / "good.db"
+    monkeypatch.setattr(relocation, "BUSY_SECONDS", 0.1)
+    with sqlite3.connect(good) as other:
+        other.execute("CREATE TABLE t (x)")
+        other.commit()
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TrackingError, match="Another program"):
+            relocation.check_writable(f"sqlite:///{good}")
