@@ -11,18 +11,18 @@ import torch
 
 from graftline.classifier.bundle import Classifier, load_classifier
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
-from graftline.images import decode
 from graftline.features.matrix import read_features
+from graftline.images import decode
 from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fine_tune.pilot import subset
 from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fine_tune.training import Order, read, train
+from graftline.steps.fit_head.forecast import PILOT_EPOCHS, PILOT_IMAGES
 from graftline.steps.fit_head.step import run as fit_head
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
 
-BACKBONE, IMAGE_SIZE = "tf_efficientnet_lite0", 96
-PILOT_EPOCHS, PILOT_IMAGES = 3, 300
+BACKBONE, IMAGE_SIZE = "tf_efficientnet_lite0", 64
 # The frozen blocks' output is kept, so only the upper ones run: what a laptop can measure.
 TRAINING = {"augment": False}
 PROBE = {"c_grid": (0.01, 0.1, 1.0), "folds": 3}
@@ -72,9 +72,7 @@ def measure(name: str, half: str, table: Path, store: str, folder: Path) -> Meas
     """
     shared = {"store": store, "backbone": BACKBONE, "image_size": IMAGE_SIZE}
     snapshot_folder, features_folder = folder / "snapshot", folder / "features"
-    ingest(
-        source=str(table), store=store, snapshot_folder=snapshot_folder, near_duplicates="off"
-    )
+    ingest(source=str(table), store=store, snapshot_folder=snapshot_folder, near_duplicates="off")
     extract_features(snapshot_folder=snapshot_folder, features_folder=features_folder, **shared)
     began = _processor_seconds()
     fitted = fit_head(

@@ -31,7 +31,7 @@ PACKAGES = (
 )
 SIDE = 96
 LARGEST = 25_000_000  # pixels; a few drawings are posters
-TEST = 600  # images at most, so that a difference of two models is known to about a point
+TEST = 500  # images at most, so that a difference of two models is known to about a point
 CHARACTERS = "ABCDEFGHKMNPRSTXYZ2345789"
 # One letter block of each script, in fonts of fonts-noto-core.
 SCRIPTS = {
@@ -54,7 +54,9 @@ SCRIPTS = {
 }
 CONTEXTS = ("actions", "apps", "categories", "devices", "emblems", "mimetypes", "places", "status")
 # Of a unit in motion; what is left shows it standing.
-FRAME = re.compile(r"attack|defen|idle|ranged|melee|stand|run|fly|die|death|magic|[0-9]|-[ns][ew]?[-.]")
+FRAME = re.compile(
+    r"attack|defen|idle|ranged|melee|stand|run|fly|die|death|magic|[0-9]|-[ns][ew]?[-.]"
+)
 
 Labelled = list[tuple[str, Image.Image | Path]]
 Builder = Callable[[Path], Labelled]
@@ -189,19 +191,19 @@ def patches(root: Path) -> Labelled:
 # The halves alternate within each kind (glyphs, icons, game art, photographs); fixed before
 # anything was measured.
 SETS = {
-    "digits": DataSet(digits, "measure", (40, 160, 640)),
-    "glyphs": DataSet(glyphs, "fit", (75, 300, 800)),
-    "typefaces": DataSet(typefaces, "measure", (60, 300, 800)),
-    "scripts": DataSet(scripts, "fit", (64, 256, 800)),
-    "emoji": DataSet(emoji, "measure", (40, 160, 640)),
-    "icon_context": DataSet(icon_context, "fit", (40, 160, 480)),
-    "icon_theme": DataSet(icon_theme, "measure", (20, 160, 640)),
-    "clipart": DataSet(clipart, "measure", (48, 240, 800)),
-    "stamps": DataSet(stamps, "fit", (40, 160, 400)),
-    "terrain": DataSet(terrain, "fit", (48, 240, 800)),
+    "digits": DataSet(digits, "measure", (80, 320)),
+    "glyphs": DataSet(glyphs, "fit", (80, 320, 800)),
+    "typefaces": DataSet(typefaces, "measure", (80, 320, 800)),
+    "scripts": DataSet(scripts, "fit", (80, 320, 800)),
+    "emoji": DataSet(emoji, "measure", (80, 320)),
+    "icon_context": DataSet(icon_context, "fit", (80, 320)),
+    "icon_theme": DataSet(icon_theme, "measure", (80, 320)),
+    "clipart": DataSet(clipart, "measure", (80, 320, 800)),
+    "stamps": DataSet(stamps, "fit", (80, 320)),
+    "terrain": DataSet(terrain, "fit", (80, 320, 800)),
     "units": DataSet(units, "measure", (60, 180)),
-    "unit_frames": DataSet(unit_frames, "fit", (48, 240, 800)),
-    "patches": DataSet(patches, "measure", (36, 144, 576)),
+    "unit_frames": DataSet(unit_frames, "fit", (80, 320, 800)),
+    "patches": DataSet(patches, "measure", (80, 320)),
 }
 
 

@@ -13,7 +13,8 @@ from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.schema import read_json, write_json
 
 SCHEMA_VERSION = 2
-READABLE = (1, 2)  # version 1 had no forecast and no pilot
+READABLE = (1, 2)
+NEW_IN_2 = {"forecast", "pilot"}
 KIND = "graftline.decision"
 
 
@@ -202,21 +203,33 @@ def read_decision(path: Path) -> Decision:
             fix="pass the file that fit_head or fine_tune wrote",
         ),
         damaged=lambda why: _damaged(path, why),
-        outdated=lambda version: SchemaVersionError(
-            f"the decision record {path} has schema version {version}; "
-            f"this Graftline reads {' and '.join(map(str, READABLE))}",
-            why="it was written by another version of Graftline",
-            fix="run fit_head again with this version",
-        ),
+        outdated=lambda version: _outdated(path, version),
     )
-    return _from_dict(path, content)
+    return parse_decision(content, str(path))
 
 
-def _from_dict(path: Path, content: Mapping[str, Any]) -> Decision:
+def parse_decision(content: Mapping[str, Any], where: str) -> Decision:
+    """The record as JSON holds it, as a step's result or a tracking run carries it.
+
+    Args:
+        content: What :meth:`Decision.to_dict` gave, in this version or an older one.
+        where: Where it was read, for errors.
+
+    Raises:
+        IntegrityError: It is not a decision record.
+        SchemaVersionError: A newer version of Graftline wrote it.
+    """
+    if not isinstance(content, Mapping) or content.get("kind") != KIND:
+        raise _damaged(where, f"its kind is not {KIND}")
+    if content.get("schema_version") not in READABLE:
+        raise _outdated(where, content.get("schema_version"))
     names = {field.name for field in dataclasses.fields(Decision)}
     unknown = sorted(set(content) - names - {"kind", "fine_tune"})
     if unknown:
-        raise _damaged(path, f"it has unknown fields: {', '.join(unknown)}")
+        raise _damaged(where, f"it has unknown fields: {', '.join(unknown)}")
+    missing = sorted(names - set(content) - (NEW_IN_2 if content["schema_version"] == 1 else set()))
+    if missing:
+        raise _damaged(where, f"fields are missing: {', '.join(missing)}")
     fields = {name: content[name] for name in content if name in names}
     try:
         for name, kind in (("outcome", Outcome), ("forecast", Forecast), ("pilot", Pilot)):
@@ -224,7 +237,7 @@ def _from_dict(path: Path, content: Mapping[str, Any]) -> Decision:
                 fields[name] = kind(**{key: _pair(v) for key, v in fields[name].items()})
         return Decision(**{**fields, "schema_version": SCHEMA_VERSION})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"a field is missing or invalid: {error}") from error
+        raise _damaged(where, f"a field is missing or invalid: {error}") from error
 
 
 def _pair(value: Any) -> Any:
@@ -235,9 +248,18 @@ def _pair(value: Any) -> Any:
     return float(low), float(high)
 
 
-def _damaged(path: Path, why: str) -> IntegrityError:
+def _outdated(where: Path | str, version: Any) -> SchemaVersionError:
+    return SchemaVersionError(
+        f"the decision record {where} has schema version {version}; "
+        f"this Graftline reads {' and '.join(map(str, READABLE))}",
+        why="it was written by another version of Graftline",
+        fix="run fit_head again with this version",
+    )
+
+
+def _damaged(where: Path | str, why: str) -> IntegrityError:
     return IntegrityError(
-        f"{path} is not a decision record",
+        f"{where} is not a decision record",
         why=why,
         fix="pass the file that fit_head or fine_tune wrote, unchanged",
     )

@@ -12,6 +12,7 @@ from graftline_pipelines.cli.commands import (
     cluster,
     controller,
     data,
+    decisions,
     features,
     model,
     relocate,
@@ -43,6 +44,7 @@ def _options(
 for group in (
     run,
     data,
+    decisions,
     model,
     backbones,
     features,

@@ -1,5 +1,6 @@
 """Train the upper blocks and the head from the probe, and keep them only if they are better."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from graftline.classifier.bundle import HeldOut, load_classifier, save_classifie
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.fine_tune.loop import EpochListener
+from graftline.steps.fine_tune.pilot import run_pilot
 from graftline.steps.fine_tune.start_and_outcome import compare, with_guard
 from graftline.steps.fine_tune.training import Order, Trained, read, train
 from graftline.steps.runtime import StepResult
@@ -117,12 +119,15 @@ def run(
         checkpoint_key=checkpoint_key,
     )
     start = read(order)
-    if start.decision.pilot is not None and strategy == "fine_tune":
-        decision, outcome = run_pilot(order, start)
-        message("%s", decision.reasons[-1])
-        if not decision.fine_tune:
-            return _stopped(start, decision, outcome, probe_folder, classifier_folder, decision_out)
-        start = dataclasses.replace(read(order), decision=decision)  # training changes it in place
+    if strategy == "fine_tune" and start.decision.pilot is not None:
+        pilot = run_pilot(order, start)
+        start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
+        if not pilot.decision.fine_tune:
+            write_decision(decision_out, pilot.decision)
+            save_classifier(
+                classifier_folder, load_classifier(probe_folder), held_out=start.held_out
+            )
+            return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
     trained = train(order, start, processes=processes, on_epoch=on_epoch)
 
     outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)

@@ -22,7 +22,7 @@ from graftline.schema import check_schema_version
 TABLE = Path(__file__).with_name("decision_calibration.json")
 SCHEMA_VERSION = 1
 RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
-PILOT_EPOCHS, PILOT_IMAGES = 3, 300
+PILOT_EPOCHS, PILOT_IMAGES = 3, 200
 
 Floats = NDArray[np.float64]
 

@@ -122,10 +122,11 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
     """Why the cost forbids it; None where it does not."""
     if cost is None:
         return None
-    if settings.max_hours is not None and cost.hours > settings.max_hours:
-        return f"It would take {cost.hours:.2g} hours, over auto.max_hours ({settings.max_hours:g})."
-    if settings.max_cost is not None and cost.money is not None and cost.money > settings.max_cost:
-        return f"It would cost {cost.money:.2f}, over auto.max_cost ({settings.max_cost:g})."
+    hours, money = settings.max_hours, settings.max_cost
+    if hours is not None and cost.hours > hours:
+        return f"It would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
+    if money is not None and cost.money is not None and cost.money > money:
+        return f"It would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
     return None
 
 
