@@ -19,6 +19,7 @@ from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.images import decode
 from graftline.models.backbone import Backbone, build
 from graftline.steps.extract_features.step import run as extract_features
+from graftline.steps.fine_tune.batches import autocast
 from graftline.steps.fine_tune.step import run as fine_tune
 from graftline.steps.fit_head.step import run as fit_head
 from graftline.steps.ingest.step import run as ingest
@@ -125,7 +126,7 @@ def _plain(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
     """The transfer learning tutorial of PyTorch: all layers, SGD, one step in the rate."""
     torch.manual_seed(0)
     backbone, images, (train, labels) = _fresh(arguments), _Inputs(arguments), data["train"]
-    network = nn.Sequential(backbone, nn.Linear(backbone.spec.feature_dim, labels.max() + 1))
+    network = _Mixed(backbone, nn.Linear(backbone.spec.feature_dim, labels.max() + 1))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     steps = torch.optim.lr_scheduler.StepLR(optimizer, max(1, 2 * arguments.epochs // 3), 0.1)
     for _ in range(arguments.epochs):
@@ -176,7 +177,7 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
     )
     learner = Learner(
         loaders,
-        nn.Sequential(backbone, head),
+        _Mixed(backbone, head),
         loss_func=nn.CrossEntropyLoss(),
         metrics=accuracy,
         splitter=lambda model: [params(model[0]), params(model[1])],
@@ -186,6 +187,16 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
     test, truth = data["test"]
     inputs = torch.stack([images.whole(image) for image in test])
     return _accuracy(learner.model.eval(), inputs, truth)
+
+
+class _Mixed(nn.Sequential):
+    """A network in bf16 where the machine computes in it, as Graftline does it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits in fp32; evaluations compute in fp32 throughout."""
+        with autocast(x.device, "auto" if self.training else "fp32"):
+            logits: torch.Tensor = super().forward(x)
+        return logits.float()
 
 
 class _Inputs:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from graftline.errors import ConfigurationError
 from graftline.images.decode import decode
+from graftline.images.fit import Fit
 from graftline.images.resample import Floats, resample
 from graftline.images.stored_values import ValueRange
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Interpolation = Literal["bilinear", "bicubic"]
 CropMode = Literal["center", "squash", "border"]
-Fit = Literal["crop", "squash", "pad"]
 FITS = ("crop", "squash", "pad")
 
 # With "center", only a square in the middle is seen. What lies further than this many short

@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from graftline.errors import ConfigurationError
-from graftline.images.preprocessing import Fit, Preprocessing
+from graftline.images.fit import Fit
+from graftline.images.preprocessing import Preprocessing
 from graftline.images.stored_values import ValueRange
 from graftline.models.architectures import Architecture, create_seeded, find
 from graftline.models.blocks import blocks_of

@@ -38,9 +38,26 @@ def unknown(name: str) -> UnknownBackbone:
     """The error for a name that no backbone has, with near ones."""
     return UnknownBackbone(
         f"No backbone is called '{name}'.",
-        why="Neither timm nor torchvision has it.",
+        why="Neither timm nor torchvision has a network of this name with pooled features.",
         fix=near(name, _names()),
     )
+
+
+def check_known(name: str) -> None:
+    """Refuse a name that the table does not have, without asking the libraries, which take seconds.
+
+    Nothing is refused where the table was made with other libraries.
+
+    Raises:
+        UnknownBackbone: With near names.
+    """
+    library, _, bare = name.rpartition("/")
+    if catalogue.made_with() != catalogue.versions() or (library and library not in LIBRARIES):
+        return
+    architecture = bare.partition(".")[0]
+    libraries = (library,) if library else LIBRARIES
+    if not any(f"{each}/{architecture}" in catalogue.table() for each in libraries):
+        raise unknown(name)
 
 
 def available_locally(found: Sequence[Entry], store: Store | None = None) -> set[str]:

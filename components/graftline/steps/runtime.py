@@ -48,6 +48,15 @@ class StepResult:
         """Files for the tracking run: artifact path to local path."""
         return {}
 
+    @property
+    def reused_from(self) -> str | None:
+        """The run that computed it; None where this one did."""
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its fields, for the record of the step."""
+        return dataclasses.asdict(self)
+
 
 class Recorder:
     """Writes a step's events and result, and keeps its last progress line."""
@@ -82,7 +91,7 @@ class Recorder:
         """Keep the result where the command line finds it."""
         if self._result is not None:
             temporary = self._result.with_suffix(".tmp")
-            text = json.dumps(dataclasses.asdict(result), default=str, indent=1)
+            text = json.dumps(result.as_dict(), default=str, indent=1)
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(self._result)
 

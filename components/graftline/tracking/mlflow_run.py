@@ -216,7 +216,7 @@ def connect(uri: str) -> "MlflowClient":
     """
     uri = absolute_uri(uri)
     set_client_defaults()
-    _probe(uri)
+    probe(uri)
     from mlflow.tracking import MlflowClient
 
     for name in ("mlflow", "alembic"):  # notes on making tables, and their like
@@ -290,7 +290,7 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
-    _probe(uri)  # a server that has gone away is told as such
+    probe(uri)  # a server that has gone away is told as such
     text = redacted(str(error), uri).strip()
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))
@@ -309,7 +309,7 @@ def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
     )
 
 
-def _probe(uri: str) -> None:
+def probe(uri: str) -> None:
     """Ask the server for a sign of life; any HTTP answer is one.
 
     Raises:

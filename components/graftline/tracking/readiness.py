@@ -15,6 +15,7 @@ from graftline.tracking.mlflow_run import (
     connect,
     deleted_experiment,
     mlflow_errors,
+    probe,
     redacted,
 )
 from graftline.tracking.registry import RegisteredVersion
@@ -50,6 +51,18 @@ def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool
         location = found.artifact_location if found else artifact_location(uri, experiment)
     if not moved:
         _check_files_writable(uri, experiment, location)
+
+
+def check_answers(uri: str) -> None:
+    """Ask what can be known of MLflow within a moment, without importing it.
+
+    Raises:
+        ConfigurationError: No MLflow of today can use such a URI.
+        TrackingUnreachable: The server does not answer.
+        TrackingError: The database cannot be written to.
+    """
+    probe(absolute_uri(uri))
+    relocation.check_writable(uri)
 
 
 def check_names(experiment: str, registered_model: str) -> None:

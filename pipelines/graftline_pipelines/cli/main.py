@@ -14,6 +14,7 @@ from graftline_pipelines.cli.commands import (
     data,
     decisions,
     features,
+    local_runs,
     model,
     relocate,
     retrain,
@@ -53,6 +54,7 @@ for group in (
     controller,
     retrain,
     relocate,
+    local_runs,
 ):
     group.register(app)
 

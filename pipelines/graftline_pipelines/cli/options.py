@@ -1,9 +1,14 @@
 """The options and arguments that several commands share, and the way to the cluster."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
 Overrides = Annotated[
@@ -69,6 +74,16 @@ def connect(host: str | None, namespace: str | None, console: Any, *, by_id: boo
     for note in server.notes:
         console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
     return server
+
+
+@contextmanager
+def checking(console: "Console") -> Iterator[Callable[[str], None]]:
+    """A spinner on a terminal while a run file is checked; it is told what is asked."""
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with console.status("Checking the run file") as status:
+        yield lambda key: status.update(f"Checking {key}")
 
 
 def chosen_runner(name: str) -> Literal["subprocess", "docker"]:

@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,12 +17,14 @@ from rich.markup import escape
 from graftline.errors import ConfigurationError, GraftlineError
 from graftline.steps.runtime import RUN_DIR_VARIABLE
 from graftline.storage.uri import absolute
+from graftline_pipelines.local.index import write_index
 from graftline_pipelines.local.progress import (
     StepFollower,
     failure_of,
     seconds_by_step,
     unfinished_step,
 )
+from graftline_pipelines.local.runs import State, write_end, write_start
 from graftline_pipelines.local.warm import warm_steps
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
@@ -94,6 +96,7 @@ def run(
     run_id = new_run_id(settings.name)
     run_dir = (runs_dir / run_id).absolute()
     _make_folders(run_dir)
+    write_start(run_dir, settings)
     started = time.monotonic()
     settings = with_absolute_paths(settings)
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
@@ -112,13 +115,22 @@ def run(
             pipeline()
         except (RuntimeError, KeyboardInterrupt) as error:
             failed = error
+    stopped = isinstance(failed, KeyboardInterrupt)
+    _note_end(run_dir, "stopped" if stopped else "failed" if failed is not None else "done")
     if failed is not None:
-        _end_in_mlflow(settings, run_id, console, stopped=isinstance(failed, KeyboardInterrupt))
+        _end_in_mlflow(settings, run_id, console, stopped=stopped)
     if isinstance(failed, KeyboardInterrupt):
         raise failed
     if failed is not None:
         raise _step_error(run_dir, failed)
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
+
+
+def _note_end(run_dir: Path, state: State) -> None:
+    """Record how the run ended, and renew the page of all runs; neither may hide an error."""
+    with suppress(GraftlineError, OSError):
+        write_end(run_dir, state)
+        write_index(run_dir.parent)
 
 
 def _end_in_mlflow(settings: RunSettings, run_id: str, console: Console, *, stopped: bool) -> None:

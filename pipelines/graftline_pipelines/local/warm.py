@@ -99,6 +99,7 @@ class WarmServer:
     def close(self) -> None:
         """Let the server end; steps that still run are left to themselves."""
         self._socket.close()
+        self._process.kill()  # it may be in the middle of an import of seconds
         self._process.wait()
 
 
@@ -143,6 +144,7 @@ def _component_of(command: list[str]) -> tuple[str, list[str]]:
 def serve(connection: socket.socket) -> None:
     """Import the libraries, forking for each request in between, until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
+    os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
     set_client_defaults()
     children: dict[int, tuple[int, int]] = {}
     wanted = list(LIBRARIES)

@@ -4,18 +4,26 @@
 that a run does not spend an hour on its way to a mistake that was there at the start.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 
 from graftline.errors import WeightsError
 from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
+from graftline_pipelines.preflight.forecast import training_forecast
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
+Asking = Callable[[str], None]
+LATER = ("the backbone's weights", "MLflow's experiment", "the champion", "the pipeline")
 LARGEST_READ = 2**31  # bytes of a local checkpoint that is read to see whether it fits
 
 
-def require(settings: RunSettings, console: Console | None = None) -> None:
+def require(
+    settings: RunSettings, console: Console | None = None, asking: Asking = lambda _: None
+) -> None:
     """Ask everything that a run needs, and raise all problems at once.
 
     A local MLflow whose folder was moved is brought in order first.
@@ -23,32 +31,44 @@ def require(settings: RunSettings, console: Console | None = None) -> None:
     Args:
         settings: The run file, with absolute paths.
         console: Where notes are told.
+        asking: Is told what is asked.
 
     Raises:
         PreflightError: with every problem found.
     """
     _relocate(settings, console)
-    found = _ask(settings)
+    found, _ = _ask(settings, asking)
     if found.problems:
         raise PreflightError(found.problems)
     if console is not None:
         show_notes(found, console)
 
 
-def examine(settings: RunSettings) -> Preflight:
+def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight:
     """Ask the same, and what a run would do."""
-    found = _ask(settings)
-    found.look("pipeline", lambda: _pipeline(settings))
+    found, entries = _ask(settings, asking)
+    if not found.unasked:
+        found.look("pipeline", lambda: _pipeline(settings))
+        found.look("fine-tuning", lambda: training_forecast(settings, entries))
     found.facts["a run would"] = _plan(settings)
     return found
 
 
-def _ask(settings: RunSettings) -> Preflight:
-    """The cheap questions first."""
-    found = Preflight()
+def _ask(settings: RunSettings, asking: Asking) -> tuple[Preflight, list[Any]]:
+    """The cheap questions first; those that need a large library only if all went well.
+
+    Returns:
+        What was found, and the source's entries.
+    """
+    found = Preflight(asking=asking)
     found.look("store", lambda: _store(settings))
     entries = check_source(settings, found)
     check_space(settings, entries, found)
+    found.look("backbone", lambda: _known(settings))
+    found.look("tracking.uri", lambda: _answers(settings))
+    if found.problems:
+        found.unasked = [*LATER]
+        return found, entries
     found.look("backbone", lambda: _backbone(settings))
     found.look("tracking.uri", lambda: _tracking(settings, found))
     first = True
@@ -56,7 +76,21 @@ def _ask(settings: RunSettings) -> Preflight:
         found.look("champion", lambda: _champion(settings))
         first = found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
-    return found
+    return found, entries
+
+
+def _known(settings: RunSettings) -> str:
+    from graftline.models import lookup
+
+    lookup.check_known(settings.backbone)
+    return ""
+
+
+def _answers(settings: RunSettings) -> str:
+    from graftline.tracking.readiness import check_answers
+
+    check_answers(settings.tracking.uri)
+    return ""
 
 
 def _store(settings: RunSettings) -> str:

@@ -13,14 +13,25 @@ from graftline.errors import ConfigurationError, GraftlineError
 
 @dataclass
 class Preflight:
-    """Facts and notes for a person to read, and problems that would stop a run."""
+    """Facts and notes for a person to read, and problems that would stop a run.
+
+    Attributes:
+        facts: Answers by key.
+        notes: What a person should know, with its key.
+        problems: What would stop a run, with its key.
+        unasked: What was not asked since a cheaper question found a problem already.
+        asking: Is told the key of each question before it is asked.
+    """
 
     facts: dict[str, str] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
     problems: list[tuple[str, GraftlineError]] = field(default_factory=list)
+    unasked: list[str] = field(default_factory=list)
+    asking: Callable[[str], None] = lambda _: None
 
     def look(self, key: str, question: Callable[[], str]) -> None:
         """Ask one question; its answer is a fact, its error a problem."""
+        self.asking(key)
         try:
             answer = question()
         except GraftlineError as error:
@@ -43,6 +54,7 @@ class Preflight:
                 {"key": key, "what": error.what, "why": error.why, "fix": error.fix}
                 for key, error in self.problems
             ],
+            "not_checked": self.unasked,
         }
 
 
@@ -66,11 +78,13 @@ def show(found: Preflight, console: Console) -> None:
     for key, text in found.notes:
         table.add_row(f"[yellow]{escape(key)}[/]", f"[yellow]Note: {escape(text)}[/]")
     for key, error in found.problems:
-        table.add_row(f"[red]{escape(key)}[/]", f"[red]{escape(str(error))}[/]")
+        table.add_row(f"[red]{escape(key)}[/]", f"[red]Error: {escape(str(error))}[/]")
     console.print(table)
     if found.problems:
         count = len(found.problems)
         console.print(f"[red]{count} problem{'s' if count > 1 else ''} would stop a run.[/]")
+        if found.unasked:
+            console.print(f"Not checked yet: {', '.join(found.unasked)}.", highlight=False)
     else:
         console.print("[green]Ready to run.[/]")
 

@@ -11,6 +11,14 @@ from graftline.errors import ConfigurationError
 _CPU = re.compile(r"^(\d+(\.\d{1,3})?|\d+m)$")
 _MEMORY = re.compile(r"^\d+(Ei|Pi|Ti|Gi|Mi|Ki|E|P|T|G|M)?$")
 _DURATION = re.compile(r"^(\d+)(s|m|h|d)$")
+_AMOUNT = re.compile(r"^(\d+(?:\.\d+)?)(m|[KMGTPE]i|[kMGTPE])?$")
+_FACTORS = {
+    "": Decimal(1),
+    "m": Decimal("0.001"),
+    "k": Decimal(1000),
+    **{unit: Decimal(1000) ** power for power, unit in enumerate("MGTPE", 2)},
+    **{f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGTPE", 1)},
+}
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _LABEL_NAME = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 _LABEL_KEY = re.compile(rf"^([a-z0-9]([-a-z0-9.]{{0,251}}[a-z0-9])?/)?{_LABEL_NAME}$")
@@ -107,7 +115,10 @@ def to_cores(cpu: str) -> float:
 
 
 def _quantity(text: str) -> Decimal:
-    # Here, since it imports the client of every Kubernetes API: most run files need none of it.
+    found = _AMOUNT.match(text)
+    if found is not None:
+        return Decimal(found[1]) * _FACTORS[found[2] or ""]
+    # A node may write 1e3. Not at the top: it imports the client of every Kubernetes API.
     from kubernetes.utils.quantity import parse_quantity
 
     amount: Decimal = parse_quantity(text)

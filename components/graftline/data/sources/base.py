@@ -24,16 +24,6 @@ PARQUET = ".parquet"
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "test": "test",
-    "testing": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-}
 NO_ATTRIBUTES: Mapping[str, str | None] = {}
 
 
@@ -160,15 +150,20 @@ _MASK_NAME = re.compile(r"[ _.-](?:masks?|seg|segmentation|gt|label)(?:[ _-]?\d+
 
 def masks_beside(found: Sequence[ObjectInfo]) -> set[str]:
     """Images called like another one in their folder, and `_mask` behind that."""
+    return masks_named([info.key for info in found])
+
+
+def masks_named(keys: Sequence[str]) -> set[str]:
+    """Names of images that are another one's name and `_mask` behind that."""
     masks = {}
-    for info in found:
-        stem = info.key.rpartition(".")[0]
+    for key in keys:
+        stem = key.rpartition(".")[0]
         match = _MASK_NAME.search(stem)
-        if match and suffixed(info.key):
-            masks[info.key] = stem[: match.start()]
+        if match and suffixed(key):
+            masks[key] = stem[: match.start()]
     if not masks:
         return set()
-    stems = {info.key.rpartition(".")[0] for info in found if suffixed(info.key)}
+    stems = {key.rpartition(".")[0] for key in keys if suffixed(key)}
     return {key for key, stem in masks.items() if stem in stems}
 
 

@@ -6,6 +6,8 @@ from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.table import NOT_NAMED, TableSource
+from graftline.data.sources.table_advice import columns_meant
+from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row
 from graftline.errors import DataError, StoreError
 
@@ -75,12 +77,14 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
         DataError: Most rows name an image, and no column holds the labels of the folders.
     """
     labels = {one.path: str(one.label) for one in entries if one.problem is None}
+    unread = [table for table in folders.unread if isinstance(table, TableSource)]
     if len(set(labels.values())) < 2:
-        return  # refused in any case, with the note on the table
+        if unread:
+            _refuse_table(unread[0], [one.path for one in entries])
+        return
     names = Counter(path.rpartition("/")[2] for path in labels)
     found = {path.rpartition("/")[2]: path for path in labels if names[path.rpartition("/")[2]] < 2}
     found.update({path: path for path in labels})
-    unread = [table for table in folders.unread if isinstance(table, TableSource)]
     for table, name in [(one, name) for one in unread for name in one.names]:
         header, rows = table.rows(name)
         for column in header:
@@ -96,6 +100,23 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
                     fix="Name the columns in the run file (data.image_column, data.label_column), "
                     "or set `data.format: folders` to ignore the table.",
                 )
+
+
+def _refuse_table(table: TableSource, paths: list[str]) -> None:
+    """The folders name no classes, so the table is what says them: its fault is the answer."""
+    name = table.names[0]
+    try:
+        header, rows = table.rows(name)
+    except DataError as error:
+        raise DataError(
+            error.what, why=error.why, fix=f"{error.fix} The folders name no classes."
+        ) from error
+    images = [path for path in paths if is_image(path)]
+    raise DataError(
+        str(table.why_not()),
+        why="and the folders do not name the classes either",
+        fix=f"Name the columns in the run file. {columns_meant(header, rows, images)}".strip(),
+    )
 
 
 def _says_the_same(told: list[tuple[str, Row]], header: list[str]) -> bool:

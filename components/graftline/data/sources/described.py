@@ -35,10 +35,10 @@ class DescribedFolders(FolderSource):
         named = [key for key in keys if posixpath.basename(key).lower() in METADATA]
         if named:
             table = TableSource(self.store, named, self.columns, self.choices, whole=True)
-
             why_not = table.why_not()
             if why_not is not None:
                 self.notes.append(f"Read as folders. {why_not}")
+                self.unread.append(table)
             elif table_describes(table, self):
                 return table
             return None
@@ -53,5 +53,6 @@ class DescribedFolders(FolderSource):
 
     @override
     def _check_unread(self, entries: list[Entry]) -> None:
+        super()._check_unread(entries)
         if self.unread:
             refuse_unread(self, entries)

@@ -24,6 +24,7 @@ MASKS = words_of(
     "mask masks segmentation segmentations segs groundtruth ground_truth annotation annotations "
     "labelmaps"
 )
+UNLABELLED = words_of("unlabeled unlabelled unannotated")
 PLAIN = words_of(
     "images image imgs img jpg jpeg jpegs png pngs raw original originals photos pictures pics "
     "crops data files"
@@ -33,9 +34,13 @@ _WHO_OR_WHERE = (
     "centre|center|clinic|lab|camera|cam|scanner|device|sensor|session|visit|day|date|week|month|"
     "year|batch|run|video|clip|sequence|seq|fold|location|loc|farm|station|donor|specimen|cv|study"
 )
+_PERSON = re.compile(
+    r"(?i)(?:patient|pat|subject|subj|sub|person|user|writer|author|participant|case|donor|"
+    r"specimen)s?(?:[ _.-]?\d\w*|[ _.-]?[a-z])|(?:p|s|id|pt)[ _.-]?\d+"
+)
 _IDENTIFIER = re.compile(
     rf"(?i:(?:{_WHO_OR_WHERE})s?(?:[ _.-]?\d\w*|[ _.-]?[a-z]))|(?i:p|s|id|pt)[ _.-]?\d+"
-    r"|\d{4}[-_.]?\d\d[-_.]?\d\d(?:[T _-].*)?"
+    r"|\d{4}[-_.]?\d\d[-_.]?\d\d(?:[T _-].*)?|\d\d[-_.]\d\d[-_.]\d{4}"
 )
 
 
@@ -72,6 +77,17 @@ def kinds_above_classes(subs: Mapping[str, set[str]]) -> bool:
 def identifiers(names: Iterable[str]) -> bool:
     """Whether these name persons, places or times (patient_07, siteA, 2024-05-01), not classes."""
     return all(_IDENTIFIER.fullmatch(name) for name in names)
+
+
+def persons(names: Iterable[str]) -> bool:
+    """Whether these name persons or specimens: what is below belongs to one of them."""
+    return all(_PERSON.fullmatch(name) for name in names)
+
+
+def is_group_column(name: str) -> bool:
+    """Whether a column of this name says which person, place or time an image is from."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return any(re.fullmatch(f"(?:{_WHO_OR_WHERE})s?", word) for word in words)
 
 
 def by_top(dirs: Counts) -> Counter[str]:

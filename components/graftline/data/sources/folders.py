@@ -5,10 +5,19 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from graftline.data.sources.folder_names import MASK
-from graftline.data.sources.label_text import clean_text, unified
-from graftline.data.sources.layout import EXCLUDED, Layout, Place, fixed, parse
+from graftline.data.sources.folder_names import MASK, Counts
+from graftline.data.sources.label_text import clean_text
+from graftline.data.sources.layout import (
+    EXCLUDED,
+    AmbiguousLayout,
+    Layout,
+    Place,
+    fixed,
+    parse,
+)
 from graftline.data.sources.layout_decision import decide
+from graftline.data.sources.similar_labels import unified
+from graftline.data.sources.table_advice import other_files
 from graftline.errors import ConfigurationError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
@@ -27,6 +36,9 @@ from graftline.data.sources.base import (
     out,
     renamed_columns,
 )
+
+NO_IMAGE = "not an image file"
+MIN_CLASSES = 2
 
 
 class FolderSource(Source):
@@ -75,7 +87,7 @@ class FolderSource(Source):
             )
         counts = folder_counts(found, self.choices.exclude)
         pattern = parse(self.choices.layout)
-        layout = fixed(counts, pattern) if pattern else decide(counts, self.uri)
+        layout = fixed(counts, pattern) if pattern else self._decided(counts)
         self.layout, self.tree = layout, layout.tree(counts)
         self.notes.append(layout.sentence)
         places: dict[tuple[str, ...], Place] = {}
@@ -89,12 +101,28 @@ class FolderSource(Source):
         self._check_unread(entries)
         return entries
 
+    def _decided(self, counts: Counts) -> Layout:
+        """The layout that fits; the error also says what is with the tables beside the folders."""
+        try:
+            return decide(counts, self.uri)
+        except AmbiguousLayout as error:
+            if not self.notes:
+                raise
+            error.why = " ".join([f"{note.rstrip('.')}." for note in self.notes] + [str(error.why)])
+            raise
+
     def _described_below(self, found: list[ObjectInfo]) -> Source | None:
         """What describes the images in another way than by folders; None where nothing does."""
         return None
 
     def _check_unread(self, entries: list[Entry]) -> None:
-        """Refuse tables beside the folders that were not read and name the images."""
+        """Refuse tables beside the folders that were not read and name the images.
+
+        Where the folders name no classes, say what else may.
+        """
+        if len({one.label for one in entries if one.problem is None}) < MIN_CLASSES:
+            note = other_files([one.path for one in entries if one.problem == NO_IMAGE])
+            self.notes += [note] if note else []
 
     def _entry(
         self,
@@ -123,7 +151,7 @@ class FolderSource(Source):
         elif hidden(info.key):
             problem = "hidden file"
         elif not _may_be_image(name):
-            problem = "not an image file"
+            problem = NO_IMAGE
         elif info.key in masks:
             problem = problem or MASK
         return Entry(

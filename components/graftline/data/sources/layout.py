@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from graftline.data.sources.folder_names import Counts, Folders, masks_below, system_folders
-from graftline.data.sources.label_text import clean_text, clip, splits_of
+from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.split_names import splits_of
 from graftline.errors import ConfigurationError, DataError
 
 ROLES = ("split", "group", "class", "*")
@@ -17,6 +18,7 @@ SHOWN = 6
 NO_CLASS = "not in a class folder"
 NO_SPLIT = "not in a split folder"
 NO_DATA = "folder of documents or annotations"
+NO_LABELS = "folder of images without labels"
 EXCLUDED = "excluded by data.exclude"
 
 
@@ -180,6 +182,7 @@ def build(
     if pattern == ("class",):
         parts.append(
             "folders are nested, and the first one below the source is the label"
+            f"{_meaningless(counts)}"
             if nested
             else "each folder is a class"
         )
@@ -190,6 +193,13 @@ def build(
         parts.append(f"{some_names(out)} not taken")
     sentence = f"Folders are read as {text}{f' {why}' * bool(why)}: {'; '.join(parts)}."
     return Layout(pattern, dict(splits), dict(left_out), sentence)
+
+
+def _meaningless(counts: Counts) -> str:
+    """The folders below the classes, which are not used."""
+    below = sorted({folders[1] for folders in counts if len(folders) > 1})
+    groups = "; `data.layout: class/group` keeps each of them in one split"
+    return f" ({some_names(below)} below it mean nothing{groups * (len(below) > 1)})"
 
 
 def _images(count: int) -> str:

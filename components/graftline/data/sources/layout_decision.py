@@ -3,6 +3,7 @@
 Where two readings fit, it raises, and shows both with the line of the run file that selects each.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
@@ -13,18 +14,21 @@ from graftline.data.sources.folder_names import (
     MASK,
     MASKS,
     PLAIN,
+    UNLABELLED,
     Counts,
     Folders,
     by_top,
     identifiers,
     kinds_above_classes,
     one_level_down,
+    persons,
     subfolders,
     system_folders,
 )
-from graftline.data.sources.label_text import clip, split_words, splits_of
+from graftline.data.sources.label_text import clip
 from graftline.data.sources.layout import (
     NO_DATA,
+    NO_LABELS,
     NO_SPLIT,
     SHOWN,
     AmbiguousLayout,
@@ -33,9 +37,13 @@ from graftline.data.sources.layout import (
     fixed,
     some_names,
 )
+from graftline.data.sources.split_names import names_split, split_words, splits_of
 
 FEW = 0.1  # a share of images that says nothing about how the others are laid out
 TOO_FEW = 2  # images for a class
+GROUPS_FOR_SPLITS = 3  # in each class, so that it can be in train, val and test
+MOST_SPLITS = 4  # folders that may be splits of unknown names
+FOLD = re.compile(r"(?i)(?:k?fold|split|cv|run|seed|trial)s?[ _.-]?\d+")
 SHARED = 0.5  # of the folders below must return below others, to be the same thing there
 
 
@@ -106,6 +114,9 @@ class _Decision:
 
     def _leave_out_documents(self, dirs: Counts, path: Folders) -> None:
         tops = by_top(dirs)
+        for top in [t for t in tops if t.lower() in UNLABELLED]:
+            self.left_out[(*path, top)] = NO_LABELS
+            del tops[top]
         odd = {t for t in tops if t.lower() in DOCUMENTS | MASKS}
         rest = {t: n for t, n in tops.items() if t not in odd}
         if not rest:
@@ -144,9 +155,10 @@ class _Decision:
     ) -> tuple[str, ...] | None:
         tops, subs = by_top(dirs), subfolders(dirs)
         named = splits_of(tops)
-        loose = {name for name in named if (split_words(name) or ("", True))[1]}
+        loose = {name for name in named if not names_split(name)}
         certain = {name: split for name, split in named.items() if name not in loose}
-        flat = not any(subs[name] for name in tops)
+        # train/images says as little of the class as train alone does
+        flat = all({sub.lower() for sub in subs[name]} <= PLAIN for name in tops)
         if flat and set(named) == set(tops) and len(set(named.values())) > 1:
             self._stop_flat(named, above)
         if self.has_split:
@@ -154,6 +166,8 @@ class _Decision:
             same = named and set(named) == set(tops)
             return self._levels(one_level_down(dirs), (*above, "*")) if same else None
         if len(set(certain.values())) < 2 or not any(subs[name] for name in certain):
+            if not self.has_split:
+                self._stop_other_copy(subs, path)
             if len(set(certain.values())) > 1 and "train" in certain.values():
                 self._stop_flat(certain, above)
             if not self._mirrored(named, subs):
@@ -187,7 +201,7 @@ class _Decision:
         names = ", ".join(sorted(named))
         raise AmbiguousLayout(
             f"The folders {names} in {self.where} hold images without class folders",
-            why="their names are those of splits, so they would be taken for classes by mistake: "
+            why="Their names are those of splits, so they would be taken for classes by mistake: "
             "nothing says which class an image is of",
             fix="Put the images of each split into one folder per class, or let a table name "
             f"their labels (`data.format: table`). If {names} are the classes, set `data.layout: "
@@ -205,15 +219,21 @@ class _Decision:
                 if len(folders) > level:
                     names[folders[level]] += count
             found = splits_of(names)
-            clear = {n: s for n, s in found.items() if not (split_words(n) or ("", True))[1]}
+            clear = {n: s for n, s in found.items() if names_split(n)}
             share = sum(names[name] for name in clear)
             if len(set(clear.values())) < 2 or share < (1 - FEW) * total:
                 continue
+            folds = {f[0] for f in dirs}
+            if level == 1 and len(folds) > 1 and all(map(FOLD.fullmatch, folds)):
+                raise self._each_with_splits(above, folds, "folds of a cross-validation")
             self._take_splits(clear)
             rest: Counter[Folders] = Counter()
             for folders, count in dirs.items():
                 rest[folders[:level] + folders[level + 1 :]] += count
-            inner = [*self._levels(rest, above)[len(above) :]]
+            try:
+                inner = [*self._levels(rest, above)[len(above) :]]
+            except AmbiguousLayout:
+                raise self._each_with_splits(above, folds, "data sets") from None
             inner += ["*"] * (level - len(inner))
             return (*above, *inner[:level], "split", *inner[level:])
         return None
@@ -239,12 +259,15 @@ class _Decision:
         if direct >= FEW * sum(dirs.values()) and not whose:
             return here
         if whose and not of_what:
-            return self._levels(one_level_down(dirs), (*above, "group"))
-        if of_what and not whose:
+            return self._below_group(dirs, above)
+        if self._few_each(dirs):  # cat/image_01/1.png: as classes, these could not be learned
             return here
+        if of_what and not whose:
+            enough = min(len(names) for names in subs.values()) >= GROUPS_FOR_SPLITS
+            return (*here, "group") if enough else here
         deeper = any(len(f) > 2 for f in deep)
         if whose and deeper:
-            return self._levels(one_level_down(dirs), (*above, "group"))
+            return self._below_group(dirs, above)
         pairs = Counter(sub for names in subs.values() for sub in names)
         again = sum(count for count in pairs.values() if count > 1)
         if not whose and (len(below) < 2 or again < SHARED * sum(pairs.values())):
@@ -257,6 +280,20 @@ class _Decision:
                 )
             return here
         raise self._groups_or_classes(above, tops, below)
+
+    def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
+        """The roles from a level of groups on; what is below a person is no group of its own."""
+        inner = self._levels(one_level_down(dirs), (*above, "group"))[len(above) + 1 :]
+        if persons(by_top(dirs)):
+            inner = tuple("*" if role == "group" else role for role in inner)
+        return (*above, "group", *inner)
+
+    def _few_each(self, dirs: Counts) -> bool:
+        """Whether the folders of the second level hold too few images to be classes."""
+        sizes: Counter[str] = Counter()
+        for folders, count in dirs.items():
+            sizes.update({folders[1]: count} if len(folders) > 1 else {})
+        return median(sizes.values()) <= TOO_FEW
 
     def _groups_or_classes(
         self, above: tuple[str, ...], tops: Iterable[str], below: Iterable[str]
@@ -272,11 +309,48 @@ class _Decision:
                     "patient, a site, a day) that stay in one split",
                     None,
                 ),
-            ]
+            ],
+            " If these are splits, call them train, val and test."
+            * (len(set(tops)) <= MOST_SPLITS),
+        )
+
+    def _each_with_splits(
+        self, above: tuple[str, ...], tops: Iterable[str], what: str
+    ) -> AmbiguousLayout:
+        """The error where several folders hold splits of their own."""
+        names = some_names(sorted(tops))
+        return self._ambiguous(
+            [
+                ((*above, "*", "split", "class"), f"{names} mean nothing", None),
+                (
+                    (*above, "group", "split", "class"),
+                    f"{names} are groups (a patient, a site, a day)",
+                    None,
+                ),
+            ],
+            f" If these are {what}, let `data.source` name one of them.",
+        )
+
+    def _stop_other_copy(self, subs: Mapping[str, set[str]], path: Folders | None) -> None:
+        """Refuse splits in one folder and the same classes, undivided, in another one."""
+        divided = {t for t, names in subs.items() if len(set(splits_of(names).values())) > 1}
+        others = sorted(t for t in subs.keys() - divided if subs[t])
+        if path is None or not divided or not others:
+            return
+        inside = {f[len(path) + 2] for f in self.all if len(f) > len(path) + 2}
+        if not any(subs[other] & inside for other in others):
+            return
+        places = " or ".join(f"`{'/'.join([self.where, *path, t])}`" for t in sorted(divided))
+        raise AmbiguousLayout(
+            f"The folders of {self.where} can be read in two ways",
+            why=f"{some_names(sorted(divided))} is divided into train and test, and "
+            f"{some_names(others)} holds the same classes undivided",
+            fix=f"Let `data.source` be {places}, or leave a folder out: `data.exclude: "
+            f"[{', '.join(others)}]`.",
         )
 
     def _ambiguous(
-        self, readings: Sequence[tuple[tuple[str, ...], str, str | None]]
+        self, readings: Sequence[tuple[tuple[str, ...], str, str | None]], more: str = ""
     ) -> AmbiguousLayout:
         """The error, with each reading's tree and the line that selects it."""
         shown, lines = [], []
@@ -287,6 +361,6 @@ class _Decision:
             lines.append(f"`{line}`")
         return AmbiguousLayout(
             f"The folders of {self.where} can be read in two ways",
-            why="\n".join(["both fit:", *shown]),
-            fix=f"Select one in the run file: {' or '.join(lines)}.",
+            why="\n".join(["Both fit:", *shown]),
+            fix=f"Select one in the run file: {' or '.join(lines)}.{more}",
         )

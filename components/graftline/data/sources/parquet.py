@@ -14,10 +14,11 @@ from typing import Any
 
 from typing_extensions import override
 
-from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Reading, Source, listing
+from graftline.data.sources.base import Columns, Entry, Reading, Source, listing
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import NO_LABEL
+from graftline.data.sources.split_names import is_split_column, stated_splits
 from graftline.data.sources.table import TableSource
 from graftline.data.sources.table_rows import (
     cell_text,
@@ -108,16 +109,17 @@ class ParquetSource(Source):
             wanted[columns.split] = "split_column"
         missing = [column for column in wanted if column not in schema.names]
         near = [n for column in missing for n in near_names(column, schema.names)]
-        folded = [n for n in schema.names if n.casefold() == str(columns.split).casefold()]
-        if not missing and columns.split not in schema.names:
-            missing, near = [str(columns.split)] if folded else [], folded
+        others = [name for name in schema.names if name not in wanted and is_split_column(name)]
+        if not missing and columns.split and columns.split not in schema.names:
+            missing, near = [columns.split] if others else [], others
         if missing:
             raise ConfigurationError(
                 f"The table {self.store.uri}/{name} has no column {', '.join(map(repr, missing))}",
                 why=f"its columns are {', '.join(clip(n) for n in schema.names[:20])}",
                 fix="Name the columns in the run file: data.image_column, data.label_column, "
                 "data.split_column, data.group_column, data.attributes."
-                + (f" Is {clip(near[0])!r} meant?" if near else ""),
+                + (f" Is {clip(near[0])!r} meant?" if near else "")
+                + " `data.split_column: null` has the splits chosen." * bool(others),
             )
 
     @override
@@ -169,16 +171,17 @@ class ParquetSource(Source):
             problem = problem or NO_LABEL
         if len(data) > max_bytes:
             data, problem = b"", f"larger than {max_bytes:,} bytes"
-        split = clean_text((text.get(columns.split) if columns.split else "") or "").lower()
-        if split and split not in SPLIT_NAMES:
-            problem = problem or f"unknown split {clip(split)!r}"
+        stated = clean_text((text.get(columns.split) if columns.split else "") or "").lower()
+        split = stated_splits([stated]).get(stated) if stated else archive.split
+        if split is None and stated:
+            problem = problem or f"unknown split {clip(stated)!r}"
         group = clean_text(text.get(columns.group) or "") if columns.group else ""
         entry = Entry(
             f"{archive.path}#{number:08}",
             archive.version,
             len(data),
             label,
-            SPLIT_NAMES.get(split) if split else archive.split,
+            split,
             group or None,
             {name: text.get(name) or None for name in columns.attributes},
             problem,

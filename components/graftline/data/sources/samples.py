@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry
+from graftline.data.sources.base import Columns, Entry
 from graftline.data.sources.folder_names import MASK
 from graftline.data.sources.label_text import clean_text, clip, words_of
+from graftline.data.sources.split_names import is_split_column, names_split, stated_splits
 from graftline.data.sources.table_rows import cell_text
 from graftline.images.decode import SUFFIXES
 
@@ -20,6 +21,7 @@ LABELS = (".cls", ".txt", ".label")
 FROM_FOLDER = "label from the folder"
 NO_LABEL = "no label"
 VIEWS = 16
+_LABEL_KEYS = words_of("label labels class cls category target class_name label_name")
 _NAME_KEYS = ("label", "cls")
 _MASKS = words_of(
     "mask masks seg segmentation semantic instance panoptic gt label labelmap annotation depth "
@@ -93,7 +95,11 @@ def images_of(
         columns: Keys of the JSON note.
         orphans: What stood alone in this archive so far.
     """
-    images = [suffix for suffix in sample if "." + suffix.rpartition(".")[2] in SUFFIXES]
+    stems = _label_stems(sample)
+    if stems:
+        yield from _by_stem(archive, key, sample, problems, columns, orphans, stems)
+        return
+    images = [suffix for suffix in sample if _is_image(suffix)]
     masks = [s for s in images if len(images) > 1 and s.split(".")[-2] in _MASKS]
     pictures = [suffix for suffix in images if suffix not in masks]
     notes = [suffix for suffix in sample if suffix not in images and _is_label(suffix)]
@@ -103,6 +109,7 @@ def images_of(
             if fault is not None:
                 yield _entry(archive, key, notes[0], b"", problem=NO_LABEL, fault=fault), b""
         return
+    twins = [suffix for suffix in pictures if _stem(suffix) == ""]
     # Without labels beside them, many files of one beginning are frame.0001.png, not views.
     many = 1 < len(pictures) <= (len(pictures) if notes else VIEWS)
     many = many and not _one_each(pictures, sample)
@@ -112,11 +119,58 @@ def images_of(
             yield _entry(archive, key, suffix, data, problem=MASK), data
             continue
         entry = _picture(archive, key, suffix, sample, columns, f"{archive.path}#{key}" * many)
+        if len(twins) > 1:
+            entry = dataclasses.replace(entry, fault=entry.fault or _two_of(entry.path, twins))
         if not notes and not entry.fault and (entry.label is None or entry.detail == FROM_FOLDER):
             entry = dataclasses.replace(entry, fault=orphans.image(key))
         if suffix in problems:
             entry = dataclasses.replace(entry, problem=problems[suffix])
         yield entry, data
+
+
+def _label_stems(sample: Mapping[str, bytes]) -> list[str]:
+    """Where a key goes on after its first dot: what the names of labels share with several images.
+
+    In `v1.0-006.left.png`, `v1.0-006.right.png` and `v1.0-006.cls` that is `.0-006`. Empty where
+    each image has a label of its own, or none of them has.
+    """
+    ends = {_stem(suffix) for suffix in sample if _is_label(suffix)} - {""}
+    images = [_stem(suffix) for suffix in sample if _is_image(suffix)]
+    owners = [max((e for e in ends if _within(i, e)), key=len, default="") for i in images]
+    views = any(image != owner for image, owner in zip(images, owners, strict=True))
+    return sorted(ends, key=len, reverse=True) if ends and all(owners) and views else []
+
+
+def _by_stem(
+    archive: Entry,
+    key: str,
+    sample: Mapping[str, bytes],
+    problems: Mapping[str, str],
+    columns: Columns,
+    orphans: Orphans,
+    stems: list[str],
+) -> Iterator[tuple[Entry, bytes]]:
+    """The images of a sample of which each part has a label, as samples of their own."""
+    parts: dict[str, dict[str, bytes]] = {stem: {} for stem in ["", *stems]}
+    for suffix, data in sample.items():
+        stem = next((one for one in stems if _within(_stem(suffix), one)), "")
+        parts[stem][suffix.removeprefix(stem)] = data
+    for stem, part in parts.items():
+        faults = {s.removeprefix(stem): why for s, why in problems.items() if s.startswith(stem)}
+        if part:
+            yield from images_of(archive, key + stem, part, faults, columns, orphans)
+
+
+def _stem(suffix: str) -> str:
+    return suffix.rpartition(".")[0]
+
+
+def _within(image: str, stem: str) -> bool:
+    return image == stem or image.startswith(f"{stem}.")
+
+
+def _is_image(suffix: str) -> bool:
+    return "." + suffix.rpartition(".")[2] in SUFFIXES
 
 
 def _picture(
@@ -130,8 +184,10 @@ def _picture(
     """The entry of one image, with what the sample says of it."""
     found = _Label(archive, key, suffix, sample, columns)
     problem = None if found.label is not None else NO_LABEL
-    if found.split is not None and found.split.lower() not in SPLIT_NAMES:
-        problem = problem or f"unknown split {clip(found.split)!r}"
+    split = archive.split
+    if found.split is not None:
+        split = stated_splits([found.split]).get(found.split)
+        problem = problem or (None if split else f"unknown split {clip(found.split)!r}")
     own = found.text(columns.group) if columns.group else None
     return _entry(
         archive,
@@ -139,7 +195,7 @@ def _picture(
         suffix,
         sample[suffix],
         label=found.label,
-        split=SPLIT_NAMES.get(found.split.lower()) if found.split else archive.split,
+        split=split,
         group=own or group or None,
         attributes={name: found.text(name) for name in columns.attributes},
         problem=problem,
@@ -148,8 +204,25 @@ def _picture(
     )
 
 
+def _two_of(path: str, twins: list[str]) -> str:
+    return (
+        f"the sample of {clip(path)!r} has the images {', '.join(twins)}, and nothing says which "
+        "one is the picture; a mask is called name.mask.png, views have names of their own "
+        "(name.left.jpg, name.right.jpg)"
+    )
+
+
 def _entry(archive: Entry, key: str, suffix: str, data: bytes, **values: Any) -> Entry:
     return Entry(f"{archive.path}#{key}{suffix}", archive.version, len(data), **values)
+
+
+def _may_be_label(name: str, value: object) -> bool:
+    """Whether a key of a JSON note, under a name that is not configured, may hold the label."""
+    if isinstance(value, dict):
+        return name not in _TECHNICAL or any(str(key).lower() in _LABEL_KEYS for key in value)
+    if name in ("name", "title") and isinstance(value, str):
+        return value.isalpha()  # a class's; a file's has a dot or a number
+    return name not in _TECHNICAL
 
 
 def _is_label(suffix: str) -> bool:
@@ -189,6 +262,7 @@ class _Label:
         self._from_note()
         self._from_files(sample, stem)
         self.split = self.text(columns.split) if columns.split else None
+        self._check_other_split()
         if self.label is None and not self.said:
             self._from_others(sample)
         if self.label is None and not self.said and self.fault is None:
@@ -237,7 +311,10 @@ class _Label:
             self._refuse(f"the JSON has no key {wanted!r} (data.label_column)")
 
     def _from_files(self, sample: Mapping[str, bytes], stem: str) -> None:
+        noted = self.label
         for suffix in dict.fromkeys(s + end for s in (stem, "") for end in LABELS):
+            if suffix == ".cls" and noted is not None and suffix in sample:
+                self._check_agreement(noted, sample[suffix])
             if self.label is not None or suffix not in sample:
                 continue
             self.said = True
@@ -245,8 +322,31 @@ class _Label:
                 self.label = sample[suffix].decode("utf-8-sig").strip() or None
             except UnicodeDecodeError as error:
                 self._refuse(f"{suffix} is not UTF-8 text (byte {error.object[error.start]:#04x})")
+            if self.label is not None and "\n" in self.label:
+                self._refuse(f"{suffix} holds several lines")
             if self.label is not None and self.label.isascii() is False:
                 self.label = self.label if clean_text(self.label) else None
+
+    def _check_agreement(self, noted: str, data: bytes) -> None:
+        """Refuse a note and a file that name two classes; a number may stand for the name."""
+        text = clean_text(data.decode("utf-8-sig", "replace"))
+        numbers = any(one.lstrip("-").isdigit() for one in (text, noted))
+        if text and text != clean_text(noted) and not numbers:
+            self._refuse(f".cls says {clip(text)!r} and the JSON {clip(noted)!r}")
+
+    def _check_other_split(self) -> None:
+        """Refuse to pass over a split that stands under another key."""
+        wanted = self.columns.split
+        if not wanted or wanted in self.note:
+            return
+        used = {self.columns.label, self.columns.group, *self.columns.attributes}
+        for name in self.note:
+            text = (self.text(name) or "").lower()
+            if name not in used and is_split_column(str(name)) and names_split(text):
+                self._refuse(
+                    f"the key {name!r} says {text!r} and looks like the split; set "
+                    f"data.split_column: {clip(str(name))}, or null to have the splits chosen"
+                )
 
     def _from_others(self, sample: Mapping[str, bytes]) -> None:
         """Nothing usual says the label: something unusual may."""
@@ -254,7 +354,7 @@ class _Label:
         unknown = [
             name
             for name, value in self.note.items()
-            if name not in used and str(name).lower() not in _TECHNICAL and value is not None
+            if name not in used and value is not None and _may_be_label(str(name).lower(), value)
         ]
         odd = [s for s in sample if "." + s.rpartition(".")[2] not in SUFFIXES and s != ".json"]
         dotted = [s for s in odd if _is_label(s)]
@@ -274,5 +374,5 @@ class _Label:
         *above, parent = ["", *key.split("/")[:-1]]
         if parent:  # class folders that were packed as they stood
             self.label, self.from_folder = parent, True
-            named = next((name for name in above if name.lower() in SPLIT_NAMES), None)
+            named = next((name for name in above if names_split(name)), None)
             self.split = self.split or named

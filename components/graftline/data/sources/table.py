@@ -5,25 +5,43 @@ ImageFolder has them. Several tables of one folder (train.csv, test.csv) are rea
 """
 
 import dataclasses
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
-from graftline.data.sources.base import SPLIT_NAMES, Columns, Entry, Reading, Source
-from graftline.data.sources.label_text import CLIP, clean_text, clip, splits_of, unified
+from graftline.data.sources.base import Columns, Entry, Reading, Source
+from graftline.data.sources.label_text import CLIP, clean_text, clip
 from graftline.data.sources.layout import EXCLUDED, excluded
-from graftline.data.sources.table_images import ImageFinder, is_image, printable, same_name
-from graftline.data.sources.table_rows import Row, near_names, read_rows
+from graftline.data.sources.similar_labels import unified
+from graftline.data.sources.split_names import splits_of
+from graftline.data.sources.table_advice import groups_in_paths, unused_columns, wrong_names
+from graftline.data.sources.table_images import (
+    DRIVE_LETTER,
+    ImageFinder,
+    is_image,
+    printable,
+    same_name,
+)
+from graftline.data.sources.table_rows import Row, near_names, read_rows, some
+from graftline.data.sources.table_splits import (
+    cell,
+    looks_like_split,
+    said_of_paths,
+    splits_in_paths,
+    splits_of_column,
+)
 from graftline.errors import ConfigurationError, DataError
 from graftline.storage.base import ObjectInfo, Store
 
-SHOWN = 5
 HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
 UNKNOWN_SPLITS = 0.05  # of the rows: with more, the column is another one than was thought
 NOT_NAMED = "not in the table"
+NOT_FOUND = "file not found"
 HUGGING_FACE = "file_name"  # the column of Hugging Face's ImageFolder
-_SPLIT_CELLS = {**SPLIT_NAMES, "holdout": "test", "eval": "test", "validate": "val"}
+# What pandas and spreadsheets write for a missing value.
+_NO_LABELS = frozenset(("nan", "NaN", "<NA>", "NaT", "NULL", "#N/A", "N/A", "n/a"))
 
 
 class TableSource(Source):
@@ -86,28 +104,57 @@ class TableSource(Source):
         by_path: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
         named: set[str] = set()
         for name in self.names:
-            header, rows = self.rows(name)
-            columns = self._columns(header)
-            self._check_header(header, name, columns)
-            if not rows:
-                raise DataError(
-                    f"The table {self.store.uri}/{name} has no rows",
-                    fix="Add one row for each image.",
-                )
-            self._check_splits(header, rows, name, columns)
-            images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
-            found = self.images.find({image for image in images if image})
-            images = self.images.with_slashes(images, found)
-            for row, image in zip(rows, images, strict=True):
-                entry = self._entry(row, image, found.get(image), columns)
+            for line, image, entry in self._entries_of(name):
                 if entry.split is None and name in given:
                     entry = dataclasses.replace(entry, split=given[name])
-                where = f"line {row.line}" if len(self.names) == 1 else f"{name} line {row.line}"
+                where = f"line {line}" if len(self.names) == 1 else f"{name} line {line}"
                 by_path[entry.path].append((where, entry))
                 named.add(same_name(image))
         entries = [entry for same in by_path.values() for entry in _one_for_each_path(same)]
-        entries += self._not_named(named)
-        return sorted(self._unified(entries), key=lambda entry: entry.path)
+        if self.columns.split and not any(entry.split for entry in entries):
+            entries = self._split_by_path(entries)
+        if not self.columns.group:
+            self._note(groups_in_paths([one.path for one in entries if one.problem is None]))
+        not_named = self._not_named(named)
+        self._note_wrong_names(entries, not_named)
+        return sorted(self._unified([*entries, *not_named]), key=lambda entry: entry.path)
+
+    def _entries_of(self, name: str) -> Iterator[tuple[int, str, Entry]]:
+        """Line, location and entry of each row of one of the tables."""
+        header, rows = self.rows(name)
+        columns = self._columns(header)
+        self._check_header(header, name, columns)
+        if not rows:
+            raise DataError(
+                f"The table {self.store.uri}/{name} has no rows",
+                fix="Add one row for each image.",
+            )
+        self._check_splits(header, rows, name, columns)
+        self._note(unused_columns(header, _used(columns)))
+        splits = splits_of_column(rows, columns.split)
+        images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
+        found = self.images.find({image for image in images if image})
+        images = self.images.with_slashes(images, found)
+        for row, image in zip(rows, images, strict=True):
+            yield row.line, image, self._entry(row, image, found.get(image), columns, splits)
+
+    def _note(self, text: str) -> None:
+        if text and text not in self.notes:
+            self.notes.append(text)
+
+    def _split_by_path(self, entries: list[Entry]) -> list[Entry]:
+        """Where no column states a split, the folders in the paths may."""
+        found = splits_in_paths([one.path for one in entries if one.problem is None])
+        if not found:
+            return entries
+        self._note(said_of_paths(found))
+        return [dataclasses.replace(one, split=found.get(one.path)) for one in entries]
+
+    def _note_wrong_names(self, entries: list[Entry], not_named: list[Entry]) -> None:
+        images = [one.path for one in not_named if one.problem == NOT_NAMED]
+        missing = [one.path for one in entries if one.problem in (NOT_FOUND, DRIVE_LETTER)]
+        missing = [re.sub(r" \(line \d+\)$", "", path) for path in missing]
+        self._note(wrong_names(missing, images))
 
     def _unified(self, entries: list[Entry]) -> list[Entry]:
         labels = [one.label for one in entries if one.label is not None]
@@ -147,7 +194,7 @@ class TableSource(Source):
             meant = f" Is it meant: {'; '.join(lines)}?" if lines else ""
             raise ConfigurationError(
                 f"The table {uri} has no column {', '.join(map(repr, missing))}",
-                why=f"its first line names {_some(header) or 'nothing'}",
+                why=f"its first line names {some(header) or 'nothing'}",
                 fix="Correct the first line, or name the columns in the run file: "
                 "data.image_column, data.label_column, data.split_column, data.group_column, "
                 f"data.attributes.{meant}",
@@ -163,11 +210,12 @@ class TableSource(Source):
             self._check_other_splits(header, rows, uri, columns)
             return
         whole = [row for row in rows if row.surplus <= 0 and row.problem is None]
-        cells = [clean_text(row.cells.get(columns.split, "")).lower() for row in whole]
-        unknown = [cell for cell in cells if cell and cell not in _SPLIT_CELLS]
+        cells = [cell(row, columns.split) for row in whole]
+        stated = splits_of_column(whole, columns.split)
+        unknown = [one for one in cells if one and one not in stated]
         if len(unknown) > UNKNOWN_SPLITS * len(rows):
             raise DataError(
-                f"The column {columns.split!r} of {uri} holds {_some(sorted(set(unknown)))}",
+                f"The column {columns.split!r} of {uri} holds {some(sorted(set(unknown)))}",
                 fix="Use train, val and test, or leave a cell empty to have it chosen. If the "
                 "column says something else, set `data.split_column` to another one or to null.",
             )
@@ -176,42 +224,46 @@ class TableSource(Source):
         self, header: list[str], rows: list[Row], uri: str, columns: Columns
     ) -> None:
         """Refuse to pass over a column of splits that has another name."""
-        used = {columns.image, columns.label, columns.group, *columns.attributes}
         for column in header:
-            if column in used:
+            if column in _used(columns):
                 continue
-            whole = [row for row in rows if row.surplus <= 0]
-            values = {clean_text(row.cells.get(column, "")).lower() for row in whole} - {""}
-            splits = {_SPLIT_CELLS[value] for value in values if value in _SPLIT_CELLS}
-            same_name = column.casefold() == str(columns.split).casefold()
-            if same_name or (values and values <= _SPLIT_CELLS.keys() and len(splits) > 1):
+            holds = looks_like_split(column, rows)
+            if holds is not None:
                 raise ConfigurationError(
                     f"The table {uri} has no column {columns.split!r}, and its column "
                     f"{clip(column)!r} looks like the split",
-                    why=f"it holds {_some(sorted(values))}",
-                    fix=f"Set `data.split_column: {clip(column)}`, or `data.split_column: null` to "
-                    "have the splits chosen.",
+                    why=f"it holds {holds}",
+                    fix=f"Set `data.split_column: {clip(column)}` if it holds train, val and test "
+                    "(write these words there), or `data.split_column: null` to have the splits "
+                    "chosen.",
                 )
 
     # -- what a row says --------------------------------------------------------------------------
 
-    def _entry(self, row: Row, image: str, info: ObjectInfo | None, columns: Columns) -> Entry:
+    def _entry(
+        self,
+        row: Row,
+        image: str,
+        info: ObjectInfo | None,
+        columns: Columns,
+        splits: Mapping[str, str],
+    ) -> Entry:
         cells = row.cells
-        split = clean_text(cells.get(columns.split or "", "")).lower()
+        split = cell(row, columns.split)
         label = cells.get(columns.label) or None
         problem = self._problem(row, image, info, columns)
         actual = self.images.actual.get(image, image)
         path = actual.removeprefix(self.images.base + "/") if image else f"(line {row.line})"
         if image and (image in self.images.unreadable or (info is None and len(path) > CLIP)):
             path = f"{clip(path)} (line {row.line})"
-        if problem is None and split and split not in _SPLIT_CELLS:
+        if problem is None and split and split not in splits:
             problem = f"unknown split {clip(split)!r}"
         return Entry(
             path=printable(path),
             version=info.version if info else "",
             size=info.size if info else 0,
             label=label,
-            split=_SPLIT_CELLS.get(split),
+            split=splits.get(split),
             group=(clean_text(cells.get(columns.group, "")) or None) if columns.group else None,
             attributes={name: cells.get(name) or None for name in columns.attributes},
             problem=problem,
@@ -229,11 +281,16 @@ class TableSource(Source):
                 return f"{clip(column)} is {row.odd[column]}, not a text"
         if not image:
             return "no image named"
-        if not clean_text(row.cells.get(columns.label, "")):
+        label = clean_text(row.cells.get(columns.label, ""))
+        if not label:
             return "no label"
+        if label in _NO_LABELS:
+            return f"no label ({label})"
+        if len(label) > 1 and label[0] + label[-1] in ("[]", "{}"):
+            return f"{clip(columns.label)} is a list, not a text"
         if image in self.images.unreadable:
             return self.images.unreadable[image]
-        return None if info is not None else "file not found"
+        return None if info is not None else NOT_FOUND
 
     def _not_named(self, named: set[str]) -> list[Entry]:
         """What stands beside the images and no row names."""
@@ -275,9 +332,8 @@ class TableSource(Source):
         return self.store.read(entry.path)
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(repr(clip(name)) for name in names[:SHOWN]) + more
+def _used(columns: Columns) -> set[str | None]:
+    return {columns.image, columns.label, columns.split, columns.group, *columns.attributes}
 
 
 def _one_for_each_path(same: list[tuple[str, Entry]]) -> Iterator[Entry]:

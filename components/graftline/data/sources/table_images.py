@@ -17,6 +17,7 @@ from graftline.storage import open_store, uri
 from graftline.storage.base import ObjectInfo, Store
 from graftline.storage.local import FileStore
 
+DRIVE_LETTER = "a path of another machine, with a drive letter"
 NAME_BYTES = 255  # of one part of a path, on every file system here
 
 
@@ -137,7 +138,7 @@ def _unreadable_name(image: str) -> str | None:
     if "://" in image and scheme not in ("s3", "file"):
         return f"address of a kind that cannot be read ({clip(scheme, 20)}://)"
     if len(scheme) == 1 and image[2:3] in ("\\", "/"):
-        return "a path of another machine, with a drive letter"
+        return DRIVE_LETTER
     parts = image.partition("://")[2].split("/") if "://" in image else image.split("/")
     if any(len(part.encode("utf-8", "surrogatepass")) > NAME_BYTES for part in parts):
         return "name is too long"

@@ -6,7 +6,8 @@ import dataclasses
 import io
 import json
 import math
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from graftline.data.sources.label_text import clean_text, clip
@@ -16,6 +17,7 @@ CSV_ENDINGS = (".csv", ".tsv")
 JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
 TABLE_ENDINGS = (*CSV_ENDINGS, *JSON_ENDINGS, PARQUET)
+SHOWN = 5
 CELL_CHARACTERS = 2**26  # a picture as a data: URI is one cell; the module's own limit is 131,072
 
 
@@ -69,16 +71,16 @@ def _text(data: bytes, uri: str) -> str:
 
 
 def _csv_rows(text: str, uri: str) -> tuple[list[str], list[Row]]:
-    first = text.partition("\n")[0]
-    # What spreadsheets write as "CSV" depends on the country.
-    delimiter = max(",;\t", key=first.count)
+    skipped, first, delimiter = _before_header(text)
+    lines = text.count("\n", 0, skipped)
     csv.field_size_limit(CELL_CHARACTERS)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rest = io.StringIO(text[skipped:], newline="")
+    reader = csv.reader(rest, delimiter=delimiter or max(",;\t|", key=first.count), strict=True)
     try:
         header = [clean_text(name) for name in next(reader, [])]
         rows = [
             Row(
-                reader.line_num,
+                lines + reader.line_num,
                 dict(zip(header, (cell.strip() for cell in cells), strict=False)),
                 len(cells) - len(header),
             )
@@ -88,10 +90,34 @@ def _csv_rows(text: str, uri: str) -> tuple[list[str], list[Row]]:
     except csv.Error as error:
         raise DataError(
             f"The table {uri} cannot be read",
-            why=f"line {reader.line_num}: {error}",
+            why=f"line {lines + reader.line_num}: {error}",
             fix="Fix the quotation marks on that line, or export the table as CSV again.",
         ) from error
     return header, rows
+
+
+def _before_header(text: str) -> tuple[int, str, str | None]:
+    """How many characters stand before the columns' names, that line, and the delimiter if said.
+
+    Programs write empty lines and comments first; Excel's `sep=;` names the delimiter, which else
+    depends on the country.
+    """
+    start, delimiter = 0, None
+    for line in io.StringIO(text, newline=""):
+        bare = line.strip()
+        said = re.fullmatch(r"(?i)\"?sep=(.)\"?", bare)
+        if said:
+            delimiter = said[1]
+        elif bare and not (bare.startswith("#") and not re.search(r"[,;\t|]", bare)):
+            return start, line, delimiter
+        start += len(line)
+    return 0, "", None
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of some names in quotes, and how many more there are."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(repr(clip(name)) for name in names[:SHOWN]) + more
 
 
 def _json_rows(text: str) -> tuple[list[str], list[Row]]:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from graftline.data.sources.choice import refuse_class_folders, table_describes
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.label_text import splits_of
 from graftline.data.sources.parquet import open_parquet
+from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource
 from graftline.errors import DataError
 from graftline.storage import open_store

@@ -21,9 +21,9 @@ from typing import IO, cast
 from typing_extensions import override
 
 from graftline.data.sources.base import ARCHIVES, Columns, Entry, Reading, Source, listing
-from graftline.data.sources.label_text import splits_of
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import LABELS, Orphans, images_of
+from graftline.data.sources.split_names import splits_of
 from graftline.errors import DataError
 from graftline.files import os_error
 from graftline.storage.base import Store
@@ -101,6 +101,10 @@ class ArchiveSource(Source):
                 yield dataclasses.replace(broken, split=None, problem=problem), b""
                 continue
             folder, base = posixpath.split(posixpath.normpath(name))
+            if base.startswith("._"):  # macOS keeps a file's attributes in another one
+                hidden = dataclasses.replace(entry, path=f"{entry.path}#{name}", archive=False)
+                yield dataclasses.replace(hidden, split=None, problem="hidden file"), b""
+                continue
             stem, dot, suffix = base.partition(".")
             key, suffix = f"{folder}/{stem}".lstrip("/"), dot + suffix.lower()
             if current is not None and (key != current or suffix in sample):
@@ -135,7 +139,9 @@ def split_by_name(source: Source, entries: list[Entry]) -> list[Entry]:
     source.notes.append(f"The names of the files say which split they are for ({said}).")
     without = sum(name is None for name in names.values())
     if without:
-        source.notes.append(f"{without:,} files name no split: it is chosen for their images.")
+        source.notes.append(
+            f"Without a split in the name: {without:,} of {len(names):,} files; theirs is chosen."
+        )
     return [
         dataclasses.replace(entry, split=splits.get(names.get(entry.path) or ""))
         for entry in entries

@@ -23,32 +23,37 @@ def evaluate(
 ) -> NamedTuple("Outputs", [("promote", bool)]):  # type: ignore[valid-type]
     """Measure the classifier on the test split, compare it with the champion, give the verdict."""
     import json
-    from pathlib import Path
     from typing import NamedTuple
 
-    from graftline.steps.evaluate.step import run
+    from graftline.steps.evaluate.same_model import as_champion, champion_state, current_champion
     from graftline.steps.evaluate.ui import fill_classification, fill_metrics
+    from graftline.steps.reuse import paths, reuse_or_run
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
     where = json.loads(tracking)
+    registry, name = where.get("uri") or "", where.get("registered_model") or ""
     with step("evaluate", store, pipeline_run) as recorder:
-        result = run(
-            snapshot_folder=Path(snapshot.path),
-            features_folder=Path(features.path),
-            classifier_folder=Path(classifier.path),
-            decision_file=Path(decision.path),
-            store=store,
-            tracking_uri=where.get("uri") or "",
-            registered_model=where.get("registered_model") or "",
-            calibrated_folder=Path(calibrated.path),
-            verdict_file=Path(verdict.path),
-            report_file=Path(report.path),
-            **json.loads(config),
+        champion = current_champion(registry, name)
+        result = reuse_or_run(
+            "evaluate",
+            store,
+            pipeline_run,
+            inputs=paths(
+                snapshot_folder=snapshot,
+                features_folder=features,
+                classifier_folder=classifier,
+                decision_file=decision,
+            ),
+            outputs=paths(calibrated_folder=calibrated, verdict_file=verdict, report_file=report),
+            settings={**json.loads(config), "registered_model": name},
+            given={"store": store, "tracking_uri": registry},
+            state=champion_state(champion),
+            adapt=as_champion(champion),
         )
         recorder.record(result)
         fill_metrics(metrics, result)
         fill_classification(classification, result)
-        log_result(where.get("uri") or "", tracking_run, "evaluate", result)
+        log_result(registry, tracking_run, "evaluate", result)
     Outputs = NamedTuple("Outputs", [("promote", bool)])
     return Outputs(promote=result.verdict["promote"])

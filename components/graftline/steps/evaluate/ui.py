@@ -1,17 +1,18 @@
 """Fills KFP's own artifact types, so that its pages draw the figures."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from graftline.steps.evaluate.step_result import EvaluateResult
+if TYPE_CHECKING:
+    from graftline.steps.evaluate.step_result import EvaluateResult
 
 
-def fill_metrics(metrics: Any, result: EvaluateResult) -> None:
+def fill_metrics(metrics: Any, result: "EvaluateResult") -> None:
     """Key figures into a ``dsl.Metrics``."""
     for name, value in result.metrics().items():
         metrics.log_metric(name, value)
 
 
-def fill_classification(classification: Any, result: EvaluateResult) -> None:
+def fill_classification(classification: Any, result: "EvaluateResult") -> None:
     """The confusion matrix and the ROC curve into ``dsl.ClassificationMetrics``.
 
     KFP keeps both in the artifact's metadata, so large matrices are left to the report.

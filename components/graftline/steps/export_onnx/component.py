@@ -26,20 +26,20 @@ def export_onnx(
         pipeline_run: Id of the pipeline run.
     """
     import json
-    from pathlib import Path
 
-    from graftline.steps.export_onnx.step import run
+    from graftline.steps.reuse import paths, reuse_or_run
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
     with step("export_onnx", store, pipeline_run) as recorder:
-        result = run(
-            classifier_folder=Path(classifier.path),
-            snapshot_folder=Path(snapshot.path),
-            store=store,
-            onnx_folder=Path(model.path),
-            run_id=tracking_run,
-            **json.loads(config),
+        result = reuse_or_run(
+            "export_onnx",
+            store,
+            pipeline_run,
+            inputs=paths(classifier_folder=classifier, snapshot_folder=snapshot),
+            outputs=paths(onnx_folder=model),
+            settings=json.loads(config),
+            given={"store": store, "run_id": tracking_run},
         )
         model.metadata["sha256"] = result.sha256
         model.metadata["opset"] = str(result.opset)

@@ -6,7 +6,7 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.preprocessing import Fit
+from graftline.images.fit import Fit
 from graftline.settings import PositiveInt, Section
 
 

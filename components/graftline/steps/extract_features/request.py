@@ -14,7 +14,7 @@ from typing import Any
 
 from graftline.errors import IntegrityError, StoreNotFound
 from graftline.files import sha256_of
-from graftline.images.preprocessing import Fit
+from graftline.images.fit import Fit
 from graftline.images.stored_values import ValueRange
 from graftline.models.weights.location import parse
 from graftline.models.weights.published import mirror_pointer

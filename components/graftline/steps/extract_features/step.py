@@ -20,7 +20,8 @@ from graftline.features.matrix import Features, create_matrix, write_features
 from graftline.features.parts import IdIndex, Ids, binary_ids
 from graftline.features.store import FeatureStore
 from graftline.features.writer import PartWriter
-from graftline.images.preprocessing import Fit, Preprocessing
+from graftline.images.fit import Fit
+from graftline.images.preprocessing import Preprocessing
 from graftline.progress import Progress, message
 from graftline.settings import read_section
 from graftline.steps.extract_features import reduction

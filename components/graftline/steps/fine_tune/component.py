@@ -17,7 +17,7 @@ def fine_tune(
     decision: Output[Artifact],
     pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("strategy", str)]):  # type: ignore[valid-type]
-    """Train the upper blocks and the head, and keep them only if they beat the probe.
+    """Train the upper blocks and the head; keep them only if they beat the probe.
 
     Args:
         store: URI of the store; checkpoints go straight to it.
@@ -35,25 +35,29 @@ def fine_tune(
         What the classifier is: fine_tune, scratch or probe.
     """
     import json
-    from pathlib import Path
     from typing import NamedTuple
 
-    from graftline.steps.fine_tune.step import run
+    from graftline.steps.reuse import paths, reuse_or_run
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result, open_curves
 
     with step("fine_tune", store, pipeline_run) as recorder:
-        result = run(
-            snapshot_folder=Path(snapshot.path),
-            probe_folder=Path(probe.path),
-            decision_file=Path(probe_decision.path),
-            store=store,
-            classifier_folder=Path(classifier.path),
-            decision_out=Path(decision.path),
-            on_epoch=open_curves(json.loads(tracking)["uri"], tracking_run, "fine_tune"),
-            **json.loads(config),
+        uri = json.loads(tracking)["uri"]
+        curves = open_curves(uri, tracking_run, "fine_tune")
+        result = reuse_or_run(
+            "fine_tune",
+            store,
+            pipeline_run,
+            inputs=paths(
+                snapshot_folder=snapshot, probe_folder=probe, decision_file=probe_decision
+            ),
+            outputs=paths(classifier_folder=classifier, decision_out=decision),
+            settings=json.loads(config),
+            given={"store": store, "on_epoch": curves},
         )
+        for figures in result.history if result.reused_from is not None else ():
+            curves(figures)
         recorder.record(result)
-        log_result(json.loads(tracking)["uri"], tracking_run, "fine_tune", result)
+        log_result(uri, tracking_run, "fine_tune", result)
     Outputs = NamedTuple("Outputs", [("strategy", str)])
     return Outputs(strategy=result.strategy)

@@ -55,12 +55,14 @@ class TrainSettings(Section):
 class FineTuneSettings(TrainSettings):
     """`strategy: fine_tune`: lower blocks frozen, upper blocks and head trained."""
 
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.75
-    """Factor on the learning rate from each block to the one below it."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.85
+    """Factor on the learning rate from each block to the one below it; in networks of more than 20
+    blocks from each twentieth of the depth."""
     unfreeze: Annotated[int, Field(ge=0)] | Fraction | Literal["auto", "all"] = "auto"
     """The upper blocks that are trained: a number of them (0 for the head alone), a fraction such
-    as 0.33 (rounded down, one at least), `all`, or `auto`, as the decision guide says. The blocks
-    below stay frozen, with their BatchNorm statistics."""
+    as 0.33 (rounded down, one at least), `all`, or `auto`, as the decision guide says. A block is
+    one residual unit or transformer layer, so a third of them is about a third of the work. The
+    blocks below stay frozen, with their BatchNorm statistics."""
     frozen_fraction: Fraction | None = None
     """Share of the blocks, counted from the input, that stays frozen. Set this or `unfreeze`, not
     both."""

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from graftline.classifier.bundle import Classifier
-from graftline.errors import ConfigurationError, FrozenWeightsMoved
+from graftline.errors import FrozenWeightsMoved
 from graftline.models.backbone import Backbone
-from graftline.steps.fine_tune.recipe import Settings
+from graftline.steps.fine_tune.recipe import Settings, trained_count
+
+DEEP = 20  # blocks; a ResNet-50 has 17, most transformers 13
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,8 @@ def divide_by(backbone: Backbone, unfreeze: float | str | None) -> Division:
             blocks as a float, rounded down, but one block at least.
     """
     names = [name for name, _ in backbone.blocks()]
-    if unfreeze == "all":
-        count = len(names)
-    elif isinstance(unfreeze, int):
-        count = min(unfreeze, len(names))
-    elif isinstance(unfreeze, float):
-        count = max(1, math.floor(unfreeze * len(names) + 1e-9)) if unfreeze else 0
-    else:
-        raise ConfigurationError(
-            f"fine_tune.unfreeze {unfreeze!r} is not known",
-            fix="use auto, all, a number of blocks, or a fraction such as 0.5",
-        )
-    frozen = len(names) - count
-    return Division(tuple(names[:frozen]), tuple(names[frozen:]))
+    count = trained_count(len(names), unfreeze)
+    return Division(tuple(names[: len(names) - count]), tuple(names[len(names) - count :]))
 
 
 def freeze(backbone: Backbone, division: Division) -> None:
@@ -137,9 +128,12 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for AdamW: the head learns fastest, each block below it slower by a factor.
 
+    In a network of more than :data:`DEEP` blocks the factor counts for as large a share of the
+    depth as it does there: the lowest of DenseNet's sixty layers would learn nothing else.
     Biases and normalisation (one-dimensional parameters) are not decayed.
     """
     blocks = dict(classifier.backbone.blocks())
+    layer_decay **= min(1.0, DEEP / max(1, len(blocks)))
     places: list[tuple[nn.Module, float]] = [(classifier.head, learning_rate)]
     for depth, name in enumerate(reversed(division.trained), start=1):
         places.append((blocks[name], learning_rate * layer_decay**depth))

@@ -1,5 +1,6 @@
 """How to train: the settings, and what ``auto`` stands for on this data."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,7 @@ class Settings:
     mix: str = "auto"
     patience: int = 5
     class_weight: str = "none"
-    layer_decay: float = 0.75
+    layer_decay: float = 0.85
     unfreeze: Unfreeze = "auto"
     frozen_fraction: float | None = None
     gradual: float = 0.0
@@ -93,6 +94,29 @@ class Settings:
         if self.frozen_fraction is not None and unfreeze not in (None, "auto"):
             found.append("unfreeze and frozen_fraction say the same thing twice: keep unfreeze")
         return found
+
+
+def trained_count(total: int, unfreeze: float | str | None) -> int:
+    """How many of a network's blocks are trained, counted from the top.
+
+    Args:
+        total: Blocks of the network.
+        unfreeze: ``all``; a whole number of blocks, 0 for the head alone; or the share of the
+            blocks as a float, rounded down, but one block at least.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    if unfreeze == "all":
+        return total
+    if isinstance(unfreeze, int):
+        return min(unfreeze, total)
+    if isinstance(unfreeze, float):
+        return max(1, math.floor(unfreeze * total + 1e-9)) if unfreeze else 0
+    raise ConfigurationError(
+        f"fine_tune.unfreeze {unfreeze!r} is not known",
+        fix="use auto, all, a whole number of blocks or a fraction such as 0.5",
+    )
 
 
 def resolve(settings: Settings, decision: Decision, counts: Sequence[int]) -> Settings:

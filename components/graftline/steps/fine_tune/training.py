@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from graftline import machine
 from graftline.classifier.bundle import (
     Classifier,
     HeldOut,
@@ -20,8 +21,10 @@ from graftline.classifier.bundle import (
 )
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, DataError, TrainingError
+from graftline.models.forward_cost import forward_cost
 from graftline.progress import message
 from graftline.records.decision import Decision, read_decision
+from graftline.records.training_forecast import Rate, device_of, write_rate
 from graftline.steps.fine_tune.freezing import (
     Division,
     check_unmoved,
@@ -39,8 +42,9 @@ from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.fine_tune.start_and_outcome import from_probe, from_scratch
 from graftline.steps.fine_tune.state import Progressed
 from graftline.storage import open_store
+from graftline.storage.base import Store
 
-TRAINING_VERSION = 2  # counts changes to the loop that change its result
+TRAINING_VERSION = 3  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"unfreeze": "all", "layer_decay": 1.0, "adapt_batch_norm": True}
 
 
@@ -180,8 +184,34 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
             "the trained model's logits hold NaN or infinity",
             fix=f"set {classifier.strategy}.learning_rate to {options.learning_rate / 10:g}",
         )
+    _keep_rate(store, classifier, division, progressed, options.batch_size, ranks)
     trained = _described(classifier, division, options, progressed)
     return Trained(trained, division, progressed, val_logits, str(device))
+
+
+def _keep_rate(
+    store: Store,
+    classifier: Classifier,
+    division: Division,
+    progressed: Progressed,
+    batch: int,
+    ranks: Ranks,
+) -> None:
+    """What this device reached, for the forecasts of later runs."""
+    if not ranks.first or progressed.seconds <= 0:
+        return
+    spec = classifier.backbone.spec
+    size = spec.preprocessing.input_size
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    rate = progressed.steps_done * batch / progressed.seconds / ranks.count
+    write_rate(
+        store,
+        spec.name,
+        size,
+        forward_cost(spec.name, size).trained(len(division.trained)),
+        Rate(rate, "measured", (device_of(gpu) or gpu) if gpu else "CPU"),
+        cores=machine.cores(),
+    )
 
 
 def _divided(classifier: Classifier, options: Settings) -> Division:

@@ -33,21 +33,21 @@ def fit_head(
         Whether to fine-tune, and the strategy chosen.
     """
     import json
-    from pathlib import Path
     from typing import NamedTuple
 
-    from graftline.steps.fit_head.step import run
+    from graftline.steps.reuse import paths, reuse_or_run
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
     with step("fit_head", store, pipeline_run) as recorder:
-        result = run(
-            snapshot_folder=Path(snapshot.path),
-            features_folder=Path(features.path),
-            store=store,
-            classifier_folder=Path(classifier.path),
-            decision_file=Path(decision.path),
-            **json.loads(config),
+        result = reuse_or_run(
+            "fit_head",
+            store,
+            pipeline_run,
+            inputs=paths(snapshot_folder=snapshot, features_folder=features),
+            outputs=paths(classifier_folder=classifier, decision_file=decision),
+            settings=json.loads(config),
+            given={"store": store},
         )
         recorder.record(result)
         log_result(json.loads(tracking)["uri"], tracking_run, "fit_head", result)

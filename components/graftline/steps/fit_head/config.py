@@ -6,7 +6,7 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.preprocessing import Fit
+from graftline.images.fit import Fit
 from graftline.settings import Fraction, PositiveInt, Section
 
 Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]

@@ -84,10 +84,10 @@ def make_folds(
     return Folds(assignment, count, grouped, distinct, notes)
 
 
-def subsample(labels: Index, groups: Index, limit: int, seed: int) -> Index:
+def subsample(labels: Index, groups: Index, limit: int, seed: int, *, rare: int = 20) -> Index:
     """Rows of a stratified sample of whole groups, about ``limit`` of them, sorted.
 
-    Every class keeps at least its first groups up to 20 rows, so that rare ones stay.
+    Every class keeps at least its first groups up to ``rare`` rows, so that rare ones stay.
     """
     if len(labels) <= limit:
         return np.arange(len(labels))
@@ -96,7 +96,7 @@ def subsample(labels: Index, groups: Index, limit: int, seed: int) -> Index:
     rank = np.full(number.max() + 1, -1)
     rank[number[order[::-1]]] = np.arange(len(order))[::-1]  # place of each group's first row
     counts = np.bincount(labels)
-    quota = np.maximum(np.ceil(counts * (limit / len(labels))), np.minimum(counts, 20))
+    quota = np.maximum(np.ceil(counts * (limit / len(labels))), np.minimum(counts, rare))
     taken = np.zeros(len(counts))
     kept = np.zeros(number.max() + 1, dtype=bool)
     by_group = np.argsort(rank[number], kind="stable")

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg import cholesky, qr, solve_triangular
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
@@ -42,7 +42,8 @@ class Standardisation:
     Attributes:
         mean: Of each feature, shape (feature_dim,).
         scale: What each is divided by, shape (feature_dim,).
-        rotation: What follows, shape (feature_dim, feature_dim); None where nothing does.
+        rotation: What follows, shape (feature_dim, kept), kept at most feature_dim; None where
+            nothing does.
     """
 
     mean: NDArray[np.float64]
@@ -93,6 +94,8 @@ def standardisation(
     how: Scaling = Scaling.EACH,
     labels: NDArray[np.int64] | None = None,
     block: int = 16384,
+    *,
+    in_span: bool = False,
 ) -> Standardisation:
     """Mean and deviation of each feature, in float64 and in blocks, so memory stays bounded.
 
@@ -104,6 +107,7 @@ def standardisation(
         how: Which of the ways.
         labels: Class indices (N,), for ``Scaling.WITHIN``.
         block: Rows at once.
+        in_span: With few images, keep only the directions in which they differ: faster to fit.
     """
     count, width = features.shape
     mean = np.zeros(width)
@@ -117,12 +121,29 @@ def standardisation(
     if how is Scaling.EACH:
         deviation = np.sqrt(variance)
         floor = FLOOR * float(deviation.mean())
-        return Standardisation(mean, np.maximum(deviation, floor) if floor > 0 else np.ones(width))
-    shared = float(np.sqrt(variance.mean()))
-    scaled = Standardisation(mean, np.full(width, shared if shared > 0 else 1.0))
-    if how is Scaling.SHARED or labels is None or width > WIDEST:
+        scale = np.maximum(deviation, floor) if floor > 0 else np.ones(width)
+    else:
+        shared = float(np.sqrt(variance.mean()))
+        scale = np.full(width, shared if shared > 0 else 1.0)
+    scaled = Standardisation(mean, scale)
+    if in_span:
+        scaled = _in_span(features, scaled)
+    if how is not Scaling.WITHIN or labels is None or width > WIDEST:
         return scaled
     return _whitened(features, labels, scaled, block)
+
+
+def _in_span(features: Matrix, scaled: Standardisation) -> Standardisation:
+    """With few images: add the turn into the directions in which they differ at all.
+
+    The best weights lie in the span of the images, and a turn changes neither scores nor penalty:
+    the fit is the same, in as many dimensions as there are images.
+    """
+    count, width = features.shape
+    if count > width // 2:
+        return scaled
+    span, _ = qr(scaled.apply(features).T.astype(np.float64), mode="economic", check_finite=False)
+    return Standardisation(scaled.mean, scaled.scale, span)
 
 
 def _whitened(
@@ -134,14 +155,15 @@ def _whitened(
     sphere (Friedman 1989, "Regularized Discriminant Analysis"). Directions in which images of
     one class differ anyway no longer drown those that tell classes apart.
     """
-    width = features.shape[1]
+    width = features.shape[1]  # directions without any scatter count: they are shrunken towards too
+    kept = width if scaled.rotation is None else scaled.rotation.shape[1]
     classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    means = np.zeros((len(classes), width))
+    means = np.zeros((len(classes), kept))
     for start in range(0, len(labels), block):
         part = slice(start, start + block)
         np.add.at(means, index[part], scaled.apply(features[part]))
     means /= counts[:, None]
-    scatter = np.zeros((width, width))
+    scatter = np.zeros((kept, kept))
     for start in range(0, len(labels), block):
         part = slice(start, start + block)
         residual = scaled.apply(features[part]) - means[index[part]].astype(np.float32)
@@ -151,12 +173,15 @@ def _whitened(
     if sphere <= 0:  # one image a class: nothing is known of the scatter
         return scaled
     shrunken = (1 - SHRINKAGE) * scatter
-    shrunken[np.diag_indices(width)] += SHRINKAGE * sphere
+    shrunken[np.diag_indices(kept)] += SHRINKAGE * sphere
     root = cholesky(shrunken, lower=True, overwrite_a=True, check_finite=False)
-    rotation = solve_triangular(root, np.eye(width), lower=True, check_finite=False).T
+    rotation = solve_triangular(root, np.eye(kept), lower=True, check_finite=False).T
     between = (np.sqrt(counts / len(labels))[:, None] * means) @ rotation
     spread = np.einsum("ij,ij->", scatter @ rotation, rotation) + np.square(between).sum()
-    return Standardisation(scaled.mean, scaled.scale, rotation / np.sqrt(spread / width))
+    rotation /= np.sqrt(spread / width)
+    if scaled.rotation is not None:
+        rotation = scaled.rotation @ rotation
+    return Standardisation(scaled.mean, scaled.scale, rotation)
 
 
 def fit_linear(

@@ -11,6 +11,7 @@ from graftline.errors import DataError
 from graftline.features.matrix import Features
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folds import Folds, make_folds, subsample
+from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.linear import Matrix
 from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
 
@@ -84,8 +85,20 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
     classes = len(snapshot.classes)
     knn = knn_accuracies(x, y, folds, settings.knn, classes)
     candidates = search(x, y, folds, classes, grid=settings.c_grid, balanced=settings.balanced)
-    notes = list(folds.notes) + _notes(snapshot, labels, train, rows)
-    return Measured(candidates[0], _figures(snapshot, labels, folds, knn, candidates, rows), notes)
+    curve = learning_curve(
+        x,
+        y,
+        g,
+        folds,
+        classes,
+        candidates[0],
+        train_images=len(train),
+        balanced=settings.balanced,
+        seed=seed,
+    )
+    figures = _figures(snapshot, labels, folds, knn, candidates, rows)
+    notes = [*folds.notes, *_notes(snapshot, labels, train, rows), curve["sentence"]]
+    return Measured(candidates[0], {**figures, "learning_curve": curve}, notes)
 
 
 def group_numbers(snapshot: Snapshot) -> Rows:

@@ -88,8 +88,9 @@ class DataSettings(Section):
     """Folders and files to leave out: names or patterns such as `docs` or `*/old/*`."""
     similar_labels: Literal["auto", "merge", "refuse", "keep"] = "auto"
     """Labels that look the same. `auto` merges what differs only in invisible characters and
-    refuses what differs by case; `merge` merges both, `refuse` refuses both, `keep` treats labels
-    that differ by case as different classes."""
+    refuses what differs by case, blanks or look-alike letters (`Cat`, `big_cat`); `merge` merges
+    both, `refuse` refuses both, `keep` treats what differs visibly as different classes. `keep`
+    also takes `cat|dog` as a class of its own; the others refuse such labels."""
     missing_splits: Literal["carve", "refuse"] = "carve"
     """If the source gives splits and one is missing: `carve` takes it out of train by groups,
     `refuse` stops."""

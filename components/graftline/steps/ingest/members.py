@@ -3,11 +3,12 @@
 import dataclasses
 from collections import Counter
 
-from graftline.data.sources.base import Source
-from graftline.data.sources.label_text import unified
+from graftline.data.sources.base import Source, masks_named
+from graftline.data.sources.folder_names import MASK
 from graftline.data.sources.layout import Place, fixed, parse
 from graftline.data.sources.layout_decision import decide
-from graftline.data.sources.samples import FROM_FOLDER
+from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
+from graftline.data.sources.similar_labels import unified
 from graftline.steps.ingest.known import Seen
 
 
@@ -17,9 +18,11 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
     Raises:
         AmbiguousLayout: Two readings of the folders fit.
     """
+    found = _without_mixed(found)
     packed = [one for one in found if one.detail == FROM_FOLDER]
     if not packed:
         return found
+    masks = masks_named([one.path for one in packed])
     counts = Counter(_folders(one.path) for one in packed)
     pattern = parse(source.choices.layout)
     layout = fixed(counts, pattern) if pattern else decide(counts, source.uri)
@@ -27,7 +30,7 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
     source.notes.append(layout.sentence)
     places = {folders: layout.place(folders) for folders in counts}
     return [
-        _placed(one, places[_folders(one.path)], "split" in layout.pattern)
+        _placed(one, places[_folders(one.path)], "split" in layout.pattern, one.path in masks)
         if one.detail == FROM_FOLDER
         else one
         for one in found
@@ -38,8 +41,26 @@ def _folders(path: str) -> tuple[str, ...]:
     return tuple(path.partition("#")[2].split("/")[:-1])
 
 
-def _placed(one: Seen, place: Place, has_split: bool) -> Seen:
-    problem = one.reason or place.problem
+def _without_mixed(found: list[Seen]) -> list[Seen]:
+    """Where labels stand beside the images of an archive, an image without one has none.
+
+    Its folder, which says nothing of the others, does not become a class.
+    """
+    labelled = {
+        one.path.partition("#")[0]
+        for one in found
+        if "#" in one.path and one.image_id and one.label and one.detail != FROM_FOLDER
+    }
+    return [
+        dataclasses.replace(one, image_id=None, reason=NO_LABEL, label=None, detail=None)
+        if one.detail == FROM_FOLDER and one.path.partition("#")[0] in labelled
+        else one
+        for one in found
+    ]
+
+
+def _placed(one: Seen, place: Place, has_split: bool, mask: bool) -> Seen:
+    problem = one.reason or place.problem or (MASK if mask else None)
     return dataclasses.replace(
         one,
         image_id=None if problem else one.image_id,

@@ -14,6 +14,7 @@ from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.records.export import MODEL_FILE, read_export
 from graftline.records.verdict import Verdict, read_verdict
 from graftline.steps.promote.model_card import model_card
+from graftline.steps.reuse import artifact_digest
 
 LONGEST_TAG = 5000  # characters that MLflow keeps of a tag's value
 
@@ -27,6 +28,7 @@ class Candidate:
         export: The record of the export.
         metadata: What the ONNX file says of itself.
         description: What the classifier bundle says of itself.
+        classifier_digest: Of the bundle's content: an evaluation knows its own model by it.
         snapshot: The data.
         verdict: Of the evaluation.
         evidence: Files to be registered with it, by name.
@@ -36,6 +38,7 @@ class Candidate:
     export: dict[str, Any]
     metadata: ModelMetadata
     description: dict[str, Any]
+    classifier_digest: str
     snapshot: Snapshot
     verdict: Verdict
     evidence: dict[str, Path]
@@ -100,6 +103,7 @@ class Candidate:
             "backbone": self.metadata.backbone,
             "strategy": self.metadata.strategy,
             "feature_fingerprint": str(self.description["backbone"].get("fingerprint", "")),
+            "classifier_digest": self.classifier_digest,
             "run_id": run_id,
         }
 
@@ -126,6 +130,7 @@ def read_candidate(
         export=read_export(onnx_folder),
         metadata=OnnxClassifier(onnx_folder / MODEL_FILE).metadata,
         description=read_description(classifier_folder),
+        classifier_digest=artifact_digest(classifier_folder),
         snapshot=read_snapshot(snapshot_folder),
         verdict=read_verdict(verdict_file),
         evidence=evidence,

@@ -1,12 +1,14 @@
 """``submit``, ``runs``, ``follow``, ``logs``, ``stop`` and ``trigger``: a run file on a cluster."""
 
 import json
+import os
 from collections.abc import Iterable
 from datetime import UTC
 from typing import Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, aligned, show_runs
 from graftline_pipelines.cli.options import (
     AskRegistry,
     Graph,
@@ -17,9 +19,13 @@ from graftline_pipelines.cli.options import (
     Overrides,
     RunFile,
     RunName,
+    RunsDir,
     connect,
     graph_name,
 )
+
+# The first names a server; in a pod, which has the second, it is the cluster's own.
+SERVER_VARIABLES = ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST")
 
 
 def submit(
@@ -114,9 +120,16 @@ def runs(
     ] = None,
     namespace: Namespace = None,
     limit: Annotated[int, typer.Option(min=1, max=200, help="The newest so many.")] = 20,
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    local: Annotated[
+        bool, typer.Option("--local", help="List local runs although a server is set.")
+    ] = False,
     as_json: JsonLast = False,
 ) -> None:
-    """List the newest runs on the cluster."""
+    """List the newest runs: on the cluster, or on this machine if no server is set."""
+    if local or not (host or any(os.environ.get(name) for name in SERVER_VARIABLES)):
+        show_runs(runs_dir, limit, as_json=as_json)
+        return
     from rich.console import Console
 
     from graftline_pipelines.cluster.run_tasks import shown_state
@@ -128,7 +141,7 @@ def runs(
     for run in found:
         started, minutes = _time(run.created_at), _minutes(run)
         rows.append((run.display_name, shown_state(run), started, minutes, run.run_id))
-    for line in _columns(rows) if found else ["No runs."]:
+    for line in aligned(rows) if found else ["No runs."]:
         # Names and ids are copied from here: a narrow terminal breaks the line, not the words.
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if as_json:
@@ -264,15 +277,6 @@ def _submitted(done: Any, state: str) -> dict[str, Any]:
         "uploaded": done.version.uploaded,
         "state": state,
     }
-
-
-def _columns(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines with aligned columns, nothing cut."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
 
 
 def _run(run: Any, server: Any) -> dict[str, Any]:

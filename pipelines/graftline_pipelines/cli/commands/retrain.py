@@ -13,6 +13,7 @@ from graftline_pipelines.cli.options import (
     RunFile,
     RunnerName,
     RunsDir,
+    checking,
     chosen_runner,
 )
 
@@ -28,7 +29,6 @@ def retrain(
     from rich.console import Console
 
     from graftline.steps.runtime import read_result
-    from graftline_pipelines.graphs.retraining import retraining_pipeline
     from graftline_pipelines.local import run, summary
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.runfile.load import load
@@ -36,7 +36,9 @@ def retrain(
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
-    preflight.require(run.with_absolute_paths(settings), console)
+    with checking(console) as asking:
+        preflight.require(run.with_absolute_paths(settings), console, asking)
+        from graftline_pipelines.graphs.retraining import retraining_pipeline
 
     def build(resolved: Any, run_id: str) -> Any:
         return retraining_pipeline(resolved, run_id, on_cluster=False)

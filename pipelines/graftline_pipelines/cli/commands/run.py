@@ -13,6 +13,7 @@ from graftline_pipelines.cli.options import (
     RunFile,
     RunnerName,
     RunsDir,
+    checking,
     chosen_runner,
     graph_name,
 )
@@ -36,12 +37,13 @@ def run(
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
 
-    from graftline_pipelines.graphs.training import training_pipeline
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local import summary
     from graftline_pipelines.preflight import examine as preflight
 
-    preflight.require(local.with_absolute_paths(settings), console)
+    with checking(console) as asking:
+        preflight.require(local.with_absolute_paths(settings), console, asking)
+        from graftline_pipelines.graphs.training import training_pipeline
 
     def build(resolved: Any, run_id: str) -> Any:
         return training_pipeline(resolved, run_id, on_cluster=False)
@@ -67,8 +69,10 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
-    report = preflight.examine(local.with_absolute_paths(settings))
-    show(report, Console(stderr=as_json))
+    console = Console(stderr=as_json)
+    with checking(console) as asking:
+        report = preflight.examine(local.with_absolute_paths(settings), asking)
+    show(report, console)
     if as_json:
         print(json.dumps(report.as_dict()))
     if report.problems:
@@ -103,7 +107,8 @@ def show_failure(failure: Any, console: Any) -> None:
     """Which step failed, with what, and where its log is."""
     from rich.text import Text
 
-    console.print(Text(f"Step {failure.step} failed: ", "bold red") + Text(str(failure)))
+    said = f"step {failure.step} failed: {failure}"
+    console.print(Text("Error: ", "bold red") + Text(said))
     console.print(Text(f"Log: {failure.log}"))
 
 

@@ -118,6 +118,27 @@ def test_folding_changes_no_score(family: str, how: Scaling) -> None:
     assert np.abs(logits - fit.decide(scaling.apply(x))).max() < 1e-4
 
 
+@pytest.mark.parametrize("how", list(Scaling))
+def test_few_images_are_fitted_in_their_span_with_the_same_scores(how: Scaling) -> None:
+    x, y = clusters(count=80, width=200)
+    scores = []
+    for in_span in (False, True):
+        scaling = standardisation(x[:60], how, y[:60], in_span=in_span)
+        fit = fit_linear(
+            scaling.apply(x[:60]),
+            y[:60],
+            4,
+            family="logistic",
+            C=0.01,
+            tolerance=1e-6,
+            max_iterations=2000,
+        )
+        scores.append(fit.decide(scaling.apply(x[60:])))
+    assert scaling.rotation is not None
+    assert scaling.rotation.shape == (200, 60)
+    assert np.abs(scores[0] - scores[1]).max() < 5e-3
+
+
 def test_a_warm_start_ends_where_a_cold_one_does() -> None:
     x, y = clusters()
     z = standardisation(x).apply(x)

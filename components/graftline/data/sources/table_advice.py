@@ -1,0 +1,123 @@
+"""What to change where a table is not understood: which columns are meant, and where files are."""
+
+import posixpath
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+from graftline.data.sources.folder_names import identifiers, is_group_column
+from graftline.data.sources.label_text import clean_text, clip, words_of
+from graftline.data.sources.table_rows import Row, some
+
+_LABEL_NAMES = words_of(
+    "label labels class classes classname classid category categories target targets y species "
+    "diagnosis dx finding tag tags labelname labelid breed type kind cls gt groundtruth"
+)
+_IMAGE_NAMES = words_of(
+    "image images img file filename filepath path imagepath imagename imageid imgpath imgname id "
+    "name fname picture photo"
+)
+_ZERO_OR_ONE = frozenset(("0", "1", "0.0", "1.0", "true", "false", ""))
+
+
+def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection[str]) -> str:
+    """Which columns probably hold the image and the label, as lines of the run file.
+
+    Args:
+        header: The columns' names.
+        rows: All of them.
+        images: Names of the images that are there.
+    """
+    stems = {_stem(one) for one in images}
+    if any("." in name and _stem(name) in stems for name in header):
+        return "The first line seems to name an image: add a line `image,label` before it."
+    named = [name for name in header if _names_images(name, rows, stems)]
+    by_name = [name for name in header if _bare(name) in _IMAGE_NAMES]
+    image = next(iter([*named, *by_name]), None)
+    others = [name for name in header if name != image]
+    zeros = [n for n in others if {r.cells.get(n, "").lower() for r in rows} <= _ZERO_OR_ONE]
+    label = next((name for name in others if _bare(name) in _LABEL_NAMES), None)
+    if label is None and len(zeros) > 1:
+        return (
+            f"The columns {some(zeros)} look like one column for each class: write one column "
+            "`label` with the class's name."
+        )
+    label = label or next((name for name in others if _few_values(name, rows)), None)
+    lines = [("image", image), ("label", label)]
+    said = [f"`data.{key}_column: {clip(name)}`" for key, name in lines if name and name != key]
+    return f"Perhaps {' and '.join(said)}." if said else ""
+
+
+def wrong_names(missing: Sequence[str], images: Collection[str]) -> str:
+    """Where the files are that rows name otherwise; empty where they are not there at all.
+
+    Args:
+        missing: What rows name and no file is called.
+        images: Names of the images that are there, from the source down.
+    """
+    by_stem: dict[str, list[str]] = defaultdict(list)
+    for one in images:
+        by_stem[_stem(one)].append(one)
+    found = [(one, by_stem[_stem(one)][0]) for one in missing if len(by_stem[_stem(one)]) == 1]
+    if not found:
+        return ""
+    one, other = found[0]
+    return (
+        f"{len(missing):,} rows name files that are not there; {len(found):,} of them are like the "
+        f"name of an image elsewhere ({clip(one)} and {clip(other)}): write the paths as they are, "
+        "relative to the table."
+    )
+
+
+_SIDECARS = (".json", ".xlsx", ".xls", ".ods", ".txt", ".xml", ".csv", ".tsv", ".jsonl", ".parquet")
+_PACKED = (".gz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".tar")
+
+
+def other_files(paths: Sequence[str]) -> str:
+    """The note on files that may hold the labels and are not read; empty where there are none."""
+    found = [one for one in paths if one.lower().endswith((*_SIDECARS, *_PACKED))]
+    if not found:
+        return ""
+    return (
+        f"{some(found)} may hold labels or images and is not read: `data.source` can name a table "
+        "(CSV, TSV, JSON lines, Parquet) or tar files; export or unpack it as one of these."
+    )
+
+
+def unused_columns(header: Sequence[str], used: Collection[str | None]) -> str:
+    """The note on columns that nothing is made of; empty where there are none."""
+    rest = [name for name in header if name and name not in used]
+    groups = [name for name in rest if is_group_column(name)]
+    more = f" `data.group_column: {clip(groups[0])}` keeps each in one split." if groups else ""
+    return f"Columns that are not used: {some(rest)}.{more}" if rest else ""
+
+
+def groups_in_paths(locations: Sequence[str]) -> str:
+    """The note on folders in the paths that name persons, places or times."""
+    folders = [one.split("/")[:-1] for one in locations]
+    for level in range(max(map(len, folders), default=0)):
+        names = {parts[level] for parts in folders if len(parts) > level}
+        if 1 < len(names) < len(folders) and identifiers(names):
+            return (
+                f"The folders {some(sorted(names))} in the table's paths look like groups, and are "
+                "not used: a column that `data.group_column` names keeps each in one split."
+            )
+    return ""
+
+
+def _names_images(name: str, rows: Sequence[Row], stems: Collection[str]) -> bool:
+    cells = [row.cells.get(name, "") for row in rows]
+    return bool(cells) and sum(_stem(cell) in stems for cell in cells if cell) > len(cells) / 2
+
+
+def _few_values(name: str, rows: Sequence[Row]) -> bool:
+    values = {row.cells.get(name, "") for row in rows}
+    return 1 < len(values) <= len(rows) / 2
+
+
+def _stem(path: str) -> str:
+    name = posixpath.basename(clean_text(path).replace("\\", "/").replace("%20", " "))
+    return posixpath.splitext(name)[0].casefold()
+
+
+def _bare(name: str) -> str:
+    return "".join(one for one in name.casefold() if one.isalpha())

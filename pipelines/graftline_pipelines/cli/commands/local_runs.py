@@ -1,0 +1,172 @@
+"""``compare`` and ``open``, and what ``runs`` lists where no server is set: local runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graftline_pipelines.cli.options import JsonBeside, RunsDir
+
+DEFAULT_RUNS_DIR = Path(".graftline/runs")
+LocalRun = "A run's id, its start or its end; its folder; or `latest`."
+
+
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=LocalRun)],
+    second: Annotated[str, typer.Argument(metavar="B", help=LocalRun)],
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+    as_json: JsonBeside = False,
+) -> None:
+    """Compare two local runs: settings, data and figures that differ, and both on the same images.
+
+    The answers that each run kept on its test images are compared; no model is run.
+    """
+    from rich.console import Console
+
+    from graftline_pipelines.local import comparison
+    from graftline_pipelines.local.runs import find_run
+
+    one, other = find_run(runs_dir, first), find_run(runs_dir, second)
+    found = comparison.compare(one, other)
+    console = Console(stderr=as_json, highlight=False)
+    console.print(f"A  {one.run_id}\nB  {other.run_id}", soft_wrap=True)
+    if found.settings is None:
+        console.print("\nSettings are not compared: an older version of Graftline kept none.")
+    else:
+        _table("Settings that differ", found.settings, console)
+    _table("Data that differ", found.data, console)
+    if found.images:
+        counts = ", ".join(f"{count:,} {name}" for name, count in found.images.items())
+        console.print(f"  Images: {counts}.", markup=False)
+    _table("Figures on each run's own test images", found.figures, console)
+    _show_paired(found.paired, console)
+    if as_json:
+        print(json.dumps({"first": one.run_id, "second": other.run_id, **found.as_dict()}))
+
+
+def open_(
+    run: Annotated[
+        str | None, typer.Argument(help=f"{LocalRun} Default: the page of all runs.")
+    ] = None,
+    page: Annotated[str, typer.Option(help="report, or data.")] = "report",
+    runs_dir: RunsDir = DEFAULT_RUNS_DIR,
+) -> None:
+    """Open a local run's report in the browser, or the page of all runs."""
+    import webbrowser
+
+    from graftline.errors import ConfigurationError
+    from graftline_pipelines.local.index import write_index
+    from graftline_pipelines.local.runs import find_run, list_runs
+
+    if page not in ("report", "data"):
+        raise typer.BadParameter(f"{page!r} is neither report nor data", param_hint="--page")
+    if run is None:
+        if not list_runs(runs_dir):
+            raise ConfigurationError(
+                f"There are no runs in {runs_dir}.",
+                fix="Go to the folder that `graftline run` ran in, or give --runs-dir.",
+            )
+        path: Path | None = write_index(runs_dir)
+    else:
+        found = find_run(runs_dir, run)
+        path = found.page(page)
+        if path is None:
+            raise ConfigurationError(
+                f"{found.run_id} has no {page} page.",
+                why=f"The run: {found.outcome()}.",
+                fix=f"Its logs are in {found.folder / 'logs'}.",
+            )
+    assert path is not None
+    print(path.absolute())
+    if not webbrowser.open(path.absolute().as_uri()):
+        typer.echo("No browser was found; open the file yourself.", err=True)
+
+
+def show_runs(runs_dir: Path, limit: int, *, as_json: bool) -> None:
+    """List the newest local runs."""
+    from rich.console import Console
+
+    from graftline_pipelines.local.index import accuracy
+    from graftline_pipelines.local.runs import list_runs
+
+    found = list_runs(runs_dir)
+    if as_json:
+        print(json.dumps([run.as_dict() for run in found[:limit]]))
+        return
+    console = Console(highlight=False)
+    if not found:
+        console.print(f"No runs in {runs_dir}.", markup=False)
+        return
+    rows: list[tuple[str, ...]] = [
+        ("Run", "Started (UTC)", "Seconds", "Strategy", "Test accuracy", "Outcome")
+    ]
+    for run in found[:limit]:
+        started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else ""
+        seconds = f"{sum(run.seconds.values()):.0f}" if run.seconds else ""
+        strategy = run.strategy or ""
+        rows.append((run.run_id, started, seconds, strategy, accuracy(run), run.outcome()))
+    for line in aligned(rows):
+        # Names are copied from here: a narrow terminal breaks the line, not the words.
+        console.print(line, markup=False, soft_wrap=True)
+    if len(found) > limit:
+        console.print(f"{len(found) - limit:,} more: --limit {len(found)} shows all.")
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows as lines with aligned columns, nothing cut."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _table(title: str, pairs: dict[str, tuple[Any, Any]], console: Any) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print(f"\n[bold]{title}[/]" + ("" if pairs else ": none"))
+    if not pairs:
+        return
+    table = Table(box=None, padding=(0, 2), show_edge=False)
+    table.add_column("")
+    for name in ("A", "B"):
+        table.add_column(name, overflow="fold")
+    for key, (one, other) in pairs.items():
+        table.add_row(Text(key), Text(_said(one)), Text(_said(other)))
+    console.print(table)
+
+
+def _show_paired(paired: Any, console: Any) -> None:
+    console.print("\n[bold]On the same test images[/]")
+    if paired is None:
+        console.print("  The runs have no test images in common, or kept no answers.")
+        return
+    one, other = paired.accuracy
+    console.print(
+        f"  {paired.images:,} images: A {one:.1%}, B {other:.1%}. Only A is right on "
+        f"{paired.only_first:,}, only B on {paired.only_second:,}.",
+    )
+    said = paired.sentence().replace("The second", "B").replace("The first", "A")
+    console.print(f"  {said}")
+    if paired.relabelled:
+        console.print(f"  {paired.relabelled:,} with different labels are left out.")
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, dict) and "value" in value:
+        interval = value["interval"]
+        span = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+        return f"{value['value']:.4f}{span}"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(compare)
+    app.command("open")(open_)
