@@ -25,6 +25,7 @@ from graftline.steps.fit_head.component import fit_head
 from graftline.steps.ingest.component import ingest
 from graftline.steps.promote.component import promote
 from graftline_pipelines.graphs.placement import place
+from graftline_pipelines.runfile.devices import devices_of
 from graftline_pipelines.runfile.pools import pool_name, pool_of
 from graftline_pipelines.runfile.quantities import to_cores
 from graftline_pipelines.runfile.settings import RunSettings, arguments
@@ -281,7 +282,8 @@ def _training_plan(settings: RunSettings, *, on_cluster: bool) -> dict[str, Any]
     pool = pool_of("fine_tune", settings.pools, settings.assign)
     return plan | {
         "pool": pool_name("fine_tune", settings.assign),
+        "devices": devices_of(pool),
         "accelerators": pool.accelerators,
-        "cores": to_cores(pool.cpu),
+        "cores": to_cores(pool.cpu_limit or pool.cpu),
         "hourly_price": pool.hourly_price,
     }

@@ -44,10 +44,12 @@ class TrainingPlan(Section):
     """At most."""
     pool: str | None = None
     """Name of the node pool; None for this machine."""
+    devices: tuple[str, ...] = ("CPU",)
+    """What it may train on there: `CPU`, or the GPUs that its nodes may have."""
     accelerators: Annotated[int, Field(ge=0)] = 0
     """GPUs that it takes there."""
-    cores: Annotated[float, Field(gt=0)] | None = None
-    """CPUs that it takes there; None for those of this machine."""
+    cores: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs that it takes there."""
     hourly_price: Annotated[float, Field(ge=0)] | None = None
     """Price of a node for one hour."""
 

@@ -1,23 +1,28 @@
 """What a fine-tuning would cost: hours on the pool that it runs in, and their price."""
 
+import math
 from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from graftline import machine
-from graftline.models.backbone import Backbone
+from graftline.models.backbone import BackboneSpec
+from graftline.models.forward_cost import forward_cost
+from graftline.records.training_forecast import (
+    DEVICES,
+    Rate,
+    device_of,
+    forecast,
+    read_rate,
+    table_rate,
+    training_operations,
+)
 from graftline.steps.fit_head.config import TrainingPlan
+from graftline.storage.base import Store
 
-# Sustained floating-point operations a second in training, with augmentation and validation.
-# A core of a server did 27e9 with EfficientNet-Lite0 at 96 pixels. GPUs differ by their model,
-# which a pool does not name, and small networks do not fill them: hence the wide interval.
-CORE_RATE = 25e9
-ACCELERATOR_RATE = 3e12
-CORE_FACTOR, ACCELERATOR_FACTOR = 2.0, 4.0
-# Forward, and backward through weights and inputs. With frozen blocks it is less.
-PASSES = 3.0
-DECODED_A_SECOND = 400.0  # JPEG photographs on one core; once, then they are kept
+TRAINED = 0.5  # of the blocks: what ``unfreeze: auto`` comes to for small data
+# A measured rate varies with the images and the neighbours; the table holds within a factor of two.
+FACTOR = {"measured": 1.5, "table": 2.0}
 
 
 @dataclass(frozen=True)
@@ -52,35 +57,51 @@ class Cost:
         return low * self.hourly_price, high * self.hourly_price
 
 
-def operations(network: Backbone) -> float:
-    """Floating-point operations of one image's forward pass."""
-    size = network.spec.preprocessing.input_size
-    device = next(network.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(torch.zeros(1, 3, size, size, device=device))
-    return float(counter.get_total_flops())
-
-
-def forecast_cost(plan: TrainingPlan, images: int, flops: float) -> Cost:
+def forecast_cost(plan: TrainingPlan, images: int, spec: BackboneSpec, store: Store) -> Cost:
     """The cost of a training.
 
     Args:
         plan: Where it would run and how long at most.
         images: Training images.
-        flops: As :func:`operations` counts them.
+        spec: The network.
+        store: Where measured rates are.
     """
-    here = plan.pool is None
-    accelerators = 1 if here and machine.has_cuda() else plan.accelerators
-    cores = plan.cores or machine.cores()
-    if accelerators:
-        rate, factor = accelerators * ACCELERATOR_RATE, ACCELERATOR_FACTOR
-        name = f"{accelerators} GPU" + "s" * (accelerators > 1)
+    if plan.pool is None:
+        place, price = "this machine", None
+        gpu = torch.cuda.get_device_name() if machine.has_cuda() else ""
+        devices: tuple[str, ...] = (device_of(gpu) or gpu,) if gpu else ("CPU",)
+        count = torch.cuda.device_count() if gpu else 0
+        cores = float(machine.cores())
     else:
-        rate, factor = cores * CORE_RATE, CORE_FACTOR
-        name = f"{cores:g} CPU core" + "s" * (cores != 1)
-    seconds = images * plan.epochs * PASSES * flops / rate + images / (DECODED_A_SECOND * cores)
-    limit = float("inf") if plan.max_minutes is None else plan.max_minutes / 60
-    hours, low, high = (min(seconds * f / 3600, limit) for f in (1.0, 1 / factor, factor))
-    place = "this machine" if here else f"pool {plan.pool}"
-    price = None if here else plan.hourly_price
-    return Cost(hours, (low, high), f"{place} ({name})", accelerators, price)
+        place, price = f"pool {plan.pool}", plan.hourly_price
+        devices, count, cores = plan.devices, plan.accelerators, plan.cores
+    rates = [_rate(device, cores, spec, store) for device in devices]
+    limit = math.inf if plan.max_minutes is None else plan.max_minutes / 60
+    hours = [forecast(images, plan.epochs, rate, devices=max(1, count)).hours for rate in rates]
+    low, high = (
+        min(hours) / max(FACTOR[rate.basis] for rate in rates),
+        max(hours) * max(FACTOR[rate.basis] for rate in rates),
+    )
+    middle = math.sqrt(min(hours) * max(hours))
+    names = f"{count} x {' or '.join(devices)}" if count else f"{cores:g} CPU cores"
+    return Cost(
+        min(middle, limit),
+        (min(low, limit), min(high, limit)),
+        f"{place} ({names})",
+        count,
+        price,
+    )
+
+
+def _rate(device: str, cores: float, spec: BackboneSpec, store: Store) -> Rate:
+    """Measured on such a device, else the table's; a GPU that it lacks counts as the slowest."""
+    size = spec.preprocessing.input_size
+    work = forward_cost(spec.name, size)
+    trained = work.trained(max(1, int(TRAINED * len(work.shares))))
+    measured = read_rate(store, spec.name, size, trained, device, cores=cores)
+    if measured is not None:
+        return measured
+    known = (
+        device if device == "CPU" or device in DEVICES else min(DEVICES, key=DEVICES.__getitem__)
+    )
+    return table_rate(known, training_operations(work.operations, trained), cores)

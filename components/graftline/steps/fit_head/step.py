@@ -15,7 +15,7 @@ from graftline.progress import message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
-from graftline.steps.fit_head.cost import forecast_cost, operations
+from graftline.steps.fit_head.cost import Cost, forecast_cost
 from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.parallel import side_by_side
@@ -115,7 +115,7 @@ def run(
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
-        cost=forecast_cost(settings.training, len(snapshot.rows("train")), operations(network)),
+        cost=_cost(settings, snapshot, network, store),
     )
     fitted = _fit_probe(snapshot, features, network, measured, settings.probe)
     decision.figures["probe"]["val_accuracy"] = round(_accuracy(snapshot, fitted.held_out), 6)
@@ -142,6 +142,16 @@ class _Fitted:
 
     classifier: Classifier
     held_out: HeldOut
+
+
+def _cost(
+    settings: FitHeadConfig, snapshot: Snapshot, network: Backbone, store: str
+) -> Cost | None:
+    """Of the fine-tuning that may follow; None where none can: counting the work takes seconds."""
+    if settings.strategy in ("probe", "head"):
+        return None
+    images = len(snapshot.rows("train"))
+    return forecast_cost(settings.training, images, network.spec, open_store(store))
 
 
 def _decoding_as(network: Backbone, features: Features) -> Backbone:

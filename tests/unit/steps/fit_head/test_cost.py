@@ -1,59 +1,86 @@
 """Hours and money of a fine-tuning, against sums done by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from graftline import machine
-from graftline.models.backbone import build
-from graftline.steps.fit_head import cost
+from graftline.models.backbone import BackboneSpec, build
+from graftline.models.forward_cost import forward_cost
+from graftline.records.training_forecast import DEVICES, Rate, write_rate
 from graftline.steps.fit_head.config import TrainingPlan
-from graftline.steps.fit_head.cost import forecast_cost, operations
+from graftline.steps.fit_head.cost import forecast_cost
+from graftline.storage import open_store
+from graftline.storage.base import Store
 
-FLOPS = 8e8
 IMAGES = 10_000
 
 
+@pytest.fixture(scope="module")
+def spec() -> BackboneSpec:
+    return build("timm/test_resnet", weights="random", image_size=64).spec
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
 def plan(**changes: Any) -> TrainingPlan:
-    return TrainingPlan(**{"epochs": 10, "pool": "gpu", "cores": 4, **changes})
+    given = {"epochs": 10, "pool": "gpu", "devices": ("A100",), "accelerators": 1, **changes}
+    return TrainingPlan(**given)
 
 
-def test_hours_on_cpus() -> None:
-    found = forecast_cost(plan(), IMAGES, FLOPS)
-    seconds = IMAGES * 10 * 3 * FLOPS / (4 * cost.CORE_RATE) + IMAGES / (4 * 400)
-    assert found.hours == pytest.approx(seconds / 3600)
-    assert found.hours_interval == pytest.approx((found.hours / 2, found.hours * 2))
-    assert (found.device, found.accelerators) == ("pool gpu (4 CPU cores)", 0)
-    assert found.money is None and found.money_interval is None
+def test_hours_and_price_follow_from_the_work_and_the_device(
+    spec: BackboneSpec, store: Store
+) -> None:
+    found = forecast_cost(plan(hourly_price=3.0), IMAGES, spec, store)
+    work = forward_cost(spec.name, 64)
+    trained = sum(work.shares[-(len(work.shares) // 2) :])  # half of the blocks, from the output
+    operations = work.operations * (1 + 2 * trained)
+    hours = IMAGES * 10 * operations / (DEVICES["A100"] * 1e12) / 3600
+    assert found.hours == pytest.approx(hours)
+    assert found.hours_interval == pytest.approx((hours / 2, hours * 2))
+    assert found.money == pytest.approx(3 * hours)
+    assert found.money_interval == pytest.approx((1.5 * hours, 6 * hours))
+    assert (found.device, found.accelerators) == ("pool gpu (1 x A100)", 1)
 
 
-def test_gpus_share_the_work_and_nodes_have_a_price() -> None:
-    one = forecast_cost(plan(accelerators=1, hourly_price=3.0), IMAGES, FLOPS)
-    two = forecast_cost(plan(accelerators=2, hourly_price=6.0), IMAGES, FLOPS)
-    assert one.hours / 2 < two.hours < one.hours  # reading the images takes what it takes
-    assert two.device == "pool gpu (2 GPUs)"
-    assert one.money == pytest.approx(3.0 * one.hours)
-    assert one.money_interval == pytest.approx(tuple(3.0 * h for h in one.hours_interval))
+def test_what_a_gpu_may_be_widens_the_interval(spec: BackboneSpec, store: Store) -> None:
+    slow, fast, either = (
+        forecast_cost(plan(devices=devices), IMAGES, spec, store)
+        for devices in (("T4",), ("A100",), ("T4", "A100"))
+    )
+    assert fast.hours < either.hours < slow.hours
+    assert either.hours_interval == (fast.hours_interval[0], slow.hours_interval[1])
 
 
-def test_a_training_ends_at_its_limit() -> None:
-    found = forecast_cost(plan(max_minutes=1), IMAGES, FLOPS)
-    assert found.hours == pytest.approx(1 / 60) and found.hours_interval[1] == found.hours
+def test_a_measured_rate_is_preferred(spec: BackboneSpec, store: Store) -> None:
+    work = forward_cost(spec.name, 64)
+    trained = work.trained(len(work.shares) // 2)
+    write_rate(store, spec.name, 64, trained, Rate(500.0, "measured", "A100"))
+    found = forecast_cost(plan(), IMAGES, spec, store)
+    assert found.hours == pytest.approx(IMAGES * 10 / 500 / 3600)
+    assert found.hours_interval == pytest.approx((found.hours / 1.5, found.hours * 1.5))
 
 
-def test_this_machine_counts_its_own_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_no_table_knows_counts_as_the_slowest(spec: BackboneSpec, store: Store) -> None:
+    unknown = forecast_cost(plan(devices=("TPU",)), IMAGES, spec, store)
+    slowest = min(DEVICES, key=DEVICES.__getitem__)
+    known = forecast_cost(plan(devices=(slowest,)), IMAGES, spec, store)
+    assert unknown.hours == known.hours
+
+
+def test_a_training_ends_at_its_limit(spec: BackboneSpec, store: Store) -> None:
+    found = forecast_cost(plan(max_minutes=0.001), IMAGES, spec, store)
+    assert found.hours == found.hours_interval[1] == pytest.approx(0.001 / 60)
+
+
+def test_this_machine_has_no_price(
+    spec: BackboneSpec, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 3)
     monkeypatch.setattr(machine, "has_cuda", lambda: False)
-    here = TrainingPlan(epochs=10, hourly_price=9.0)
-    found = forecast_cost(here, IMAGES, FLOPS)
+    found = forecast_cost(TrainingPlan(hourly_price=9.0), IMAGES, spec, store)
     assert found.device == "this machine (3 CPU cores)" and found.money is None
-    monkeypatch.setattr(machine, "has_cuda", lambda: True)
-    assert forecast_cost(here, IMAGES, FLOPS).device == "this machine (1 GPU)"
-
-
-def test_operations_are_counted() -> None:
-    """A network of 0.39 GMACs at 224 pixels; convolutions cost by the area of the image."""
-    backbone = build("tf_efficientnet_lite0", weights="random", image_size=224)
-    assert operations(backbone) == pytest.approx(2 * 0.385e9, rel=0.05)
-    small = build("tf_efficientnet_lite0", weights="random", image_size=112)
-    assert operations(small) == pytest.approx(operations(backbone) / 4, rel=0.1)
