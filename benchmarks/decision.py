@@ -8,8 +8,8 @@ ROOT is where Debian's packages are unpacked: `/` after `apt-get install`, or a 
 `dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring fine-tunes the upper
 half of tf_efficientnet_lite0 at 64 pixels on each set and size, on stored outputs of the lower
 half, and takes an hour or two on two cores; sets and sizes that the table has are not measured
-again. The forecast of `auto` is fitted on one half of the sets, fixed in benchmarks/deciding/sets.py
-before anything was measured; the figures are those of the other half:
+again. The forecast of `auto` is fitted on one half of the sets, fixed before anything was measured
+in benchmarks/deciding/sets.py; the figures are those of the other half:
 
     regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
                        delivers it: the probe where validation does not find it better) less that

@@ -30,10 +30,11 @@ def retrain(
 
     from graftline.steps.runtime import read_result
     from graftline_pipelines.local import run, summary
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.runfile.load import load
 
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
     with checking(console) as asking:

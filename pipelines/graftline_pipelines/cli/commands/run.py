@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.race import chosen_backbone
 from graftline_pipelines.cli.options import (
     Graph,
     JsonLast,
@@ -36,6 +37,7 @@ def run(
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
+    settings = chosen_backbone(settings, console)
 
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local import summary
@@ -64,11 +66,13 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.local.race_memory import expected, with_backbone
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
+    settings = with_backbone(settings, expected(settings))
     console = Console(stderr=as_json)
     with checking(console) as asking:
         report = preflight.examine(local.with_absolute_paths(settings), asking)
@@ -89,9 +93,10 @@ def compile_(
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     compile_to(settings, graph_name(pipeline), output)
     Console().print(f"Wrote {output}", highlight=False)
 
