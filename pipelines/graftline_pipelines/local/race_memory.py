@@ -13,6 +13,7 @@ from graftline.errors import ConfigurationError, SchemaVersionError, StoreNotFou
 from graftline.models.weights.published import EMBEDDED, package_of
 from graftline.schema import check_schema_version
 from graftline.storage import open_store
+from graftline.storage.uri import absolute
 from graftline_pipelines.runfile.settings import AUTO_BACKBONE, RunSettings
 
 if TYPE_CHECKING:
@@ -85,8 +86,6 @@ def settled(settings: RunSettings) -> RunSettings:
 
 
 def _key(settings: RunSettings, names: Sequence[str]) -> str:
-    from graftline_pipelines.local.run import absolute  # imports KFP: seconds
-
     data = settings.data.model_dump(mode="json", exclude={"split"})
     identity: dict[str, Any] = {
         "data": {**data, "source": absolute(settings.data.source)},

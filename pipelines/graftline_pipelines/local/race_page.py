@@ -1,5 +1,7 @@
 """The race as one HTML page: accuracy against time and size, and the figures."""
 
+from markupsafe import Markup
+
 from graftline.reports import html
 from graftline.reports.html import Column, Section, percent
 from graftline.reports.scatter import Point, scatter_chart
@@ -35,7 +37,7 @@ def render(race: Race) -> str:
     return html.html_page(TITLE, sections, lead=lead, footer=f"Snapshot {race.snapshot_id}")
 
 
-def _chart(race: Race, what: str, x_title: str) -> html.Markup:
+def _chart(race: Race, what: str, x_title: str) -> Markup:
     points = [
         Point(e.name, getattr(e, what), e.accuracy, e.interval, marked=e.pareto)
         for e in race.entrants
@@ -45,8 +47,8 @@ def _chart(race: Race, what: str, x_title: str) -> html.Markup:
     )
 
 
-def _table(race: Race) -> html.Markup:
-    columns = [
+def _table(race: Race) -> Markup:
+    columns: list[Column | str] = [
         "backbone",
         Column("accuracy", number=True),
         "95% interval",

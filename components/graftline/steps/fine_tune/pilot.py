@@ -37,9 +37,8 @@ def run_pilot(order: Order, start: Start) -> PilotRun:
     """
     pilot = start.decision.pilot
     assert pilot is not None
-    short = {"epochs": pilot.epochs, "max_minutes": pilot.minutes}
-    if start.options.max_minutes is not None:
-        short["max_minutes"] = min(pilot.minutes, start.options.max_minutes)
+    given = start.options.max_minutes
+    minutes = pilot.minutes if given is None else min(pilot.minutes, given)
     snapshot = subset(start.snapshot, pilot.images, start.options.seed)
     message(
         "pilot: at most %d epochs on %d of %d training images",
@@ -47,7 +46,7 @@ def run_pilot(order: Order, start: Start) -> PilotRun:
         len(snapshot.rows("train")),
         len(start.snapshot.rows("train")),
     )
-    options = dataclasses.replace(start.options, **short)
+    options = dataclasses.replace(start.options, epochs=pilot.epochs, max_minutes=minutes)
     begun = dataclasses.replace(start, snapshot=snapshot, options=options)
     shorter = dataclasses.replace(order, checkpoint_key=None)
     trained = train(shorter, begun, processes=1, on_epoch=None)

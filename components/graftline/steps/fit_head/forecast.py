@@ -184,13 +184,12 @@ def _per_class(figures: dict[str, Any]) -> float:
 
 def _of_errors(row: Row, gain: float) -> float:
     """A gain as a share of the probe's errors; of few errors a chance difference would be huge."""
-    return gain / max(1 - row.figures["probe"]["accuracy"], 0.02)
+    return gain / max(1 - float(row.figures["probe"]["accuracy"]), 0.02)
 
 
 def _weights(x: Floats, y: Floats) -> Floats:
     ridge = RIDGE * np.eye(x.shape[1])
-    solved: Floats = np.linalg.solve(x.T @ x + ridge, x.T @ y)
-    return solved
+    return np.asarray(np.linalg.solve(x.T @ x + ridge, x.T @ y), dtype=np.float64)
 
 
 def _predict(x: Floats, y: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
