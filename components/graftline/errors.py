@@ -24,8 +24,11 @@
     └── ClusterError                Kubeflow Pipelines
 
 Every message names the value, why it failed and what to do next. A user's mistake ends in one
-of these; a traceback means a fault of ours.
+of these; a traceback means a fault of ours. No message holds a secret: see
+:mod:`graftline.redaction`.
 """
+
+from graftline.redaction import redacted
 
 
 class GraftlineError(Exception):
@@ -38,10 +41,10 @@ class GraftlineError(Exception):
     """
 
     def __init__(self, what: str, *, why: str | None = None, fix: str | None = None) -> None:
-        super().__init__(what)
-        self.what = what
-        self.why = why
-        self.fix = fix
+        super().__init__(redacted(what))
+        self.what = redacted(what)
+        self.why = redacted(why) if why else why
+        self.fix = redacted(fix) if fix else fix
 
     def __str__(self) -> str:
         parts = [self.what]

@@ -1,7 +1,7 @@
 """The pipelines, the run file and the command `graftline`."""
 
 import sys
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +14,7 @@ def _postpone_grammar() -> None:
     that nothing here makes.
     """
     name = "rfc3987_syntax"
-    if name in sys.modules or find_spec(name) is None:
+    if name in sys.modules or PathFinder.find_spec(name) is None:
         return
     stand_in = ModuleType(name)
 

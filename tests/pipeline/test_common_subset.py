@@ -11,6 +11,7 @@ import yaml
 from google.protobuf.json_format import MessageToDict
 
 from graftline_pipelines.graphs.compile import compile_to
+from graftline_pipelines.graphs.prediction import prediction_pipeline
 from graftline_pipelines.graphs.retraining import retraining_pipeline
 from graftline_pipelines.graphs.training import training_pipeline
 from graftline_pipelines.runfile.load import load
@@ -22,7 +23,7 @@ RUN_FILES = sorted(
     if "\ndata:" in path.read_text(encoding="utf-8")
 )
 COMPONENTS = sorted((ROOT / "components").rglob("*component.py"))
-GRAPHS = ("train", "retrain")
+GRAPHS = ("train", "retrain", "predict")
 STRATEGIES = ("auto", "probe", "head", "fine_tune", "scratch")
 
 
@@ -82,7 +83,7 @@ def violations(document: dict[str, Any]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("build", [training_pipeline, retraining_pipeline])
+@pytest.mark.parametrize("build", [training_pipeline, retraining_pipeline, prediction_pipeline])
 def test_a_run_on_this_machine_needs_no_placeholder(build: Any) -> None:
     pipeline = build(load(RUN_FILES[0]), "a-run", on_cluster=False)
     assert "{{$.pipeline_job" not in str(MessageToDict(pipeline.pipeline_spec))

@@ -155,6 +155,8 @@ def _loaded(image: Image.Image, data: bytes, value_range: ValueRange | None) -> 
     extra = stored_values.tag(image, stored_values.TIFF_EXTRA, None)
     image.load()
     upright = _upright(image)
+    if image.mode in ("RGBA", "LA") and not fourth_band:
+        stored_values.check_alpha(np.asarray(upright.getchannel("A")))
     if fourth_band and not stored_values.is_transparency(
         np.asarray(upright.getchannel("A")), extra
     ):

@@ -24,6 +24,7 @@ OWN: ValueRange = (float("nan"), float("nan"))  # each picture by its own range:
 MEASURED_VALUES = 65_536  # of a picture; its extremes are taken over all
 TAIL = 0.001  # share of the values that may lie beyond `low`, and beyond `high`: hot pixels
 PARTLY = (3, 252)  # alpha between these is neither clear nor solid
+ALL_PARTLY, SMOOTH, MANY_VALUES = 0.9, 1.5, 32  # of a PNG's fourth band that is no transparency
 MOST_PARTLY = 0.5  # share of the pixels; more than that is no transparency
 
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_PLANAR, TIFF_EXTRA, TIFF_SAMPLE_FORMAT = 258, 262, 284, 338, 339
@@ -209,6 +210,8 @@ def _colours(image: Image.Image, data: bytes, upright: Any) -> Stored:
         low = np.asarray(upright(twin))
     array = high[..., :3].astype(np.uint16) << 8 | low[..., :3]
     alpha = high[..., 3] if image.mode == "RGBA" else None
+    if alpha is not None and not alpha_checked:
+        check_alpha(alpha)
     if alpha is not None and alpha_checked and not is_transparency(alpha, extra):
         alpha = None
     return Stored(array, "uint16", alpha)
@@ -233,6 +236,32 @@ def is_transparency(alpha: Pixels, extra: tuple[int, ...] | None) -> bool:
         "the fourth band does not look like transparency",
         why=f"the file calls it that, and {partly:.0%} of its pixels are neither clear nor solid: "
         "it may be infrared",
+        fix="Save the image with its three colours only.",
+    )
+
+
+def check_alpha(alpha: Pixels) -> None:
+    """Refuse the fourth band of a PNG or WebP that is a picture of its own, such as infrared.
+
+    Both formats call it transparency, and mean it: soft edges, shadows and fades are taken. A band
+    with hardly a clear or solid pixel that changes from pixel to pixel is none of these.
+
+    Args:
+        alpha: (H, W).
+
+    Raises:
+        DataError: It does not look like transparency.
+    """
+    partly = float(((alpha >= PARTLY[0]) & (alpha <= PARTLY[1])).mean())
+    if partly <= ALL_PARTLY or alpha.shape[1] < 3:
+        return
+    bends = float(np.abs(np.diff(alpha.astype(np.int16), n=2, axis=1)).mean())  # none in a fade
+    if bends <= SMOOTH or np.unique(alpha).size < MANY_VALUES:
+        return
+    raise DataError(
+        "the fourth band does not look like transparency",
+        why=f"{partly:.0%} of its pixels are neither clear nor solid, and they differ from their "
+        "neighbours as those of a picture do: it may be infrared",
         fix="Save the image with its three colours only.",
     )
 

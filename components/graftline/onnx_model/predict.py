@@ -244,11 +244,33 @@ class OnnxClassifier:
         Raises:
             DataError: A file is missing or is no image; the message names it.
         """
-        names = (PROBABILITIES, DISTANCE) if self.has_distance else (PROBABILITIES,)
-        outputs = self._collect((self.read(path) for path in paths), names)
+        images = ((str(path), self.read(path)) for path in paths)
+        return [prediction for prediction, _ in self.classify(images, top)]
+
+    def classify(
+        self, images: Iterable[tuple[str, np.ndarray]], top: int = 1
+    ) -> list[tuple[Prediction, np.ndarray]]:
+        """Classify decoded images, those of one size together.
+
+        Args:
+            images: A name and its pixels, uint8 (H, W, 3), each of any size.
+            top: How many classes to name for each.
+
+        Returns:
+            For each, in order, the prediction and the probabilities of all classes.
+        """
+        names: list[str] = []
+
+        def pixels() -> Iterator[np.ndarray]:
+            for name, image in images:
+                names.append(name)
+                yield image
+
+        wanted = (PROBABILITIES, DISTANCE) if self.has_distance else (PROBABILITIES,)
+        outputs = self._collect(pixels(), wanted)
         return [
-            self._prediction(str(path), *answers, top=top)
-            for path, *answers in zip(paths, *outputs, strict=True)
+            (self._prediction(name, *answers, top=top), answers[0])
+            for name, *answers in zip(names, *outputs, strict=True)
         ]
 
     def decode(self, data: bytes) -> np.ndarray:

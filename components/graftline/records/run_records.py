@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from graftline.storage import open_store
@@ -34,6 +34,8 @@ class StepRecord:
         what: The error's first sentence.
         why: Its reason.
         fix: What to do.
+        seconds: How long the step took; None until it is done.
+        cpu_seconds: Processor time that it took.
     """
 
     step: str
@@ -42,6 +44,8 @@ class StepRecord:
     what: str | None = None
     why: str | None = None
     fix: str | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
 
 
 def write_record(
@@ -49,10 +53,7 @@ def write_record(
     pipeline_run: str,
     step: str,
     state: State,
-    *,
-    what: str | None = None,
-    why: str | None = None,
-    fix: str | None = None,
+    **details: Any,
 ) -> bool:
     """Keep what a step did. Returns whether the store has it.
 
@@ -61,14 +62,12 @@ def write_record(
         pipeline_run: The pipeline run's id; nothing is kept where it is empty.
         step: The step.
         state: What it does.
-        what: The error's first sentence.
-        why: Its reason.
-        fix: What to do.
+        details: The error, or the seconds that it took, see :class:`StepRecord`.
     """
     if not store or not is_known(pipeline_run):
         return False
     when = datetime.now(UTC).isoformat(timespec="milliseconds")
-    record = StepRecord(step=step, state=state, when=when, what=what, why=why, fix=fix)
+    record = StepRecord(step=step, state=state, when=when, **details)
     content = {"schema_version": SCHEMA_VERSION, **asdict(record)}
     key = f"{_folder(pipeline_run)}{quote(step, safe='')}.json"
     return _in_time(lambda: open_store(store).write(key, json.dumps(content).encode()))
@@ -99,6 +98,13 @@ def is_known(placeholder: str) -> bool:
 def shown_name(display_name: str, resource_name: str) -> str:
     """A pipeline run's name: KFP gives a scheduled run no display name, and always a resource."""
     return next((name for name in (display_name, resource_name) if is_known(name)), "unnamed")
+
+
+def kfp_page(ui: str, pipeline_run: str) -> str:
+    """Address of a pipeline run's page; empty where the UI's address or the run is not known."""
+    if not ui or not is_known(pipeline_run):
+        return ""
+    return f"{ui.rstrip('/')}/#/runs/details/{pipeline_run}"
 
 
 def _folder(pipeline_run: str) -> str:

@@ -1,16 +1,17 @@
 """Charts for the pages, as inline SVG: no script, no library to load, colours of the page.
 
 Each chart is an image with a title for screen readers; the figures behind it stand in a table of
-the page. Coordinates are pixels of a view box that scales with the window.
+the page. Coordinates are pixels of a view box that scales with the window. The geometry is
+computed here, the macro ``chart`` of ``ui.html`` writes it.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
 
-from graftline.reports.html import join, percent
+from graftline.reports.html import percent, ui
 
 Pairs = Sequence[tuple[float, float]]
 
@@ -55,6 +56,35 @@ class Bar:
     other: float | None = None
 
 
+@dataclass(frozen=True)
+class Shape:
+    """An SVG element.
+
+    Attributes:
+        tag: Its name.
+        attributes: Escaped when they are written.
+        text: Its content.
+        title: What is shown when the mouse rests on it.
+    """
+
+    tag: str
+    attributes: dict[str, str | float | None]
+    text: str = ""
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What is drawn; ``legend`` are pairs of a style and a name, ``wide`` charts may scroll."""
+
+    title: str
+    width: int
+    height: int
+    shapes: list[Shape]
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    wide: bool = False
+
+
 class _Axes:
     """Maps data units to pixels and draws the frame of a chart."""
 
@@ -74,44 +104,34 @@ class _Axes:
         inner = self.height - self.top - self.bottom
         return round(self.height - self.bottom - inner * (value - low) / ((high - low) or 1), 1)
 
-    def frame(self, x_title: str, y_title: str) -> Markup:
-        parts = []
+    def frame(self, x_title: str, y_title: str) -> list[Shape]:
+        shapes = []
+        right, floor = self.width - self.right, self.height - self.bottom
         for value in ticks(*self.y):
             level = self.up(value)
-            parts.append(
-                Markup(
-                    '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-                    '<text x="{}" y="{}" text-anchor="end">{}</text>'
-                ).format(
-                    self.left,
-                    self.width - self.right,
-                    level,
-                    level,
-                    self.left - 8,
-                    level + 4,
-                    percent(value, _digits(*self.y)),
-                )
-            )
-        floor = self.height - self.bottom
+            shapes.append(_line("grid", self.left, level, right, level))
+            shapes.append(_text(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end"))
         for value in ticks(*self.x):
-            parts.append(
-                Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                    self.across(value), floor + 17, percent(value, _digits(*self.x))
-                )
-            )
-        parts.append(
-            Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-                self.left, self.width - self.right, floor, floor
-            )
-        )
-        middle = (self.top + floor) / 2
-        parts.append(
-            Markup(
-                '<text x="{}" y="{}" text-anchor="middle">{}</text>'
-                '<text transform="translate(12 {}) rotate(-90)" text-anchor="middle">{}</text>'
-            ).format((self.left + self.width) / 2, self.height - 6, x_title, middle, y_title)
-        )
-        return join(parts)
+            shapes.append(_text(percent(value, _digits(*self.x)), self.across(value), floor + 17))
+        shapes.append(_line("axis", self.left, floor, right, floor))
+        shapes.append(_text(x_title, (self.left + self.width) / 2, self.height - 6))
+        turned = f"translate(12 {(self.top + floor) / 2}) rotate(-90)"
+        shapes.append(Shape("text", {"transform": turned, "text-anchor": "middle"}, y_title))
+        return shapes
+
+    def path(self, line: Series) -> Shape:
+        points = " ".join(f"{self.across(px)},{self.up(py)}" for px, py in line.points)
+        return Shape("polyline", {"class": f"line {line.style}", "points": points})
+
+    def dot(self, style: str, x: float, y: float, radius: float) -> Shape:
+        return _circle(f"fill-{style}", self.across(x), self.up(y), radius)
+
+    def band(self, line: Series, low: Sequence[float], high: Sequence[float]) -> Shape:
+        xs = [px for px, _ in line.points]
+        upper = [f"{self.across(px)},{self.up(v)}" for px, v in zip(xs, high, strict=True)]
+        lower = [f"{self.across(px)},{self.up(v)}" for px, v in zip(xs, low, strict=True)]
+        edge = " ".join([*upper, *reversed(lower)])
+        return Shape("polygon", {"class": f"soft-{line.style}", "points": edge})
 
 
 def line_chart(
@@ -127,14 +147,14 @@ def line_chart(
 ) -> Markup:
     """Lines over shares: both axes are percentages."""
     axes = _Axes(x, y, width, height)
-    parts = [axes.frame(x_title, y_title)]
+    shapes = axes.frame(x_title, y_title)
     for line in series:
         if line.low is not None and line.high is not None:
-            parts.append(_band(axes, line))
-        parts.append(_line(axes, line))
+            shapes.append(axes.band(line, line.low, line.high))
+        shapes.append(axes.path(line))
         if line.markers:
-            parts += [_dot(axes, line.style, px, py, 3.5) for px, py in line.points]
-    return join([_legend(series), _svg(title, width, height, join(parts))])
+            shapes += [axes.dot(line.style, px, py, 3.5) for px, py in line.points]
+    return ui("chart", Chart(title, width, height, shapes, _legend(series)))
 
 
 def bar_chart(
@@ -154,58 +174,34 @@ def bar_chart(
         share = (value - x[0]) / ((x[1] - x[0]) or 1)
         return round(label + inner * min(1.0, max(0.0, share)), 1)
 
-    parts = [
-        Markup(
-            '<line class="grid" x1="{0}" x2="{0}" y1="4" y2="{1}"/>'
-            '<text x="{0}" y="{2}" text-anchor="middle">{3}</text>'
-        ).format(across(value), height - 20, height - 5, percent(value, _digits(*x)))
-        for value in ticks(*x)
-    ]
+    shapes = []
+    for value in ticks(*x):
+        shapes.append(_line("grid", across(value), 4, across(value), height - 20))
+        shapes.append(_text(percent(value, _digits(*x)), across(value), height - 5))
     for index, bar in enumerate(bars):
-        middle = 4 + row * index + row / 2
-        parts.append(_bar(bar, across, label, middle, width))
-    legend = Markup()
-    if marks and any(bar.other is not None for bar in bars):
-        legend = Markup(
-            '<ul class="legend"><li><i class="a"></i>this model</li>'
-            '<li><i class="b"></i>{}</li></ul>'
-        ).format(marks)
-    drawn = Markup('<div class="scroll">{}</div>').format(
-        _svg(title, width, height, join(parts), "wide")
-    )
-    return join([legend, drawn])
+        shapes += _bar(bar, across, label, 4 + row * index + row / 2, width)
+    compared = marks and any(bar.other is not None for bar in bars)
+    legend = [("a", "this model"), ("b", marks)] if compared else []
+    return ui("chart", Chart(title, width, height, shapes, legend, wide=True))
 
 
 def _bar(
     bar: Bar, across: Callable[[float], float], label: int, middle: float, width: int
-) -> Markup:
+) -> list[Shape]:
     name = bar.name if len(bar.name) <= MOST_LETTERS else bar.name[: MOST_LETTERS - 1] + "…"
-    parts = [
-        Markup('<text x="{}" y="{}" text-anchor="end">{}<title>{}</title></text>').format(
-            label - 10, middle + 4, name, bar.name
-        ),
-        Markup('<text class="strong" x="{}" y="{}" text-anchor="end">{}</text>').format(
-            width - 4, middle + 4, percent(bar.value)
-        ),
+    shapes = [
+        _text(name, label - 10, middle + 4, "end", title=bar.name),
+        _text(percent(bar.value), width - 4, middle + 4, "end", kind="strong"),
     ]
     if bar.interval is not None:
         low, high = across(bar.interval[0]), across(bar.interval[1])
-        parts.append(
-            Markup('<rect class="soft-a" x="{}" y="{}" width="{}" height="12" rx="3"/>').format(
-                low, middle - 6, max(1.0, round(high - low, 1))
-            )
-        )
+        size = {"width": max(1.0, round(high - low, 1)), "height": 12, "rx": 3}
+        shapes.append(Shape("rect", {"class": "soft-a", "x": low, "y": middle - 6, **size}))
     if bar.other is not None:
         at = across(bar.other)
-        parts.append(
-            Markup(
-                '<line class="b" stroke-width="2.5" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>'
-            ).format(at, middle - 8, middle + 8)
-        )
-    parts.append(
-        Markup('<circle class="fill-a" cx="{}" cy="{}" r="4.5"/>').format(across(bar.value), middle)
-    )
-    return join(parts)
+        shapes.append(_line("b thick", at, middle - 8, at, middle + 8))
+    shapes.append(_circle("fill-a", across(bar.value), middle, 4.5))
+    return shapes
 
 
 def reliability_diagram(
@@ -216,6 +212,7 @@ def reliability_diagram(
     *,
     intervals: Pairs = (),
     before: Pairs = (),
+    sparse: Sequence[bool] = (),
 ) -> Markup:
     """Accuracy against confidence, bin by bin: the larger a dot, the more images are in its bin.
 
@@ -226,39 +223,31 @@ def reliability_diagram(
         share: Share of all images in each of them.
         intervals: Bounds of each accuracy, drawn as strokes.
         before: Points (confidence, accuracy) before calibration.
+        sparse: Whether a bin holds too few images to say much: it is drawn hollow, off the line.
     """
     width, height = 520, 360
     axes = _Axes((0.0, 1.0), (0.0, 1.0), width, height)
     ideal = Series("perfect calibration", [(0, 0), (1, 1)], "dash")
-    parts = [axes.frame("confidence of the model", "how often it was right"), _line(axes, ideal)]
+    shapes = [*axes.frame("confidence of the model", "how often it was right"), axes.path(ideal)]
     legend = [ideal]
     if before:
         legend.append(Series("before calibration", before, "b"))
-        parts.append(_line(axes, legend[-1]))
-        parts += [_dot(axes, "b", at, level, 3.0) for at, level in before]
-    legend.append(Series("calibrated", list(zip(confidence, accuracy, strict=True))))
-    for at, (low, high) in zip(confidence, intervals, strict=False):
-        parts.append(
-            Markup('<line class="a" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-                axes.across(at), axes.up(low), axes.up(high)
-            )
-        )
+        shapes.append(axes.path(legend[-1]))
+        shapes += [axes.dot("b", at, level, 3.0) for at, level in before]
+    points = list(zip(confidence, accuracy, strict=True))
+    legend.append(Series("calibrated", points))
+    for (at, _), (low, high) in zip(points, intervals, strict=False):
+        shapes.append(_line("a", axes.across(at), axes.up(low), axes.across(at), axes.up(high)))
     most = max([*share, 1e-9])
-    for (at, level), part in zip(legend[-1].points, share, strict=True):
-        parts.append(_dot(axes, "a", at, level, round(3 + 6 * (part / most) ** 0.5, 1)))
-    return join([_legend(legend), _svg(title, width, height, join(parts))])
-
-
-def _line(axes: _Axes, line: Series) -> Markup:
-    path = " ".join(f"{axes.across(px)},{axes.up(py)}" for px, py in line.points)
-    kind = "line dash" if line.style == "dash" else f"line {line.style}"
-    return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
-
-
-def _dot(axes: _Axes, style: str, x: float, y: float, radius: float) -> Markup:
-    return Markup('<circle class="fill-{}" cx="{}" cy="{}" r="{}"/>').format(
-        style, axes.across(x), axes.up(y), radius
-    )
+    few = list(sparse) or [False] * len(points)
+    for (at, level), part, hollow in zip(points, share, few, strict=True):
+        radius = round(3 + 6 * (part / most) ** 0.5, 1)
+        shapes.append(
+            _circle("hollow", axes.across(at), axes.up(level), radius)
+            if hollow
+            else axes.dot("a", at, level, radius)
+        )
+    return ui("chart", Chart(title, width, height, shapes, _legend(legend)))
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -285,27 +274,22 @@ def _digits(low: float, high: float) -> int:
     return 0 if high - low >= 0.05 else 1
 
 
-def _band(axes: _Axes, line: Series) -> Markup:
-    assert line.low is not None and line.high is not None
-    xs = [px for px, _ in line.points]
-    upper = [f"{axes.across(px)},{axes.up(v)}" for px, v in zip(xs, line.high, strict=True)]
-    lower = [f"{axes.across(px)},{axes.up(v)}" for px, v in zip(xs, line.low, strict=True)]
-    edge = " ".join([*upper, *reversed(lower)])
-    return Markup('<polygon class="soft-{}" points="{}"/>').format(line.style, edge)
+def _legend(series: Sequence[Series]) -> list[tuple[str, str]]:
+    named = [("n" if line.style == "dash" else line.style, line.name) for line in series]
+    return named if len(named) > 1 else []
 
 
-def _legend(series: Sequence[Series]) -> Markup:
-    if len(series) < 2:
-        return Markup()
-    keys = {"dash": "n"}
-    items = join(
-        Markup('<li><i class="{}"></i>{}</li>').format(keys.get(line.style, line.style), line.name)
-        for line in series
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Shape:
+    return Shape("line", {"class": kind, "x1": x1, "y1": y1, "x2": x2, "y2": y2})
+
+
+def _text(
+    text: str, x: float, y: float, anchor: str = "middle", *, kind: str = "", title: str = ""
+) -> Shape:
+    return Shape(
+        "text", {"class": kind or None, "x": x, "y": y, "text-anchor": anchor}, text, title
     )
-    return Markup('<ul class="legend">{}</ul>').format(items)
 
 
-def _svg(title: str, width: int, height: int, content: Markup, kind: str = "") -> Markup:
-    return Markup(
-        '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}</svg>'
-    ).format(kind, width, height, title, title, content)
+def _circle(kind: str, x: float, y: float, radius: float) -> Shape:
+    return Shape("circle", {"class": kind, "cx": x, "cy": y, "r": radius})

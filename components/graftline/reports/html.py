@@ -1,5 +1,17 @@
 """The pages a person reads: one HTML file each, nothing fetched from anywhere.
 
+A page is a Jinja template of its step that extends ``base.html`` and is made of the macros of
+``ui.html``, see :func:`render_page`:
+
+    {% extends "base.html" %}
+    {% block content %}
+    {% import "ui.html" as ui with context %}
+    {{ ui.banner("good", "All tests passed", reasons) }}
+    {% call ui.section("classes", "Classes", intro="One row a class.") %}
+      {{ ui.table(["class", column("images")], rows, sortable=true) }}
+    {% endcall %}
+    {% endblock %}
+
 Text is escaped unless it is :class:`Markup`. Labels, file names and sources come from users and
 are hostile until escaped. A content security policy inside the page allows its own scripts, by
 their digest, and no request at all. Pages follow the reader's light or dark setting and print.
@@ -15,6 +27,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import jinja2
 import numpy as np
@@ -22,6 +35,7 @@ from markupsafe import Markup, escape
 from PIL import Image
 
 import graftline
+from graftline.redaction import redacted
 
 Text = str | Markup
 NOT_KNOWN = "–"
@@ -48,10 +62,24 @@ class Section:
 
 @dataclass(frozen=True)
 class Cell:
-    """A table cell that sorts by a value other than its text."""
+    """A table cell.
+
+    Attributes:
+        text: What it says.
+        value: It is sorted by this in place of its text.
+        chip: Shown as a label of this kind: ``good``, ``bad``, ``warn`` or ``plain``.
+        code: Shown as a name, path or identifier.
+    """
 
     text: Text
     value: float | None = None
+    chip: str = ""
+    code: bool = False
+
+    @property
+    def sorts(self) -> bool:
+        """Whether it is sorted by its value."""
+        return self.value is not None and not math.isnan(self.value)
 
 
 @dataclass(frozen=True)
@@ -60,6 +88,30 @@ class Column:
 
     title: Text
     number: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of a page's header, such as the run; with a link where it has an address."""
+
+    name: str
+    text: str
+    link: str = ""
+
+    def __post_init__(self) -> None:
+        if self.link and urlsplit(self.link).scheme not in ("http", "https"):
+            raise ValueError(f"{self.link!r} is no address of a page")
+
+
+@dataclass
+class Contents:
+    """The sections of a page, in the order in which its template makes them."""
+
+    sections: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, anchor: str, name: str) -> None:
+        """A section with its name in the navigation."""
+        self.sections.append((anchor, name))
 
 
 @dataclass(frozen=True)
@@ -77,48 +129,62 @@ class Data:
         return Markup(escaped)  # noqa: S704 -- escaped on the line above
 
 
-def html_page(
+def render_page(
+    template: str,
     title: str,
-    sections: Sequence[Section],
     *,
-    kicker: str = "Graftline",
-    lead: Text = "",
-    banner: Markup | None = None,
-    footer: str = "",
+    package: str = "graftline.reports",
+    facts: Sequence[Fact] = (),
     styles: Sequence[str] = (),
     scripts: Sequence[str] = (),
     data: Sequence[Data] = (),
+    **values: Any,
 ) -> str:
     """A whole page as one HTML document.
 
     Args:
+        template: In the folder ``templates`` of the package; it extends ``base.html``.
         title: Heading and title of the page.
-        sections: What it holds, in order.
-        kicker: The small line above the heading.
-        lead: The paragraph below the heading.
-        banner: What must be seen first, see :func:`banner`.
-        footer: The last line.
-        styles: Style sheets of this page; only ours.
-        scripts: JavaScript of this page; only code of ours, never a user's text.
+        package: Where the template, the styles and the scripts are.
+        facts: For the header: run, date, links.
+        styles: Style sheets of this page, by file name.
+        scripts: JavaScript of this page, by file name.
         data: Values that the scripts read.
+        values: What the template shows. ``kicker`` is the small line above the heading, ``lead``
+            the paragraph below it, ``footer`` the last line.
     """
-    style = Markup("\n".join([asset("page.css"), *styles]))  # noqa: S704 -- our own files
-    code = [Markup(script) for script in (asset("page.js"), *scripts)]  # noqa: S704 -- ours
+    sheets = [asset("page.css"), *(asset(name, package) for name in styles)]
+    texts = [asset("page.js"), *(asset(name, package) for name in scripts)]
+    code = [Markup(text) for text in texts]  # noqa: S704 -- our own files
     hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
-    template = _environment().get_template("page.html")
-    return template.render(
-        title=title,
-        sections=sections,
-        kicker=kicker,
-        lead=lead,
-        banner=banner or "",
-        footer=footer,
-        style=style,
-        scripts=code,
-        script_hashes=Markup(hashes),  # noqa: S704 -- base64 of digests
-        data=data,
-        version=graftline.__version__,
+    defaults = {"kicker": "Graftline", "lead": "", "footer": ""}
+    text = (
+        _environment(package)
+        .get_template(template)
+        .render(
+            title=title,
+            facts=facts,
+            style=Markup("\n".join(sheets)),  # noqa: S704 -- our own files
+            scripts=code,
+            script_hashes=Markup(hashes),  # noqa: S704 -- base64 of digests
+            data=data,
+            contents=Contents(),
+            **{**defaults, **values},
+        )
     )
+    return redacted(text)
+
+
+def html_page(
+    title: str,
+    sections: Sequence[Section],
+    *,
+    banner: Markup | None = None,
+    **values: Any,
+) -> str:
+    """A page whose sections were built in Python; ``values`` as :func:`render_page` takes them."""
+    values = {"banner": banner or "", **values}
+    return render_page("sections.html", title, sections=sections, **values)
 
 
 def asset(name: str, package: str = "graftline.reports") -> str:
@@ -128,35 +194,18 @@ def asset(name: str, package: str = "graftline.reports") -> str:
 
 
 def banner(kind: str, headline: str, reasons: Iterable[Text]) -> Markup:
-    """The box at the top of a page.
-
-    Args:
-        kind: ``good``, ``bad`` or ``plain``.
-        headline: What was decided.
-        reasons: Why, one sentence each.
-    """
-    mark = {"good": "✓", "bad": "✕", "plain": "i"}[kind]
-    return Markup(
-        '<div class="banner {}" role="status"><span class="mark" aria-hidden="true">{}</span>'
-        "<div><h2>{}</h2>{}</div></div>"
-    ).format(kind, mark, headline, bullets(reasons))
+    """The box at the top of a page: ``good``, ``bad`` or ``plain``, what was decided, and why."""
+    return ui("banner", kind, headline, list(reasons))
 
 
 def bullets(items: Iterable[Text]) -> Markup:
     """A list of sentences; nothing where there are none."""
-    lines = join(Markup("<li>{}</li>").format(item) for item in items)
-    return Markup("<ul>{}</ul>").format(lines) if lines else Markup()
+    return ui("bullets", list(items))
 
 
 def cards(items: Iterable[tuple[Text, Text, Text]]) -> Markup:
     """Key figures: triples of name, value and a line below it."""
-    boxes = [
-        Markup('<div><dt>{}</dt><dd class="value{}">{}</dd><dd class="under">{}</dd></div>').format(
-            name, " long" if len(value) > 11 else "", value, under
-        )
-        for name, value, under in items
-    ]
-    return Markup('<dl class="cards">{}</dl>').format(join(boxes))
+    return ui("cards", list(items))
 
 
 def table(
@@ -167,59 +216,44 @@ def table(
     sortable: bool = False,
 ) -> Markup:
     """A table; wide ones scroll sideways in place of the page."""
-    heads = [column if isinstance(column, Column) else Column(column) for column in columns]
-    head = join(
-        Markup('<th scope="col"{}>{}</th>').format(_number(column), column.title)
-        for column in heads
-    )
-    body = []
-    for row in rows:
-        cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
-        line = join(
-            Markup("<td{}{}>{}</td>").format(_number(column), _value(cell), cell.text)
-            for column, cell in zip(heads, cells, strict=True)
-        )
-        body.append(Markup("<tr>{}</tr>").format(line))
-    return Markup(
-        '<div class="scroll"><table{}>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>'
-    ).format(
-        Markup(' class="sortable"') if sortable else "",
-        Markup("<caption>{}</caption>").format(caption) if caption else "",
-        head,
-        join(body),
-    )
+    return ui("table", columns, list(rows), caption, sortable)
 
 
 def paragraph(text: Text, kind: str = "") -> Markup:
     """A paragraph; ``kind`` is a class of the style sheet, such as ``quiet`` or ``note warn``."""
-    return Markup('<p class="{}">{}</p>').format(kind, text)
+    return ui("paragraph", text, kind)
 
 
 def heading(text: Text) -> Markup:
     """A heading within a section."""
-    return Markup("<h3>{}</h3>").format(text)
+    return ui("heading", text)
 
 
 def columns(*parts: Markup) -> Markup:
     """Parts side by side where the window is wide enough."""
-    return Markup('<div class="columns">{}</div>').format(
-        join(Markup("<div>{}</div>").format(part) for part in parts)
-    )
+    return ui("columns", parts)
 
 
 def folded(summary: Text, body: Markup) -> Markup:
     """Content that is shown on a click."""
-    return Markup("<details><summary>{}</summary>{}</details>").format(summary, body)
+    return ui("folded", summary, body)
 
 
 def chip(text: Text, kind: str = "plain") -> Markup:
     """A small label; ``kind`` is ``good``, ``bad``, ``warn`` or ``plain``."""
-    return Markup('<span class="chip {}">{}</span>').format(kind, text)
+    return ui("chip", text, kind)
 
 
 def code(text: Text) -> Markup:
     """A name, path or identifier."""
-    return Markup("<code>{}</code>").format(text)
+    return ui("code", text)
+
+
+def ui(macro: str, *values: Any) -> Markup:
+    """What a macro of ``ui.html`` makes."""
+    module = _environment("graftline.reports").get_template("ui.html").module
+    made: Markup = getattr(module, macro)(*values)
+    return made
 
 
 def join(parts: Iterable[Text]) -> Markup:
@@ -274,21 +308,35 @@ def _data_uri(picture: Image.Image, form: str) -> str:
     return f"data:image/{form.lower()};base64,{encoded}"
 
 
-def _number(column: Column) -> Markup:
-    return Markup(' class="number"') if column.number else Markup()
-
-
-def _value(cell: Cell) -> Markup:
-    if cell.value is None or math.isnan(cell.value):
-        return Markup()
-    return Markup(' data-value="{}"').format(f"{cell.value:.9g}")
-
-
 def _digest(script: str) -> str:
     return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
-    loader = jinja2.PackageLoader("graftline.reports", "templates")
-    return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+def _environment(package: str) -> jinja2.Environment:
+    """Templates of a package, and below them those of all pages."""
+    packages = dict.fromkeys([package, "graftline.reports"])
+    made = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.PackageLoader(each, "templates") for each in packages]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        extensions=["jinja2.ext.do"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {
+        "as_cell": lambda found: found if isinstance(found, Cell) else Cell(found),
+        "as_column": lambda found: found if isinstance(found, Column) else Column(found),
+        "percent": percent,
+        "points": points,
+        "interval": interval,
+        "count": "{:,}".format,
+    }
+    made.globals |= {
+        "column": lambda title: Column(title, number=True),
+        "cell": Cell,
+        "code_cell": lambda text: Cell(text, code=True),
+        "NOT_KNOWN": NOT_KNOWN,
+        "version": graftline.__version__,
+    }
+    return made

@@ -18,13 +18,15 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
 from graftline.errors import GraftlineError
-from graftline.files import os_error
+from graftline.files import os_error, write_atomic
 from graftline.progress import listening
 from graftline.records.run_records import State, write_record
+from graftline.redaction import guard_process, redacted
 
 RUN_DIR_VARIABLE = "GRAFTLINE_RUN_DIR"
 SIGN_SECONDS = 300.0  # between two notes in the store that a step still runs
@@ -59,15 +61,32 @@ class StepResult:
 
 
 class Recorder:
-    """Writes a step's events and result, and keeps its last progress line."""
+    """Writes a step's events and result, and keeps its last progress line.
+
+    Attributes:
+        name: The step.
+        store: URI of the store; empty for none.
+        pipeline_run: Id of the pipeline run; empty for none.
+        tracking: What the run file says of MLflow.
+        tracking_run: The MLflow run; empty until it is started.
+    """
 
     def __init__(
-        self, name: str, run_dir: Path | None, store: str = "", pipeline_run: str = ""
+        self,
+        name: str,
+        run_dir: Path | None,
+        store: str = "",
+        pipeline_run: str = "",
+        tracking: Mapping[str, Any] | None = None,
+        tracking_run: str = "",
     ) -> None:
         self.name = name
+        self.store = store
+        self.pipeline_run = pipeline_run
+        self.tracking = tracking or {}
+        self.tracking_run = tracking_run
         self._started = time.monotonic()
-        self._store = store
-        self._pipeline_run = pipeline_run
+        self._cpu_started = _cpu_seconds()
         self._noted = self._started
         self._events: Path | None = None
         self._result: Path | None = None
@@ -83,6 +102,7 @@ class Recorder:
             self.sign_of_life()
         if self._events is None:
             return
+        fields = {key: redacted(v) if isinstance(v, str) else v for key, v in fields.items()}
         line = json.dumps({"time": time.time(), "step": self.name, "event": event, **fields})
         with self._events.open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
@@ -90,17 +110,20 @@ class Recorder:
     def record(self, result: StepResult) -> None:
         """Keep the result where the command line finds it."""
         if self._result is not None:
-            temporary = self._result.with_suffix(".tmp")
             text = json.dumps(result.as_dict(), default=str, indent=1)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(self._result)
+            write_atomic(self._result, redacted(text).encode())
 
-    def note(self, state: State, **error: str | None) -> None:
-        """Keep in the store what the step does, for its pipeline run's exit handler."""
-        if not self._store or not self._pipeline_run:
+    def note(self, state: State, **details: Any) -> None:
+        """Keep in the store what the step does, for its pipeline run's exit handler.
+
+        Args:
+            state: What it does.
+            details: The error, or the seconds that it took.
+        """
+        if not self.store or not self.pipeline_run:
             return
         self._noted = time.monotonic()
-        kept = write_record(self._store, self._pipeline_run, self.name, state, **error)
+        kept = write_record(self.store, self.pipeline_run, self.name, state, **details)
         if not kept:
             log.info("The store has no record that this step is %s.", state)
 
@@ -114,9 +137,24 @@ class Recorder:
         """Seconds since the step began."""
         return time.monotonic() - self._started
 
+    @property
+    def cpu_seconds(self) -> float:
+        """Processor time since the step began, ended child processes included."""
+        return _cpu_seconds() - self._cpu_started
+
+
+_current: ContextVar[Recorder | None] = ContextVar("current_step", default=None)
+
+
+def current_step() -> Recorder | None:
+    """The step that runs now; None outside :func:`step`."""
+    return _current.get()
+
 
 @contextmanager
-def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorder]:
+def step(
+    name: str, store: str = "", pipeline_run: str = "", tracking: str = "", tracking_run: str = ""
+) -> Iterator[Recorder]:
     """Run a step's work: logging set up, times and errors on record.
 
     A :class:`GraftlineError` ends the process with its message and exit code 1, without a
@@ -127,6 +165,8 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
         store: URI of the store, which keeps how the step ended, see
             :mod:`graftline.records.run_records`.
         pipeline_run: Id of the pipeline run; nothing is kept in the store without one.
+        tracking: JSON of what the run file says of MLflow, for the step's page.
+        tracking_run: The MLflow run, for the step's page.
     """
     run_dir = os.environ.get(RUN_DIR_VARIABLE)
     if run_dir:
@@ -134,7 +174,16 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout
     )
-    recorder = Recorder(name, Path(run_dir) if run_dir else None, store, pipeline_run)
+    guard_process()
+    recorder = Recorder(
+        name,
+        Path(run_dir) if run_dir else None,
+        store,
+        pipeline_run,
+        json.loads(tracking or "{}"),
+        tracking_run,
+    )
+    token = _current.set(recorder)
     recorder.event("started")
     recorder.note("running")
     try:
@@ -146,7 +195,7 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
         refused = disk_error(error) if isinstance(error, OSError) else None
         if refused is not None:
             _refuse(recorder, refused)
-        what = f"{type(error).__name__}: {error}"
+        what = redacted(f"{type(error).__name__}: {error}")
         recorder.event(
             "failed",
             error=type(error).__name__,
@@ -158,7 +207,9 @@ def step(name: str, store: str = "", pipeline_run: str = "") -> Iterator[Recorde
         raise
     else:
         recorder.event("finished", seconds=recorder.seconds)
-        recorder.note("done")
+        recorder.note("done", seconds=recorder.seconds, cpu_seconds=recorder.cpu_seconds)
+    finally:
+        _current.reset(token)
 
 
 def disk_error(error: OSError) -> GraftlineError | None:
@@ -175,6 +226,12 @@ def _refuse(recorder: Recorder, error: GraftlineError) -> NoReturn:
     print(f"ERROR in step {recorder.name}: {error}", flush=True)
     recorder.note("failed", what=error.what, why=error.why, fix=error.fix)  # may wait: said first
     sys.exit(1)
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _send_output_to(path: Path) -> None:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from graftline.credentials import AWS, tidy
 from graftline.errors import (
     ConfigurationError,
     IntegrityError,
@@ -19,14 +20,17 @@ from graftline.errors import (
     StoreAccessDenied,
     StoreNotFound,
 )
+from graftline.storage._s3_answers import NotS3, look_at_answers
+from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
     OURS,
     NoSuchBucket,
     Truncated,
     code_of,
-    no_bucket,
     no_connection,
+    status_of,
+    status_of_answer,
     store_error,
     worth_retrying,
 )
@@ -64,7 +68,9 @@ def _new_client() -> Any:
     import boto3
     from botocore.config import Config
 
-    return boto3.session.Session().client(
+    tidy(AWS)
+    check_endpoint()
+    client = boto3.session.Session().client(
         "s3",
         config=Config(
             retries={"mode": "standard", "total_max_attempts": 1},
@@ -76,6 +82,8 @@ def _new_client() -> Any:
             request_checksum_calculation="when_required",
         ),
     )
+    look_at_answers(client)
+    return client
 
 
 class Connection:
@@ -142,6 +150,16 @@ def _body(answer: dict[str, Any]) -> bytes:
     return data
 
 
+def require_range(answer: dict[str, Any], length: int) -> None:
+    """Refuse a whole object where a part of it was asked for.
+
+    Raises:
+        NotS3: The server, or a cache before it, does not honour ranges.
+    """
+    if status_of_answer(answer) == 200 and int(answer["ContentLength"]) > length:
+        raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
+
+
 class S3Client:
     """A bucket, or a prefix in it: requests that are repeated, writes that are recognised."""
 
@@ -158,6 +176,8 @@ class S3Client:
             return self._connection.client
         except OURS as error:
             raise store_error(error, self.uri, "open", "the configured endpoint") from error
+        except OSError as error:
+            raise credentials_file(error, self.uri) or error from error
 
     def name(self, key: str) -> str:
         """The full name of a key within the bucket."""
@@ -183,7 +203,10 @@ class S3Client:
                     allowed = min(allowed, FIRST_CONTACT)
                 if not worth_retrying(error) or time.monotonic() + wait > started + allowed:
                     uri = f"{self.uri}/{key}".rstrip("/")
+                    learn_credentials(client)
                     raise store_error(error, uri, action, client.meta.endpoint_url) from error
+            except OSError as error:
+                raise credentials_file(error, self.uri) or error from error
             time.sleep(wait)
             pause = min(pause * 2, 8.0)
 
@@ -228,22 +251,27 @@ class S3Client:
     def head(self, key: str) -> dict[str, Any]:
         """What S3 says about an object; :class:`StoreNotFound` where there is none."""
         try:
-            return self.attempt(
-                lambda: self.client.head_object(Bucket=self.bucket, Key=self.name(key)),
-                "read",
-                key,
-            )
+            return self.attempt(lambda: self._head(key), "read", key)
         except StoreNotFound:
             self._require_bucket()  # a HEAD cannot tell a missing object from a missing bucket
             raise
 
+    def _head(self, key: str) -> Any:
+        place = {"Bucket": self.bucket, "Key": self.name(key)}
+        try:
+            return self.client.head_object(**place)
+        except OURS as error:
+            # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
+            if status_of(error) in (301, 400, 403) and code_of(error).isdigit():
+                with contextlib.closing(self.client.get_object(**place, Range="bytes=0-0")["Body"]):
+                    raise
+            raise
+
     def _require_bucket(self) -> None:
-        # Who may not ask about the bucket may still read its objects.
+        # Who may not list the bucket may still read its objects. Not by HEAD: that answers of a
+        # server that is not S3 would read as a bucket that is absent.
         with contextlib.suppress(StoreAccessDenied):
-            try:
-                self.attempt(lambda: self.client.head_bucket(Bucket=self.bucket), "open")
-            except StoreNotFound as error:
-                raise no_bucket(self.uri, self.client.meta.endpoint_url) from error
+            self.attempt(lambda: self.client.list_objects_v2(Bucket=self.bucket, MaxKeys=1), "open")
 
     def exists(self, key: str) -> bool:
         """Whether there is an object by that name."""

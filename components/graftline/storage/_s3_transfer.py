@@ -12,7 +12,14 @@ from typing import IO, Any
 
 from graftline.errors import PreconditionFailed, StoreError
 from graftline.files import os_errors
-from graftline.storage._s3_client import SHA256, WRITER, S3Client, damaged, md5
+from graftline.storage._s3_client import (
+    SHA256,
+    WRITER,
+    S3Client,
+    damaged,
+    md5,
+    require_range,
+)
 from graftline.storage._s3_errors import Truncated, code_of
 
 PART = 16 * 2**20  # with 4 at once: 64 MiB of memory, files up to 160 GB
@@ -133,6 +140,7 @@ def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> st
                 return
             wanted = f"bytes={start}-{stop - 1}"
             answer = store.client.get_object(**place, Range=wanted, IfMatch=head["ETag"])
+            require_range(answer, stop - start)
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)
             if stream.tell() != stop:

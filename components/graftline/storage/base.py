@@ -125,5 +125,8 @@ def checked_key(key: str) -> str:
     """
     parts = key.split("/")
     if not key or "\0" in key or any(part in ("", ".", "..") for part in parts):
-        raise StoreError(f"{key!r} is not a relative object name")
+        raise StoreError(
+            f"{key!r} is not a relative object name",
+            fix="Name it without a leading slash, empty parts, `.` and `..`.",
+        )
     return key

@@ -26,8 +26,10 @@ from graftline.storage._s3_client import (
     _body,
     _is_md5_of,
     damaged,
+    require_range,
 )
 from graftline.storage._s3_errors import (
+    NoSuchBucket,
     Truncated,
     code_of,
 )
@@ -75,6 +77,7 @@ class S3Store(S3Client, Store):
 
         def work() -> bytes:
             answer = self.client.get_object(Bucket=self.bucket, Key=self.name(key), Range=wanted)
+            require_range(answer, length)
             return _body(answer)
 
         try:
@@ -100,6 +103,8 @@ class S3Store(S3Client, Store):
         condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
         try:
             return self.put(key, data, **condition)
+        except NoSuchBucket:
+            raise
         except StoreNotFound as error:  # If-Match on an object that is gone
             raise PreconditionFailed(
                 f"{self.uri}/{key} was removed by another writer", fix="Run again."

@@ -18,9 +18,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from graftline import redaction
+from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 from graftline.progress import message
 from graftline.records.run_records import is_known
+from graftline.redaction import excerpt
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -156,7 +159,7 @@ class Tracker:
 
     def params(self, values: Mapping[str, Any]) -> None:
         """Record settings. A value that was recorded before and differs becomes a tag."""
-        texts = {_key(key): str(value)[:_PARAMETER_LENGTH] for key, value in values.items()}
+        texts = {_key(key): excerpt(str(v), _PARAMETER_LENGTH) for key, v in values.items()}
         if texts:
             self._do("parameters", lambda client: _log_params(client, self.run_id, texts))
 
@@ -175,7 +178,7 @@ class Tracker:
         """Set tags of the run."""
         from mlflow.entities import RunTag
 
-        tags = [RunTag(_key(key), str(value)) for key, value in values.items()]
+        tags = [RunTag(_key(key), redaction.redacted(str(value))) for key, value in values.items()]
         if tags:
             self._do("tags", lambda client: client.log_batch(self.run_id, tags=tags))
 
@@ -214,8 +217,8 @@ def connect(uri: str) -> "MlflowClient":
         ConfigurationError: No MLflow of today can use such a URI.
         TrackingUnreachable: The server does not answer.
     """
-    uri = absolute_uri(uri)
     set_client_defaults()
+    uri = absolute_uri(uri)
     probe(uri)
     from mlflow.tracking import MlflowClient
 
@@ -230,18 +233,31 @@ def connect(uri: str) -> "MlflowClient":
 
 def set_client_defaults() -> None:
     """Let MLflow's client give up in time and stay quiet; what the environment says stands."""
+    tidy(MLFLOW)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def absolute_uri(uri: str) -> str:
-    """The URI with a relative sqlite path made absolute, so that every folder means the same."""
+    """The URI with a relative sqlite path made absolute, so that every folder means the same.
+
+    Raises:
+        ConfigurationError: It has no scheme, or one that MLflow does not know.
+    """
+    uri = uri.strip()
     scheme = urllib.parse.urlparse(uri).scheme
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise ConfigurationError(
+            f"tracking.uri: {uri!r} does not start with http:// or https://",
+            fix=f"Write http://{uri}, or https:// for a server with TLS.",
+        )
     if scheme in ("", "file"):
         raise ConfigurationError(
             f"tracking.uri: MLflow no longer keeps runs in plain folders, as {uri!r} asks.",
             fix="Use a database, such as sqlite:///mlflow.db, or a server, http://host:5000.",
         )
+    if scheme in ("http", "https"):
+        return uri.rstrip("/")
     if scheme != "sqlite":
         return uri
     path = uri.removeprefix("sqlite:///")
@@ -254,11 +270,8 @@ def redacted(text: str, uri: str) -> str:
     """The text without any user name, password or token that the URI or the environment holds."""
     parts = urllib.parse.urlparse(uri)
     secrets = [parts.password, parts.username and parts.netloc.rpartition("@")[0]]
-    names = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME")
-    secrets += [os.environ.get(name) for name in names[:2]]
-    for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
-        text = text.replace(secret, "***").replace(urllib.parse.unquote(secret), "***")
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+    secrets += [os.environ.get(name) for name in MLFLOW if name.endswith(("TOKEN", "PASSWORD"))]
+    return redaction.redacted(text, *secrets, *(urllib.parse.unquote(s) for s in secrets if s))
 
 
 @contextmanager
@@ -295,13 +308,9 @@ def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"\b40[13]\b", text):
-        return TrackingError(
-            f"MLflow at {where} refused {doing}.",
-            why=text[:500],
-            fix="Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD; on a 403 about hosts, name this host in the server's "
-            "--allowed-hosts.",
-        )
+        return _refused(uri, doing, text[:500])
+    if "not in a valid JSON format" in text or "<html" in text.lower():
+        return _web_page(uri)
     return TrackingError(
         f"MLflow at {where} failed on {doing}.",
         why=f"{type(error).__name__}: {text[:500]}",
@@ -338,11 +347,76 @@ def _probe_http(uri: str) -> None:
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         verify = False
     url = uri.rstrip("/") + "/health"
+    headers, login = _login()
     with requests.get(
-        url, timeout=PROBE_SECONDS, stream=True, allow_redirects=False, verify=verify
+        url,
+        headers=headers,
+        auth=login,
+        timeout=PROBE_SECONDS,
+        stream=True,
+        allow_redirects=False,
+        verify=verify,
     ) as answer:
         if answer.status_code in (502, 503, 504):
             raise OSError(f"it answers with status {answer.status_code}")
+        if answer.is_redirect or answer.is_permanent_redirect:
+            raise _redirected(uri, str(answer.headers.get("Location", "")))
+        if answer.status_code == 407:
+            raise OSError("the proxy before it wants a login (status 407)")
+        if answer.status_code in (401, 403):
+            raise _refused(uri, "the health check", f"status {answer.status_code}")
+        start = answer.raw.read(512, decode_content=True).lower()
+        if answer.ok and (b"<html" in start or b"<!doctype" in start):
+            raise _web_page(uri)
+
+
+def _login() -> tuple[dict[str, str], tuple[str, str] | None]:
+    """Header and user of the requests, as MLflow's own client sends them."""
+    tidy(MLFLOW)
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    password = os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    if user and password:
+        return {}, (user, password)
+    return ({"Authorization": f"Bearer {token}"} if token else {}), None
+
+
+def _redirected(uri: str, target: str) -> TrackingError:
+    where = redacted(uri, uri)
+    here, there = (urllib.parse.urlsplit(address) for address in (uri, target))
+    if (here.scheme, there.scheme) == ("http", "https") and here.hostname == there.hostname:
+        fix = f"Set tracking.uri to {where.replace('http://', 'https://', 1)}."
+    else:
+        fix = (
+            "If that is a login page, set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, as the gateway wants them. Otherwise set tracking.uri to "
+            "the address where the server itself answers."
+        )
+    return TrackingError(
+        f"MLflow at {where} redirects to {target or 'no address'}.",
+        why="Its client does not follow: a request that writes would lose its content.",
+        fix=fix,
+    )
+
+
+def _web_page(uri: str) -> TrackingError:
+    return TrackingError(
+        f"{redacted(uri, uri)} answers with a web page instead of MLflow's API.",
+        why="It is a login page, or the address of something else.",
+        fix="Check host, port and path of tracking.uri: without /#/experiments and the like. For a "
+        "server behind a login set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD.",
+    )
+
+
+def _refused(uri: str, doing: str, why: str) -> TrackingError:
+    return TrackingError(
+        f"MLflow at {redacted(uri, uri)} refused {doing}.",
+        why=why,
+        fix="Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
+        "MLFLOW_TRACKING_PASSWORD; on a 403 about hosts, name this host in the server's "
+        "--allowed-hosts.",
+    )
 
 
 def _open_sqlite(client: "MlflowClient") -> None:

@@ -7,6 +7,7 @@ import typer
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
     backbones,
     cluster,
@@ -16,6 +17,7 @@ from graftline_pipelines.cli.commands import (
     features,
     local_runs,
     model,
+    predict,
     race,
     relocate,
     retrain,
@@ -47,6 +49,7 @@ for group in (
     run,
     data,
     decisions,
+    predict,
     model,
     race,
     backbones,
@@ -63,6 +66,7 @@ for group in (
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    guard_process()
     try:
         app()
     except GraftlineError as error:

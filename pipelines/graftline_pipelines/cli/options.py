@@ -23,7 +23,10 @@ RunnerName = Annotated[
     typer.Option("--runner", help="subprocess, or docker: one hardened container for each step."),
 ]
 Graph = Annotated[
-    str, typer.Option("--pipeline", help="train, or retrain: look for changes first.")
+    str,
+    typer.Option(
+        "--pipeline", help="train; retrain: look for changes first; predict: classify a bucket."
+    ),
 ]
 
 # The help differs in where else a command prints.
@@ -95,10 +98,14 @@ def chosen_runner(name: str) -> Literal["subprocess", "docker"]:
     raise typer.BadParameter(f"{name!r} is neither subprocess nor docker", param_hint="--runner")
 
 
-def graph_name(name: str) -> Literal["train", "retrain"]:
+def graph_name(name: str) -> Literal["train", "retrain", "predict"]:
     """What ``--pipeline`` says; a usage error where it says something else."""
     if name == "train":
         return "train"
     if name == "retrain":
         return "retrain"
-    raise typer.BadParameter(f"{name!r} is neither train nor retrain", param_hint="--pipeline")
+    if name == "predict":
+        return "predict"
+    raise typer.BadParameter(
+        f"{name!r} is none of train, retrain and predict", param_hint="--pipeline"
+    )

@@ -2,15 +2,25 @@
 
 import contextlib
 import io
+import json
 import os
+import urllib.parse
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graftline.credentials import KFP, tidy
 from graftline.errors import ClusterError, ConfigurationError
-from graftline_pipelines.cluster.errors import login_page, server_words, translated, unreachable
+from graftline.redaction import learn
+from graftline_pipelines.cluster.errors import (
+    ClusterUnreachable,
+    login_page,
+    server_words,
+    translated,
+    unreachable,
+)
 
 HOST_VARIABLE = "KF_PIPELINES_ENDPOINT"  # the client's own
 TOKEN_VARIABLE = "GRAFTLINE_KFP_TOKEN"  # noqa: S105 -- the name of a variable
@@ -39,7 +49,12 @@ class Login:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Login":
-        """The first of: token, cookie, a mounted service-account token, nothing."""
+        """The first of: token, cookie, a mounted service-account token, nothing.
+
+        Raises:
+            ConfigurationError: A token file is named and absent, or a value fits no header.
+        """
+        tidy(KFP)
         if environment.get(TOKEN_VARIABLE):
             return cls("token", token=environment[TOKEN_VARIABLE].strip())
         if environment.get(COOKIE_VARIABLE):
@@ -60,7 +75,10 @@ class Login:
         """The headers of one request."""
         if self.cookie:
             return {"Cookie": self.cookie}
-        token = self.token or (self.token_file.read_text().strip() if self.token_file else None)
+        token = self.token
+        if self.token_file:
+            token = self.token_file.read_text().strip()
+            learn(token)
         return {"Authorization": f"Bearer {token}"} if token else {}
 
 
@@ -143,7 +161,12 @@ def healthz(host: str, login: Login) -> dict[str, Any]:
         raise unreachable(host, "Something answers there, but it is not Kubeflow Pipelines.")
     if not answer.ok:
         raise translated(host, "the health check", answer.status_code, server_words(answer.text))
-    found: dict[str, Any] = answer.json()
+    try:
+        found = answer.json()
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise unreachable(host, "Something answers there, but it is not Kubeflow Pipelines.")
     return found
 
 
@@ -169,9 +192,11 @@ def open_client(host: str, login: Login, namespace: str | None) -> Any:
             cookies=login.cookie,
             credentials=credentials,
             ssl_ca_cert=os.environ.get(CA_VARIABLE),
+            proxy=_proxy(host),
         )
     client._context_setting["namespace"] = namespace or ""
     api = client._run_api.api_client  # one for all services
+    _own_rules(api.rest_client.pool_manager, host)
     request = api.request
 
     def bounded(*args: Any, **kwargs: Any) -> Any:
@@ -182,10 +207,55 @@ def open_client(host: str, login: Login, namespace: str | None) -> Any:
         answer = request(*args, **kwargs)
         if "html" in (answer.getheader("Content-Type") or ""):
             raise login_page(host)
+        _require_object(host, answer)
         return answer
 
     api.request = bounded
     return client
+
+
+def _require_object(host: str, answer: Any) -> None:
+    """Refuse what is no JSON object: the client makes an empty listing of it.
+
+    Raises:
+        ClusterError: Something else than the API answered, or half of an answer came.
+    """
+    data = answer.data
+    if not data:
+        return
+    try:
+        found = json.loads(data)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ClusterUnreachable(
+            f"What {host} sends is not the answer of Kubeflow Pipelines: it is no JSON object.",
+            fix="Try again. If it stays so, compare the server's version with this client's, and "
+            "see what stands before the server.",
+        )
+
+
+def _proxy(host: str) -> str | None:
+    """The proxy that the environment names for this host, NO_PROXY regarded."""
+    from requests.utils import get_environ_proxies, select_proxy  # type: ignore[import-untyped]
+
+    found = select_proxy(host, get_environ_proxies(host, no_proxy=None))
+    return str(found) if found else None
+
+
+def _own_rules(pools: Any, host: str) -> None:
+    """What the client leaves to its defaults: the proxy's login, and redirects.
+
+    A redirect leads to a login page; where it is followed, that page is all that is seen.
+    """
+    import urllib3
+
+    pools.connection_pool_kw["retries"] = urllib3.Retry(3, redirect=0, raise_on_redirect=False)
+    proxy = urllib.parse.urlsplit(_proxy(host) or "")
+    if proxy.username:
+        login = f"{proxy.username}:{proxy.password or ''}"
+        header = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(login))
+        pools.proxy_headers = pools.connection_pool_kw["_proxy_headers"] = header
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from graftline.errors import ClusterError
+from graftline.redaction import excerpt
 
 LOGIN_FIX = (
     "Get a fresh one. A token goes into GRAFTLINE_KFP_TOKEN, a browser's session cookie into "
@@ -56,6 +57,14 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
     """The error for an HTTP status and the server's own words."""
     if status == 0:
         return unreachable(host, text)
+    if 300 <= status < 400:
+        return login_page(host)
+    if status == 407:
+        return ClusterUnreachable(
+            f"The proxy before {host} wants a login (status 407).",
+            fix="Write it into HTTPS_PROXY (user:password before the host), or list the server in "
+            "NO_PROXY.",
+        )
     if status in (401, 403):
         return _refused(host, doing, status, text)
     if status == 404:
@@ -156,7 +165,7 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
             fix=f"Write {host.replace('https://', 'http://')}, as for a port-forward.",
         )
     return ClusterUnreachable(
-        f"{host} does not answer.", why=reason[1] if reason else text[:300] or None, fix=fix
+        f"{host} does not answer.", why=reason[1] if reason else excerpt(text, 300) or None, fix=fix
     )
 
 
@@ -172,13 +181,13 @@ def server_words(body: str) -> str:
     try:
         parsed = json.loads(body)
     except ValueError:
-        return str(body).strip()[:500]
+        return excerpt(str(body).strip(), 500)
     if isinstance(parsed, dict):
         details = parsed.get("details") or [{}]
         public = details[0].get("message") if isinstance(details[0], dict) else None
         if public and public != "Internal Server Error":
-            return str(public)[:1000]  # the sentence without its chain of wrappings
+            return excerpt(str(public), 1000)  # the sentence without its chain of wrappings
         for key in ("message", "error_message", "error"):
             if parsed.get(key):
-                return str(parsed[key])[:1000]
-    return str(body)[:500]
+                return excerpt(str(parsed[key]), 1000)
+    return excerpt(str(body), 500)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from graftline.errors import ClusterError, ConfigurationError
+from graftline.redaction import excerpt
 
 SECONDS = (10, 30)  # to connect, to answer
 
@@ -73,7 +74,7 @@ def ask(doing: str, right: str, method: Callable[..., Any], *arguments: Any, **n
         return method(*arguments, _request_timeout=SECONDS, **named)
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
         status = getattr(error, "status", None)
-        why = str(getattr(error, "reason", None) or error)[:300]
+        why = excerpt(str(getattr(error, "reason", None) or error), 300)
         if status == 404:
             raise NotInCluster(f"{doing}.", why=why) from None
         if status == 409:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from graftline.errors import ClusterError, ConfigurationError
+from graftline.redaction import excerpt
 from graftline_pipelines.runfile.pools import PoolSettings, Toleration
 from graftline_pipelines.runfile.quantities import to_bytes, to_cores
 
@@ -53,7 +54,7 @@ def read_nodes(context: str | None) -> list[Node]:
     except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
         raise ClusterError(
             "The nodes cannot be listed.",
-            why=str(getattr(error, "reason", None) or error)[:300],
+            why=excerpt(str(getattr(error, "reason", None) or error), 300),
             fix="Your account needs the right to list nodes. Without it, leave out --kube-context.",
         ) from None
     return [_node(item) for item in listed.items]

@@ -72,7 +72,7 @@ class Package:
 
 def pipeline_name(settings: RunSettings, graph: GraphName) -> str:
     """The name of a graph's pipeline on the server."""
-    return settings.name if graph == "train" else f"{settings.name}-retrain"
+    return settings.name if graph == "train" else f"{settings.name}-{graph}"
 
 
 def build(settings: RunSettings, graph: GraphName, folder: Path) -> Package:

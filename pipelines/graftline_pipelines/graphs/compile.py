@@ -4,9 +4,11 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+from graftline.errors import ConfigurationError
+from graftline.redaction import holds_secret
 from graftline_pipelines.runfile.settings import RunSettings
 
-GraphName = Literal["train", "retrain"]
+GraphName = Literal["train", "retrain", "predict"]
 
 
 def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
@@ -14,8 +16,11 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
 
     Args:
         settings: The run file.
-        graph: The training graph, or the one that looks for changes first.
+        graph: The training graph, the one that looks for changes first, or batch prediction.
         output: A file that ends in ``.yaml``.
+
+    Raises:
+        ConfigurationError: It would hold a secret.
     """
     from kfp import compiler
 
@@ -23,6 +28,10 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
         from graftline_pipelines.graphs.retraining import retraining_pipeline
 
         pipeline = retraining_pipeline(settings)
+    elif graph == "predict":
+        from graftline_pipelines.graphs.prediction import prediction_pipeline
+
+        pipeline = prediction_pipeline(settings)
     else:
         from graftline_pipelines.graphs.training import training_pipeline
 
@@ -31,4 +40,11 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
     with tempfile.TemporaryDirectory(dir=output.parent) as folder:
         written = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(written))
+        if holds_secret(written.read_text(encoding="utf-8")):
+            raise ConfigurationError(
+                f"The compiled pipeline {output.name} would hold a password or a token",
+                why="A value of the run file is one that this shell's environment keeps secret.",
+                fix="Take it out of the run file: credentials come from the environment, and on a "
+                "cluster from Kubernetes secrets.",
+            )
         written.replace(output)

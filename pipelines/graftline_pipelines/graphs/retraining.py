@@ -58,11 +58,6 @@ def retraining_pipeline(
     return retrain
 
 
-def _source(settings: RunSettings) -> dict[str, Any]:
-    """How the source is read; the other keys of `data` concern ingest alone."""
-    return {k: v for k, v in arguments(settings.data).items() if k in SourceSettings.model_fields}
-
-
 def _notification(graph: Graph) -> Any:
     settings = graph.settings
     ui = settings.cluster.ui if graph.on_cluster else ""  # a run here has no page

@@ -87,15 +87,15 @@ class Graph:
 
     @property
     def tracking(self) -> str:
-        """What steps need to know of MLflow; nothing secret."""
+        """What steps need to know of MLflow and of the page of KFP; nothing secret."""
         settings = self.settings
-        return json.dumps(
-            {
-                "uri": settings.tracking.uri,
-                "experiment": settings.experiment,
-                "registered_model": settings.registered_model,
-            }
-        )
+        known = {
+            "uri": settings.tracking.uri,
+            "experiment": settings.experiment,
+            "registered_model": settings.registered_model,
+        }
+        ui = settings.cluster.ui if self.on_cluster else None
+        return json.dumps(known if ui is None else {**known, "ui": ui})
 
     def config(self, **values: Any) -> str:
         """Keyword arguments of a step as JSON: a dict parameter would turn numbers to floats."""

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import ConfigurationError, DataError
+from graftline.errors import ConfigurationError, DataError, StoreError
 from graftline_pipelines.preflight.report import Preflight
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -46,6 +46,9 @@ def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
         _check_apart(settings)
         source = open_settings_source(settings)
         entries = source.entries()
+        changed = _changed_split(settings, source.uri)
+        if changed:
+            found.notes.append(("data.split", changed))
         carved = check_given(source, entries, split, MIN_IMAGES_PER_CLASS, data.missing_splits)
         told = check_listing(source, entries, MIN_IMAGES_PER_CLASS)
         notes = "".join(f" {note}" for note in dict.fromkeys([*source.notes, carved]) if note)
@@ -123,6 +126,21 @@ def check_space(settings: RunSettings, entries: list[Any], found: Preflight) -> 
                 f"{free / 2**30:.1f} GiB left. That is enough only if most are in it already.",
             )
         )
+
+
+def _changed_split(settings: RunSettings, source_uri: str) -> str:
+    """Whether the shares or the seed are others than those by which the source was split."""
+    from graftline.steps.ingest.checks import changed_split
+    from graftline.steps.ingest.source_index import last_split
+    from graftline.storage import open_store
+
+    wanted = {**settings.data.split.model_dump(), "seed": settings.seed}
+    store = open_store(settings.store)
+    try:
+        said = changed_split(last_split(store, source_uri), wanted, store, source_uri)
+    except StoreError:  # said by the check of the store
+        return ""
+    return said and f"{said}."
 
 
 def _few_images() -> int:

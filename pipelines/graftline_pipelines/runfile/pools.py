@@ -253,6 +253,7 @@ StepName = Literal[
     "promote",
     "watch",
     "notify",
+    "predict",
 ]
 
 

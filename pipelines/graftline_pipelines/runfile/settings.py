@@ -19,6 +19,7 @@ from graftline.steps.extract_features.config import ExtractSettings
 from graftline.steps.fine_tune.config import FineTuneSettings, ScratchSettings
 from graftline.steps.fit_head.config import AutoSettings, HeadSettings, ProbeSettings, Strategy
 from graftline.steps.ingest.config import DataSettings
+from graftline.steps.predict.config import PredictSettings
 from graftline.steps.watch.config import RetrainWhen
 from graftline_pipelines.runfile.cron import parse as parse_cron
 from graftline_pipelines.runfile.pools import (
@@ -221,6 +222,8 @@ class RunSettings(Section):
     """The schedule on the cluster."""
     retrain: RetrainSettings = RetrainSettings()
     """Training again when the data has changed."""
+    predict: PredictSettings = PredictSettings()
+    """Batch prediction on a cluster, with the champion."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Seed of every random choice."""
 

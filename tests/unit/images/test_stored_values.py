@@ -261,3 +261,23 @@ def test_a_damaged_png_with_texts_is_still_damaged() -> None:
     data = png(noise("u1", 0, 256, (6, 7, 3)), (b"tEXt", b"Comment\0" + b"x" * 99))
     with pytest.raises(DataError, match=r"cut short|damaged"):
         decode(data[:-30])
+
+
+def _png_with(alpha: np.ndarray) -> bytes:
+    rgb = np.random.default_rng(0).integers(0, 256, (*alpha.shape, 3), np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(np.dstack([rgb, alpha])).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_infrared_as_the_fourth_band_of_a_png_is_rejected_and_transparency_is_not() -> None:
+    random = np.random.default_rng(1)
+    ramp = np.tile(np.linspace(10, 240, 40).astype(np.uint8), (40, 1))
+    infrared = np.clip(ramp + random.normal(0, 8, ramp.shape), 5, 250).astype(np.uint8)
+    with pytest.raises(DataError, match="fourth band") as refused:
+        decode(_png_with(infrared))
+    assert "infrared" in str(refused.value.why)
+    disc = (np.hypot(*np.mgrid[-20:20, -20:20]) < 15) * np.uint8(255)
+    noise = np.where(random.random((40, 40)) < 0.3, 128, 255).astype(np.uint8)
+    for alpha in (ramp, disc, noise, np.full_like(ramp, 128), np.zeros_like(ramp)):
+        assert decode(_png_with(alpha)).shape == (40, 40, 3)

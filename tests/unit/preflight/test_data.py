@@ -81,3 +81,21 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("U", (), {"free": 10})())
     found = asked(settings(folders(tmp_path, "a", "b")), first=False)
     assert found.notes[0][0] == "store" and "left" in found.notes[0][1]
+
+
+def test_other_shares_than_those_of_the_last_run_are_said(tmp_path: Path) -> None:
+    """As the run says it: nothing of it changes the splits that images already have."""
+    from graftline.data.sources import open_source
+    from graftline.steps.ingest.source_index import Memory, save_memory
+    from graftline.storage import open_store
+
+    source = folders(tmp_path, "a", "b", each=200)
+    usual = {"train": 0.7, "val": 0.15, "test": 0.15, "seed": 0}
+    memory = Memory(splits={"0": "train"}, split=usual)
+    store = open_store(str(tmp_path / "store"))
+    save_memory(store, open_source(str(source)).uri, memory, "snapshot")
+    assert not asked(settings(source)).notes
+    data = {"source": str(source), "split": {"train": 0.6, "val": 0.2, "test": 0.2}}
+    found = asked(settings(source, data=data, seed=3))
+    assert "data.split.train is 0.6, was 0.7" in found.notes[0][1]
+    assert "seed is 3, was 0" in found.notes[0][1]

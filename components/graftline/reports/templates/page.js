@@ -22,3 +22,34 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+
+// What is wider than the window says so in words, beside the shadow at its edge.
+const scrolled = [...document.querySelectorAll(".scroll")];
+function sayMore() {
+  for (const box of scrolled) {
+    const wide = box.scrollWidth > box.clientWidth + 1;
+    const said = box.previousElementSibling?.classList.contains("more");
+    if (wide && !said) {
+      const hint = document.createElement("p");
+      hint.className = "more";
+      hint.textContent = "Scroll sideways to see all columns →";
+      box.before(hint);
+    } else if (!wide && said) box.previousElementSibling.remove();
+  }
+}
+sayMore();
+window.addEventListener("resize", sayMore);
+
+// Paper cannot be clicked: what is folded is printed open.
+window.addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details:not([open])")) {
+    folded.open = true;
+    folded.dataset.closed = "";
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const folded of document.querySelectorAll("details[data-closed]")) {
+    folded.open = false;
+    delete folded.dataset.closed;
+  }
+});

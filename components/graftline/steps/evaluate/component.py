@@ -33,7 +33,7 @@ def evaluate(
 
     where = json.loads(tracking)
     registry, name = where.get("uri") or "", where.get("registered_model") or ""
-    with step("evaluate", store, pipeline_run) as recorder:
+    with step("evaluate", store, pipeline_run, tracking, tracking_run) as recorder:
         champion = current_champion(registry, name)
         result = reuse_or_run(
             "evaluate",

@@ -39,7 +39,7 @@ def fit_head(
     from graftline.steps.runtime import step
     from graftline.tracking.mlflow_run import log_result
 
-    with step("fit_head", store, pipeline_run) as recorder:
+    with step("fit_head", store, pipeline_run, tracking, tracking_run) as recorder:
         result = reuse_or_run(
             "fit_head",
             store,

@@ -181,25 +181,44 @@ def check_remembered(
     memory: Memory, wanted: Mapping[str, float], store: Store, source_uri: str
 ) -> list[str]:
     """Say that other shares or another seed do not change the splits that images have had."""
-    earlier = memory.split
-    if not memory.splits or earlier is None:
+    if not memory.splits or memory.split is None:
         memory.split = dict(wanted)
         return []
+    said = changed_split(memory.split, wanted, store, source_uri, len(memory.splits))
+    return [said] if said else []
+
+
+def changed_split(
+    earlier: Mapping[str, float] | None,
+    wanted: Mapping[str, float],
+    store: Store,
+    source_uri: str,
+    images: int | None = None,
+) -> str:
+    """What other shares or another seed than in earlier runs mean; empty where nothing changed.
+
+    Args:
+        earlier: Those of the last run, None before the first.
+        wanted: Those of the run file.
+        store: Remembers the splits.
+        source_uri: Of the source.
+        images: How many have a split, where that is known.
+    """
     changed = [
         f"{'seed' if name == 'seed' else f'data.split.{name}'} is {wanted.get(name, 0):g}, "
         f"was {earlier.get(name, 0):g}"
         for name in (*SPLITS, "seed")
-        if abs(wanted.get(name, 0) - earlier.get(name, 0)) > TOLERANCE
+        if earlier and abs(wanted.get(name, 0) - earlier.get(name, 0)) > TOLERANCE
     ]
     if not changed:
-        return []
-    return [
-        f"{'; '.join(changed)}: {len(memory.splits):,} images of this source already have a "
-        "split and keep it, so only new images are split by these values. To split all images "
-        f"again, use another `store`, or remove {store.uri}/{memory_key(source_uri)}: models "
-        "trained before cannot be compared fairly on the new test images. Otherwise restore the "
-        "earlier values"
-    ]
+        return ""
+    return (
+        f"{'; '.join(changed)}: {'the' if images is None else f'{images:,}'} images of this source "
+        "that already have a split keep it, so only new images are split by these values. To split "
+        f"all images again, use another `store`, or remove "
+        f"{store.uri}/{memory_key(source_uri)}: models trained before cannot be "
+        "compared fairly on the new test images. Otherwise restore the earlier values"
+    )
 
 
 def _check_counts(
@@ -240,10 +259,8 @@ def _check_counts(
 
 def _check_tested(
     have: Collection[tuple[str, str]], labels: Sequence[str], *, given: Collection[str | None]
-) -> list[str]:
+) -> None:
     """Refuse splits that the steps after this one cannot work with.
-
-    A split that the hash chose among few images may hold one class only; that is a warning.
 
     Args:
         have: Labels and splits that occur together.
@@ -259,20 +276,19 @@ def _check_tested(
             "them into val or test",
             fix="Add images of other groups, or put some into train.",
         )
-    warnings = []
     for split in ("val", "test"):
         tested = {label for label, one in have if one == split}
         if len(tested) != 1:
             continue
-        what = f"All {split} images are of the one class {_names(sorted(tested))}"
-        if split in given:
-            raise DataError(
-                what,
-                why="a model that always says this class would look perfect",
-                fix=f"Put images of other classes into {split}, or have the splits chosen.",
-            )
-        warnings.append(f"{what}: add images; nothing is promoted on a test split of one class.")
-    return warnings
+        others = _names([label for label in labels if label not in tested])
+        raise DataError(
+            f"All {split} images are of the one class {_names(sorted(tested))}",
+            why="a model that always says this class would look perfect",
+            fix=f"Put images of other classes into {split}, or have the splits chosen."
+            if split in given
+            else f"Add images of {others}, of other groups than those that are there: whole groups "
+            "and near-duplicates go to one split.",
+        )
 
 
 def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list[str]:
@@ -284,7 +300,8 @@ def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list
     without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
     pairs = set(have) if minimum > 1 else {pair for pair in have if pair[1] == "train"}
     given = {one.split for one in selection.chosen.values()}
-    warnings = _check_tested(pairs, labels, given=given)
+    _check_tested(pairs, labels, given=given)
+    warnings = []
     for split in ("val", "test"):
         if minimum > 1 and len(without[split]) == len(labels):
             raise DataError(

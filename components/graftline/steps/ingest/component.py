@@ -39,11 +39,12 @@ def ingest(
     from graftline.tracking.dead_runs import close_lost
     from graftline.tracking.mlflow_run import log_result, start_run
 
-    with step("ingest", store, pipeline_run) as recorder:
+    with step("ingest", store, pipeline_run, tracking) as recorder:
         options = json.loads(tracking)
         name = shown_name(run_name, run_resource)
         where = (options["uri"], options["experiment"])
         tracking_run = start_run(*where, name, options.get("tags", {}), pipeline_run=pipeline_run)
+        recorder.tracking_run = tracking_run
         close_lost(*where, store, pipeline_run)
         result = run(
             source=source,

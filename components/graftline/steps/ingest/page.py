@@ -67,7 +67,8 @@ def render(found: Evidence, warnings: Iterable[str] = ()) -> str:
         f"taken {_time(snapshot.created)}.",
         banner=_banner(found, list(warnings)),
         footer=f"snapshot {snapshot.id}",
-        styles=[html.asset("data.css", "graftline.steps.ingest")],
+        package="graftline.steps.ingest",
+        styles=["data.css"],
     )
 
 

@@ -107,6 +107,17 @@ def last_snapshot_id(store: Store, source_uri: str) -> str | None:
     return str(head["snapshot"])
 
 
+def last_split(store: Store, source_uri: str) -> Mapping[str, float] | None:
+    """The shares and the seed by which a source was split last; None before the first run."""
+    try:
+        pointer = store.read(memory_key(source_uri))
+    except StoreNotFound:
+        return None
+    head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
+    split = head.get("split")
+    return split if isinstance(split, dict) else None
+
+
 def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -> None:
     what = f"{store.uri}/{memory_key(source_uri)}"
     try:

@@ -10,8 +10,8 @@ What belongs together (the user's group, else near-duplicates) stays on one side
    One whose group, as the user stated it, has images of two splits is rejected.
 4. Where a group is all new, a hash of seed and group id decides, which needs no knowledge of
    what else came at the same time: equal data has equal splits whatever its history. Only where
-   that leaves a split of a new class empty, the smallest group to spare moves there, so that a
-   class of three images has one in each split.
+   that leaves a class without images in a split, the smallest group to spare moves there, so that
+   a class of three images has one in each split.
 """
 
 import dataclasses
@@ -105,13 +105,15 @@ def assign(
             labels = Counter(candidates[index].label for index in indices)
             most = max(labels.values())
             open_groups[min(c for c, n in labels.items() if n == most)].append(indices)
-    settled = {one.label for one in candidates if one.fixed is not None}
+    held: dict[str, Counter[str]] = defaultdict(Counter)
+    for one in candidates:
+        if one.fixed is not None:
+            held[one.label][one.fixed] += 1
     for label, groups in open_groups.items():
         named = [(result.groups[candidates[g[0]].image_id], g) for g in groups]
         named.sort(key=lambda pair: (_fraction(seed, pair[0]), pair[0]))
         chosen = [_by_hash(_fraction(seed, name), fractions) for name, _ in named]
-        if label not in settled:
-            _fill(chosen, [len(group) for _, group in named], fractions)
+        _fill(chosen, [len(group) for _, group in named], fractions, held[label])
         for (_, group), split in zip(named, chosen, strict=True):
             result.splits.update((candidates[index].image_id, split) for index in group)
     return result
@@ -191,7 +193,12 @@ def _by_hash(fraction: float, fractions: Mapping[str, float]) -> str:
     return "train"
 
 
-def _fill(chosen: list[str], sizes: Sequence[int], fractions: Mapping[str, float]) -> None:
+def _fill(
+    chosen: list[str],
+    sizes: Sequence[int],
+    fractions: Mapping[str, float],
+    held: Mapping[str, int],
+) -> None:
     """Put a group into each split of a class that the hash left empty, if there are enough.
 
     One group is for training; of two, the other is held out.
@@ -200,8 +207,10 @@ def _fill(chosen: list[str], sizes: Sequence[int], fractions: Mapping[str, float
         chosen: A split for each group, in the order of their hashes; is changed.
         sizes: Images in each group.
         fractions: Of each split.
+        held: Images of the class that have been in each split before.
     """
-    wanted = ["train", *(s for s in SPLITS_HELD_OUT if fractions.get(s, 0) > 0)][: len(chosen)]
+    usual = ["train", *(s for s in SPLITS_HELD_OUT if fractions.get(s, 0) > 0)]
+    wanted = [split for split in usual if not held.get(split)][: len(chosen)]
     for split in wanted:
         have = Counter(chosen)
         if not have[split]:

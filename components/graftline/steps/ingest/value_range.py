@@ -28,6 +28,8 @@ OUTLIERS = 0.005  # share of the images that may leave the range: hot pixels, bu
 FILLED = 0.6  # of a usual range (2**k - 1, or 1), from which on that is taken
 NARROW = 0.25  # of the distance to zero: values that lie in less are not counted from zero
 OTHER_KIND = 0.1  # integers and floats of one set whose largest values differ by more than this
+DEPTHS = (10, 12, 14)  # bits that cameras store in 16
+FEWEST, FULL, APART = 2, 0.9, 2.5  # images of a depth; how far they fill it; distance to the next
 BLACK, DARK, FLAT = 12, 25, 2  # grey levels of 255
 NAMED = 3
 
@@ -148,6 +150,7 @@ def _of_wide(
     if given is not None:
         return Finding(given, [f"{stored}; {_read_from(given)}, as data.value_range says"], [])
     _check_one_meaning(wide)
+    _check_one_depth(wide)
     found = usual_range(wide)
     if remembered is not None and remembered[0] <= found[0] and found[1] <= remembered[1]:
         return Finding(remembered, [f"{stored}; {_read_from(remembered)}, as before"], [])
@@ -217,6 +220,31 @@ def _check_one_meaning(wide: Sequence[Values]) -> None:
         fix="Save all of them in one way, or take one kind out of data.source. If one range is "
         "right for both, set it as data.value_range.",
     )
+
+
+def _check_one_depth(wide: Sequence[Values]) -> None:
+    """Refuse integers of two depths: 12-bit images among 16-bit ones, which would look black.
+
+    They show as images that fill a smaller depth to its end, well apart from all others. A scene
+    that is only dark seldom ends there.
+    """
+    tops = sorted(one.high for one in wide if not one.kind.startswith("float"))
+    for bits in DEPTHS:
+        end = 2.0**bits - 1
+        lower = [top for top in tops if top <= end]
+        upper = tops[len(lower) :]
+        if len(lower) < FEWEST or len(upper) < FEWEST or lower[-1] < FULL * end:
+            continue
+        if upper[0] < APART * lower[-1]:
+            continue
+        white = _rounded_up(upper[-1], [float(2**16 - 1)])
+        raise DataError(
+            f"The images seem to be of two depths: {len(lower):,} end at {lower[-1]:g}, as "
+            f"{bits}-bit values do, and {len(upper):,} lie between {upper[0]:g} and {upper[-1]:g}",
+            why="by one range for all of them, the first would be nearly black",
+            fix="Save all of them in one depth. If equal numbers are equally bright in all of "
+            f"them, set `data.value_range: [0, {white:g}]`.",
+        )
 
 
 def _tell_of_others(eight: int, wide: int, finding: Finding) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.retrain_notice import read_notice
-from graftline.records.run_records import StepRecord, is_known, read_records
+from graftline.records.run_records import StepRecord, kfp_page, read_records
 from graftline.steps.notify.outcome import LONGEST, failed_step, failure_reasons, outcome
 from graftline.steps.runtime import StepResult
 from graftline.tracking.dead_runs import End, close_runs
@@ -57,10 +57,9 @@ class Run:
 
     def pointers(self, step: str | None) -> list[str]:
         """Where to look: the run's page, and the command that prints the step's log."""
-        ui = UI if self.ui is None else self.ui
-        if not ui or not is_known(self.id):
+        page = kfp_page(UI if self.ui is None else self.ui, self.id)
+        if not page:
             return []
-        page = f"{ui.rstrip('/')}/#/runs/details/{self.id}"
         return [f"Page: {page}", f"Log: graftline logs {self.id}{f' {step}' if step else ''}"]
 
 

@@ -114,7 +114,6 @@ class Candidate:
 
 
 def read_candidate(
-    *,
     onnx_folder: Path,
     verdict_file: Path,
     report_file: Path | None,

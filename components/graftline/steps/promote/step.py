@@ -87,11 +87,7 @@ def run(
     """
     opened = open_store(store) if isinstance(store, str) else store
     candidate = read_candidate(
-        onnx_folder=onnx_folder,
-        verdict_file=verdict_file,
-        report_file=report_file,
-        classifier_folder=classifier_folder,
-        snapshot_folder=snapshot_folder,
+        onnx_folder, verdict_file, report_file, classifier_folder, snapshot_folder
     )
     candidate.check_together(registered_model)
     registry = open_registry(tracking_uri)

@@ -28,7 +28,7 @@ def watch(
     from graftline.tracking.dead_runs import close_lost
     from graftline.tracking.mlflow_run import log_result, open_tracking, start_run
 
-    with step("watch", store, pipeline_run) as recorder:
+    with step("watch", store, pipeline_run, tracking) as recorder:
         mlflow = json.loads(tracking)
         result = run(
             source=source,

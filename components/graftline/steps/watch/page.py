@@ -1,20 +1,19 @@
-"""The page of a look: what changed since the champion was trained, and what follows from it."""
+"""The page of a check: what changed since the champion was trained, and what follows from it."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from graftline.data.changes import Changes
-from graftline.reports import html
+from graftline.reports.html import Cell, percent, render_page
+from graftline.steps.run_page import run_page
 from graftline.steps.watch.drift import Drift
 from graftline.steps.watch.triggers import Found, Rule
 
 SHOWN = 50  # names of images of each kind
 
 
-def look_page(
+def check_page(
     *,
     start: bool,
     reasons: Sequence[str],
@@ -31,36 +30,33 @@ def look_page(
         start: Whether training starts.
         reasons: Why or why not.
         rules: Every condition that was asked.
-        found: What the look gave.
+        found: What the check gave.
         changes: What the listing says; None where there is no champion.
         champion: Its version, snapshot and age.
         source: The images' address.
         moment: When, for the last line.
     """
-    sections = [html.Section("Conditions", _rules(rules), "conditions", _how(rules))]
-    if changes is not None:
-        sections.append(html.Section("Changes", _changes(changes), "changes"))
-    if found.drift is not None:
-        sections.append(
-            html.Section(
-                "Drift",
-                _drift(found.drift),
-                "drift",
-                "Each row is one principal component of the features, as the champion's network "
-                "gives them. The distance is that of the Kolmogorov-Smirnov test; p-values are "
-                "corrected for the number of components.",
+    run = run_page()
+    return render_page(
+        "watch.html",
+        "Check of the source",
+        package="graftline.steps.watch",
+        facts=run.facts,
+        run=run,
+        lead=f"{source}, compared with {_champion(champion)}.",
+        footer=f"Checked {moment}",
+        start=start,
+        reasons=reasons,
+        rules=[
+            (
+                Cell(rule.key, code=True),
+                Cell("yes", chip="good") if rule.met else Cell("no", chip="plain"),
+                rule.sentence,
             )
-        )
-    return html.html_page(
-        "Look at the source",
-        sections,
-        lead=html.join([source, ", compared with ", _champion(champion), "."]),
-        banner=html.banner(
-            "good" if start else "plain",
-            "Training starts" if start else "Nothing to train",
-            reasons,
-        ),
-        footer=f"Looked at {moment}",
+            for rule in rules
+        ],
+        changes=None if changes is None else _changes(changes),
+        drift=None if found.drift is None else _drift(found.drift),
     )
 
 
@@ -72,79 +68,46 @@ def _champion(champion: dict[str, Any] | None) -> str:
     )
 
 
-def _how(rules: Sequence[Rule]) -> str:
-    if not rules:
-        return "`retrain.when` sets no condition."
-    return "Any one that is met starts training."
-
-
-def _rules(rules: Sequence[Rule]) -> Markup:
-    return html.table(
-        ["Condition", "Met", "What was found"],
-        [
-            [
-                html.code(rule.key),
-                html.chip("yes", "good") if rule.met else html.chip("no"),
-                rule.sentence,
-            ]
-            for rule in rules
-        ],
-    )
-
-
-def _changes(changes: Changes) -> Markup:
-    counts = html.cards(
-        [
-            ("New", f"{len(changes.new):,}", "not known to the champion's snapshot"),
-            ("Changed", f"{len(changes.changed):,}", "known by name, other content"),
-            ("Relabelled", f"{len(changes.relabelled):,}", "under another label"),
-            ("Removed", f"{len(changes.removed):,}", "gone from the source"),
-            ("The same", f"{changes.unchanged:,}", ""),
-        ]
-    )
+def _changes(changes: Changes) -> dict[str, Any]:
     labels = Counter(entry.label for entry in [*changes.new, *changes.changed] if entry.label)
-    parts = [counts]
-    if labels:
-        rows: list[list[html.Cell | html.Text]] = [
-            [label, html.Cell(f"{n:,}", n)] for label, n in labels.most_common()
-        ]
-        columns: list[html.Column | str] = [
-            "Label",
-            html.Column("New or changed images", number=True),
-        ]
-        parts.append(html.table(columns, rows, sortable=True))
     named = {
         "New": [entry.path for entry in changes.new],
         "Changed": [entry.path for entry in changes.changed],
         "Relabelled": [entry.path for entry in changes.relabelled],
         "Removed": changes.removed,
     }
-    for title, paths in named.items():
-        if paths:
-            more = f"{title}: the first {SHOWN} of {len(paths):,}" if len(paths) > SHOWN else title
-            parts.append(html.folded(more, html.bullets(html.code(path) for path in paths[:SHOWN])))
-    return html.join(parts)
+    return {
+        "any": any(named.values()),
+        "unchanged": changes.unchanged,
+        "cards": [
+            ("New", f"{len(changes.new):,}", "not known to the champion's snapshot"),
+            ("Changed", f"{len(changes.changed):,}", "known by name, other content"),
+            ("Relabelled", f"{len(changes.relabelled):,}", "under another label"),
+            ("Removed", f"{len(changes.removed):,}", "gone from the source"),
+            ("The same", f"{changes.unchanged:,}", ""),
+        ],
+        "labels": [(label, Cell(f"{n:,}", n)) for label, n in labels.most_common()],
+        "files": [
+            (
+                f"{title}: the first {SHOWN} of {len(paths):,}" if len(paths) > SHOWN else title,
+                paths[:SHOWN],
+            )
+            for title, paths in named.items()
+            if paths
+        ],
+    }
 
 
-def _drift(drift: Drift) -> Markup:
-    number = html.Column
-    rows: list[list[html.Cell | html.Text]] = [
-        [
-            html.Cell(str(i + 1), i),
-            html.Cell(html.percent(share), share),
-            html.Cell(f"{distance:.3f}", distance),
-            html.Cell(f"{p:.2g}", p),
-            html.chip("differs", "warn") if p <= drift.level else "",
-        ]
-        for i, (share, distance, p) in enumerate(
-            zip(drift.explained, drift.statistics, drift.p_values, strict=True)
+def _drift(drift: Drift) -> dict[str, Any]:
+    figures = zip(drift.explained, drift.statistics, drift.p_values, strict=True)
+    rows = [
+        (
+            Cell(str(i + 1), i),
+            Cell(percent(share), share),
+            Cell(f"{distance:.3f}", distance),
+            Cell(f"{p:.2g}", p),
+            Cell("differs", chip="warn") if p <= drift.level else "",
         )
+        for i, (share, distance, p) in enumerate(figures)
     ]
-    columns: list[html.Column | str] = [
-        number("Component", number=True),
-        number("Share of variance", number=True),
-        number("Distance", number=True),
-        number("Corrected p-value", number=True),
-        "",
-    ]
-    return html.join([html.paragraph(drift.sentence()), html.table(columns, rows, sortable=True)])
+    return {"sentence": drift.sentence(), "rows": rows}

@@ -35,7 +35,7 @@ from graftline.settings import read_section
 from graftline.steps.runtime import StepResult
 from graftline.steps.watch.arguments import WatchConfig
 from graftline.steps.watch.drift import FEWEST, Drift, Matrix, compare_features
-from graftline.steps.watch.page import look_page
+from graftline.steps.watch.page import check_page
 from graftline.steps.watch.triggers import Found, Rule, judge
 from graftline.storage import open_store
 from graftline.storage.base import Store
@@ -373,7 +373,7 @@ def _result(
     page_file: Path | None,
 ) -> WatchResult:
     if page_file is not None:
-        page = look_page(
+        page = check_page(
             start=start,
             reasons=reasons,
             rules=rules,

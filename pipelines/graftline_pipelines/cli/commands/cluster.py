@@ -67,6 +67,65 @@ def submit(
         print(json.dumps(_submitted(done, state)))
 
 
+def submit_predict(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    host: Host = None,
+    source: Annotated[
+        str | None, typer.Option(help="The images. Default: predict.source.", metavar="URI")
+    ] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "--out", "-o", help="The table to write. Default: predict.output.", metavar="URI"
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option(help="Follow the run until it ends.")] = False,
+    kube_context: KubeContext = None,
+    registry: AskRegistry = True,
+    as_json: JsonLast = False,
+) -> None:
+    """Classify the images of a bucket on Kubeflow Pipelines, with the champion."""
+    from graftline_pipelines.runfile.load import load
+
+    settings = load(run_file, overrides or ())
+    _check_prediction(source or settings.predict.source, out or settings.predict.output)
+    given = {name: value for name, value in (("source", source), ("output", out)) if value}
+    submit(
+        run_file,
+        overrides,
+        host,
+        follow,
+        "predict",
+        [f"{name}={json.dumps(value)}" for name, value in given.items()],
+        kube_context,
+        registry,
+        as_json,
+    )
+
+
+def _check_prediction(source: str | None, output: str | None) -> None:
+    """What a pod would find out after minutes."""
+    from graftline.errors import ConfigurationError
+    from graftline.storage.uri import scheme
+
+    if not source or not output:
+        missing = "predict.source" if not source else "predict.output"
+        option = "--source" if not source else "--out"
+        raise ConfigurationError(
+            f"{missing} is not set.", fix=f"Set it in the run file, or give {option} s3://..."
+        )
+    if not output.lower().endswith((".csv", ".parquet")):
+        raise ConfigurationError(
+            f"{output} ends in neither .csv nor .parquet.", fix="Name a file such as answers.csv."
+        )
+    if scheme(output) != "s3":
+        raise ConfigurationError(
+            f"The output {output} is a path in a pod, which is gone after the run.",
+            fix="Give an s3:// URI.",
+        )
+
+
 def trigger(
     run_file: RunFile,
     overrides: Overrides = None,
@@ -231,7 +290,7 @@ def stop(
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (submit, runs, follow, logs, stop, trigger):
+    for command in (submit, submit_predict, runs, follow, logs, stop, trigger):
         app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands on an exported or registered model."""
+"""Commands on an exported or registered model: ``verify``, ``rollback`` and the like."""
 
 import json
 import sys
@@ -19,57 +19,10 @@ Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported f
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("predict")(predict)
     app.command("verify")(verify)
     app.command("serve-manifest")(serve_manifest)
     app.command("rollback")(rollback)
     app.command("history")(history)
-
-
-def predict(
-    model: Model,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 1,
-    as_json: AsJson = False,
-) -> None:
-    """Classify images with an exported file.
-
-    Needs only onnxruntime, numpy and pillow: classes and preprocessing come out of the file.
-    """
-    from graftline.errors import DataError
-    from graftline.onnx_model.predict import OnnxClassifier
-
-    classifier = OnnxClassifier(model)
-    answers: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for path in images:
-        try:
-            (answer,) = classifier.predict([path], top)
-        except DataError as error:
-            failed.append({"image": str(path), "error": str(error)})
-            continue
-        best = [{"label": label, "probability": p} for label, p in answer.top]
-        told = {"distance": answer.distance, "known": answer.known}
-        answers.append({"image": str(path), **best[0], "top": best, **told})
-        if str(path) in classifier.doubts:
-            answers[-1]["warning"] = classifier.doubts[str(path)]
-            print(f"Warning: {path}: {classifier.doubts[str(path)]}.", file=sys.stderr)
-    if as_json:
-        print(json.dumps({"predictions": answers, "failed": failed}))
-    else:
-        _show_predictions(answers)
-    for problem in failed:
-        print(f"Error: {problem['error']}", file=sys.stderr)
-    if failed:
-        raise typer.Exit(1)
-
-
-def _show_predictions(answers: list[dict[str, Any]]) -> None:
-    width = max((len(answer["image"]) for answer in answers), default=0)
-    for answer in answers:
-        told = ", ".join(f"{each['label']} {each['probability']:.4f}" for each in answer["top"])
-        doubt = "  (unlike the training images)" if answer["known"] is False else ""
-        print(f"{answer['image']:<{width}}  {told}{doubt}")
 
 
 def verify(

@@ -162,3 +162,14 @@ def test_order_of_the_candidates_pairs_does_not_matter() -> None:
     one = assign(images(names), pairs, FRACTIONS, seed=0)
     two = assign(images(names), [(b, a) for a, b in reversed(pairs)], FRACTIONS, seed=0)
     assert one == two
+
+
+def test_a_class_gets_images_in_each_split_as_soon_as_it_has_them() -> None:
+    """Also one whose first images came to one split only: else a split of one class stays so."""
+    for history in range(30):
+        names = ids(7, seed=history)
+        first = [Candidate(names[0], "a", earlier="train"), Candidate(names[1], "a")]
+        assert set(split_of(first).values()) <= {"train", "val", "test"}
+        grown = [Candidate(i, "a", earlier="train" if i == names[0] else None) for i in names]
+        assert set(split_of(grown).values()) == {"train", "val", "test"}
+        assert split_of(grown)[names[0]] == "train"

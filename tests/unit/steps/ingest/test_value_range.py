@@ -17,7 +17,7 @@ from graftline.images.preprocessing import Preprocessing
 from graftline.images.stored_values import Values
 from graftline.onnx_model.predict import ModelMetadata, doubt_of, read_image
 from graftline.steps.ingest import step as ingest
-from graftline.steps.ingest.value_range import usual_range
+from graftline.steps.ingest.value_range import _of_wide, usual_range
 from graftline.storage import open_store
 
 
@@ -252,3 +252,32 @@ def test_predict_says_where_an_image_is_not_of_the_models_kind() -> None:
     assert "uint16 values; the model was trained on images of 8 bits" in str(doubt(wide, None))
     assert "It has 8 bits" in str(doubt(eight, (0, 4095)))
     assert "lie outside of what the model reads" in str(doubt(wide, (28_000, 31_000)))
+
+
+def _wide(highs: list[float], kind: str = "uint16") -> list[Values]:
+    return [Values(kind, 0.0, 0.0, high, high) for high in highs]
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+def test_two_depths_in_one_set_are_refused_unless_a_range_is_given(bits: int) -> None:
+    """12-bit images among 16-bit ones show 16 of 256 grey levels and are taken for dark scenes."""
+    end = 2.0**bits - 1
+    mixed = _wide([0.4 * end, 0.7 * end, end, end, 60_000, 50_000, 65_535])
+    with pytest.raises(DataError, match=f"{bits}-bit.*\n?.*") as refused:
+        _of_wide(mixed, None, None)
+    assert "data.value_range: [0, 65535]" in str(refused.value)
+    assert _of_wide(mixed, (0, 65_535), None).value_range == (0, 65_535)
+
+
+@pytest.mark.parametrize(
+    "highs",
+    [
+        [900, 1500, 2500, 4095, 4095],
+        [4000, 9000, 20_000, 40_000, 65_535],
+        [200, 300, 60_000, 65_535],
+        [3000, 3100, 60_000, 65_535],
+        [4095, 60_000, 65_000],
+    ],
+)
+def test_dark_and_bright_scenes_of_one_depth_are_one_set(highs: list[float]) -> None:
+    _of_wide(_wide(highs), None, None)

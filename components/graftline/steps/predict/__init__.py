@@ -1,0 +1,1 @@
+"""Batch prediction: many images through an exported model, into one table."""

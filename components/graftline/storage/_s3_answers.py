@@ -1,0 +1,122 @@
+"""Is it S3 that answers? Every answer is looked at before boto reads it.
+
+boto takes any 200 for success: a web page in place of a listing is an empty listing to it, and an
+object without an ETag a ``KeyError`` of whoever reads it. A redirect without a region sends it
+round in a circle.
+"""
+
+import html
+import re
+from typing import Any
+
+import botocore.handlers
+from botocore.exceptions import BotoCoreError
+
+from graftline.redaction import excerpt
+
+REDIRECTS = (301, 302, 303, 307, 308)
+PROXY_LOGIN = 407
+GATEWAY = (500, 502, 503, 504)  # often a page of a load balancer: tried again
+# Requests whose success S3 always answers with an ETag, in a header.
+_WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
+# Requests whose success has a body, and its root element.
+_ROOTS = {
+    "ListObjectsV2": b"ListBucketResult",
+    "CreateMultipartUpload": b"InitiateMultipartUploadResult",
+    "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
+}
+
+
+class NotS3(BotoCoreError):  # type: ignore[misc]  # noqa: N818 -- boto ships no types; inner
+    """Something else than S3 answered.
+
+    Attributes:
+        status: HTTP status.
+        said: What it said, or where it points to.
+    """
+
+    fmt = "{said}"
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(said=said)
+        self.status = status
+        self.said = said
+
+
+class CutShort(BotoCoreError):  # type: ignore[misc]  # noqa: N818
+    """A document ended before its end: a broken connection, worth another try."""
+
+    fmt = "the answer, an XML document, is cut short"
+
+
+def look_at_answers(client: Any) -> None:
+    """Let :func:`check_answer` see every answer that a boto client gets."""
+    own = getattr(botocore.handlers, "_handle_200_error", None)
+    if own is not None:  # it makes a status 500 of what is no XML, so that the cause is lost
+        client.meta.events.unregister("before-parse.s3.*", own)
+    client.meta.events.register("before-parse.s3", check_answer)
+
+
+def check_answer(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
+    """Look at an answer: a handler of boto's ``before-parse``.
+
+    Raises:
+        NotS3: The answer is none that S3 gives to this request.
+        CutShort: It is the beginning of one.
+    """
+    status, headers = int(response_dict["status_code"]), response_dict["headers"]
+    body = response_dict.get("body")
+    data = body if isinstance(body, bytes) else b""  # a stream: an object's own bytes
+    if status in REDIRECTS:
+        _check_redirect(status, headers, data)
+    elif status >= 300:
+        _check_refusal(status, headers, data)
+    elif b"<Error" in data[:500]:
+        response_dict["status_code"] = 500  # S3 may notice an error after it has said 200
+    else:
+        _check_success(str(operation_model.name), status, headers, data)
+
+
+def _check_redirect(status: int, headers: Any, data: bytes) -> None:
+    # S3 itself names the bucket's region; boto then asks there.
+    if "x-amz-bucket-region" in headers or b"<Endpoint>" in data or b"<Region>" in data:
+        return
+    target = headers.get("location") or "no address"
+    raise NotS3(status, f"it redirects (status {status}) to {target}")
+
+
+def _check_refusal(status: int, headers: Any, data: bytes) -> None:
+    text = data.strip()
+    if status == PROXY_LOGIN:
+        raise NotS3(status, "the proxy before it wants a login (status 407)")
+    if not text or status in GATEWAY:
+        return  # without a body (HEAD) the status says all
+    if text.startswith((b"<?xml", b"<Error")) and b"<Error" in text[:2000]:
+        return
+    raise NotS3(status, f"it answers with status {status} and {_described(headers, data)}")
+
+
+def _check_success(name: str, status: int, headers: Any, data: bytes) -> None:
+    root = _ROOTS.get(name)
+    if name in _WITH_ETAG and "etag" not in headers:
+        said = f"it answers with status {status} without an ETag: {_described(headers, data)}"
+        raise NotS3(status, said)
+    if name == "DeleteObject" and data.strip():
+        raise NotS3(status, f"it answers with status {status} and {_described(headers, data)}")
+    if root is None:
+        return
+    if not re.search(rb"<(\w+:)?" + root, data[:1000]):
+        raise NotS3(status, f"it answers with status {status} and {_described(headers, data)}")
+    if not re.search(rb"</(\w+:)?" + root + rb">\s*\Z", data) and b"/>" not in data[-100:]:
+        raise CutShort
+
+
+def _described(headers: Any, data: bytes) -> str:
+    """What came instead, in a few words."""
+    kind = str(headers.get("content-type") or "").partition(";")[0]
+    text = html.unescape(re.sub(r"<[^>]*>|\s+", " ", data[:2000].decode(errors="replace")))
+    words = excerpt(" ".join(text.split()), 200)
+    what = "a web page" if "html" in kind or b"<html" in data[:500].lower() else kind or "no type"
+    if not data and not kind:
+        what = "an empty body"
+    return f"{what}: {words!r}" if words else what
