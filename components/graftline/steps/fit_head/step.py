@@ -50,10 +50,13 @@ class FitHeadResult(StepResult):
 
     def metrics(self) -> dict[str, float]:
         """Accuracies for the tracking run."""
+        forecast = self.decision["forecast"] or {}
+        expected = {"forecast_gain": forecast.get("gain"), "forecast_hours": forecast.get("hours")}
         return {
             "probe_cv_accuracy": self.cv_accuracy,
             "probe_val_accuracy": self.val_accuracy,
             "knn_cv_accuracy": self.knn_accuracy,
+            **{name: value for name, value in expected.items() if value is not None},
         }
 
     def params(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from graftline_pipelines.cli.commands.run import show_failure
+from graftline_pipelines.cli.commands.race import chosen_backbone
 from graftline_pipelines.cli.options import (
     JsonLast,
     Overrides,
@@ -30,13 +31,13 @@ def retrain(
 
     from graftline.steps.runtime import read_result
     from graftline_pipelines.local import run, summary
-    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.runfile.load import load
 
-    settings = settled(load(run_file, overrides or ()))
+    settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
+    settings = chosen_backbone(settings, console)
     with checking(console) as asking:
         preflight.require(run.with_absolute_paths(settings), console, asking)
         from graftline_pipelines.graphs.retraining import retraining_pipeline
