@@ -6,8 +6,8 @@ from typing import Any
 
 import typer
 
-from graftline_pipelines.cli.commands.run import show_failure
 from graftline_pipelines.cli.commands.race import chosen_backbone
+from graftline_pipelines.cli.commands.run import show_failure
 from graftline_pipelines.cli.options import (
     JsonLast,
     Overrides,
