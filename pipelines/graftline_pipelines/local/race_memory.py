@@ -57,12 +57,14 @@ def with_backbone(settings: RunSettings, name: str) -> RunSettings:
     return settings.model_copy(update={"backbone": name})
 
 
-def expected(settings: RunSettings) -> str:
-    """The backbone of the next run, or the first candidate where a race comes first."""
-    if settings.backbone != AUTO_BACKBONE:
-        return settings.backbone
+def expected(settings: RunSettings) -> tuple[str, str]:
+    """What ``backbone: auto`` comes to, in a sentence, and a name to check the run file with."""
     names = candidates(settings)
-    return remembered(settings, names) or names[0]
+    chosen = names[0] if len(names) == 1 else remembered(settings, names)
+    if chosen is not None:
+        return f"backbone: {AUTO_BACKBONE} is {chosen}.", chosen
+    racing = f"backbone: {AUTO_BACKBONE} is decided by a race of {', '.join(names)}"
+    return f"{racing} at the first run; checked with {names[0]}.", names[0]
 
 
 def settled(settings: RunSettings) -> RunSettings:

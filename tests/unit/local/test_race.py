@@ -15,7 +15,7 @@ from graftline.errors import ConfigurationError
 from graftline_pipelines.cli.main import app
 from graftline_pipelines.local import race as racing
 from graftline_pipelines.local.race import Entrant, Race, on_front, race
-from graftline_pipelines.local.race_memory import remember, remembered, settled
+from graftline_pipelines.local.race_memory import expected, remember, remembered, settled
 from graftline_pipelines.local.race_page import render
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -208,3 +208,12 @@ def test_without_a_race_auto_cannot_be_submitted(run_file: Path) -> None:
 def test_the_page_escapes_names() -> None:
     page = render(RACE)
     assert "<b>one</b>" not in page and "&lt;b&gt;one" in page
+
+
+def test_what_auto_comes_to_is_said_before_a_run(run_file: Path) -> None:
+    settings = RunSettings(**json.loads(run_file.read_text()))
+    note, name = expected(settings)
+    assert "a race of test_resnet, test_efficientnet" in note and name == "test_resnet"
+    winner = replace(RACE, chosen="test_efficientnet")
+    remember(settings, winner, settings.race.backbones)
+    assert expected(settings) == ("backbone: auto is test_efficientnet.", "test_efficientnet")

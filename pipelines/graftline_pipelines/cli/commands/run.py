@@ -72,8 +72,11 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
-    settings = with_backbone(settings, expected(settings))
     console = Console(stderr=as_json)
+    if settings.backbone == AUTO_BACKBONE:
+        note, name = expected(settings)
+        console.print(note, highlight=False, soft_wrap=True)
+        settings = with_backbone(settings, name)
     with checking(console) as asking:
         report = preflight.examine(local.with_absolute_paths(settings), asking)
     show(report, console)
