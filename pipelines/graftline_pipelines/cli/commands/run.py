@@ -70,6 +70,7 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
+    from graftline_pipelines.runfile.settings import AUTO_BACKBONE
 
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json)
