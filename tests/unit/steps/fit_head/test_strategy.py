@@ -27,7 +27,9 @@ def figures(median: float, accuracy: float) -> dict[str, Any]:
 def mends(level: float, deviation: float = 1e-6) -> Calibration:
     """A forecast that fine-tuning mends this share of the probe's errors, on any data."""
     nothing = np.zeros(4)
-    return Calibration(nothing, nothing + 1, nothing, level, deviation, 0.0, 0.1, 1e6, "a test")
+    return Calibration(
+        nothing, nothing + 1, nothing, 0.0, level, deviation, 0.0, 0.1, 1e6, "a test"
+    )
 
 
 def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Decision:
