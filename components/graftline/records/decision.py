@@ -31,6 +31,9 @@ class Outcome:
         used: ``fine_tune``/``scratch`` or ``probe``, whichever the run goes on with.
         agreed: Whether the measurement bore out the decision.
         sentence: All of it for a reader.
+        history: Losses and validation accuracy by epoch.
+        best_epoch: Whose weights were kept, counted from 1; 0 where nothing says.
+        search: The trials of ``fine_tune.search``, each with its settings and accuracy.
         hours: Of training, without the time for reading images; None where it is not known.
     """
 
@@ -42,6 +45,9 @@ class Outcome:
     used: str
     agreed: bool
     sentence: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    search: list[dict[str, Any]] = field(default_factory=list)
     hours: float | None = None
 
 
@@ -234,15 +240,15 @@ def parse_decision(content: Mapping[str, Any], where: str) -> Decision:
     try:
         for name, kind in (("outcome", Outcome), ("forecast", Forecast), ("pilot", Pilot)):
             if fields.get(name) is not None:
-                fields[name] = kind(**{key: _pair(v) for key, v in fields[name].items()})
+                fields[name] = kind(**{key: _typed(key, v) for key, v in fields[name].items()})
         return Decision(**{**fields, "schema_version": SCHEMA_VERSION})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(where, f"a field is missing or invalid: {error}") from error
 
 
-def _pair(value: Any) -> Any:
+def _typed(key: str, value: Any) -> Any:
     """JSON's lists as the intervals that they were."""
-    if not isinstance(value, list):
+    if value is None or not key.endswith("interval"):
         return value
     low, high = value
     return float(low), float(high)

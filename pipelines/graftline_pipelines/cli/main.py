@@ -14,7 +14,9 @@ from graftline_pipelines.cli.commands import (
     controller,
     data,
     decisions,
+    doctor,
     features,
+    init,
     local_runs,
     model,
     predict,
@@ -23,6 +25,7 @@ from graftline_pipelines.cli.commands import (
     retrain,
     run,
     schedule,
+    try_model,
 )
 
 STOPPED = 130
@@ -46,10 +49,12 @@ def _options(
 
 
 for group in (
+    init,
     run,
     data,
     decisions,
     predict,
+    try_model,
     model,
     race,
     backbones,
@@ -60,6 +65,7 @@ for group in (
     retrain,
     relocate,
     local_runs,
+    doctor,
 ):
     group.register(app)
 

@@ -97,6 +97,15 @@ class Graph:
         ui = settings.cluster.ui if self.on_cluster else None
         return json.dumps(known if ui is None else {**known, "ui": ui})
 
+    @property
+    def tracking_of_first(self) -> str:
+        """The same for the step that starts the tracking run and records the run file there."""
+        known: dict[str, Any] = json.loads(self.tracking)
+        where = "cluster" if self.on_cluster else "local"
+        return json.dumps(
+            {**known, "where": where, "settings": self.settings.model_dump(mode="json")}
+        )
+
     def config(self, **values: Any) -> str:
         """Keyword arguments of a step as JSON: a dict parameter would turn numbers to floats."""
         return json.dumps(values)
@@ -134,7 +143,7 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
         ingest,
         source=source,
         store=settings.store,
-        tracking=graph.tracking,
+        tracking=graph.tracking_of_first,
         config=graph.config(
             **{key: v for key, v in arguments(settings.data).items() if key != "source"},
             seed=settings.seed,

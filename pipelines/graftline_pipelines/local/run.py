@@ -22,6 +22,7 @@ from graftline_pipelines.local.progress import (
     StepFollower,
     failure_of,
     seconds_by_step,
+    steps_of,
     unfinished_step,
 )
 from graftline_pipelines.local.runs import State, write_end, write_start
@@ -76,6 +77,7 @@ def run(
     runs_dir: Path,
     console: Console,
     runner: Runner = "subprocess",
+    retrain: bool = False,
 ) -> LocalRun:
     """Run a graph here and follow it.
 
@@ -85,6 +87,7 @@ def run(
         runs_dir: The folder of all runs; this one gets a folder of its own in it.
         console: Where progress is shown.
         runner: ``subprocess``, or ``docker`` for one container a step.
+        retrain: Whether the graph begins with the look for changes.
 
     Raises:
         StepFailed: with the step's own error.
@@ -104,7 +107,7 @@ def run(
         warm_steps() if runner == "subprocess" else nullcontext(),
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
-        StepFollower(run_dir, console),
+        StepFollower(run_dir, console, steps_of(settings.strategy, retrain=retrain)),
         _quiet_kfp(run_dir),
         _environment(run_dir, scratch),
     ):

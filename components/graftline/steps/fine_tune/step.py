@@ -10,7 +10,7 @@ from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.fine_tune.loop import EpochListener
 from graftline.steps.fine_tune.pilot import run_pilot
-from graftline.steps.fine_tune.start_and_outcome import compare, with_guard
+from graftline.steps.fine_tune.start_and_outcome import compare, with_training
 from graftline.steps.fine_tune.training import Order, Trained, read, train
 from graftline.steps.runtime import StepResult
 
@@ -131,7 +131,7 @@ def run(
     trained = train(order, start, processes=processes, on_epoch=on_epoch)
 
     outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
-    outcome = with_guard(outcome, trained.progressed.guarded_epoch)
+    outcome = with_training(outcome, trained.progressed)
     outcome = dataclasses.replace(outcome, hours=trained.progressed.seconds / 3600)
     decision = start.decision.with_outcome(outcome)
     message("%s", outcome.sentence)

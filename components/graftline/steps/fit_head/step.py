@@ -11,7 +11,7 @@ from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError, DataError
 from graftline.features.matrix import Features, read_features
 from graftline.models.backbone import Backbone, build
-from graftline.progress import message
+from graftline.progress import explain, message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
@@ -126,8 +126,10 @@ def run(
         fitted, decision = _fit_head(snapshot, features, fitted, decision, settings)
     save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
-    for sentence in (*decision.notes, *decision.reasons):
+    for sentence in decision.notes:
         message("%s", sentence)
+    for sentence in decision.reasons:
+        explain("%s", sentence)
     return FitHeadResult(
         strategy=decision.choice,
         fine_tune=decision.fine_tune,

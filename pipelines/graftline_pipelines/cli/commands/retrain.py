@@ -46,7 +46,9 @@ def retrain(
         return retraining_pipeline(resolved, run_id, on_cluster=False)
 
     try:
-        finished = run.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
+        finished = run.run(
+            settings, build, runs_dir=runs_dir, console=console, runner=chosen, retrain=True
+        )
     except run.StepFailed as failure:
         show_failure(failure, Console(stderr=True, soft_wrap=True))
         raise typer.Exit(1) from None
