@@ -1,6 +1,7 @@
 """``run``, ``check`` and ``compile``: a run file, here."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,7 @@ import typer
 
 from graftline_pipelines.cli.commands.race import chosen_backbone
 from graftline_pipelines.cli.options import (
+    Fresh,
     Graph,
     JsonLast,
     Overrides,
@@ -28,11 +30,15 @@ def run(
     as_json: JsonLast = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
+    fresh: Fresh = False,
 ) -> None:
     """Run the training graph on this machine."""
     from rich.console import Console
 
     from graftline_pipelines.runfile.load import load
+
+    if fresh:
+        os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
 
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
@@ -41,20 +47,26 @@ def run(
 
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local import summary
+    from graftline_pipelines.local.warm import warm_process
     from graftline_pipelines.preflight import examine as preflight
 
-    with checking(console) as asking:
-        preflight.require(local.with_absolute_paths(settings), console, asking)
+    def build(resolved: Any, run_id: str) -> Any:
         from graftline_pipelines.graphs.training import training_pipeline
 
-    def build(resolved: Any, run_id: str) -> Any:
         return training_pipeline(resolved, run_id, on_cluster=False)
 
-    try:
-        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
-    except local.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
-        raise typer.Exit(1) from None
+    with warm_process(
+        wanted=chosen == "subprocess"
+    ) as server:  # it imports while the file is checked
+        with checking(console) as asking:
+            preflight.require(local.with_absolute_paths(settings), console, asking)
+        try:
+            finished = local.run(
+                settings, build, runs_dir=runs_dir, console=console, runner=chosen, server=server
+            )
+        except local.StepFailed as failure:
+            show_failure(failure, Console(stderr=True, soft_wrap=True))
+            raise typer.Exit(1) from None
     result = summary.summarise(finished, settings)
     summary.show(result, console, _sample_image(settings.data.source))
     if as_json:
@@ -116,7 +128,7 @@ def show_failure(failure: Any, console: Any) -> None:
     """Which step failed, with what, and where its log is."""
     from rich.text import Text
 
-    said = f"step {failure.step} failed: {failure}"
+    said = f"Step {failure.step} failed: {failure}"
     console.print(Text("Error: ", "bold red") + Text(said))
     console.print(Text(f"Log: {failure.log}"))
 
