@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.race import chosen_backbone
 from graftline_pipelines.cli.options import (
     Fresh,
     Graph,
@@ -42,6 +43,7 @@ def run(
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
+    settings = chosen_backbone(settings, console)
 
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local import summary
@@ -76,12 +78,18 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.local.race_memory import expected, with_backbone
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
+    from graftline_pipelines.runfile.settings import AUTO_BACKBONE
 
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json)
+    if settings.backbone == AUTO_BACKBONE:
+        note, name = expected(settings)
+        console.print(note, highlight=False, soft_wrap=True)
+        settings = with_backbone(settings, name)
     with checking(console) as asking:
         report = preflight.examine(local.with_absolute_paths(settings), asking)
     show(report, console)
@@ -101,9 +109,10 @@ def compile_(
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     compile_to(settings, graph_name(pipeline), output)
     Console().print(f"Wrote {output}", highlight=False)
 
