@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from graftline_pipelines.cli.local_run import run_here
+from graftline_pipelines.cli.commands.here import run_here
 from graftline_pipelines.cli.options import JsonLast, Overrides, RunFile, RunnerName, RunsDir
 
 

@@ -1,13 +1,15 @@
 """``run``, ``check`` and ``compile``: a run file, here."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from graftline_pipelines.cli.local_run import run_here
+from graftline_pipelines.cli.commands.here import run_here
 from graftline_pipelines.cli.options import (
+    Fresh,
     Graph,
     JsonLast,
     Overrides,
@@ -27,8 +29,11 @@ def run(
     as_json: JsonLast = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
+    fresh: Fresh = False,
 ) -> None:
     """Run the training graph on this machine."""
+    if fresh:
+        os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
     here = run_here(run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json)
     from graftline_pipelines.local import summary
 
@@ -43,12 +48,18 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.local.race_memory import expected, with_backbone
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
+    from graftline_pipelines.runfile.settings import AUTO_BACKBONE
 
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json)
+    if settings.backbone == AUTO_BACKBONE:
+        note, name = expected(settings)
+        console.print(note, highlight=False, soft_wrap=True)
+        settings = with_backbone(settings, name)
     with checking(console) as asking:
         report = preflight.examine(local.with_absolute_paths(settings), asking)
     show(report, console)
@@ -68,9 +79,10 @@ def compile_(
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     compile_to(settings, graph_name(pipeline), output)
     Console().print(f"Wrote {output}", highlight=False)
 

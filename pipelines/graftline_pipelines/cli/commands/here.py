@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.race import chosen_backbone
 from graftline_pipelines.cli.options import checking, chosen_runner
 
 if TYPE_CHECKING:
@@ -51,27 +52,36 @@ def run_here(
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
+    settings = chosen_backbone(settings, console)
 
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.local.warm import warm_process
     from graftline_pipelines.preflight import examine as preflight
 
-    with checking(console) as asking:
-        preflight.require(local.with_absolute_paths(settings), console, asking)
-        # Behind the spinner: kfp is slow to import.
+    def build(resolved: Any, run_id: str) -> Any:
         from graftline_pipelines.graphs.retraining import retraining_pipeline
         from graftline_pipelines.graphs.training import training_pipeline
 
-    def build(resolved: Any, run_id: str) -> Any:
         pipeline = retraining_pipeline if retrain else training_pipeline
         return pipeline(resolved, run_id, on_cluster=False)
 
-    try:
-        finished = local.run(
-            settings, build, runs_dir=runs_dir, console=console, runner=chosen, retrain=retrain
-        )
-    except local.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
-        raise typer.Exit(1) from None
+    # The process of the steps imports its libraries while the file is checked.
+    with warm_process(wanted=chosen == "subprocess") as server:
+        with checking(console) as asking:
+            preflight.require(local.with_absolute_paths(settings), console, asking)
+        try:
+            finished = local.run(
+                settings,
+                build,
+                runs_dir=runs_dir,
+                console=console,
+                runner=chosen,
+                server=server,
+                retrain=retrain,
+            )
+        except local.StepFailed as failure:
+            show_failure(failure, Console(stderr=True, soft_wrap=True))
+            raise typer.Exit(1) from None
     return HereRun(finished, settings, console)
 
 
@@ -79,6 +89,6 @@ def show_failure(failure: Any, console: Any) -> None:
     """Which step failed, with what, and where its log is."""
     from rich.text import Text
 
-    said = f"step {failure.step} failed: {failure}"
+    said = f"Step {failure.step} failed: {failure}"
     console.print(Text("Error: ", "bold red") + Text(said))
     console.print(Text(f"Log: {failure.log}"))
