@@ -299,6 +299,7 @@ def line_shape(kind: str, x1: float, y1: float, x2: float, y2: float) -> Shape:
 def text_shape(
     text: str, x: float, y: float, anchor: str = "middle", *, kind: str = "", title: str = ""
 ) -> Shape:
+    """A text at a point; ``anchor`` is what of it stands there."""
     return Shape(
         "text", {"class": kind or None, "x": x, "y": y, "text-anchor": anchor}, text, title
     )
