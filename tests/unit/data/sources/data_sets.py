@@ -268,7 +268,7 @@ def shards(draw: st.DrawFn) -> Made:
     """Tar shards whose labels stand in all the places where people put them."""
     made = Made()
     classes = _classes(draw)[:3]
-    form = draw(st.sampled_from([*FORMS, "folder", "latin", "apart", "missing"]))
+    form = draw(st.sampled_from([*FORMS, "cls", "json", "folder", "latin", "apart"]))
     plain = [["0.tar", "1.tar"], ["a/0.tar"], ["strain-0.tar", "contest-0.tar"]]
     stated = [["train-0.tar", "val-0.tar", "test-0.tar"], ["train/0.tar", "valid/0.tar"]]
     stated += [
@@ -279,10 +279,11 @@ def shards(draw: st.DrawFn) -> Made:
     archives = draw(st.sampled_from(stated if by_name else plain))
     prefix = draw(st.sampled_from(["", "ward {w}/", "v1.0-", "cam.{n}."]))
     views = draw(st.sampled_from([[""], [".left", ".right"], ["", ".mask"], [".left", ".seg"]]))
-    made.clear = form in ("folder", "missing", "cls", "txt", "label", "json")
+    made.clear = form in ("folder", "cls", "txt", "label", "json")
+    gap = made.clear and form != "folder" and draw(st.booleans())  # an image without a label
     for archive in archives:
         split = _split_of_archive(archive) if by_name else None
-        made.files[archive] = _tar(draw, made, archive, split, form, prefix, views, classes)
+        made.files[archive] = _tar(made, archive, split, form, prefix, views, classes, gap)
     return made
 
 
@@ -292,7 +293,6 @@ def _split_of_archive(name: str) -> str:
 
 
 def _tar(
-    draw: st.DrawFn,
     made: Made,
     archive: str,
     split: str | None,
@@ -300,6 +300,7 @@ def _tar(
     prefix: str,
     views: list[str],
     classes: list[str],
+    gap: bool,
 ) -> bytes:
     members: list[tuple[str, bytes]] = []
     late: list[tuple[str, bytes]] = []
@@ -308,7 +309,7 @@ def _tar(
         key = prefix.format(w=number % 3, n=number % 2) + f"{number:03}"
         if form == "folder":
             key = f"{label}/{number:03}"
-        missing = form == "missing" and number == 3
+        missing = gap and number == 3
         for view in views:
             name = f"{archive}#{key}{view}.png"
             members.append((f"{key}{view}.png", made.picture()))
