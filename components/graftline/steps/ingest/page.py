@@ -26,14 +26,18 @@ LONG = 2.0
 
 
 def write_page(
-    snapshot: Snapshot, store: Store, source: Source | None, warnings: Iterable[str] = ()
+    snapshot: Snapshot,
+    store: Store,
+    source: Source | None,
+    warnings: Iterable[str],
+    path: Path,
 ) -> str | None:
-    """Write the page into the snapshot's folder; its path, or None where that failed.
+    """Write the page to a path, which comes back; None where that failed.
 
     A page is no reason to stop a run: what is wrong with the store, the next step says.
     """
-    path = snapshot.folder / FILE
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, render(gather(snapshot, store, source), warnings).encode())
     except GraftlineError as error:
         message("There is no data page: %s", error)
