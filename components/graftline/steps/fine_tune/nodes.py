@@ -103,9 +103,10 @@ def on_node(*positional: dict[str, object], **named: object) -> None:
     The SDK sends this function's source alone, so it knows no import of this module, and calls it
     with a dictionary on its own machine and with keywords on a cluster.
     """
-    from graftline.steps.fine_tune.node import main
+    from importlib import import_module
 
-    main(positional[0] if positional else named)
+    node = import_module("graftline.steps.fine_tune.node")  # which imports the training, and it us
+    node.main(positional[0] if positional else named)
 
 
 @contextmanager
