@@ -65,7 +65,7 @@ def waiting_pools(settings: RunSettings) -> dict[str, PoolSettings]:
     It only waits, and computes the validation's answers at the end: any node will do.
     """
     name = pool_name(STEP, settings.assign)
-    elsewhere = {
+    elsewhere: dict[str, Any] = {
         "accelerator": None,
         "accelerator_count": None,
         "node_selectors": {},

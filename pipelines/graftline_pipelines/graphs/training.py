@@ -56,7 +56,7 @@ class Graph:
         return self.run_name or dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     @property
-    def names(self) -> dict[str, str]:
+    def names(self) -> dict[str, Any]:
         """The run's name, which is empty in a scheduled run, and its name in Kubernetes."""
         return {
             "run_name": self.run_name or dsl.PIPELINE_JOB_NAME_PLACEHOLDER,

@@ -151,8 +151,9 @@ def train(
     if nodes > 1:
         train_on_nodes(asdict(order), _identity(order, start), nodes, pod_of(node_pod))
         trained = _train(order, start, None, Ranks())
-        for figures in trained.progressed.history if on_epoch is not None else ():
-            on_epoch(figures)
+        if on_epoch is not None:
+            for figures in trained.progressed.history:
+                on_epoch(figures)
         return trained
     count = count_of(processes, gathers_statistics=start.options.adapt_batch_norm)
     with together(count, asdict(order)) as ranks:
