@@ -28,7 +28,7 @@ def run(
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
 ) -> None:
-    """Run the training graph on this machine."""
+    """Train, evaluate, export and promote, on this machine."""
     from rich.console import Console
 
     from graftline_pipelines.runfile.load import load
@@ -60,7 +60,7 @@ def run(
 
 
 def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
-    """Validate a run file and all that it names, and say what a run would do."""
+    """Check a run file and all that it names, and say what a run would do."""
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
@@ -85,7 +85,7 @@ def compile_(
     overrides: Overrides = None,
     pipeline: Graph = "train",
 ) -> None:
-    """Write the KFP intermediate representation of a run file, for a cluster."""
+    """Write the pipeline of a run file as YAML, for Kubeflow Pipelines."""
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
