@@ -57,7 +57,7 @@ IMPORTS = """
 import graftline_pipelines.local.warm as warm
 import importlib, os
 os.environ["_KFP_RUNTIME"] = "true"
-for name in warm.LIBRARIES:
+for name in (*warm.LIGHT, *warm.LARGE):
     importlib.import_module(name)
 """
 console = Console(stderr=True)
