@@ -78,7 +78,7 @@ def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
     guard_process()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="graftline", standalone_mode=False)
     except TyperException as error:
         _show_usage(error)
         sys.exit(error.exit_code)
