@@ -16,7 +16,7 @@ from graftline.images import decode
 from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fine_tune.pilot import subset
 from graftline.steps.fine_tune.start_and_outcome import compare
-from graftline.steps.fine_tune.training import Order, read, train
+from graftline.steps.fine_tune.training import ALONE, Order, read, train
 from graftline.steps.fit_head.forecast import PILOT_EPOCHS, PILOT_IMAGES
 from graftline.steps.fit_head.step import run as fit_head
 from graftline.steps.ingest.step import run as ingest
@@ -126,7 +126,7 @@ def _trained(folder: Path, store: str, *, pilot: bool) -> tuple[bool, float, Cla
     if pilot:
         few = subset(start.snapshot, PILOT_IMAGES, 0)
         start = dataclasses.replace(start, snapshot=few)
-    trained = train(order, start, processes=1, on_epoch=None)
+    trained = train(order, start, workers=ALONE)
     outcome = compare("fine_tune", trained.val_logits, start.held_out.logits, start.truth)
     return outcome.used == "fine_tune", round(outcome.gain, 5), trained.classifier
 
