@@ -27,6 +27,7 @@ BACKBONE, IMAGE_SIZE = "tf_efficientnet_lite0", 64
 TRAINING = {"augment": False}
 PROBE = {"c_grid": (0.01, 0.1, 1.0), "folds": 3}
 BATCH = 64
+FIGURES = ("classes", "train_images", "images_per_class", "majority", "knn", "probe")
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def measure(name: str, half: str, table: Path, store: str, folder: Path) -> Meas
         if kind == "training":
             accuracy[kind] = _accuracy(trained, snapshot, store)
             accuracy["fine_tune"] = accuracy[kind if used else "probe"]
-    figures = {k: v for k, v in fitted.decision["figures"].items() if k != "candidates"}
+    figures = {key: fitted.decision["figures"][key] for key in FIGURES}
     return Measured(
         set=name,
         half=half,
