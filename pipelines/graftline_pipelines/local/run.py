@@ -20,6 +20,7 @@ from graftline.storage.uri import absolute
 from graftline_pipelines.local.index import write_index
 from graftline_pipelines.local.progress import (
     StepFollower,
+    earlier_seconds,
     failure_of,
     seconds_by_step,
     steps_of,
@@ -110,7 +111,12 @@ def run(
         warm_steps(warm, run_dir, settings.store),
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
-        StepFollower(run_dir, console, steps_of(settings.strategy, retrain=retrain)),
+        StepFollower(
+            run_dir,
+            console,
+            steps_of(settings.strategy, retrain=retrain),
+            earlier_seconds(runs_dir, settings.name),
+        ),
         _quiet_kfp(run_dir),
         _environment(run_dir, scratch),
     ):
