@@ -84,7 +84,7 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
     folds = make_folds(y, g, snapshot.classes, settings.folds, seed)
     classes = len(snapshot.classes)
     knn = knn_accuracies(x, y, folds, settings.knn, classes)
-    candidates = search(x, y, folds, classes, grid=settings.c_grid, balanced=settings.balanced)
+    candidates = search(x, y, folds, classes, grid=settings.grid, balanced=settings.balanced)
     curve = learning_curve(
         x,
         y,

@@ -120,4 +120,7 @@ def _choose(cell: str, median: float, accuracy: float, thresholds: AutoSettings)
 
 
 def _name(probe: dict[str, Any]) -> str:
+    if probe["family"] == "mean":
+        whitened = probe.get("scaling") == "within"
+        return "shrunken discriminant analysis" if whitened else "the nearest class mean"
     return "logistic regression" if probe["family"] == "logistic" else "a linear SVM"
