@@ -33,6 +33,16 @@ def message(text: str, *args: object) -> None:
         _listener("message", text=text % args if args else text)
 
 
+def explain(text: str, *args: object) -> None:
+    """Say why, in a sentence that the end of a local run shows: only then, so that it comes once.
+
+    The log has it now.
+    """
+    log.info(text, *args)
+    if _listener is not None:
+        _listener("reason", text=text % args if args else text)
+
+
 def progress(
     items: Iterable[T], description: str, total: int | None = None, unit: str = "images"
 ) -> Iterator[T]:

@@ -41,8 +41,8 @@ TRAINING = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
 def test_auto_decides_for_fine_tuning_and_takes_that_branch(
     run_strategy: Callable[..., dict[str, Any]],
 ) -> None:
-    """AutoSettings under which 16 images a class are many and no probe is good enough."""
-    auto = {"large_images_per_class": 5, "good_enough": 1.0, "similar_accuracy": 1.0}
+    """Settings under which 16 images a class are many, and any gain is worth its cost."""
+    auto = {"large_images_per_class": 5, "min_gain": -1.0, "similar_accuracy": 1.0}
     result = run_strategy(strategy="auto", auto=auto, fine_tune=TRAINING)
     decision = result["decision"]
     assert decision["cell"] == "large and different"
@@ -67,7 +67,7 @@ def test_auto_decides_for_fine_tuning_and_takes_that_branch(
 def test_auto_decides_for_the_probe_and_starts_no_training(
     run_strategy: Callable[..., dict[str, Any]],
 ) -> None:
-    result = run_strategy(strategy="auto", auto={"similar_accuracy": 0.0})
+    result = run_strategy(strategy="auto", auto={"similar_accuracy": 0.0, "min_gain": 1.0})
     assert result["decision"]["cell"] == "small and similar"
     assert result["strategy"] == result["bundle"]["strategy"] == "probe"
     assert "fine_tune" not in result["seconds"]

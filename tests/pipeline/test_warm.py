@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graftline_pipelines.local.warm import WarmServer, _component_of
+from graftline_pipelines.local.warm import WarmServer, _component_of, has_computed
 
 
 def component(body: str) -> list[str]:
@@ -90,3 +90,46 @@ def test_the_command_is_the_one_that_kfp_makes() -> None:
     source, arguments = _component_of([*container.command, *container.args])
     assert "def work(text: str)" in source
     assert arguments[0] == "--executor_input"
+
+
+def imported(server: WarmServer, capsys: Any) -> list[str]:
+    """Of a few libraries, those that a step finds imported when it starts."""
+    body = "import sys\nprint('found', [n for n in ('mlflow', 'torch') if n in sys.modules])"
+    assert server.run(component(body), dict(os.environ)) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("found")]
+    found: list[str] = json.loads(line.removeprefix("found ").replace("'", '"'))
+    return found
+
+
+def test_large_libraries_are_imported_when_they_are_asked_for(
+    server: WarmServer, capsys: Any
+) -> None:
+    found = imported(server, capsys)
+    while "mlflow" not in found:
+        found = imported(server, capsys)
+    assert "torch" not in found
+    server.import_large()
+    server.import_large()  # once more changes nothing
+    while "torch" not in found:
+        found = imported(server, capsys)
+
+
+@pytest.mark.parametrize(
+    ("step", "result", "computed"),
+    [
+        ("ingest", {"fetched": 0}, False),
+        ("ingest", {"fetched": 3}, True),
+        ("extract_features", {"extracted": 0}, False),
+        ("extract_features", {"extracted": 1}, True),
+        ("fit_head", {"strategy": "probe", "reused_from": "run-1"}, False),
+        ("fit_head", {"strategy": "probe"}, True),
+        ("promote", {"name": "digits"}, False),
+    ],
+)
+def test_a_run_has_computed_once_a_step_found_something_new(
+    tmp_path: Path, step: str, result: dict[str, Any], computed: bool
+) -> None:
+    (tmp_path / "steps").mkdir()
+    assert not has_computed(tmp_path)
+    (tmp_path / "steps" / f"{step}.json").write_text(json.dumps(result))
+    assert has_computed(tmp_path) is computed

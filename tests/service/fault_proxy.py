@@ -13,10 +13,16 @@ import re
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 
 XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>by the proxy</Message></Error>"
 ANSWERS = {"503": ("503 Slow Down", "SlowDown"), "403": ("403 Forbidden", "AccessDenied")}
+REFUSED = (
+    b"HTTP/1.1 412 Precondition Failed\r\nContent-Type: application/xml\r\nContent-Length: 67\r\n"
+    b"Connection: close\r\n\r\n"
+    b"<?xml version='1.0'?><Error><Code>PreconditionFailed</Code></Error>"
+)
 
 
 class FaultProxy:
@@ -27,6 +33,7 @@ class FaultProxy:
         self.path = ""  # and with this in their target
         self.requests: Counter[str] = Counter()
         self.lines: list[str] = []  # "GET /bucket/key"
+        self.careless = ""  # "ignores": conditions are dropped; "races": checked, then written
         self.released = threading.Event()
         self.stall_seconds = stall_seconds
         self.lock = threading.Lock()
@@ -86,9 +93,14 @@ class FaultProxy:
 
     def _pass_on(self, client: socket.socket, head: bytes, body: bytes, fault: str | None) -> None:
         bare = re.sub(rb"\r\n(Connection|Expect): [^\r]*", b"", head, flags=re.I)
-        with socket.create_connection(self.server) as upstream:
-            upstream.sendall(bare[:-2] + b"Connection: close\r\n\r\n" + body)
-            answer = b"".join(iter(lambda: upstream.recv(2**16), b""))
+        if self.careless and head.startswith(b"PUT"):
+            conditions = rb"\r\nIf-(None-)?Match: [^\r]*"
+            asked = re.search(conditions, bare, flags=re.I)
+            bare = re.sub(conditions, b"", bare, flags=re.I)
+            if asked and self.careless == "races" and not self._holds(bare, asked.group()):
+                client.sendall(REFUSED)
+                return
+        answer = self._ask(bare[:-2] + b"Connection: close\r\n\r\n" + body)
         start = answer.index(b"\r\n\r\n") + 4
         if fault == "lost" or (fault == "truncate" and start == len(answer)):
             reset(client)
@@ -99,6 +111,22 @@ class FaultProxy:
         if fault == "truncate":
             spoilt = spoilt[: start + (len(answer) - start) // 2]
         client.sendall(spoilt)
+
+    def _ask(self, request: bytes) -> bytes:
+        with socket.create_connection(self.server) as upstream:
+            upstream.sendall(request)
+            return b"".join(iter(lambda: upstream.recv(2**16), b""))
+
+    def _holds(self, head: bytes, condition: bytes) -> bool:
+        """Look whether the condition holds, as a server does that then writes without a lock."""
+        look = re.sub(rb"\r\n(Content-[^:]*|Transfer-[^:]*): [^\r]*", b"", head, flags=re.I)
+        look = look.replace(b"PUT ", b"HEAD ", 1)[:-2] + b"Connection: close\r\n\r\n"
+        found = self._ask(look)
+        time.sleep(0.05)
+        there = found.startswith(b"HTTP/1.1 200")
+        if b"none-match" in condition.lower():
+            return not there
+        return condition.partition(b": ")[2].strip() in found
 
 
 def read_message(stream: socket.socket) -> tuple[bytes, bytes]:

@@ -163,6 +163,8 @@ class OnnxClassifier:
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or machine.cores()
+        # A thread that spins takes the core of the one it waits for when other processes run.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

@@ -89,9 +89,15 @@ class _Axes:
     """Maps data units to pixels and draws the frame of a chart."""
 
     def __init__(
-        self, x: tuple[float, float], y: tuple[float, float], width: int, height: int
+        self,
+        x: tuple[float, float],
+        y: tuple[float, float],
+        width: int,
+        height: int,
+        counts: bool = False,
     ) -> None:
         self.x, self.y, self.width, self.height = x, y, width, height
+        self.counts = counts
         self.left, self.right, self.top, self.bottom = 52, 22, 10, 44
 
     def across(self, value: float) -> float:
@@ -112,7 +118,8 @@ class _Axes:
             shapes.append(_line("grid", self.left, level, right, level))
             shapes.append(_text(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end"))
         for value in ticks(*self.x):
-            shapes.append(_text(percent(value, _digits(*self.x)), self.across(value), floor + 17))
+            said = f"{value:g}" if self.counts else percent(value, _digits(*self.x))
+            shapes.append(_text(said, self.across(value), floor + 17))
         shapes.append(_line("axis", self.left, floor, right, floor))
         shapes.append(_text(x_title, (self.left + self.width) / 2, self.height - 6))
         turned = f"translate(12 {(self.top + floor) / 2}) rotate(-90)"
@@ -144,9 +151,10 @@ def line_chart(
     y_title: str = "",
     width: int = 520,
     height: int = 320,
+    counts: bool = False,
 ) -> Markup:
-    """Lines over shares: both axes are percentages."""
-    axes = _Axes(x, y, width, height)
+    """Lines over shares: both axes are percentages, or the lower one counts, as epochs."""
+    axes = _Axes(x, y, width, height, counts)
     shapes = axes.frame(x_title, y_title)
     for line in series:
         if line.low is not None and line.high is not None:

@@ -98,7 +98,7 @@ class Recorder:
 
     def event(self, event: str, **fields: Any) -> None:
         """Append one event; a single short write, so readers never see half of one."""
-        if event in ("message", "progress"):
+        if event in ("message", "reason", "progress"):
             self.sign_of_life()
         if self._events is None:
             return

@@ -5,6 +5,7 @@ step's finished work is never lost to a tracking hiccup, and no message repeats 
 Model versions and the champion are in :mod:`graftline.tracking.registry`.
 """
 
+import json
 import logging
 import os
 import re
@@ -182,6 +183,32 @@ class Tracker:
         if tags:
             self._do("tags", lambda client: client.log_batch(self.run_id, tags=tags))
 
+    def dataset(
+        self,
+        *,
+        name: str,
+        digest: str,
+        kind: str,
+        source: Mapping[str, Any],
+        profile: Mapping[str, Any],
+    ) -> None:
+        """Record a data set as the run's input.
+
+        Args:
+            name: Its name.
+            digest: Of its content.
+            kind: Where it is: ``s3`` or ``local``.
+            source: Its address, as JSON.
+            profile: Its numbers, as JSON.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        found = Dataset(
+            name, digest, kind, json.dumps(dict(source)), profile=json.dumps(dict(profile))
+        )
+        given = DatasetInput(found, [InputTag("mlflow.data.context", "training")])
+        self._do("the data set", lambda client: client.log_inputs(self.run_id, [given]))
+
     def files(self, files: Mapping[str, Path]) -> None:
         """Upload files or folders: artifact path, as ``reports/report.html``, to local path."""
         for name, path in files.items():
@@ -347,11 +374,11 @@ def _probe_http(uri: str) -> None:
     if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("true", "1"):
         verify = False
     url = uri.rstrip("/") + "/health"
-    headers, login = _login()
+    headers, who = login()
     with requests.get(
         url,
         headers=headers,
-        auth=login,
+        auth=who,
         timeout=PROBE_SECONDS,
         stream=True,
         allow_redirects=False,
@@ -370,7 +397,7 @@ def _probe_http(uri: str) -> None:
             raise _web_page(uri)
 
 
-def _login() -> tuple[dict[str, str], tuple[str, str] | None]:
+def login() -> tuple[dict[str, str], tuple[str, str] | None]:
     """Header and user of the requests, as MLflow's own client sends them."""
     tidy(MLFLOW)
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")

@@ -13,14 +13,19 @@ from graftline_pipelines.cli.commands import (
     cluster,
     controller,
     data,
+    decisions,
+    doctor,
     features,
+    init,
     local_runs,
     model,
     predict,
+    race,
     relocate,
     retrain,
     run,
     schedule,
+    try_model,
 )
 
 STOPPED = 130
@@ -44,10 +49,14 @@ def _options(
 
 
 for group in (
+    init,
     run,
     data,
+    decisions,
     predict,
+    try_model,
     model,
+    race,
     backbones,
     features,
     cluster,
@@ -56,6 +65,7 @@ for group in (
     retrain,
     relocate,
     local_runs,
+    doctor,
 ):
     group.register(app)
 

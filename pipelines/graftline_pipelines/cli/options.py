@@ -22,6 +22,9 @@ RunnerName = Annotated[
     str,
     typer.Option("--runner", help="subprocess, or docker: one hardened container for each step."),
 ]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Compute everything again; take no earlier run's results.")
+]
 Graph = Annotated[
     str,
     typer.Option(

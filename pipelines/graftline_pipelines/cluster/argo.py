@@ -22,7 +22,7 @@ from typing import Any, get_args
 
 from graftline_pipelines.runfile.pools import StepName
 
-STEPS = {*get_args(StepName), "extract_share"}
+STEPS = {*get_args(StepName), "extract_share", "doctor"}
 BROKEN = {"Failed", "Error"}
 NOT_RUN = {"Omitted", "Skipped"}
 _DRIVER = "-driver"

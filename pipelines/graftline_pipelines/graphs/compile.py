@@ -8,7 +8,7 @@ from graftline.errors import ConfigurationError
 from graftline.redaction import holds_secret
 from graftline_pipelines.runfile.settings import RunSettings
 
-GraphName = Literal["train", "retrain", "predict"]
+GraphName = Literal["train", "retrain", "predict", "doctor"]
 
 
 def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
@@ -16,7 +16,8 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
 
     Args:
         settings: The run file.
-        graph: The training graph, the one that looks for changes first, or batch prediction.
+        graph: The training graph, the one that looks for changes first, batch prediction, or
+            the doctor's.
         output: A file that ends in ``.yaml``.
 
     Raises:
@@ -28,6 +29,10 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
         from graftline_pipelines.graphs.retraining import retraining_pipeline
 
         pipeline = retraining_pipeline(settings)
+    elif graph == "doctor":
+        from graftline_pipelines.graphs.doctor import doctor_pipeline
+
+        pipeline = doctor_pipeline(settings)
     elif graph == "predict":
         from graftline_pipelines.graphs.prediction import prediction_pipeline
 

@@ -25,7 +25,9 @@ from graftline.steps.fit_head.component import fit_head
 from graftline.steps.ingest.component import ingest
 from graftline.steps.promote.component import promote
 from graftline_pipelines.graphs.placement import place
-from graftline_pipelines.runfile.pools import pool_of
+from graftline_pipelines.runfile.devices import devices_of
+from graftline_pipelines.runfile.pools import pool_name, pool_of
+from graftline_pipelines.runfile.quantities import to_cores
 from graftline_pipelines.runfile.settings import RunSettings, arguments
 
 
@@ -95,6 +97,15 @@ class Graph:
         ui = settings.cluster.ui if self.on_cluster else None
         return json.dumps(known if ui is None else {**known, "ui": ui})
 
+    @property
+    def tracking_of_first(self) -> str:
+        """The same for the step that starts the tracking run and records the run file there."""
+        known: dict[str, Any] = json.loads(self.tracking)
+        where = "cluster" if self.on_cluster else "local"
+        return json.dumps(
+            {**known, "where": where, "settings": self.settings.model_dump(mode="json")}
+        )
+
     def config(self, **values: Any) -> str:
         """Keyword arguments of a step as JSON: a dict parameter would turn numbers to floats."""
         return json.dumps(values)
@@ -132,7 +143,7 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
         ingest,
         source=source,
         store=settings.store,
-        tracking=graph.tracking,
+        tracking=graph.tracking_of_first,
         config=graph.config(
             **{key: v for key, v in arguments(settings.data).items() if key != "source"},
             seed=settings.seed,
@@ -156,6 +167,7 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
             probe=arguments(settings.probe),
             head=arguments(settings.head),
             auto=arguments(settings.auto),
+            training=_training_plan(settings, on_cluster=graph.on_cluster),
             seed=settings.seed,
         ),
         **shared,
@@ -267,4 +279,20 @@ def _backbone(settings: RunSettings) -> dict[str, Any]:
         "weights": settings.weights,
         "image_size": settings.image_size,
         "fit": settings.image.fit,
+    }
+
+
+def _training_plan(settings: RunSettings, *, on_cluster: bool) -> dict[str, Any]:
+    """The fine-tuning that may follow, for the forecast of its cost."""
+    train = settings.scratch if settings.strategy == "scratch" else settings.fine_tune
+    plan: dict[str, Any] = {"epochs": train.epochs, "max_minutes": train.max_minutes}
+    if not on_cluster:
+        return plan
+    pool = pool_of("fine_tune", settings.pools, settings.assign)
+    return plan | {
+        "pool": pool_name("fine_tune", settings.assign),
+        "devices": devices_of(pool),
+        "accelerators": pool.accelerators,
+        "cores": to_cores(pool.cpu_limit or pool.cpu),
+        "hourly_price": pool.hourly_price,
     }

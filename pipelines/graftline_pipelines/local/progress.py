@@ -1,13 +1,14 @@
-"""Shows the steps of a local run while they run: bars on a terminal, plain lines elsewhere."""
+"""Shows the steps of a local run while they run: bars on a terminal, whole lines elsewhere."""
 
 import json
+import re
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -17,10 +18,21 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
+from graftline.steps.runtime import read_result
+from graftline_pipelines.local.screen import counted
+
 POLL_SECONDS = 0.2
+NAME_WIDTH = 18
+PARTS = {  # tasks that are parts of one step
+    "plan_extraction": "extract_features",
+    "extract_share": "extract_features",
+    "assemble_features": "extract_features",
+}
 
 
 class _Count(MofNCompleteColumn):
@@ -30,32 +42,66 @@ class _Count(MofNCompleteColumn):
         return super().render(task) if task.total is not None else Text()
 
 
+class _Left(TimeRemainingColumn):
+    """The time left, in words; nothing where no one knows it."""
+
+    def render(self, task: Task) -> Text:
+        seconds = task.time_remaining
+        if task.total is None or seconds is None or task.finished:
+            return Text()
+        return Text(f"{_duration(seconds)} left", style="cyan")
+
+
 class StepFollower:
     """Reads the events that the steps of a run record, and draws them.
 
     Use it as a context manager around the run. On leaving, everything recorded so far is shown.
+
+    Args:
+        run_dir: The run's folder.
+        console: Where they are drawn.
+        steps: The steps of the graph in their order, those that may be left out included.
+        expected: Seconds that each step took in an earlier run, for the time that is left in all.
     """
 
-    def __init__(self, run_dir: Path, console: Console) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        console: Console,
+        steps: Sequence[str] = (),
+        expected: Mapping[str, float] | None = None,
+    ) -> None:
+        self._run_dir = run_dir
         self._folder = run_dir / "steps"
         self._console = console
+        self._steps = list(steps)
+        self._expected = {step: (expected or {}).get(step, 0.0) for step in self._steps}
+        self._begun: dict[str, float] = {}
+        self._ended: set[str] = set()
         self._offsets: dict[Path, int] = {}
         self._bars: dict[str, TaskID] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="follow-steps", daemon=True)
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("[bold]{task.fields[step]:<18}"),
+            TextColumn("{task.fields[number]}[bold]{task.fields[step]}[/]"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=16),
             _Count(),
             TimeElapsedColumn(),
+            _Left(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
+        # Shown while no step runs, so that the screen is never blank.
+        self._between = self._progress.add_task("", step="", number="", total=None, visible=False)
+        self._overall = self._progress.add_task(
+            "", step="all steps", number="", total=None, visible=any(self._expected.values())
+        )
 
     def __enter__(self) -> "StepFollower":
+        self._show_between()
         self._progress.start()
         self._thread.start()
         return self
@@ -69,10 +115,14 @@ class StepFollower:
     def _poll(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             self._show_new()
+            left = left_in_all(self._expected, self._begun, self._ended, time.monotonic())
+            said = f"about {_duration(left)} left, as in an earlier run" if left >= 1 else ""
+            self._progress.update(self._overall, description=said)
 
     def _show_new(self) -> None:
         for event in sorted(self._new_events(), key=lambda event: float(event["time"])):
             self._show(event)
+            self._show_between()
 
     def _new_events(self) -> Iterator[dict[str, Any]]:
         for path in self._folder.glob("*.events.jsonl"):
@@ -87,9 +137,7 @@ class StepFollower:
     def _show(self, event: dict[str, Any]) -> None:
         name, kind = event["step"], event["event"]
         if kind == "started":
-            self._bars[name] = self._progress.add_task("running", step=name, total=None)
-            if not self._console.is_terminal:
-                self._say(name, "started")
+            self._start(name)
         elif kind == "progress" and name in self._bars:
             self._progress.update(
                 self._bars[name],
@@ -98,16 +146,125 @@ class StepFollower:
                 total=event["total"],
             )
         elif kind == "message":
-            self._say(name, event["text"])
+            self._say(name, event["text"].removeprefix(f"{name}: "))
         elif kind in ("finished", "failed"):
+            self._ended.add(_step_of(name))
             if name in self._bars:
                 self._progress.remove_task(self._bars.pop(name))
-            done = f"done in {event['seconds']:.1f} s" if kind == "finished" else "failed"
+            done = "failed"
+            if kind == "finished":
+                came_to = outcome(name, read_result(self._run_dir, name) or {})
+                done = f"done in {event['seconds']:.1f} s{came_to and ': '}{came_to}"
             self._say(name, done, "green" if kind == "finished" else "red")
 
-    def _say(self, name: str, text: str, colour: str | None = None) -> None:
-        styled = f"[{colour}]{escape(text)}[/]" if colour else escape(text)
-        self._console.print(f"[bold]{name:<18}[/] {styled}", highlight=False)
+    def _start(self, name: str) -> None:
+        step = _step_of(name)
+        for skipped in self._steps[: self._steps.index(step) if step in self._steps else 0]:
+            if skipped not in self._begun:
+                self._begun[skipped] = time.monotonic()
+                self._ended.add(skipped)
+                self._say(skipped, f"{self._number(skipped)}not needed")
+        self._begun.setdefault(step, time.monotonic())
+        self._ended.discard(step)  # of several tasks of one step, the next
+        number = self._number(step)
+        self._bars[name] = self._progress.add_task("running", step=name, number=number, total=None)
+        if not self._console.is_terminal:
+            self._say(name, f"{number}started")
+
+    def _number(self, step: str) -> str:
+        if step not in self._steps:
+            return ""
+        return f"step {self._steps.index(step) + 1} of {len(self._steps)}: "
+
+    def _show_between(self) -> None:
+        """Name the step that comes next where none runs."""
+        coming = next((step for step in self._steps if step not in self._begun), "")
+        self._progress.update(
+            self._between,
+            visible=not self._bars and bool(coming),
+            step=coming,
+            number=self._number(coming),
+            description="starting",
+        )
+
+    def _say(self, name: str, text: str, colour: str = "") -> None:
+        """One message; on a terminal its further lines stand below its first word."""
+        if self._console.is_terminal:
+            grid = Table.grid(padding=(0, 1, 0, 0))
+            grid.add_column(width=NAME_WIDTH, no_wrap=True, style="bold")
+            grid.add_column(overflow="fold")
+            grid.add_row(Text(name), Text(text.strip("\n"), colour))
+            self._console.print(grid)
+            return
+        for line in text.strip("\n").split("\n"):
+            self._console.print(
+                Text(f"{name:<{NAME_WIDTH}} {line}"), soft_wrap=True, highlight=False
+            )
+
+
+def left_in_all(
+    expected: Mapping[str, float], begun: Mapping[str, float], ended: Set[str], now: float
+) -> float:
+    """Seconds left for all steps, if each takes as long as it did in an earlier run.
+
+    Args:
+        expected: Seconds that each step took.
+        begun: When each step that has begun did so, on the clock of ``now``.
+        ended: Steps that are over.
+        now: The time.
+    """
+    return sum(
+        max(0.0, seconds - (now - begun[step] if step in begun else 0.0))
+        for step, seconds in expected.items()
+        if step not in ended
+    )
+
+
+def earlier_seconds(runs_dir: Path, name: str) -> dict[str, float]:
+    """Seconds by step of the newest run of this name that computed all of it; empty without one."""
+    for run_dir in sorted(runs_dir.glob(f"{name}-[0-9]*"), reverse=True):
+        seconds = seconds_by_step(run_dir)
+        results = [read_result(run_dir, step) or {} for step in seconds]
+        if "promote" in seconds and not any(result.get("reused_from") for result in results):
+            return seconds
+    return {}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+def outcome(step: str, result: Mapping[str, Any]) -> str:
+    """What a step came to, in a few words; empty for one whose messages say it."""
+    try:
+        if step == "fit_head":
+            return f"strategy {result['strategy']}"
+        if step == "evaluate":
+            test, promote = result["test"], result["verdict"]["promote"]
+            images = counted(int(test["images"]), "test image")
+            verdict = "promote" if promote else "do not promote"
+            return f"{test['accuracy']:.1%} of {images} right, {verdict}"
+        if step == "promote":
+            alias = f", alias {result['alias']}" if result["alias"] else ", not promoted"
+            return f"{result['name']} version {result['version']}{alias}"
+    except (KeyError, TypeError):  # of an older run, or of another's step
+        return ""
+    return ""
+
+
+def steps_of(strategy: str, *, retrain: bool = False) -> list[str]:
+    """The steps of a run in their order; one that may turn out not to be needed is counted."""
+    steps = ["ingest", "extract_features", "fit_head"]
+    if strategy not in ("probe", "head"):
+        steps.append("fine_tune")
+    steps += ["evaluate", "export_onnx", "promote"]
+    return ["watch", *steps] if retrain else steps
+
+
+def _step_of(task: str) -> str:
+    name = re.sub(r"_\d+$", "", task)
+    return PARTS.get(name, name)
 
 
 def failure_of(run_dir: Path) -> dict[str, Any] | None:

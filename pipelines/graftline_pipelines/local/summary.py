@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from graftline.steps.runtime import read_result
 from graftline_pipelines.local.run import LocalRun
+from graftline_pipelines.local.screen import counted, show_rows
 from graftline_pipelines.runfile.settings import RunSettings
 
 
@@ -42,6 +42,9 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "decision": (trained or fitted).get("decision"),
         "extracted": extracted.get("extracted"),
         "reused": extracted.get("reused"),
+        "reused_steps": {
+            step: run_id for step in run.seconds if (run_id := result(step).get("reused_from"))
+        },
         "test": test,
         "verdict": evaluated.get("verdict"),
         "onnx": str(run.run_dir / Path(onnx).name) if onnx else None,
@@ -75,13 +78,8 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
         console: Where to print.
         sample: An image to suggest for a first prediction.
     """
-    table = Table(show_header=False, box=None, padding=(0, 2), title="", title_justify="left")
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, text in _rows(summary):
-        table.add_row(name, text)
     console.print()
-    console.print(table)
+    show_rows(_rows(summary), console)
     onnx = summary["onnx"]
     if onnx is not None:
         image = short(str(sample)) if sample is not None else "IMAGE"
@@ -89,15 +87,26 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
         console.print(f"  graftline predict {short(onnx)} {image}", soft_wrap=True, highlight=False)
 
 
+def _reused(steps: Mapping[str, str]) -> str:
+    """Which steps took the results of which run."""
+    by_run: dict[str, list[str]] = {}
+    for step, run in steps.items():
+        by_run.setdefault(run, []).append(step)
+    return "\n".join(f"{', '.join(names)} from run {escape(run)}" for run, names in by_run.items())
+
+
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     images, test, verdict = summary["images"], summary["test"], summary["verdict"] or {}
     counts = ", ".join(f"{count:,} {split}" for split, count in images.items())
     rejected = sum(summary["set_aside"].values())
-    rows = [("Images", f"{sum(images.values()):,} in {len(summary['classes'])} classes: {counts}")]
+    classes = counted(len(summary["classes"]), "class", "classes")
+    rows = [("Images", f"{sum(images.values()):,} in {classes}: {counts}")]
     if rejected:
         reasons = ", ".join(f"{n:,} {escape(reason)}" for reason, n in summary["set_aside"].items())
         rows.append(("Rejected", reasons))
     rows.append(("Features", f"{summary['extracted']:,} extracted, {summary['reused']:,} reused"))
+    if summary.get("reused_steps"):
+        rows.append(("Reused", _reused(summary["reused_steps"])))
     why = " ".join((summary["decision"] or {}).get("reasons", []))
     rows.append(("Strategy", f"[bold]{summary['strategy']}[/]. {escape(why)}"))
     if test:
@@ -118,7 +127,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             (
                 "ONNX parity",
-                f"{parity['images']:,} test images, label agreement "
+                f"{counted(parity['images'], 'test image')}, label agreement "
                 f"{parity['label_agreement']:.2%}, largest probability difference "
                 f"{parity['max_probability_difference']:.1e}",
             )

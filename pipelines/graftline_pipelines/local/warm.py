@@ -4,6 +4,9 @@ A step's process spends seconds on importing PyTorch, timm, MLflow and scikit-le
 spend it six times. A server process imports them once, in the order in which the steps need them,
 and forks for each task; a task that comes early starts with what is there. Each step is still a
 process of its own, with its own log and its own failure. ``GRAFTLINE_COLD=1`` turns this off.
+
+Steps that reuse an earlier run's results need no PyTorch, and must not wait for its import: where
+the store has results, the large libraries are imported only once a step has computed something.
 """
 
 import array
@@ -26,21 +29,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from graftline.errors import StoreError
+from graftline.steps.kept_results import PREFIX
+from graftline.steps.runtime import read_result
+from graftline.storage import open_store
 from graftline.tracking.mlflow_run import set_client_defaults
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
-LIBRARIES = (  # in the order in which the steps of a run need them
+IMPORT = "import"  # the key of a request to import the large libraries
+REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
+LIGHT = (  # what every step needs, and what those need that compute nothing
     "kfp.dsl.executor_main",
     "graftline.steps.ingest.step",
     "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
     "graftline.steps.watch.step",
     "graftline.steps.extract_features.step",
+    "graftline.steps.evaluate.same_model",
+    "graftline.steps.promote.step",
+)
+LARGE = (  # in the order in which the steps of a run need them
     "torch",
     "graftline.steps.fit_head.step",
     "sklearn.linear_model",
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
-    "graftline.steps.promote.step",
     "mlflow.onnx",
 )
 _LENGTH = struct.Struct("<I")
@@ -53,6 +67,7 @@ class WarmServer:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
         self._lock = threading.Lock()
+        self._asked = False
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", __name__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -73,7 +88,7 @@ class WarmServer:
         output, their_output = os.pipe()
         status, their_status = os.pipe()
         try:
-            self._send({**request, "folder": str(Path.cwd())}, [their_output, their_status])
+            self._send({**request, "folder": str(Path.cwd())}, their_output, their_status)
         except OSError:
             os.close(output)
             os.close(status)
@@ -89,11 +104,21 @@ class WarmServer:
         # Without a status the server died under the step, most often for lack of memory.
         return int(text) if text else -signal.SIGKILL
 
-    def _send(self, request: dict[str, Any], descriptors: list[int]) -> None:
+    def import_large(self) -> None:
+        """Let the server import the large libraries too, if it has not begun yet."""
+        if not self._asked:
+            self._asked = True
+            with contextlib.suppress(OSError):  # it is gone: each step imports for itself
+                self._send({IMPORT: True})
+
+    def _send(self, request: dict[str, Any], *descriptors: int) -> None:
         data = json.dumps(request).encode()
         with self._lock:
             head = _LENGTH.pack(len(data))
-            socket.send_fds(self._socket, [head], descriptors)
+            if descriptors:
+                socket.send_fds(self._socket, [head], descriptors)
+            else:
+                self._socket.sendall(head)
             self._socket.sendall(data)
 
     def close(self) -> None:
@@ -104,23 +129,47 @@ class WarmServer:
 
 
 @contextlib.contextmanager
-def warm_steps() -> Iterator[None]:
-    """Let KFP's local runner start its tasks in a warm process, where this machine can."""
-    from kfp.local import status, subprocess_task_handler
-
-    if os.environ.get(COLD_VARIABLE, "") not in ("", "0") or not hasattr(os, "pidfd_open"):
-        yield
+def warm_process(*, wanted: bool = True) -> Iterator[WarmServer | None]:
+    """A warm process, where this machine can and the user has not turned it off."""
+    cold = os.environ.get(COLD_VARIABLE, "") not in ("", "0")
+    if not wanted or cold or not hasattr(os, "pidfd_open"):
+        yield None
         return
     server = WarmServer()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def warm_steps(server: WarmServer | None, run_dir: Path, store: str) -> Iterator[None]:
+    """Let KFP's local runner start its tasks in a warm process.
+
+    Args:
+        server: The process; None for a process of its own for each step.
+        run_dir: The run's folder.
+        store: URI of the store, whose results may be reused.
+    """
+    from kfp.local import status, subprocess_task_handler
+
+    if server is None:
+        yield
+        return
+    warm = server
+    if not _has_results(store):
+        warm.import_large()
     cold = subprocess_task_handler.SubprocessTaskHandler
 
     class WarmTaskHandler(cold):  # type: ignore[misc, valid-type]
         """Runs a task in a fork of the warm process; in a process of its own where it is gone."""
 
         def run(self) -> status.Status:
-            code = server.run(self.full_command, {**os.environ, **self.env_vars})
+            code = warm.run(self.full_command, {**os.environ, **self.env_vars})
             if code is None:
                 return super().run()
+            if has_computed(run_dir):
+                warm.import_large()
             return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
 
     # KFP picks the handler by the runner's exact class, so a runner of our own is refused.
@@ -129,7 +178,24 @@ def warm_steps() -> Iterator[None]:
         yield
     finally:
         subprocess_task_handler.SubprocessTaskHandler = cold
-        server.close()
+
+
+def has_computed(run_dir: Path) -> bool:
+    """Whether a step of a run found something new, so that the next ones have work to do."""
+    for path in (run_dir / "steps").glob("*.json"):
+        result = read_result(run_dir, path.stem) or {}
+        if path.stem in REUSABLE and result.get("reused_from") is None:
+            return True
+        if result.get("fetched") or result.get("extracted"):
+            return True
+    return False
+
+
+def _has_results(store: str) -> bool:
+    try:
+        return next(iter(open_store(store).list(f"{PREFIX}/")), None) is not None
+    except StoreError:  # the first step says what is wrong
+        return False
 
 
 def _component_of(command: list[str]) -> tuple[str, list[str]]:
@@ -147,7 +213,7 @@ def serve(connection: socket.socket) -> None:
     os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
     set_client_defaults()
     children: dict[int, tuple[int, int]] = {}
-    wanted = list(LIBRARIES)
+    wanted = list(LIGHT)
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         while True:
@@ -156,6 +222,9 @@ def serve(connection: socket.socket) -> None:
                     request = _receive(connection)
                     if request is None:
                         return
+                    if IMPORT in request[0]:
+                        wanted += LARGE
+                        continue
                     pid, status = _fork(connection, *request)
                     handle = os.pidfd_open(pid)
                     children[handle] = (pid, status)
@@ -172,6 +241,7 @@ def serve(connection: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | None:
+    """A request with the descriptors for its output and status; of an import, without them."""
     head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 2)
     if len(head) < _LENGTH.size:
         return None
@@ -182,7 +252,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | Non
         if not piece:
             return None
         data += piece
-    output, status = array.array("i", descriptors)
+    output, status = array.array("i", descriptors) if descriptors else (-1, -1)
     return json.loads(data), output, status
 
 

@@ -15,7 +15,7 @@ from graftline.errors import ConfigurationError
 from graftline.steps.evaluate.config import SLICE_COLUMNS
 from graftline_pipelines.runfile import placeholders
 from graftline_pipelines.runfile.placeholders import KeyPath
-from graftline_pipelines.runfile.pools import assignment_problems
+from graftline_pipelines.runfile.pools import assignment_problems, pool_name
 from graftline_pipelines.runfile.settings import RunSettings
 
 
@@ -222,12 +222,28 @@ def _contradictions(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterato
         key, _, what = text.partition(": ")
         yield Problem(key, lines.get(tuple(key.split("."))), what + ".", None)
     yield from _unknown_slices(settings, lines)
+    yield from _unpriced(settings, lines)
     if "group_column" in settings.data.model_fields_set and settings.data.format == "folders":
         yield Problem(
             "data.group_column",
             lines.get(("data", "group_column")),
             "class folders have no columns.",
             "Use a table (`data.format: table`), or remove it.",
+        )
+
+
+def _unpriced(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterator[Problem]:
+    """A limit in money where nothing has a price."""
+    if settings.auto.max_cost is None:
+        return
+    name = pool_name("fine_tune", settings.assign)
+    pool = settings.pools.get(name)
+    if pool is None or pool.hourly_price is None:
+        yield Problem(
+            "auto.max_cost",
+            lines.get(("auto", "max_cost")),
+            f"fine_tune runs in the pool {name!r}, which has no price.",
+            f"Set `pools.{name}.hourly_price`, or limit the time with `auto.max_hours`.",
         )
 
 

@@ -30,6 +30,8 @@ from graftline_pipelines.runfile.pools import (
     StepName,
 )
 
+AUTO_BACKBONE = "auto"
+
 
 class PictureSettings(Section):
     """How a picture becomes the network's square input."""
@@ -38,6 +40,18 @@ class PictureSettings(Section):
     """How wide and tall pictures are fitted. `crop`: the backbone's own way, mostly the middle
     square. `squash`: the whole picture, its sides pressed to a square. `pad`: the whole picture on
     the mean colour."""
+
+
+class RaceSettings(Section):
+    """`graftline race` and `backbone: auto`: each backbone's probe on a sample of the data."""
+
+    backbones: tuple[str, ...] = ()
+    """Names of those that compete. Default: `tf_efficientnet_lite0`, `1` and `2`, as far as their
+    weights are installed as Python packages."""
+    images: Annotated[int, Field(ge=20)] = 2000
+    """Training images of the largest sample."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """No further measurement begins that would likely end later. Default: no limit."""
 
 
 class TrackingSettings(Section):
@@ -164,7 +178,10 @@ class RunSettings(Section):
     tracking: TrackingSettings = TrackingSettings()
     """MLflow."""
     backbone: str = "tf_efficientnet_lite0"
-    """A name that `graftline backbones` lists."""
+    """A name that `graftline backbones` lists; or `auto`: the first run lets the `race.backbones`
+    compete on this data, and all runs take the one that was chosen."""
+    race: RaceSettings = RaceSettings()
+    """The backbones that compete for `backbone: auto`, and how long."""
     weights: str | None = None
     """Weights for the backbone: a file or store URI, safetensors or a PyTorch checkpoint. Default:
     the library's pretrained weights."""

@@ -101,3 +101,19 @@ def test_who_is_champion_is_said_beside_the_version(tmp_path: Path) -> None:
     )
     assert "made the same model again" in told(folders[1], version="1", champion="1")
     assert "there is no champion" in told(folders[2], version="1", champion=None)
+
+
+def test_reused_steps_are_named_and_piped_lines_are_whole(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    path = tmp_path / "run" / "steps" / "fit_head.json"
+    long = {"strategy": "probe", "decision": {"reasons": ["Small. " * 40]}, "reused_from": "run-0"}
+    path.write_text(json.dumps(long))
+    run = LocalRun(run.run_id, run.run_dir, {"ingest": 1.0, "fit_head": 0.1}, 2.0)
+    result = summary.summarise(run, settings(tmp_path))
+    assert result["reused_steps"] == {"fit_head": "run-0"}
+    stream = io.StringIO()
+    summary.show(result, Console(file=stream, width=60), None)
+    lines = stream.getvalue().splitlines()
+    assert "  Reused         fit_head from run run-0" in lines
+    (strategy,) = [line for line in lines if line.startswith("  Strategy ")]
+    assert strategy.count("Small.") == 40

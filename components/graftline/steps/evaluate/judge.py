@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from graftline.progress import message
+from graftline.progress import explain, message
 from graftline.records.verdict import GateTest, Verdict
 from graftline.steps.evaluate import gate, pictures, slices
 from graftline.steps.evaluate.answers import CalibratedAnswers
@@ -32,7 +32,7 @@ def judge(test: CalibratedAnswers, settings: EvaluateConfig) -> tuple[Measured, 
         reason = f"gate.slices guards {named}, of which there are no test images."
         tests.append(GateTest(name="slices_present", passed=False, reason=reason))
     verdict = _verdict(tests, test, figures, notes)
-    message("%s: %s", "promote" if verdict.promote else "do not promote", verdict.reasons[0])
+    explain("%s: %s", "promote" if verdict.promote else "do not promote", verdict.reasons[0])
     return figures, verdict, notes
 
 

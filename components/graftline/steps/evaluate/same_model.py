@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.files import write_atomic
-from graftline.progress import message
+from graftline.progress import explain
 from graftline.records.verdict import GateTest, Verdict, read_verdict, write_verdict
 from graftline.steps.reuse import KeptResult, artifact_digest
 from graftline.tracking.registry import RegisteredVersion, open_registry
@@ -55,7 +55,7 @@ def as_champion(
         write_verdict(outputs["verdict_file"], verdict)
         note = f"The champion, version {champion.version}, is this very model. {verdict.reasons[0]}"
         _add_note(outputs["report_file"], note, kept.run)
-        message("do not promote: %s", verdict.reasons[0])
+        explain("do not promote: %s", verdict.reasons[0])
         return dataclasses.replace(
             kept, values={**kept.values, **_fields(verdict)}, tracked=_tracked(kept)
         )

@@ -133,6 +133,7 @@ class Trainer:
         with _terminated() as stop, Progress("training", self.sampler.steps, "steps") as bar:
             bar.advance(self.at.steps_done)
             while not self.at.finished:
+                bar.description = f"epoch {self.at.epoch + 1} of {self.settings.epochs}"
                 began = time.monotonic()
                 for items, rows in self._rest_of_epoch():
                     self._step(items, rows)

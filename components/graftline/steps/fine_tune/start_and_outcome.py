@@ -12,6 +12,7 @@ from graftline.models.backbone import construct
 from graftline.records.decision import Outcome
 from graftline.stats.calibration import sharpness
 from graftline.stats.intervals import difference_interval
+from graftline.steps.fine_tune.state import Progressed
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -124,12 +125,18 @@ def _sentence(strategy: str, lead: int, *, better: bool, measured: str) -> str:
     )
 
 
-def with_guard(outcome: Outcome, epoch: int) -> Outcome:
-    """The same outcome, and that the learning rate was cut after this epoch; 0 for never."""
-    if not epoch:
-        return outcome
-    said = (
-        f" Validation had stayed below the probe's, so after epoch {epoch} the learning rate was "
-        "cut and the best weights so far were restored."
+def with_training(outcome: Outcome, progressed: Progressed) -> Outcome:
+    """The same outcome with how the training went, and whether the learning rate was cut."""
+    sentence = outcome.sentence
+    if progressed.guarded_epoch:
+        sentence += (
+            " Validation had stayed below the probe's, so after epoch "
+            f"{progressed.guarded_epoch} the learning rate was cut and the best weights so far "
+            "were restored."
+        )
+    return dataclasses.replace(
+        outcome,
+        sentence=sentence,
+        history=progressed.history,
+        best_epoch=progressed.best_epoch,
     )
-    return dataclasses.replace(outcome, sentence=outcome.sentence + said)

@@ -1,5 +1,6 @@
 """Train the upper blocks and the head from the probe, and keep them only if they are better."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from graftline.classifier.bundle import HeldOut, load_classifier, save_classifie
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.fine_tune.loop import EpochListener
-from graftline.steps.fine_tune.start_and_outcome import compare, with_guard
+from graftline.steps.fine_tune.pilot import run_pilot
+from graftline.steps.fine_tune.start_and_outcome import compare, with_training
 from graftline.steps.fine_tune.training import Order, Trained, read, train
 from graftline.steps.runtime import StepResult
 
@@ -117,10 +119,20 @@ def run(
         checkpoint_key=checkpoint_key,
     )
     start = read(order)
+    if strategy == "fine_tune" and start.decision.pilot is not None:
+        pilot = run_pilot(order, start)
+        start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
+        if not pilot.decision.fine_tune:
+            write_decision(decision_out, pilot.decision)
+            save_classifier(
+                classifier_folder, load_classifier(probe_folder), held_out=start.held_out
+            )
+            return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
     trained = train(order, start, processes=processes, on_epoch=on_epoch)
 
     outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
-    outcome = with_guard(outcome, trained.progressed.guarded_epoch)
+    outcome = with_training(outcome, trained.progressed)
+    outcome = dataclasses.replace(outcome, hours=trained.progressed.seconds / 3600)
     decision = start.decision.with_outcome(outcome)
     message("%s", outcome.sentence)
     write_decision(decision_out, decision)

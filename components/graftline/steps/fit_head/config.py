@@ -15,16 +15,43 @@ Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 class AutoSettings(Section):
     """`strategy: auto`: when fine-tuning is worth its cost. See the decision guide."""
 
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.01
+    """Expected gain in accuracy over the probe from which fine-tuning is worth it: 0.01 is one
+    image in a hundred."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """Largest expected cost of a fine-tuning, in the currency of `hourly_price` of the pool that
+    `fine_tune` runs in. Default: no limit."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """Largest expected duration of a fine-tuning, in hours. Default: no limit."""
+    pilot: bool = True
+    """If the expected gain is in doubt, begin with a short fine-tuning on a few images, which
+    decides whether the whole one follows."""
+    pilot_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """Longest training of the pilot."""
     large_images_per_class: PositiveInt = 500
     """Median images per class from which the data counts as large."""
     similar_accuracy: Fraction = 0.8
     """Cross-validated accuracy on frozen features from which the data counts as similar to what
     the backbone was trained on."""
-    good_enough: Fraction = 0.97
-    """Cross-validated accuracy of the probe from which fine-tuning is not tried: too little is
-    left to gain."""
-    fewest_images_per_class: PositiveInt = 50
-    """Median images per class under which small and different data is not fine-tuned either."""
+
+
+class TrainingPlan(Section):
+    """The fine-tuning that would follow, for the forecast of its cost."""
+
+    epochs: PositiveInt = 10
+    """At most."""
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """At most."""
+    pool: str | None = None
+    """Name of the node pool; None for this machine."""
+    devices: tuple[str, ...] = ("CPU",)
+    """What it may train on there: `CPU`, or the GPUs that its nodes may have."""
+    accelerators: Annotated[int, Field(ge=0)] = 0
+    """GPUs that it takes there."""
+    cores: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs that it takes there."""
+    hourly_price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a node for one hour."""
 
 
 class ProbeSettings(Section):
@@ -91,6 +118,8 @@ class FitHeadConfig(Section):
     head: HeadSettings = HeadSettings()
     """The fully connected head."""
     auto: AutoSettings = AutoSettings()
-    """Thresholds of ``auto``."""
+    """When ``auto`` fine-tunes."""
+    training: TrainingPlan = TrainingPlan()
+    """What would follow."""
     seed: int = 0
     """Of folds, samples and the head's training."""

@@ -38,6 +38,7 @@ def ingest(
     from graftline.steps.runtime import step
     from graftline.tracking.dead_runs import close_lost
     from graftline.tracking.mlflow_run import log_result, start_run
+    from graftline.tracking.run_record import record_dataset, record_settings
 
     with step("ingest", store, pipeline_run, tracking) as recorder:
         options = json.loads(tracking)
@@ -45,15 +46,13 @@ def ingest(
         where = (options["uri"], options["experiment"])
         tracking_run = start_run(*where, name, options.get("tags", {}), pipeline_run=pipeline_run)
         recorder.tracking_run = tracking_run
+        record_settings(options, tracking_run)
         close_lost(*where, store, pipeline_run)
-        result = run(
-            source=source,
-            store=store,
-            snapshot_folder=Path(snapshot.path),
-            **json.loads(config),
-        )
+        folder = Path(snapshot.path)
+        result = run(source=source, store=store, snapshot_folder=folder, **json.loads(config))
         recorder.record(result)
         log_result(options["uri"], tracking_run, "ingest", result)
+        record_dataset(options, tracking_run, source, result)
         snapshot.metadata["snapshot_id"] = result.snapshot_id
         snapshot.metadata["images"] = sum(result.images.values())
         return (result.snapshot_id, tracking_run)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from graftline.errors import PromotionConflict
 from graftline.files import sha256_of
-from graftline.progress import message
+from graftline.progress import explain, message
 from graftline.records.verdict import Verdict
 from graftline.steps.promote.candidate import Candidate, read_candidate
 from graftline.steps.promote.package import CARD_FILE, MANIFEST_FILE, pack
@@ -99,7 +99,7 @@ def run(
         version = _register(registry, registered_model, candidate, card, tags, opened)
     digest = candidate.verdict_digest(tracking_run_id)
     alias, reason = _promote(registry, version, candidate.verdict, digest, opened)
-    message("%s version %s: %s", registered_model, version.version, reason)
+    explain("%s version %s: %s", registered_model, version.version, reason)
     return PromoteResult(
         name=registered_model,
         version=version.version,
@@ -129,7 +129,14 @@ def _register(
         }
         source = _upload(registry.uri, tags["run_id"], folder, tags["onnx_sha256"])
         message("registering %s", name)
-        return registry.register(name, run_id=tags["run_id"], source=source, tags=tags, store=store)
+        return registry.register(
+            name,
+            run_id=tags["run_id"],
+            source=source,
+            tags=tags,
+            store=store,
+            description=card,
+        )
 
 
 def _promote(

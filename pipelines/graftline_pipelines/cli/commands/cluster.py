@@ -48,10 +48,11 @@ def submit(
     from rich.console import Console
 
     from graftline_pipelines.cluster import submit as submission
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
     graph, given = graph_name(pipeline), _parameters(parameters or ())
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
@@ -142,10 +143,11 @@ def trigger(
     from rich.console import Console
 
     from graftline_pipelines.cluster import submit as submission
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
     graph = graph_name(pipeline)
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
     going = [] if even_if_running else submission.active_runs(settings, graph, server)

@@ -61,7 +61,9 @@ def collect(
     from rich.console import Console
 
     from graftline.features.gc import collect_garbage
+    from graftline.steps import kept_results
     from graftline.storage import open_store
+    from graftline_pipelines.local.screen import counted
 
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     place = open_store(store)
@@ -75,13 +77,20 @@ def collect(
             f"{removal.images:,} images{damaged} {'removed' if yes else 'to be removed'}, "
             f"{removal.kept:,} images kept"
         )
-    if not any(removal.images or removal.damaged for removal in removals):
+    files, size = kept_results.collect_garbage(place, remove=yes)
+    if files:
+        console.print(
+            f"Results of steps: {counted(files, 'file')} ({_size(size)}) that no result names "
+            f"{'removed' if yes else 'to be removed'}"
+        )
+    if not files and not any(removal.images or removal.damaged for removal in removals):
         console.print("There is nothing to remove: every stored vector is used.")
     elif not yes:
         console.print("Nothing was removed yet. Give --yes to remove it.")
     if as_json:
         found = [asdict(removal) for removal in removals]
-        print(json.dumps({"removed": yes, "features": found}))
+        results = {"files": files, "bytes": size}
+        print(json.dumps({"removed": yes, "features": found, "results": results}))
 
 
 def _table(found: list[Any], checked: bool) -> Any:

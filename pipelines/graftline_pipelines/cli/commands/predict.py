@@ -55,7 +55,7 @@ def predict(
     Classes and preprocessing come out of the file. An image that cannot be read is a row with the
     reason.
     """
-    with _model(model, tracking) as path:
+    with model_file(model, tracking) as path:
         if out is not None:
             _to_table(path, images, out, top, probabilities, image_column, as_json)
         else:
@@ -63,8 +63,8 @@ def predict(
 
 
 @contextmanager
-def _model(text: str, tracking: str) -> Iterator[Path]:
-    """The file: as named, or downloaded from the registry."""
+def model_file(text: str, tracking: str) -> Iterator[Path]:
+    """The file: as named, or downloaded from the registry for as long as it is used."""
     if not text.startswith(REGISTERED):
         yield Path(text)
         return

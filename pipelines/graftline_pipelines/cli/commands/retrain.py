@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from graftline_pipelines.cli.commands.race import chosen_backbone
 from graftline_pipelines.cli.commands.run import show_failure
 from graftline_pipelines.cli.options import (
     JsonLast,
@@ -36,6 +37,7 @@ def retrain(
     settings = load(run_file, overrides or ())
     chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
+    settings = chosen_backbone(settings, console)
     with checking(console) as asking:
         preflight.require(run.with_absolute_paths(settings), console, asking)
         from graftline_pipelines.graphs.retraining import retraining_pipeline
@@ -44,7 +46,9 @@ def retrain(
         return retraining_pipeline(resolved, run_id, on_cluster=False)
 
     try:
-        finished = run.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
+        finished = run.run(
+            settings, build, runs_dir=runs_dir, console=console, runner=chosen, retrain=True
+        )
     except run.StepFailed as failure:
         show_failure(failure, Console(stderr=True, soft_wrap=True))
         raise typer.Exit(1) from None

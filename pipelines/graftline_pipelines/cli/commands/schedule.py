@@ -60,9 +60,10 @@ def apply(
     from rich.console import Console
 
     from graftline_pipelines.cluster import schedules, submit
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""The probe against scikit-learn, the folds, the head, the guide, and the step as a whole."""
+"""The probe against scikit-learn, the folds, the head, and the step as a whole."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ from graftline.features.matrix import read_features
 from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
-from graftline.steps.fit_head.config import AutoSettings, ProbeSettings
+from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folds import make_folds, subsample
 from graftline.steps.fit_head.linear import (
     Scaling,
@@ -36,7 +36,6 @@ from graftline.steps.fit_head.linear import (
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
-from graftline.steps.fit_head.strategy import decide
 
 NAME = "timm/test_resnet"
 SIZE = 64
@@ -398,56 +397,6 @@ def test_the_head_is_the_same_for_the_same_seed() -> None:
     assert not torch.equal(one["0.weight"], other["0.weight"])
 
 
-# --- auto.py ---
-
-
-def figures(median: float, accuracy: float) -> dict[str, object]:
-    return {
-        "images_per_class": {"min": int(median // 2), "median": median, "max": int(median * 2)},
-        "probe": {"accuracy": accuracy, "interval": [accuracy, accuracy], "family": "svm"},
-        "knn": {"k": 5, "accuracy": accuracy - 0.2, "by_k": {}},
-        "majority": 0.1,
-    }
-
-
-@pytest.mark.parametrize(
-    ("median", "accuracy", "cell", "choice"),
-    [
-        (5000, 0.90, "large and similar", "fine_tune"),
-        (5000, 0.98, "large and similar", "probe"),
-        (500, 0.40, "large and different", "fine_tune"),
-        (499, 0.90, "small and similar", "probe"),
-        (100, 0.80, "small and similar", "probe"),
-        (100, 0.79, "small and different", "fine_tune"),
-        (10, 0.30, "small and different", "probe"),
-    ],
-)
-def test_every_cell_of_the_guide(median: float, accuracy: float, cell: str, choice: str) -> None:
-    decision = decide(
-        "auto", figures(median, accuracy), AutoSettings(), notes=[], snapshot_id="", backbone=""
-    )
-    assert (decision.cell, decision.choice) == (cell, choice)
-    assert decision.fine_tune == (choice == "fine_tune")
-    assert all(sentence.endswith(".") for sentence in decision.reasons)
-    assert f"{accuracy:.1%}" in " ".join(decision.reasons)
-
-
-def test_thresholds_are_the_users() -> None:
-    loose = AutoSettings(large_images_per_class=10, similar_accuracy=0.1, good_enough=1.0)
-    decision = decide("auto", figures(20, 0.98), loose, notes=[], snapshot_id="", backbone="")
-    assert (decision.cell, decision.choice) == ("large and similar", "fine_tune")
-
-
-@pytest.mark.parametrize("strategy", ["probe", "head", "fine_tune", "scratch"])
-def test_an_order_is_obeyed_and_the_guides_opinion_kept(strategy: str) -> None:
-    decision = decide(
-        strategy, figures(20, 0.9), AutoSettings(), notes=[], snapshot_id="", backbone=""
-    )
-    assert decision.choice == strategy
-    opinion = "agrees" if strategy == "probe" else "would have chosen probe"
-    assert opinion in decision.reasons[-1]
-
-
 # --- the step ---
 
 
@@ -459,6 +408,8 @@ def fitted(
 ) -> Callable[..., tuple[FitHeadResult, Path]]:
     def fit(counts: dict[int, int] | None = None, **options: object) -> tuple[FitHeadResult, Path]:
         snapshot, store = make_snapshot(30, 4, counts=counts)
+        probe = options.pop("probe", {})
+        options["probe"] = {"c_grid": [0.01, 0.1], **probe}  # type: ignore[dict-item]
         backbone = build(NAME, weights="random", image_size=SIZE)
         features = make_features(snapshot, backbone)
         result = run(
@@ -480,7 +431,7 @@ def fitted(
 def test_the_step_fits_a_probe_on_real_digits(
     fitted: Callable[..., tuple[FitHeadResult, Path]],
 ) -> None:
-    result, folder = fitted(strategy="auto")
+    result, folder = fitted(strategy="auto", probe={"c_grid": None})
     assert (result.strategy, result.fine_tune) == ("probe", False)
     assert result.cv_accuracy > 0.85
     classifier = load_classifier(folder / "classifier")
@@ -494,6 +445,10 @@ def test_the_step_fits_a_probe_on_real_digits(
     assert decision.to_dict() == result.decision
     assert decision.cell == "small and similar"
     assert decision.figures["images_per_class"] == {"min": 18, "median": 18.0, "max": 18}
+    tried = [candidate["C"] for candidate in decision.figures["candidates"]]
+    assert min(tried) == 1e-6
+    assert decision.figures["suspects"]["of"] == 72
+    assert decision.figures["learning_curve"]["sentence"] in decision.notes
 
 
 def test_validation_logits_come_from_a_model_that_never_saw_validation(

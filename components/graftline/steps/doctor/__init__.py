@@ -1,0 +1,1 @@
+"""Probes of what a run relies on: store, MLflow, this machine."""
