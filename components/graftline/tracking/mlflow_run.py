@@ -149,7 +149,7 @@ class Tracker:
     """One run. Made by :func:`open_tracking`.
 
     Every method raises :class:`TrackingError`, or :class:`TrackingUnreachable` within seconds;
-    in best-effort mode the first failure is told and the rest is left out.
+    in best-effort mode the first failure is a warning and the rest is left out.
     """
 
     def __init__(self, uri: str, run_id: str, *, best_effort: bool) -> None:
@@ -330,7 +330,7 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
-    probe(uri)  # a server that has gone away is told as such
+    probe(uri)  # a server that has gone away is named as such
     text = redacted(str(error), uri).strip()
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))

@@ -6,8 +6,8 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.fit import Fit
 from graftline.settings import Fraction, PositiveInt, Section
+from graftline.steps.backbone_config import BackboneConfig
 
 Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 
@@ -100,17 +100,9 @@ class HeadSettings(Section):
     """Epochs without improvement on validation before training stops."""
 
 
-class FitHeadConfig(Section):
+class FitHeadConfig(BackboneConfig):
     """All that the step takes besides its inputs and outputs."""
 
-    backbone: str
-    """Name of the network that the features came from."""
-    weights: str | None = None
-    """Where the network's weights come from; None for the published ones."""
-    image_size: int | None = None
-    """Input side in pixels; None for the network's own."""
-    fit: Fit = "crop"
-    """What is done with wide and tall images."""
     strategy: Strategy = "auto"
     """What the run file asks for."""
     probe: ProbeSettings = ProbeSettings()
