@@ -37,6 +37,7 @@ from graftline.tracking.mlflow_run import set_client_defaults
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
 IMPORT = "import"  # the key of a request to import the large libraries
+OPEN = "open"  # the key of a request to open MLflow's database
 REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
 LIGHT = (  # what every step needs, and what those need that compute nothing
     "kfp.dsl.executor_main",
@@ -111,6 +112,12 @@ class WarmServer:
             with contextlib.suppress(OSError):  # it is gone: each step imports for itself
                 self._send({IMPORT: True})
 
+    def open_tracking(self, uri: str) -> None:
+        """Let the server open MLflow's database once, which takes each step a third of a second."""
+        if uri.startswith("sqlite:"):
+            with contextlib.suppress(OSError):
+                self._send({OPEN: uri})
+
     def _send(self, request: dict[str, Any], *descriptors: int) -> None:
         data = json.dumps(request).encode()
         with self._lock:
@@ -143,13 +150,16 @@ def warm_process(*, wanted: bool = True) -> Iterator[WarmServer | None]:
 
 
 @contextlib.contextmanager
-def warm_steps(server: WarmServer | None, run_dir: Path, store: str) -> Iterator[None]:
+def warm_steps(
+    server: WarmServer | None, run_dir: Path, store: str, tracking_uri: str = ""
+) -> Iterator[None]:
     """Let KFP's local runner start its tasks in a warm process.
 
     Args:
         server: The process; None for a process of its own for each step.
         run_dir: The run's folder.
         store: URI of the store, whose results may be reused.
+        tracking_uri: Tracking URI of MLflow.
     """
     from kfp.local import status, subprocess_task_handler
 
@@ -157,6 +167,7 @@ def warm_steps(server: WarmServer | None, run_dir: Path, store: str) -> Iterator
         yield
         return
     warm = server
+    warm.open_tracking(tracking_uri)
     if not _has_results(store):
         warm.import_large()
     cold = subprocess_task_handler.SubprocessTaskHandler
@@ -225,6 +236,9 @@ def serve(connection: socket.socket) -> None:
                     if IMPORT in request[0]:
                         wanted += LARGE
                         continue
+                    if OPEN in request[0]:
+                        wanted.insert(0, request[0][OPEN])
+                        continue
                     pid, status = _fork(connection, *request)
                     handle = os.pidfd_open(pid)
                     children[handle] = (pid, status)
@@ -234,10 +248,30 @@ def serve(connection: socket.socket) -> None:
                     _report(key.fd, *children.pop(key.fd))
             if wanted:
                 with contextlib.suppress(Exception):  # the step that needs it says what is wrong
-                    importlib.import_module(wanted.pop(0))
+                    _make_ready(wanted.pop(0))
                 if not wanted:
                     gc.collect()
                     gc.freeze()  # shared with all forks
+
+
+def _make_ready(name: str) -> None:
+    """Import a module, or open the database of MLflow that a URI names."""
+    if ":" not in name:
+        importlib.import_module(name)
+        return
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    from graftline.tracking.mlflow_run import connect
+
+    try:
+        client = connect(name)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    finally:  # a connection to SQLite must not be carried over a fork
+        for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
+            for engine in engines.values():
+                engine.dispose()
 
 
 def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | None:
