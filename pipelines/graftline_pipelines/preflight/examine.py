@@ -97,8 +97,14 @@ def ask_mlflow(settings: RunSettings, found: Preflight) -> None:
 
 def _known(settings: RunSettings) -> str:
     from graftline.models import lookup
+    from graftline.storage.uri import local_path
 
     lookup.check_known(settings.backbone)
+    weights = str(settings.weights or "")
+    if weights.startswith(("/", "file://")):
+        path = local_path(weights.partition("#")[0])
+        if path is not None and not path.exists():
+            raise _no_weights(weights)
     return ""
 
 
@@ -200,15 +206,19 @@ def _network(settings: RunSettings) -> str:
     if settings.weights is None:
         _published(settings, spec.name, find(settings.backbone).source)
     elif not spec.available_locally:
-        raise WeightsError(
-            f"There are no weights at '{spec.weights}'.",
-            fix="Correct `weights`, or leave it out for the library's own.",
-        )
+        raise _no_weights(spec.weights)
     elif settings.weights != "random":
         _check_fit(settings)
     return (
         f"{spec.name}, {spec.parameters / 1e6:.1f} M parameters, {spec.feature_dim} features, "
         f"{spec.preprocessing.input_size} px; weights {settings.weights or spec.weights}"
+    )
+
+
+def _no_weights(place: str) -> WeightsError:
+    return WeightsError(
+        f"There are no weights at '{place}'.",
+        fix="Correct `weights`, or leave it out for the library's own.",
     )
 
 
