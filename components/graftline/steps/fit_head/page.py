@@ -32,7 +32,7 @@ def write_page(
     store: Store,
     path: Path,
     seed: int,
-) -> str | None:
+) -> Path | None:
     """Write the page to a path, which comes back; None where that failed.
 
     A page is no reason to stop a run: what is wrong with the store, the next step says.
@@ -45,7 +45,7 @@ def write_page(
     except GraftlineError as error:
         message("There is no decision page: %s", error)
         return None
-    return str(path)
+    return path
 
 
 def render(decision: Decision, snapshot: Snapshot, found: Evidence) -> str:
@@ -67,6 +67,11 @@ def render(decision: Decision, snapshot: Snapshot, found: Evidence) -> str:
         f"on frozen features of {decision.backbone}.",
         footer=f"snapshot {decision.snapshot_id}",
         decision=decision,
+        notes=[
+            note
+            for note in decision.notes
+            if note != figures.get("learning_curve", {}).get("sentence")
+        ],
         guide=_guide(decision),
         cards=_cards(figures, probe),
         forecast=_forecast(decision),
@@ -88,8 +93,8 @@ def _guide(decision: Decision) -> list[dict[str, Any]]:
             "name": size,
             "cells": [
                 {
-                    "strategy": GUIDE[size, like].strategy.replace("_", "-"),  # type: ignore[index]
-                    "advice": GUIDE[size, like].advice,  # type: ignore[index]
+                    "strategy": GUIDE[size, like].strategy.replace("_", "-"),
+                    "advice": GUIDE[size, like].advice,
                     "here": (size, like) == (decision.size, decision.similarity),
                 }
                 for like in ("similar", "different")

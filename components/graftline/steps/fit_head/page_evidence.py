@@ -60,22 +60,22 @@ def gather(
     train = snapshot.rows("train")
     labels = snapshot.labels()[train]
     alone = np.arange(len(train))
-    chosen = train[subsample(labels, alone, MAP_IMAGES, seed, rare=1)][:MAP_IMAGES]
+    first = list(suspects)[:SUSPECTS_SHOWN]
+    wanted = set(first)
+    row_of = {i: row for row, i in enumerate(snapshot.image_ids()) if i in wanted}
+    sample = train[subsample(labels, alone, MAP_IMAGES, seed, rare=1)][:MAP_IMAGES]
+    chosen = np.union1d(sample, np.array(sorted(row_of.values()), dtype=np.int64))
     fitted = train[subsample(labels, alone, FITTED_ON, seed, rare=1)]
     axes = PCA(2, random_state=seed).fit(np.asarray(matrix[fitted], dtype=np.float32))
     places = axes.transform(np.asarray(matrix[chosen], dtype=np.float32)).astype(np.float64)
     low, high = places.min(axis=0), places.max(axis=0)
     places = (places - low) / np.maximum(high - low, 1e-12)
-    first = list(suspects)[:SUSPECTS_SHOWN]
-    wanted = set(first)
-    row_of = {i: row for row, i in enumerate(snapshot.image_ids()) if i in wanted}
-    large = {row_of[i] for i in first if i in row_of}
     return Evidence(
         rows=chosen,
         places=places,
         explained=float(axes.explained_variance_ratio_.sum()),
         suspects=row_of,
-        pictures=_pictures(snapshot, store, {int(row) for row in chosen}, large),
+        pictures=_pictures(snapshot, store, {int(row) for row in chosen}, set(row_of.values())),
     )
 
 
