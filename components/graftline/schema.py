@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def read_json(
     path: Path,
     *,
     kind: str | None,
-    version: int,
+    version: int | Collection[int],
     missing: GraftlineError,
     damaged: Callable[[str], GraftlineError],
     outdated: Callable[[Any], GraftlineError],
@@ -92,7 +92,7 @@ def read_json(
     Args:
         path: The file.
         kind: What its ``kind`` must be; None where the file states none.
-        version: What its ``schema_version`` must be.
+        version: What its ``schema_version`` must be, or be one of.
         missing: Raised where there is no such file.
         damaged: Makes the error for a file that is something else, from the reason.
         outdated: Makes the error for another version, from that version.
@@ -107,6 +107,7 @@ def read_json(
         raise damaged("it is not a JSON object")
     if kind is not None and content.get("kind") != kind:
         raise damaged(f"its kind is not {kind}")
-    if content.get("schema_version") != version:
+    readable = [version] if isinstance(version, int) else version
+    if content.get("schema_version") not in readable:
         raise outdated(content.get("schema_version"))
     return content

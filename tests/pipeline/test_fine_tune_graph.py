@@ -41,8 +41,8 @@ TRAINING = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-3}
 def test_auto_decides_for_fine_tuning_and_takes_that_branch(
     run_strategy: Callable[..., dict[str, Any]],
 ) -> None:
-    """AutoSettings under which 16 images a class are many and no probe is good enough."""
-    auto = {"large_images_per_class": 5, "good_enough": 1.0, "similar_accuracy": 1.0}
+    """Settings under which 16 images a class are many, and any gain is worth its cost."""
+    auto = {"large_images_per_class": 5, "min_gain": -1.0, "similar_accuracy": 1.0}
     result = run_strategy(strategy="auto", auto=auto, fine_tune=TRAINING)
     decision = result["decision"]
     assert decision["cell"] == "large and different"
@@ -56,7 +56,7 @@ def test_auto_decides_for_fine_tuning_and_takes_that_branch(
         "promote",
     ]
     outcome = decision["outcome"]
-    better = outcome["fine_tuned_accuracy"] > outcome["probe_accuracy"]
+    better = outcome["gain_interval"][0] > 0
     assert outcome["used"] == ("fine_tune" if better else "probe")
     assert outcome["agreed"] == better
     assert result["strategy"] == result["bundle"]["strategy"] == outcome["used"]
@@ -64,10 +64,28 @@ def test_auto_decides_for_fine_tuning_and_takes_that_branch(
 
 
 @pytest.mark.slow
+def test_where_the_forecast_leaves_doubt_a_pilot_decides(
+    run_strategy: Callable[..., dict[str, Any]],
+) -> None:
+    """So little data is more likely spoilt than improved, but not surely."""
+    result = run_strategy(strategy="auto", auto={"min_gain": 0.0}, fine_tune=TRAINING)
+    decision = result["decision"]
+    pilot = decision["pilot"]
+    low, high = decision["forecast"]["gain_interval"]
+    assert low < 0.0 < high and "fine_tune" in result["seconds"]
+    assert pilot["expected"] == pytest.approx(pilot["offset"] + pilot["slope"] * pilot["gain"])
+    went_on = pilot["expected"] >= 0.0
+    assert (decision["outcome"] is not None) == went_on
+    assert decision["choice"] == ("fine_tune" if went_on else "probe")
+    assert result["strategy"] == result["bundle"]["strategy"]
+    assert any("The pilot differs" in reason for reason in decision["reasons"])
+
+
+@pytest.mark.slow
 def test_auto_decides_for_the_probe_and_starts_no_training(
     run_strategy: Callable[..., dict[str, Any]],
 ) -> None:
-    result = run_strategy(strategy="auto", auto={"similar_accuracy": 0.0})
+    result = run_strategy(strategy="auto", auto={"similar_accuracy": 0.0, "min_gain": 1.0})
     assert result["decision"]["cell"] == "small and similar"
     assert result["strategy"] == result["bundle"]["strategy"] == "probe"
     assert "fine_tune" not in result["seconds"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graftline_pipelines.local.warm import WarmServer, _component_of
+from graftline_pipelines.local.warm import WarmServer, _component_of, has_computed
 
 
 def component(body: str) -> list[str]:
@@ -90,3 +90,100 @@ def test_the_command_is_the_one_that_kfp_makes() -> None:
     source, arguments = _component_of([*container.command, *container.args])
     assert "def work(text: str)" in source
     assert arguments[0] == "--executor_input"
+
+
+def imported(server: WarmServer, capsys: Any) -> list[str]:
+    """Of a few libraries, those that a step finds imported when it starts."""
+    body = "import sys\nprint('found', [n for n in ('mlflow', 'torch') if n in sys.modules])"
+    assert server.run(component(body), dict(os.environ)) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("found")]
+    found: list[str] = json.loads(line.removeprefix("found ").replace("'", '"'))
+    return found
+
+
+def test_large_libraries_are_imported_when_they_are_asked_for(
+    server: WarmServer, capsys: Any
+) -> None:
+    found = imported(server, capsys)
+    while "mlflow" not in found:
+        found = imported(server, capsys)
+    assert "torch" not in found
+    server.import_large()
+    server.import_large()  # once more changes nothing
+    while "torch" not in found:
+        found = imported(server, capsys)
+
+
+@pytest.mark.parametrize(
+    ("step", "result", "computed"),
+    [
+        ("ingest", {"fetched": 0}, False),
+        ("ingest", {"fetched": 3}, True),
+        ("extract_features", {"extracted": 0}, False),
+        ("extract_features", {"extracted": 1}, True),
+        ("fit_head", {"strategy": "probe", "reused_from": "run-1"}, False),
+        ("fit_head", {"strategy": "probe"}, True),
+        ("promote", {"name": "digits"}, False),
+    ],
+)
+def test_a_run_has_computed_once_a_step_found_something_new(
+    tmp_path: Path, step: str, result: dict[str, Any], computed: bool
+) -> None:
+    (tmp_path / "steps").mkdir()
+    assert not has_computed(tmp_path)
+    (tmp_path / "steps" / f"{step}.json").write_text(json.dumps(result))
+    assert has_computed(tmp_path) is computed
+
+
+@pytest.mark.slow
+def test_warm_and_cold_steps_write_the_same_bytes(
+    run_graftline: Any,
+    make_digits_folder: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=40, classes=3))},
+        "backbone": "mobilenetv3_small_050",
+        "weights": "random",
+        "image_size": 32,
+        "strategy": "probe",
+    }
+    written = {}
+    for way, cold in (("warm", "0"), ("cold", "1")):
+        monkeypatch.setenv("GRAFTLINE_COLD", cold)
+        result, _ = run_graftline({**run_file, "name": way, "store": str(tmp_path / way)}, "--json")
+        assert result["reused_steps"] == {}
+        artifacts = Path(result["run_dir"]) / "artifacts"
+        written[way] = {
+            name: next(artifacts.rglob(name)).read_bytes()
+            for name in ("manifest.parquet", "features.npy", "classifier.json", "decision")
+        }
+        export = json.loads(next(artifacts.rglob("export.json")).read_text())
+        written[way]["model"] = export["content_sha256"]
+    assert written["warm"] == written["cold"]
+
+
+def test_the_database_of_mlflow_is_open_when_a_step_starts(
+    server: WarmServer, mlflow_sqlite: str, capsys: Any
+) -> None:
+    from graftline.tracking.mlflow_run import connect, start_run
+
+    connect(mlflow_sqlite)
+    server.open_tracking(mlflow_sqlite)
+    body = f"""
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+engines = list(SqlAlchemyStore._engine_map.values())
+print('found', len(engines), [engine.pool.checkedin() for engine in engines])
+from graftline.tracking.mlflow_run import start_run
+start_run({mlflow_sqlite!r}, 'digits', text)
+"""
+    found: list[str] = []
+    while not found or found[0] == "found 0 []":
+        assert server.run(component(body.strip()), dict(os.environ)) == 0
+        found = [line for line in capsys.readouterr().out.splitlines() if line[:5] == "found"]
+    assert found == ["found 1 [0]"]  # open, without a connection that the server has too
+    start_run(mlflow_sqlite, "digits", "here")
+    client = connect(mlflow_sqlite)
+    experiment = client.get_experiment_by_name("digits")
+    assert len(client.search_runs([experiment.experiment_id])) >= 2

@@ -206,3 +206,41 @@ def test_nothing_sticks_out_of_the_window(tab: Tab, page: Path, width: int) -> N
         "[...document.querySelectorAll('section')].every("
         f"(s) => s.getBoundingClientRect().right <= {width})"
     )
+
+
+def test_a_dropped_picture_is_answered_on_the_page(
+    tab: Tab, exported_model: tuple[Any, ...], tmp_path: Path
+) -> None:
+    """``graftline try``: under its own content policy, and by its file input."""
+    import threading
+
+    import numpy as np
+    from PIL import Image
+
+    from graftline.onnx_model.predict import OnnxClassifier
+    from graftline_pipelines.local.try_server import TryServer
+
+    picture = tmp_path / "picture.png"
+    pixels = np.random.default_rng(2).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(picture)
+    model = OnnxClassifier(exported_model[2].onnx)
+    (expected,) = model.predict([picture], top=3)
+    with TryServer(model) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab.call("Page.navigate", url=server.url)
+        deadline = time.monotonic() + 60
+        while not tab.js("document.readyState === 'complete' && !!document.querySelector('#file')"):
+            assert time.monotonic() < deadline, "the page did not load"
+            time.sleep(0.05)
+        root = tab.call("DOM.getDocument")["root"]["nodeId"]
+        node = tab.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        tab.call("DOM.setFileInputFiles", nodeId=node, files=[str(picture)])
+        while tab.js("document.querySelector('#answer').hidden"):
+            assert time.monotonic() < deadline, tab.js("document.body.innerText")
+            time.sleep(0.05)
+        shown = tab.js("[...document.querySelectorAll('.row span')].map((e) => e.textContent)")
+        assert shown == [label for label, _ in expected.top]
+        assert tab.js("document.querySelector('#map').naturalWidth") == 80
+        server.shutdown()
+    assert tab.named("Runtime.exceptionThrown") == []
+    assert [e for e in tab.named("Log.entryAdded") if e["entry"]["level"] == "error"] == []

@@ -28,25 +28,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from graftline.classifier.description import (
+    DESCRIPTION_FILE,
+    KIND,
+    SCHEMA_VERSION,
+    damaged,
+    read_description,
+)
 from graftline.classifier.heads import build_head, describe_head
 from graftline.errors import (
     DataError,
-    IntegrityError,
-    SchemaVersionError,
-    StoreNotFound,
     WeightsError,
 )
 from graftline.files import os_errors, replacing, sha256_of
 from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, construct
-from graftline.schema import read_json, write_json
+from graftline.schema import write_json
 
-SCHEMA_VERSION = 1
-KIND = "graftline.classifier"
-DESCRIPTION_FILE = "classifier.json"
 WEIGHTS_FILE = "weights.safetensors"
 HELD_OUT_FILE = "held_out.safetensors"
-STRATEGIES = ("probe", "head", "fine_tune", "scratch")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Classifier(nn.Module):
         head: A linear layer or an :class:`MLPHead`.
         classes: Class names, in the order of the logits.
         preprocessing: How an image becomes the network's input.
-        strategy: How it was trained: one of :data:`STRATEGIES`.
+        strategy: How it was trained: ``probe``, ``head``, ``fine_tune`` or
+            ``scratch``.
         snapshot_id: The dataset snapshot it was trained on.
         temperature: Logits are divided by it before the softmax; 1 until calibrated.
         backbone_fingerprint: Fingerprint of the features that the head was fitted on. Where it
@@ -228,33 +229,11 @@ def load_classifier(folder: Path) -> Classifier:
             metadata=description["metadata"],
         )
     except (KeyError, TypeError) as error:
-        raise _damaged(
+        raise damaged(
             folder / DESCRIPTION_FILE, f"a field is missing or invalid: {error}"
         ) from error
     _fill(classifier, weights, folder)
     return classifier.eval()
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """The content of ``classifier.json``, checked for kind and version; no network is built."""
-    path = folder / DESCRIPTION_FILE
-    return read_json(
-        path,
-        kind=KIND,
-        version=SCHEMA_VERSION,
-        missing=StoreNotFound(
-            f"{folder} holds no classifier: {DESCRIPTION_FILE} is not there",
-            why="the folder is another artifact's, or the step that writes it did not finish",
-            fix="pass the folder that fit_head, fine_tune or evaluate wrote",
-        ),
-        damaged=lambda why: _damaged(path, why),
-        outdated=lambda version: SchemaVersionError(
-            f"the classifier in {folder} has schema version {version}; "
-            f"this Graftline reads {SCHEMA_VERSION}",
-            why="it was written by another version of Graftline",
-            fix="run the training again with this version, or use the version that wrote it",
-        ),
-    )
 
 
 def read_held_out(folder: Path) -> HeldOut | None:
@@ -345,19 +324,11 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 def _read_tensors(path: Path, digest: str) -> dict[str, Tensor]:
     if not path.exists():
-        raise _damaged(path, "it is not there, though classifier.json names it")
+        raise damaged(path, "it is not there, though classifier.json names it")
     if sha256_of(path) != digest:
-        raise _damaged(path, "its sha256 is not the one that classifier.json states")
+        raise damaged(path, "its sha256 is not the one that classifier.json states")
     try:
         tensors: dict[str, Tensor] = load_file(str(path))
     except SafetensorError as error:
-        raise _damaged(path, f"it is not a safetensors file: {error}") from error
+        raise damaged(path, f"it is not a safetensors file: {error}") from error
     return tensors
-
-
-def _damaged(path: Path, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"{path} cannot be used",
-        why=why,
-        fix="run the step that writes it again; do not edit or mix the files of a bundle",
-    )

@@ -16,6 +16,7 @@ from graftline.errors import ConfigurationError
 from graftline.images.fit import Fit
 from graftline.images.preprocessing import Preprocessing
 from graftline.images.stored_values import ValueRange
+from graftline.models import catalogue
 from graftline.models.architectures import Architecture, create_seeded, find
 from graftline.models.blocks import blocks_of
 from graftline.models.input_size import measure
@@ -119,6 +120,7 @@ def resolve(
     fit: Fit = "crop",
     value_range: ValueRange | None = None,
     full_decoding: bool = False,
+    by_table: bool = False,
 ) -> BackboneSpec:
     """Describe a backbone without loading weights or asking any server but the store.
 
@@ -130,13 +132,15 @@ def resolve(
         fit: What is done with wide and tall images.
         value_range: Of the data set, see :class:`graftline.images.preprocessing.Preprocessing`.
         full_decoding: See there.
+        by_table: Take its figures from the table where that has them, instead of looking.
 
     Raises:
         UnknownBackbone: No library has it.
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    spec = _with_pixels(_spec_of(architecture, image_size), fit, value_range, full_decoding)
+    spec = _spec_of(architecture, image_size, by_table=by_table)
+    spec = _with_pixels(spec, fit, value_range, full_decoding)
     origin = weights_module.locate(architecture, weights, store)
     return replace(spec, weights=origin.place, available_locally=origin.available_locally)
 
@@ -159,7 +163,8 @@ def construct(
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    spec = _with_pixels(_spec_of(architecture, image_size), fit, value_range, full_decoding)
+    spec = _spec_of(architecture, image_size, by_table=True)
+    spec = _with_pixels(spec, fit, value_range, full_decoding)
     network = create_seeded(architecture, spec.preprocessing.input_size)
     return Backbone(spec, network).eval()
 
@@ -202,6 +207,7 @@ def build(
         fit=fit,
         value_range=value_range,
         full_decoding=full_decoding,
+        by_table=True,
     )
     network = weights_module.load(
         find(name), spec.preprocessing.input_size, weights=wanted, store=store
@@ -209,12 +215,14 @@ def build(
     return Backbone(spec, network).eval()
 
 
-def _spec_of(architecture: Architecture, image_size: int | None) -> BackboneSpec:
+def _spec_of(architecture: Architecture, image_size: int | None, *, by_table: bool) -> BackboneSpec:
     """The spec with random weights."""
     if image_size is not None and image_size < 1:
         raise ConfigurationError(f"`image_size: {image_size}`: at least one pixel is needed.")
     native = architecture.preprocessing.input_size
-    parameters, feature_dim = _measure(architecture, image_size or native)
+    size = image_size or native
+    found = _tabled(architecture, size) if by_table else None
+    parameters, feature_dim = found or _measure(architecture, size)
     return BackboneSpec(
         name=architecture.full_name,
         library=architecture.library,
@@ -235,6 +243,22 @@ def _with_pixels(
         spec.preprocessing.with_fit(fit), value_range=value_range, full_decoding=full_decoding
     )
     return replace(spec, preprocessing=preprocessing)
+
+
+def _tabled(architecture: Architecture, size: int) -> tuple[int, int] | None:
+    """Parameters and features by the table, where it was made with the installed libraries.
+
+    Building a network to look at it takes half a second, and seconds the first time in a process.
+    """
+    if size != architecture.preprocessing.input_size:
+        return None
+    if catalogue.made_with() != catalogue.versions():
+        return None
+    # Of the default weights alone: another tag may have another size.
+    entry = catalogue.table().get(f"{architecture.library}/{architecture.name}")
+    if entry is None or not entry.feature_dim or size != entry.preprocessing.input_size:
+        return None
+    return entry.parameters, entry.feature_dim
 
 
 _measure = lru_cache(maxsize=4096)(measure)

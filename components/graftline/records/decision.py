@@ -12,7 +12,9 @@ from typing import Any
 from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.schema import read_json, write_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+NEW_IN_2 = {"forecast", "pilot"}
 KIND = "graftline.decision"
 
 
@@ -29,6 +31,10 @@ class Outcome:
         used: ``fine_tune``/``scratch`` or ``probe``, whichever the run goes on with.
         agreed: Whether the measurement bore out the decision.
         sentence: All of it for a reader.
+        history: Losses and validation accuracy by epoch.
+        best_epoch: Whose weights were kept, counted from 1; 0 where nothing says.
+        search: The trials of ``fine_tune.search``, each with its settings and accuracy.
+        hours: Of training, without the time for reading images; None where it is not known.
     """
 
     fine_tuned_accuracy: float
@@ -39,6 +45,80 @@ class Outcome:
     used: str
     agreed: bool
     sentence: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    search: list[dict[str, Any]] = field(default_factory=list)
+    hours: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What fine-tuning is expected to gain and to cost.
+
+    Attributes:
+        gain: Expected difference to the probe, as a share of the images.
+        gain_interval: Where the difference lies with probability ``confidence``.
+        confidence: Of both intervals.
+        basis: What the expected gain was fitted on.
+        hours: Expected hours of training.
+        hours_interval: Where they lie.
+        device: Where the training would run, in words.
+        accelerators: How many GPUs it takes; 0 for none.
+        cost: Price of these hours, in the currency of the pool's ``hourly_price``; None without.
+        cost_interval: Where it lies.
+    """
+
+    gain: float
+    gain_interval: tuple[float, float]
+    confidence: float
+    basis: str
+    hours: float | None = None
+    hours_interval: tuple[float, float] | None = None
+    device: str = ""
+    accelerators: int = 0
+    cost: float | None = None
+    cost_interval: tuple[float, float] | None = None
+
+    @property
+    def accelerator_hours(self) -> float | None:
+        """Hours times GPUs."""
+        return None if self.hours is None else self.hours * self.accelerators
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pilot:
+    """A short training that decides where the forecast leaves doubt.
+
+    The expected gain after it is ``offset + slope * measured gain``.
+
+    Attributes:
+        epochs: At most.
+        minutes: At most.
+        images: Training images at most.
+        offset: See above.
+        slope: See above.
+        min_gain: The expected gain from which training goes on.
+        gain: Measured on the validation images; None before.
+        expected: The expected gain after it; None before.
+    """
+
+    epochs: int
+    minutes: float
+    images: int
+    offset: float
+    slope: float
+    min_gain: float
+    gain: float | None = None
+    expected: float | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the whole training is worth it after this pilot."""
+        return self.expected is not None and self.expected >= self.min_gain
+
+    def measured(self, gain: float) -> "Pilot":
+        """The same pilot with what it measured."""
+        return dataclasses.replace(self, gain=gain, expected=self.offset + self.slope * gain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +139,8 @@ class Decision:
         snapshot_id: The data.
         backbone: The network's name.
         outcome: Known after fine-tuning; None before and without it.
+        forecast: What fine-tuning was expected to gain and to cost; None in older records.
+        pilot: The short training that decides; None where the forecast is clear.
     """
 
     strategy: str
@@ -74,6 +156,8 @@ class Decision:
     snapshot_id: str = ""
     backbone: str = ""
     outcome: Outcome | None = None
+    forecast: Forecast | None = None
+    pilot: Pilot | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -84,6 +168,19 @@ class Decision:
     def with_outcome(self, outcome: Outcome) -> "Decision":
         """The same decision with what came of it."""
         return dataclasses.replace(self, outcome=outcome)
+
+    def with_pilot(self, pilot: Pilot) -> "Decision":
+        """The same decision after the pilot; the probe where it does not go on."""
+        choice = self.choice if pilot.goes_on else "probe"
+        verdict = "reaches" if pilot.goes_on else "is below"
+        then = "the whole training follows" if pilot.goes_on else "the probe is used"
+        said = (
+            f"The pilot differs from the probe by {pilot.gain:+.1%} on validation images; after it "
+            f"a gain of {pilot.expected:+.1%} is expected, which {verdict} auto.min_gain "
+            f"({pilot.min_gain:.1%}): {then}."
+        )
+        reasons = [*self.reasons, said]
+        return dataclasses.replace(self, choice=choice, reasons=reasons, pilot=pilot)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -106,37 +203,69 @@ def read_decision(path: Path) -> Decision:
     content = read_json(
         path,
         kind=KIND,
-        version=SCHEMA_VERSION,
+        version=READABLE,
         missing=StoreNotFound(
             f"there is no decision record at {path}",
             fix="pass the file that fit_head or fine_tune wrote",
         ),
         damaged=lambda why: _damaged(path, why),
-        outdated=lambda version: SchemaVersionError(
-            f"the decision record {path} has schema version {version}; "
-            f"this Graftline reads {SCHEMA_VERSION}",
-            why="it was written by another version of Graftline",
-            fix="run fit_head again with this version",
-        ),
+        outdated=lambda version: _outdated(path, version),
     )
-    return _from_dict(path, content)
+    return parse_decision(content, str(path))
 
 
-def _from_dict(path: Path, content: Mapping[str, Any]) -> Decision:
-    fields = {name: content[name] for name in content if name not in ("kind", "fine_tune")}
+def parse_decision(content: Mapping[str, Any], where: str) -> Decision:
+    """The record as JSON holds it, as a step's result or a tracking run carries it.
+
+    Args:
+        content: What :meth:`Decision.to_dict` gave, in this version or an older one.
+        where: Where it was read, for errors.
+
+    Raises:
+        IntegrityError: It is not a decision record.
+        SchemaVersionError: A newer version of Graftline wrote it.
+    """
+    if not isinstance(content, Mapping) or content.get("kind") != KIND:
+        raise _damaged(where, f"its kind is not {KIND}")
+    if content.get("schema_version") not in READABLE:
+        raise _outdated(where, content.get("schema_version"))
+    names = {field.name for field in dataclasses.fields(Decision)}
+    unknown = sorted(set(content) - names - {"kind", "fine_tune"})
+    if unknown:
+        raise _damaged(where, f"it has unknown fields: {', '.join(unknown)}")
+    missing = sorted(names - set(content) - (NEW_IN_2 if content["schema_version"] == 1 else set()))
+    if missing:
+        raise _damaged(where, f"fields are missing: {', '.join(missing)}")
+    fields = {name: content[name] for name in content if name in names}
     try:
-        if fields["outcome"] is not None:
-            outcome = dict(fields["outcome"])
-            low, high = outcome.pop("gain_interval")
-            fields["outcome"] = Outcome(**outcome, gain_interval=(low, high))
-        return Decision(**fields)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, f"a field is missing or invalid: {error}") from error
+        for name, kind in (("outcome", Outcome), ("forecast", Forecast), ("pilot", Pilot)):
+            if fields.get(name) is not None:
+                fields[name] = kind(**{key: _typed(key, v) for key, v in fields[name].items()})
+        return Decision(**{**fields, "schema_version": SCHEMA_VERSION})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(where, f"a field is missing or invalid: {error}") from error
 
 
-def _damaged(path: Path, why: str) -> IntegrityError:
+def _typed(key: str, value: Any) -> Any:
+    """JSON's lists as the intervals that they were."""
+    if value is None or not key.endswith("interval"):
+        return value
+    low, high = value
+    return float(low), float(high)
+
+
+def _outdated(where: Path | str, version: Any) -> SchemaVersionError:
+    return SchemaVersionError(
+        f"the decision record {where} has schema version {version}; "
+        f"this Graftline reads {' and '.join(map(str, READABLE))}",
+        why="it was written by another version of Graftline",
+        fix="run fit_head again with this version",
+    )
+
+
+def _damaged(where: Path | str, why: str) -> IntegrityError:
     return IntegrityError(
-        f"{path} is not a decision record",
+        f"{where} is not a decision record",
         why=why,
         fix="pass the file that fit_head or fine_tune wrote, unchanged",
     )

@@ -27,7 +27,7 @@ from graftline.storage.base import Store, checked_key
 PREFIX = "results"
 OBJECTS = f"{PREFIX}/objects"
 SCHEMA_VERSION = 1
-MOST_ENTRIES = 16  # of one step; older ones make room
+MOST_ENTRIES = 8  # of one step; older ones make room
 FILE = ""  # the name of an output's only file, where the output is a file and no folder
 
 

@@ -5,6 +5,7 @@ step's finished work is never lost to a tracking hiccup, and no message repeats 
 Model versions and the champion are in :mod:`graftline.tracking.registry`.
 """
 
+import json
 import logging
 import os
 import re
@@ -149,7 +150,7 @@ class Tracker:
     """One run. Made by :func:`open_tracking`.
 
     Every method raises :class:`TrackingError`, or :class:`TrackingUnreachable` within seconds;
-    in best-effort mode the first failure is told and the rest is left out.
+    in best-effort mode the first failure is a warning and the rest is left out.
     """
 
     def __init__(self, uri: str, run_id: str, *, best_effort: bool) -> None:
@@ -182,6 +183,32 @@ class Tracker:
         tags = [RunTag(_key(key), redaction.redacted(str(value))) for key, value in values.items()]
         if tags:
             self._do("tags", lambda client: client.log_batch(self.run_id, tags=tags))
+
+    def dataset(
+        self,
+        *,
+        name: str,
+        digest: str,
+        kind: str,
+        source: Mapping[str, Any],
+        profile: Mapping[str, Any],
+    ) -> None:
+        """Record a data set as the run's input.
+
+        Args:
+            name: Its name.
+            digest: Of its content.
+            kind: Where it is: ``s3`` or ``local``.
+            source: Its address, as JSON.
+            profile: Its numbers, as JSON.
+        """
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        found = Dataset(
+            name, digest, kind, json.dumps(dict(source)), profile=json.dumps(dict(profile))
+        )
+        given = DatasetInput(found, [InputTag("mlflow.data.context", "training")])
+        self._do("the data set", lambda client: client.log_inputs(self.run_id, [given]))
 
     def files(self, files: Mapping[str, Path]) -> None:
         """Upload files or folders: artifact path, as ``reports/report.html``, to local path."""
@@ -304,7 +331,7 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
-    probe(uri)  # a server that has gone away is told as such
+    probe(uri)  # a server that has gone away is named as such
     text = redacted(str(error), uri).strip()
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 BUSY = r"version creation error|locked|busy|temporarily|timed out|too many|\b50[0-4]\b|internal"
+LONGEST_DESCRIPTION = 5000  # MLflow's column
+REST = "\n\nThe rest is in `MODEL_CARD.md` beside the model."
 BUSY_SECONDS = 60.0  # for which a registration is repeated while others write
 
 
@@ -181,7 +183,14 @@ class Registry:
         return self.version(name, str(numbers[0])) if numbers else None
 
     def register(
-        self, name: str, *, run_id: str, source: str, tags: Mapping[str, str], store: Store
+        self,
+        name: str,
+        *,
+        run_id: str,
+        source: str,
+        tags: Mapping[str, str],
+        store: Store,
+        description: str | None = None,
     ) -> RegisteredVersion:
         """Make a version, with all its tags at once.
 
@@ -191,6 +200,7 @@ class Registry:
             source: Where its files are.
             tags: Its tags, without our prefix.
             store: Where the log of champions goes if the model is new.
+            description: What MLflow shows of it, Markdown; a long one is cut.
         """
         # All of this may be repeated: of versions with one content the first is taken.
         retrying = Retrying(
@@ -199,16 +209,27 @@ class Registry:
             wait=wait_random(0.2, 0.4),
             reraise=True,
         )
-        return retrying(self._register, name, run_id, source, tags, store)
+        return retrying(self._register, name, run_id, source, tags, store, description)
 
     def _register(
-        self, name: str, run_id: str, source: str, tags: Mapping[str, str], store: Store
+        self,
+        name: str,
+        run_id: str,
+        source: str,
+        tags: Mapping[str, str],
+        store: Store,
+        description: str | None,
     ) -> RegisteredVersion:
         self._alias.make_model(name, store)
         full = {TAG + key: value for key, value in tags.items()}
         with mlflow_errors(self.uri, f"a version of {name}"):
             made = self._client.create_model_version(
-                name, source, run_id, tags=full, await_creation_for=30
+                name,
+                source,
+                run_id,
+                tags=full,
+                description=_cut(description),
+                await_creation_for=30,
             )
         content = tags.get("content_sha256")
         first = self.find(name, content) if content else None  # another may have been faster
@@ -344,6 +365,14 @@ class Registry:
                 why=error.why,
                 fix="`graftline history` shows the versions that were champion.",
             ) from error
+
+
+def _cut(description: str | None) -> str | None:
+    """A description as long as MLflow's databases take it, whole lines of it."""
+    if description is None or len(description) <= LONGEST_DESCRIPTION:
+        return description
+    kept = description[: LONGEST_DESCRIPTION - len(REST)]
+    return kept.rpartition("\n")[0] + REST
 
 
 def _is_busy(error: BaseException) -> bool:

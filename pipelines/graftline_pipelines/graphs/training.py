@@ -8,7 +8,7 @@ the digest of what it was computed from, and is found again from any graph.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,8 +24,11 @@ from graftline.steps.fine_tune.component import fine_tune
 from graftline.steps.fit_head.component import fit_head
 from graftline.steps.ingest.component import ingest
 from graftline.steps.promote.component import promote
+from graftline_pipelines.graphs.node_pod import node_pod, waiting_pools
 from graftline_pipelines.graphs.placement import place
-from graftline_pipelines.runfile.pools import pool_of
+from graftline_pipelines.runfile.devices import devices_of
+from graftline_pipelines.runfile.pools import PoolSettings, pool_name, pool_of
+from graftline_pipelines.runfile.quantities import to_cores
 from graftline_pipelines.runfile.settings import RunSettings, arguments
 
 
@@ -53,18 +56,31 @@ class Graph:
         return self.run_name or dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     @property
-    def names(self) -> dict[str, str]:
+    def names(self) -> dict[str, Any]:
         """The run's name, which is empty in a scheduled run, and its name in Kubernetes."""
         return {
             "run_name": self.run_name or dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
             "run_resource": self.run_name or dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER,
         }
 
-    def task(self, function: Callable[..., Any], pool_of_step: str = "", **inputs: Any) -> Any:
-        """Add one step as a task; it runs in its own pool, or in that of ``pool_of_step``."""
+    def task(
+        self,
+        function: Callable[..., Any],
+        pool_of_step: str = "",
+        pools: Mapping[str, PoolSettings] | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Add one step as a task; it runs in its own pool, or in that of ``pool_of_step``.
+
+        Args:
+            function: The component's.
+            pool_of_step: Another step, whose pool it runs in.
+            pools: In place of the run file's.
+            inputs: Of the component.
+        """
         settings = self.settings
-        step = pool_of_step or function.__name__
-        pool = pool_of(step, settings.pools, settings.assign)
+        step, known = pool_of_step or function.__name__, pools or settings.pools
+        pool = pool_of(step, known, settings.assign)
         target: Literal["cpu", "gpu"] = "gpu" if pool.accelerator is not None else "cpu"
         component = dsl.component(
             func=function,
@@ -77,7 +93,7 @@ class Graph:
             place(
                 task,
                 step,
-                pools=settings.pools,
+                pools=known,
                 assign=settings.assign,
                 cluster=settings.cluster,
             )
@@ -94,6 +110,15 @@ class Graph:
         }
         ui = settings.cluster.ui if self.on_cluster else None
         return json.dumps(known if ui is None else {**known, "ui": ui})
+
+    @property
+    def tracking_of_first(self) -> str:
+        """The same for the step that starts the tracking run and records the run file there."""
+        known: dict[str, Any] = json.loads(self.tracking)
+        where = "cluster" if self.on_cluster else "local"
+        return json.dumps(
+            {**known, "where": where, "settings": self.settings.model_dump(mode="json")}
+        )
 
     def config(self, **values: Any) -> str:
         """Keyword arguments of a step as JSON: a dict parameter would turn numbers to floats."""
@@ -132,7 +157,7 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
         ingest,
         source=source,
         store=settings.store,
-        tracking=graph.tracking,
+        tracking=graph.tracking_of_first,
         config=graph.config(
             **{key: v for key, v in arguments(settings.data).items() if key != "source"},
             seed=settings.seed,
@@ -156,6 +181,7 @@ def add_training_tasks(graph: Graph, source: Any, *, fan_out: bool = True) -> No
             probe=arguments(settings.probe),
             head=arguments(settings.head),
             auto=arguments(settings.auto),
+            training=_training_plan(settings, on_cluster=graph.on_cluster),
             seed=settings.seed,
         ),
         **shared,
@@ -207,8 +233,14 @@ def add_fine_tuning(graph: Graph, snapshot: Any, fitted: Any, shared: dict[str, 
     settings = graph.settings
     scratch = settings.strategy == "scratch"
     config = arguments(settings.scratch if scratch else settings.fine_tune)
+    pools = None
+    if graph.on_cluster and config["nodes"] > 1:
+        config["node_pod"], pools = node_pod(settings), waiting_pools(settings)
+    else:
+        del config["nodes"]
     return graph.task(
         fine_tune,
+        pools=pools,
         snapshot=snapshot,
         probe=fitted.outputs["classifier"],
         probe_decision=fitted.outputs["decision"],
@@ -267,4 +299,20 @@ def _backbone(settings: RunSettings) -> dict[str, Any]:
         "weights": settings.weights,
         "image_size": settings.image_size,
         "fit": settings.image.fit,
+    }
+
+
+def _training_plan(settings: RunSettings, *, on_cluster: bool) -> dict[str, Any]:
+    """The fine-tuning that may follow, for the forecast of its cost."""
+    train = settings.scratch if settings.strategy == "scratch" else settings.fine_tune
+    plan: dict[str, Any] = {"epochs": train.epochs, "max_minutes": train.max_minutes}
+    if not on_cluster:
+        return plan
+    pool = pool_of("fine_tune", settings.pools, settings.assign)
+    return plan | {
+        "pool": pool_name("fine_tune", settings.assign),
+        "devices": devices_of(pool),
+        "accelerators": pool.accelerators,
+        "cores": to_cores(pool.cpu_limit or pool.cpu),
+        "hourly_price": pool.hourly_price,
     }

@@ -3,7 +3,8 @@
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graftline.steps.runtime import read_result
+from graftline_pipelines.local.screen import counted
 
 POLL_SECONDS = 0.2
 NAME_WIDTH = 18
@@ -47,8 +49,7 @@ class _Left(TimeRemainingColumn):
         seconds = task.time_remaining
         if task.total is None or seconds is None or task.finished:
             return Text()
-        minutes, rest = divmod(int(seconds), 60)
-        return Text(f"{minutes}:{rest:02} left" if minutes else f"{rest} s left", style="cyan")
+        return Text(f"{_duration(seconds)} left", style="cyan")
 
 
 class StepFollower:
@@ -60,14 +61,23 @@ class StepFollower:
         run_dir: The run's folder.
         console: Where they are drawn.
         steps: The steps of the graph in their order, those that may be left out included.
+        expected: Seconds that each step took in an earlier run, for the time that is left in all.
     """
 
-    def __init__(self, run_dir: Path, console: Console, steps: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        console: Console,
+        steps: Sequence[str] = (),
+        expected: Mapping[str, float] | None = None,
+    ) -> None:
         self._run_dir = run_dir
         self._folder = run_dir / "steps"
         self._console = console
         self._steps = list(steps)
-        self._begun: set[str] = set()
+        self._expected = {step: (expected or {}).get(step, 0.0) for step in self._steps}
+        self._begun: dict[str, float] = {}
+        self._ended: set[str] = set()
         self._offsets: dict[Path, int] = {}
         self._bars: dict[str, TaskID] = {}
         self._stop = threading.Event()
@@ -86,6 +96,9 @@ class StepFollower:
         )
         # Shown while no step runs, so that the screen is never blank.
         self._between = self._progress.add_task("", step="", number="", total=None, visible=False)
+        self._overall = self._progress.add_task(
+            "", step="all steps", number="", total=None, visible=any(self._expected.values())
+        )
 
     def __enter__(self) -> "StepFollower":
         self._show_between()
@@ -102,11 +115,14 @@ class StepFollower:
     def _poll(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             self._show_new()
+            left = left_in_all(self._expected, self._begun, self._ended, time.monotonic())
+            said = f"about {_duration(left)} left, as in an earlier run" if left >= 1 else ""
+            self._progress.update(self._overall, description=said)
 
     def _show_new(self) -> None:
         for event in sorted(self._new_events(), key=lambda event: float(event["time"])):
             self._show(event)
-        self._show_between()
+            self._show_between()
 
     def _new_events(self) -> Iterator[dict[str, Any]]:
         for path in self._folder.glob("*.events.jsonl"):
@@ -132,6 +148,7 @@ class StepFollower:
         elif kind == "message":
             self._say(name, event["text"].removeprefix(f"{name}: "))
         elif kind in ("finished", "failed"):
+            self._ended.add(_step_of(name))
             if name in self._bars:
                 self._progress.remove_task(self._bars.pop(name))
             done = "failed"
@@ -144,9 +161,11 @@ class StepFollower:
         step = _step_of(name)
         for skipped in self._steps[: self._steps.index(step) if step in self._steps else 0]:
             if skipped not in self._begun:
-                self._begun.add(skipped)
+                self._begun[skipped] = time.monotonic()
+                self._ended.add(skipped)
                 self._say(skipped, f"{self._number(skipped)}not needed")
-        self._begun.add(step)
+        self._begun.setdefault(step, time.monotonic())
+        self._ended.discard(step)  # of several tasks of one step, the next
         number = self._number(step)
         self._bars[name] = self._progress.add_task("running", step=name, number=number, total=None)
         if not self._console.is_terminal:
@@ -183,6 +202,39 @@ class StepFollower:
             )
 
 
+def left_in_all(
+    expected: Mapping[str, float], begun: Mapping[str, float], ended: Set[str], now: float
+) -> float:
+    """Seconds left for all steps, if each takes as long as it did in an earlier run.
+
+    Args:
+        expected: Seconds that each step took.
+        begun: When each step that has begun did so, on the clock of ``now``.
+        ended: Steps that are over.
+        now: The time.
+    """
+    return sum(
+        max(0.0, seconds - (now - begun[step] if step in begun else 0.0))
+        for step, seconds in expected.items()
+        if step not in ended
+    )
+
+
+def earlier_seconds(runs_dir: Path, name: str) -> dict[str, float]:
+    """Seconds by step of the newest run of this name that computed all of it; empty without one."""
+    for run_dir in sorted(runs_dir.glob(f"{name}-[0-9]*"), reverse=True):
+        seconds = seconds_by_step(run_dir)
+        results = [read_result(run_dir, step) or {} for step in seconds]
+        if "promote" in seconds and not any(result.get("reused_from") for result in results):
+            return seconds
+    return {}
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
 def outcome(step: str, result: Mapping[str, Any]) -> str:
     """What a step came to, in a few words; empty for one whose messages say it."""
     try:
@@ -199,11 +251,6 @@ def outcome(step: str, result: Mapping[str, Any]) -> str:
     except (KeyError, TypeError):  # of an older run, or of another's step
         return ""
     return ""
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: ``1 image``, ``2 images``."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def steps_of(strategy: str, *, retrain: bool = False) -> list[str]:

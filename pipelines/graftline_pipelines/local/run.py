@@ -20,13 +20,14 @@ from graftline.storage.uri import absolute
 from graftline_pipelines.local.index import write_index
 from graftline_pipelines.local.progress import (
     StepFollower,
+    earlier_seconds,
     failure_of,
     seconds_by_step,
     steps_of,
     unfinished_step,
 )
 from graftline_pipelines.local.runs import State, write_end, write_start
-from graftline_pipelines.local.warm import warm_steps
+from graftline_pipelines.local.warm import WarmServer, warm_process, warm_steps
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 Runner = Literal["subprocess", "docker"]
@@ -78,6 +79,7 @@ def run(
     console: Console,
     runner: Runner = "subprocess",
     retrain: bool = False,
+    server: WarmServer | None = None,
 ) -> LocalRun:
     """Run a graph here and follow it.
 
@@ -87,6 +89,7 @@ def run(
         runs_dir: The folder of all runs; this one gets a folder of its own in it.
         console: Where progress is shown.
         runner: ``subprocess``, or ``docker`` for one container a step.
+        server: A warm process for the steps that was started before; else one is started.
         retrain: Whether the graph begins with the look for changes.
 
     Raises:
@@ -104,10 +107,16 @@ def run(
     settings = with_absolute_paths(settings)
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
-        warm_steps() if runner == "subprocess" else nullcontext(),
+        nullcontext(server) if server else warm_process(wanted=runner == "subprocess") as warm,
+        warm_steps(warm, run_dir, settings.store, settings.tracking.uri),
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
-        StepFollower(run_dir, console, steps_of(settings.strategy, retrain=retrain)),
+        StepFollower(
+            run_dir,
+            console,
+            steps_of(settings.strategy, retrain=retrain),
+            earlier_seconds(runs_dir, settings.name),
+        ),
         _quiet_kfp(run_dir),
         _environment(run_dir, scratch),
     ):

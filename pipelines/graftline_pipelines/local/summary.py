@@ -1,18 +1,19 @@
 """What a local run ends with: one JSON object for programs, one table for people."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
+from graftline.errors import GraftlineError
 from graftline.steps.runtime import read_result
-from graftline_pipelines.local.progress import counted
+from graftline_pipelines.local.index import write_index
 from graftline_pipelines.local.run import LocalRun
+from graftline_pipelines.local.screen import counted, show_rows
 from graftline_pipelines.runfile.settings import RunSettings
 
 
@@ -32,7 +33,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     onnx = exported.get("onnx")
     for file in Path(onnx).parent.iterdir() if onnx else ():
         placed(str(file), run.run_dir / file.name)
-    return {
+    told = {
         "run_id": run.run_id,
         "run_dir": str(run.run_dir),
         "snapshot_id": ingested.get("snapshot_id"),
@@ -57,6 +58,9 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "tracking_run": promoted.get("run_id"),
         "seconds": {**run.seconds, "total": round(run.total_seconds, 2)},
     }
+    with suppress(GraftlineError, OSError):  # the pages are there now, and the run is done anyway
+        write_index(run.run_dir.parent)
+    return told
 
 
 def placed(source: str | None, target: Path) -> str | None:
@@ -87,28 +91,6 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
         image = short(str(sample)) if sample is not None else "IMAGE"
         console.print("\n[bold]Try it:[/]")
         console.print(f"  graftline predict {short(onnx)} {image}", soft_wrap=True, highlight=False)
-
-
-def show_rows(rows: Sequence[tuple[str, str]], console: Console) -> None:
-    """Print names with their texts: a table on a terminal, whole lines elsewhere.
-
-    Args:
-        rows: Name and text with markup; a text may have several lines.
-        console: Where to print.
-    """
-    if console.is_terminal:
-        table = Table(show_header=False, box=None, padding=(0, 2), title="", title_justify="left")
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        for name, text in rows:
-            table.add_row(name, text)
-        console.print(table)
-        return
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, text in rows:
-        for number, line in enumerate(text.split("\n")):
-            shown = Text(f"  {'' if number else name:<{width}}  ") + Text.from_markup(line)
-            console.print(shown, soft_wrap=True, highlight=False)
 
 
 def _reused(steps: Mapping[str, str]) -> str:

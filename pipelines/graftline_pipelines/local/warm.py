@@ -4,6 +4,9 @@ A step's process spends seconds on importing PyTorch, timm, MLflow and scikit-le
 spend it six times. A server process imports them once, in the order in which the steps need them,
 and forks for each task; a task that comes early starts with what is there. Each step is still a
 process of its own, with its own log and its own failure. ``GRAFTLINE_COLD=1`` turns this off.
+
+Steps that reuse an earlier run's results need no PyTorch, and must not wait for its import: where
+the store has results, the large libraries are imported only once a step has computed something.
 """
 
 import array
@@ -24,27 +27,79 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
+from graftline.errors import StoreError
+from graftline.steps.kept_results import PREFIX
+from graftline.steps.runtime import read_result
+from graftline.storage import open_store
 from graftline.tracking.mlflow_run import set_client_defaults
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
-LIBRARIES = (  # in the order in which the steps of a run need them
+IMPORT = "import"  # the key of a request to import the large libraries
+OPEN = "open"  # the key of a request to open MLflow's database
+CALL = "call"  # the key of a request to call a function
+ANSWER = "\0answer "  # before what a called function returned
+REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
+LIGHT = (  # what every step needs, and what those need that compute nothing
     "kfp.dsl.executor_main",
     "graftline.steps.ingest.step",
     "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
     "graftline.steps.watch.step",
     "graftline.steps.extract_features.step",
+    "graftline.steps.evaluate.same_model",
+    "graftline.steps.promote.step",
+)
+LARGE = (  # in the order in which the steps of a run need them
     "torch",
     "graftline.steps.fit_head.step",
     "sklearn.linear_model",
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
-    "graftline.steps.promote.step",
     "mlflow.onnx",
 )
+Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")
 _COMPONENT = "ephemeral_component.py"  # KFP's name for the file of a lightweight component
+
+
+class Call:
+    """A fork at work: what it prints, and how it ends."""
+
+    def __init__(self, output: TextIO | None, status: BinaryIO | None) -> None:
+        self._output, self._status = output, status
+
+    def lines(self) -> Iterator[str]:
+        """What it prints, as it comes."""
+        if self._output is not None:
+            with self._output:
+                yield from self._output
+
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        text = b""
+        if self._status is not None:
+            with self._status:
+                text = self._status.read()
+        # Without a status the server died under the step, most often for lack of memory.
+        return int(text) if text else -signal.SIGKILL
+
+    def answer(self) -> Any:
+        """What a called function returned; None where it did not."""
+        last = ""
+        for line in self.lines():
+            last = line
+        if self.code() != 0 or not last.startswith(ANSWER):
+            return None
+        return json.loads(last.removeprefix(ANSWER))
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for stream in (self._output, self._status):
+            if stream is not None:
+                stream.close()
 
 
 class WarmServer:
@@ -53,6 +108,7 @@ class WarmServer:
     def __init__(self) -> None:
         self._socket, theirs = socket.socketpair()
         self._lock = threading.Lock()
+        self._asked = False
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", __name__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -69,11 +125,29 @@ class WarmServer:
             Its exit code, negative for a signal; None where the server is gone and nothing ran.
         """
         source, arguments = _component_of(command)
-        request = {"source": source, "arguments": arguments, "environment": environment}
+        call = self._begin({"source": source, "arguments": arguments}, environment)
+        if call is None:
+            return None
+        for line in call.lines():
+            print(line, end="")
+        return call.code()
+
+    @contextlib.contextmanager
+    def calling(self, function: str, argument: Any) -> "Iterator[Call]":
+        """Call ``module:function`` with something that JSON holds, in a fork with what is light."""
+        call = self._begin({CALL: function, "argument": argument}, dict(os.environ))
+        try:
+            yield call or Call(None, None)
+        finally:
+            if call is not None:
+                call.close()
+
+    def _begin(self, request: dict[str, Any], environment: dict[str, str]) -> "Call | None":
         output, their_output = os.pipe()
         status, their_status = os.pipe()
+        where = {"environment": environment, "folder": str(Path.cwd())}
         try:
-            self._send({**request, "folder": str(Path.cwd())}, [their_output, their_status])
+            self._send({**request, **where}, their_output, their_status)
         except OSError:
             os.close(output)
             os.close(status)
@@ -81,19 +155,32 @@ class WarmServer:
         finally:
             os.close(their_output)
             os.close(their_status)
-        with open(output, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 -- a pipe
-            for line in lines:
-                print(line, end="")
-        with open(status, "rb") as stream:  # noqa: PTH123
-            text = stream.read()
-        # Without a status the server died under the step, most often for lack of memory.
-        return int(text) if text else -signal.SIGKILL
+        return Call(
+            open(output, encoding="utf-8", errors="replace"),  # noqa: PTH123 -- a pipe
+            open(status, "rb"),  # noqa: PTH123
+        )
 
-    def _send(self, request: dict[str, Any], descriptors: list[int]) -> None:
+    def import_large(self) -> None:
+        """Let the server import the large libraries too, if it has not begun yet."""
+        if not self._asked:
+            self._asked = True
+            with contextlib.suppress(OSError):  # it is gone: each step imports for itself
+                self._send({IMPORT: True})
+
+    def open_tracking(self, uri: str) -> None:
+        """Let the server open MLflow's database once, which takes each step a third of a second."""
+        if uri.startswith("sqlite:"):
+            with contextlib.suppress(OSError):
+                self._send({OPEN: uri})
+
+    def _send(self, request: dict[str, Any], *descriptors: int) -> None:
         data = json.dumps(request).encode()
         with self._lock:
             head = _LENGTH.pack(len(data))
-            socket.send_fds(self._socket, [head], descriptors)
+            if descriptors:
+                socket.send_fds(self._socket, [head], descriptors)
+            else:
+                self._socket.sendall(head)
             self._socket.sendall(data)
 
     def close(self) -> None:
@@ -104,23 +191,51 @@ class WarmServer:
 
 
 @contextlib.contextmanager
-def warm_steps() -> Iterator[None]:
-    """Let KFP's local runner start its tasks in a warm process, where this machine can."""
-    from kfp.local import status, subprocess_task_handler
-
-    if os.environ.get(COLD_VARIABLE, "") not in ("", "0") or not hasattr(os, "pidfd_open"):
-        yield
+def warm_process(*, wanted: bool = True) -> Iterator[WarmServer | None]:
+    """A warm process, where this machine can and the user has not turned it off."""
+    cold = os.environ.get(COLD_VARIABLE, "") not in ("", "0")
+    if not wanted or cold or not hasattr(os, "pidfd_open"):
+        yield None
         return
     server = WarmServer()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@contextlib.contextmanager
+def warm_steps(
+    server: WarmServer | None, run_dir: Path, store: str, tracking_uri: str = ""
+) -> Iterator[None]:
+    """Let KFP's local runner start its tasks in a warm process.
+
+    Args:
+        server: The process; None for a process of its own for each step.
+        run_dir: The run's folder.
+        store: URI of the store, whose results may be reused.
+        tracking_uri: Tracking URI of MLflow.
+    """
+    from kfp.local import status, subprocess_task_handler
+
+    if server is None:
+        yield
+        return
+    warm = server
+    warm.open_tracking(tracking_uri)
+    if not _has_results(store):
+        warm.import_large()
     cold = subprocess_task_handler.SubprocessTaskHandler
 
     class WarmTaskHandler(cold):  # type: ignore[misc, valid-type]
         """Runs a task in a fork of the warm process; in a process of its own where it is gone."""
 
         def run(self) -> status.Status:
-            code = server.run(self.full_command, {**os.environ, **self.env_vars})
+            code = warm.run(self.full_command, {**os.environ, **self.env_vars})
             if code is None:
                 return super().run()
+            if has_computed(run_dir):
+                warm.import_large()
             return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
 
     # KFP picks the handler by the runner's exact class, so a runner of our own is refused.
@@ -129,7 +244,24 @@ def warm_steps() -> Iterator[None]:
         yield
     finally:
         subprocess_task_handler.SubprocessTaskHandler = cold
-        server.close()
+
+
+def has_computed(run_dir: Path) -> bool:
+    """Whether a step of a run found something new, so that the next ones have work to do."""
+    for path in (run_dir / "steps").glob("*.json"):
+        result = read_result(run_dir, path.stem) or {}
+        if path.stem in REUSABLE and result.get("reused_from") is None:
+            return True
+        if result.get("fetched") or result.get("extracted"):
+            return True
+    return False
+
+
+def _has_results(store: str) -> bool:
+    try:
+        return next(iter(open_store(store).list(f"{PREFIX}/")), None) is not None
+    except StoreError:  # the first step says what is wrong
+        return False
 
 
 def _component_of(command: list[str]) -> tuple[str, list[str]]:
@@ -147,7 +279,14 @@ def serve(connection: socket.socket) -> None:
     os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
     set_client_defaults()
     children: dict[int, tuple[int, int]] = {}
-    wanted = list(LIBRARIES)
+    wanted: list[str | Request] = list(LIGHT)
+
+    def begin(request: Request) -> None:
+        pid, status = _fork(connection, *request)
+        handle = os.pidfd_open(pid)
+        children[handle] = (pid, status)
+        selector.register(handle, selectors.EVENT_READ)
+
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         while True:
@@ -156,22 +295,53 @@ def serve(connection: socket.socket) -> None:
                     request = _receive(connection)
                     if request is None:
                         return
-                    pid, status = _fork(connection, *request)
-                    handle = os.pidfd_open(pid)
-                    children[handle] = (pid, status)
-                    selector.register(handle, selectors.EVENT_READ)
+                    if IMPORT in request[0]:
+                        wanted += LARGE
+                        continue
+                    if OPEN in request[0]:
+                        wanted.insert(0, request[0][OPEN])
+                        continue
+                    if CALL in request[0]:  # it wants what is light, all of it
+                        wanted.append(request)
+                        continue
+                    begin(request)
                 else:
                     selector.unregister(key.fileobj)
                     _report(key.fd, *children.pop(key.fd))
             if wanted:
+                first = wanted.pop(0)
+                if not isinstance(first, str):
+                    begin(first)
+                    continue
                 with contextlib.suppress(Exception):  # the step that needs it says what is wrong
-                    importlib.import_module(wanted.pop(0))
+                    _make_ready(first)
                 if not wanted:
                     gc.collect()
                     gc.freeze()  # shared with all forks
 
 
-def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | None:
+def _make_ready(name: str) -> None:
+    """Import a module, or open the database of MLflow that a URI names."""
+    if ":" not in name:
+        importlib.import_module(name)
+        return
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    from graftline.tracking.mlflow_run import connect
+
+    try:
+        client = connect(name)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    finally:  # a connection to SQLite must not be carried over a fork
+        for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
+            for engine in engines.values():
+                engine.dispose()
+
+
+def _receive(connection: socket.socket) -> Request | None:
+    """A request with the descriptors for its output and status; of an import, without them."""
     head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 2)
     if len(head) < _LENGTH.size:
         return None
@@ -182,7 +352,7 @@ def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | Non
         if not piece:
             return None
         data += piece
-    output, status = array.array("i", descriptors)
+    output, status = array.array("i", descriptors) if descriptors else (-1, -1)
     return json.loads(data), output, status
 
 
@@ -222,6 +392,11 @@ def _work(request: dict[str, Any]) -> int:
     tempfile.tempdir = None
     code = 0
     try:
+        if CALL in request:
+            module, _, function = request[CALL].partition(":")
+            told = getattr(importlib.import_module(module), function)(request["argument"])
+            print(f"\n{ANSWER}{json.dumps(told)}", flush=True)
+            return 0
         from kfp.dsl.executor_main import executor_main
 
         with tempfile.TemporaryDirectory() as folder:

@@ -3,20 +3,18 @@
 from typing import Any
 
 from graftline.records.training_forecast import (
-    DEVICES,
     Forecast,
     Rate,
-    device_of,
     forecast,
     read_rate,
     table_rate,
     training_operations,
 )
+from graftline_pipelines.runfile.devices import devices_of
 from graftline_pipelines.runfile.pools import DEFAULT_POOLS, PoolSettings, pool_name
 from graftline_pipelines.runfile.quantities import to_cores
 from graftline_pipelines.runfile.settings import RunSettings
 
-UNKNOWN = ("T4", "A100")  # a GPU that nothing names is most likely one of these or between
 PAYS = 1.15  # speedup below which another device is not worth asking for
 STEP = "fine_tune"
 
@@ -111,7 +109,7 @@ def _pools(settings: RunSettings) -> list[tuple[str, PoolSettings]]:
 
 
 def _pool_line(work: Work, name: str, pool: PoolSettings) -> str:
-    devices = _devices(pool)
+    devices = devices_of(pool)
     cores = to_cores(pool.cpu_limit or pool.cpu)
     rates = sorted(
         (work.rate(device, cores) for device in devices), key=lambda rate: -rate.images_per_second
@@ -136,17 +134,6 @@ def _times(speedup: float) -> str:
     if speedup < PAYS:
         return "no faster"
     return f"{speedup:.1f} times as fast"
-
-
-def _devices(pool: PoolSettings) -> list[str]:
-    """The kinds of device that a pool's nodes may have."""
-    if pool.accelerator is None:
-        return ["CPU"]
-    values: list[str] = []
-    for value in pool.node_selectors.values():
-        values.extend([value] if isinstance(value, str) else value)
-    found = [device for value in values if (device := device_of(value)) in DEVICES]
-    return list(dict.fromkeys(found)) or list(UNKNOWN)
 
 
 def _time(hours: list[float]) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline_pipelines.local.screen import counted, show_rows
 
 
 @dataclass
@@ -40,6 +40,12 @@ class Preflight:
             if answer:
                 self.facts[key] = answer
 
+    def take(self, other: "Preflight") -> None:
+        """Add what was found elsewhere."""
+        self.facts.update(other.facts)
+        self.notes += other.notes
+        self.problems += other.problems
+
     def failed(self, key: str) -> bool:
         """Whether a question found a problem."""
         return any(name == key for name, _ in self.problems)
@@ -70,21 +76,15 @@ class PreflightError(ConfigurationError):
 
 def show(found: Preflight, console: Console) -> None:
     """Print what was found for a person."""
-    table = Table(show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, text in found.facts.items():
-        table.add_row(key, escape(text))
-    for key, text in found.notes:
-        table.add_row(f"[yellow]{escape(key)}[/]", f"[yellow]Note: {escape(text)}[/]")
-    for key, error in found.problems:
-        table.add_row(f"[red]{escape(key)}[/]", f"[red]Error: {escape(str(error))}[/]")
-    console.print(table)
+    rows = [(escape(key), escape(text)) for key, text in found.facts.items()]
+    rows += [(escape(key), f"[yellow]Note: {escape(text)}[/]") for key, text in found.notes]
+    rows += [(escape(key), f"[red]Error: {escape(str(error))}[/]") for key, error in found.problems]
+    show_rows(rows, console)
     if found.problems:
-        count = len(found.problems)
-        console.print(f"[red]{count} problem{'s' if count > 1 else ''} would stop a run.[/]")
+        problems = counted(len(found.problems), "problem")
+        console.print(f"[red]{problems} would stop a run.[/]", highlight=False)
         if found.unasked:
-            console.print(f"Not checked yet: {', '.join(found.unasked)}.", highlight=False)
+            show_rows([("Not checked yet", ", ".join(found.unasked))], console)
     else:
         console.print("[green]Ready to run.[/]")
 
@@ -92,4 +92,5 @@ def show(found: Preflight, console: Console) -> None:
 def show_notes(found: Preflight, console: Console) -> None:
     """Print only what a person should know before a run goes on."""
     for key, text in found.notes:
-        console.print(f"[yellow]Note:[/] {escape(key)}: {escape(text)}", highlight=False)
+        said = f"[yellow]Note:[/] {escape(key)}: {escape(text)}"
+        console.print(said, highlight=False, soft_wrap=not console.is_terminal)

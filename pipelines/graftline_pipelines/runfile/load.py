@@ -1,7 +1,8 @@
 """Reads a run file: YAML to settings, all its problems at once, each with its line and remedy."""
 
+import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -15,7 +16,7 @@ from graftline.errors import ConfigurationError
 from graftline.steps.evaluate.config import SLICE_COLUMNS
 from graftline_pipelines.runfile import placeholders
 from graftline_pipelines.runfile.placeholders import KeyPath
-from graftline_pipelines.runfile.pools import assignment_problems
+from graftline_pipelines.runfile.pools import assignment_problems, pool_name
 from graftline_pipelines.runfile.settings import RunSettings
 
 
@@ -62,15 +63,30 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
         problem = Problem(str(path), None, f"cannot be read: {error}.", None)
         raise RunFileError("The run file", [problem]) from None
     values, lines = _parse(text, path)
+    return _validated(values, overrides, str(path), lines)
+
+
+def load_values(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
+    """Validate the content of a run file that a program made.
+
+    Raises:
+        RunFileError: with every mistake found.
+    """
+    return _validated(copy.deepcopy(dict(values)), overrides, "The run file", {})
+
+
+def _validated(
+    values: dict[str, Any], overrides: Sequence[str], source: str, lines: dict[KeyPath, int]
+) -> RunSettings:
     unreadable = _override(values, overrides)
     try:
         settings = RunSettings.model_validate(values)
     except ValidationError as error:
         problems = [_problem(detail, lines) for detail in error.errors(include_url=False)]
-        raise RunFileError(str(path), unreadable + problems) from None
+        raise RunFileError(source, unreadable + problems) from None
     problems = unreadable + list(_contradictions(settings, lines))
     if problems:
-        raise RunFileError(str(path), problems)
+        raise RunFileError(source, problems)
     return settings
 
 
@@ -222,12 +238,28 @@ def _contradictions(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterato
         key, _, what = text.partition(": ")
         yield Problem(key, lines.get(tuple(key.split("."))), what + ".", None)
     yield from _unknown_slices(settings, lines)
+    yield from _unpriced(settings, lines)
     if "group_column" in settings.data.model_fields_set and settings.data.format == "folders":
         yield Problem(
             "data.group_column",
             lines.get(("data", "group_column")),
             "class folders have no columns.",
             "Use a table (`data.format: table`), or remove it.",
+        )
+
+
+def _unpriced(settings: RunSettings, lines: dict[KeyPath, int]) -> Iterator[Problem]:
+    """A limit in money where nothing has a price."""
+    if settings.auto.max_cost is None:
+        return
+    name = pool_name("fine_tune", settings.assign)
+    pool = settings.pools.get(name)
+    if pool is None or pool.hourly_price is None:
+        yield Problem(
+            "auto.max_cost",
+            lines.get(("auto", "max_cost")),
+            f"fine_tune runs in the pool {name!r}, which has no price.",
+            f"Set `pools.{name}.hourly_price`, or limit the time with `auto.max_hours`.",
         )
 
 

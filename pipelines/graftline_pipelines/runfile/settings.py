@@ -12,7 +12,9 @@ from pydantic import (
 )
 
 from graftline.errors import ConfigurationError
+from graftline.images.fit import Fit
 from graftline.settings import Section, without_credentials
+from graftline.steps.backbone_config import ImageSize
 from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 from graftline.steps.export_onnx.config import ExportSettings
 from graftline.steps.extract_features.config import ExtractSettings
@@ -30,14 +32,28 @@ from graftline_pipelines.runfile.pools import (
     StepName,
 )
 
+AUTO_BACKBONE = "auto"
+
 
 class PictureSettings(Section):
     """How a picture becomes the network's square input."""
 
-    fit: Literal["crop", "squash", "pad"] = "crop"
+    fit: Fit = "crop"
     """How wide and tall pictures are fitted. `crop`: the backbone's own way, mostly the middle
     square. `squash`: the whole picture, its sides pressed to a square. `pad`: the whole picture on
     the mean colour."""
+
+
+class RaceSettings(Section):
+    """`graftline race` and `backbone: auto`: each backbone's probe on a sample of the data."""
+
+    backbones: tuple[str, ...] = ()
+    """Names of those that compete. Default: `tf_efficientnet_lite0`, `1` and `2`, as far as their
+    weights are installed as Python packages."""
+    images: Annotated[int, Field(ge=20)] = 2000
+    """Training images of the largest sample."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """No further measurement begins that would likely end later. Default: no limit."""
 
 
 class TrackingSettings(Section):
@@ -112,7 +128,7 @@ class ScheduleSettings(Section):
     """The time zone that the cluster's scheduler reads `cron` in: UTC, unless its variable
     `CRON_SCHEDULE_TIMEZONE` says otherwise. This does not set it."""
     pipeline: Literal["retrain", "train"] = "retrain"
-    """`retrain` looks for changes first; `train` trains each time."""
+    """`retrain` checks for changes first; `train` trains each time."""
     enabled: bool = True
     """Whether the schedule fires."""
 
@@ -164,11 +180,14 @@ class RunSettings(Section):
     tracking: TrackingSettings = TrackingSettings()
     """MLflow."""
     backbone: str = "tf_efficientnet_lite0"
-    """A name that `graftline backbones` lists."""
+    """A name that `graftline backbones` lists; or `auto`: the first run lets the `race.backbones`
+    compete on this data, and all runs take the one that was chosen."""
+    race: RaceSettings = RaceSettings()
+    """The backbones that compete for `backbone: auto`, and how long."""
     weights: str | None = None
     """Weights for the backbone: a file or store URI, safetensors or a PyTorch checkpoint. Default:
     the library's pretrained weights."""
-    image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    image_size: ImageSize | None = None
     """Input side in pixels. Default: the backbone's own."""
     image: PictureSettings = PictureSettings()
     """How pictures are fitted into the input."""

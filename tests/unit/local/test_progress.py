@@ -10,8 +10,9 @@ from rich.console import Console
 
 from graftline_pipelines.local.progress import (
     StepFollower,
-    counted,
+    earlier_seconds,
     failure_of,
+    left_in_all,
     outcome,
     seconds_by_step,
     steps_of,
@@ -169,12 +170,31 @@ def test_what_a_step_came_to(step: str, result: dict[str, object], words: str) -
     assert outcome(step, result) == words
 
 
-def test_numbers_and_nouns() -> None:
-    assert [counted(number, "image") for number in (0, 1, 2, 1000)] == [
-        "0 images",
-        "1 image",
-        "2 images",
-        "1,000 images",
-    ]
+def test_the_steps_of_a_run() -> None:
     assert steps_of("probe", retrain=True)[0] == "watch"
     assert "fine_tune" in steps_of("scratch") and "fine_tune" not in steps_of("head")
+
+
+def test_the_time_left_in_all_is_that_of_an_earlier_run() -> None:
+    expected = {"ingest": 10.0, "fit_head": 20.0, "evaluate": 30.0}
+    assert left_in_all(expected, {}, set(), 100.0) == 60.0
+    assert left_in_all(expected, {"ingest": 96.0}, set(), 100.0) == 56.0
+    assert left_in_all(expected, {"ingest": 80.0}, set(), 100.0) == 50.0  # it takes longer
+    assert left_in_all(expected, {"ingest": 80.0}, {"ingest"}, 100.0) == 50.0
+    assert left_in_all({}, {}, set(), 100.0) == 0.0
+
+
+def test_an_earlier_run_is_one_that_computed_everything(tmp_path: Path) -> None:
+    def run(name: str, seconds: float, **result: object) -> None:
+        for step in ("fit_head", "promote"):
+            ended = {"time": 2.0, "event": "finished", "seconds": seconds}
+            record(tmp_path / name, step, STARTED, ended)
+        (tmp_path / name / "steps" / "fit_head.json").write_text(json.dumps(result))
+
+    assert earlier_seconds(tmp_path, "digits") == {}
+    run("digits-1", 5.0)
+    run("digits-2", 7.0)
+    run("digits-3", 0.1, reused_from="digits-2")
+    run("other-9", 9.0)
+    record(tmp_path / "digits-4", "fit_head", STARTED)  # failed early
+    assert earlier_seconds(tmp_path, "digits") == {"fit_head": 7.0, "promote": 7.0}

@@ -5,7 +5,7 @@ from collections import Counter
 from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.table import NOT_NAMED, TableSource
+from graftline.data.sources.table import CONFLICTING, NOT_NAMED, TableSource
 from graftline.data.sources.table_advice import columns_meant
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row
@@ -22,7 +22,8 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     table.notes.clear()
     rest = sum(entry.problem == NOT_NAMED for entry in rows)
     taken = {entry.path: entry for entry in rows if entry.problem is None}
-    if not rest or len(taken) >= MOST * (len(taken) + rest):
+    named = len(taken) + sum(entry.problem == CONFLICTING for entry in rows)
+    if not rest or named >= MOST * (named + rest):
         return True
     labels = _folder_labels(folders)
     if len(set(labels.values())) < 2:
@@ -82,15 +83,18 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
         if unread:
             _refuse_table(unread[0], [one.path for one in entries])
         return
-    names = Counter(path.rpartition("/")[2] for path in labels)
-    found = {path.rpartition("/")[2]: path for path in labels if names[path.rpartition("/")[2]] < 2}
-    found.update({path: path for path in labels})
+    images = [one.path for one in entries if one.problem is None or is_image(one.path)]
+    names = Counter(path.rpartition("/")[2] for path in images)
+    found = {path.rpartition("/")[2]: path for path in images if names[path.rpartition("/")[2]] < 2}
+    found.update({path: path for path in images})
     for table, name in [(one, name) for one in unread for name in one.names]:
         header, rows = table.rows(name)
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             paths = [found.get(cell) or found.get(cell.rpartition("/")[2]) for cell in cells]
-            told = [(labels[path], row) for path, row in zip(paths, rows, strict=True) if path]
+            told = [
+                (labels.get(path, ""), row) for path, row in zip(paths, rows, strict=True) if path
+            ]
             if len(told) > len(rows) / 2 and not _says_the_same(told, header):
                 raise DataError(
                     f"{folders.uri} can be read in two ways",

@@ -131,14 +131,17 @@ def images_of(
 def _label_stems(sample: Mapping[str, bytes]) -> list[str]:
     """Where a key goes on after its first dot: what the names of labels share with several images.
 
-    In `v1.0-006.left.png`, `v1.0-006.right.png` and `v1.0-006.cls` that is `.0-006`. Empty where
-    each image has a label of its own, or none of them has.
+    In `v1.0-006.left.png`, `v1.0-006.right.png` and `v1.0-006.cls` that is `.0-006`; an image that
+    no label belongs to stands alone. Empty where each image has a label of its own, or none has.
     """
     ends = {_stem(suffix) for suffix in sample if _is_label(suffix)} - {""}
     images = [_stem(suffix) for suffix in sample if _is_image(suffix)]
     owners = [max((e for e in ends if _within(i, e)), key=len, default="") for i in images]
+    alone = {image for image, owner in zip(images, owners, strict=True) if not owner}
     views = any(image != owner for image, owner in zip(images, owners, strict=True))
-    return sorted(ends, key=len, reverse=True) if ends and all(owners) and views else []
+    if not any(owners) or not views or "" in alone:
+        return []
+    return sorted(ends | alone, key=len, reverse=True)
 
 
 def _by_stem(

@@ -16,7 +16,7 @@ _LOOK_ALIKE = str.maketrans(
     "\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
     "aeopcyxijsABEKMHOPCTXoapABEZHIKMNOPTYX",
 )
-_SEVERAL = re.compile(r"\s*[|;,+&/]\s*|\s+(?:and|und|et|y|e)\s+|\s+")
+_SEVERAL = [re.compile(r) for r in (r"\s*[|;,+&/]\s*", r"\s+(?:and|und|et|y|e)\s+", r"\s+")]
 _LISTS = re.compile(r"\s*[|;]\s*")
 
 
@@ -106,9 +106,10 @@ def _refuse_several(labels: Collection[str]) -> None:
     several = {}
     parts_of: dict[str, set[str]] = defaultdict(set)
     for label in labels:
-        parts = [part for part in _SEVERAL.split(label) if part]
-        if len(set(parts)) > 1 and all(part in labels for part in parts):
-            several[label] = parts
+        for separator in _SEVERAL:
+            parts = [part for part in separator.split(label) if part]
+            if len(set(parts)) > 1 and all(part in labels for part in parts):
+                several[label] = parts
         for part in set(_LISTS.split(label)) - {label, ""}:
             parts_of[part].add(label)
     shared = {part for part, wholes in parts_of.items() if len(wholes) > 1}

@@ -38,6 +38,7 @@ from graftline.storage.base import ObjectInfo, Store
 HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
 UNKNOWN_SPLITS = 0.05  # of the rows: with more, the column is another one than was thought
 NOT_NAMED = "not in the table"
+CONFLICTING = "conflicting labels"
 NOT_FOUND = "file not found"
 HUGGING_FACE = "file_name"  # the column of Hugging Face's ImageFolder
 # What pandas and spreadsheets write for a missing value.
@@ -345,7 +346,7 @@ def _one_for_each_path(same: list[tuple[str, Entry]]) -> Iterator[Entry]:
     chosen = min(usable, key=lambda pair: HELD_OUT_FIRST.get(pair[1].split or "", 3))
     first = chosen[1]
     if len({clean_text(entry.label or "") for _, entry in usable}) > 1:
-        first = dataclasses.replace(first, problem=first.problem or "conflicting labels")
+        first = dataclasses.replace(first, problem=first.problem or CONFLICTING)
     yield first
     for pair in same:
         if pair is not chosen:

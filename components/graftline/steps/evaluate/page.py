@@ -5,6 +5,7 @@ from typing import Any
 
 from graftline.records.decision import Decision
 from graftline.reports.html import NOT_KNOWN, Cell, percent, render_page
+from graftline.reports.training_curves import accuracy_chart, epoch_rows
 from graftline.steps.evaluate import page_errors, page_figures
 from graftline.steps.evaluate.results import Findings
 from graftline.steps.run_page import run_page
@@ -58,6 +59,18 @@ def _decision(record: Decision | None) -> dict[str, Any] | None:
             for name, value in record.figures.items()
             if isinstance(value, int | float | str)
         ],
+        **_training(record),
+    }
+
+
+def _training(record: Decision) -> dict[str, Any]:
+    """The curves of the training that followed, if there was one."""
+    outcome = record.outcome
+    if outcome is None or not outcome.history:
+        return {}
+    return {
+        "curves": accuracy_chart(outcome.history, outcome.probe_accuracy),
+        "epochs": epoch_rows(outcome.history, outcome.best_epoch),
     }
 
 

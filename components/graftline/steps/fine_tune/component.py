@@ -35,22 +35,20 @@ def fine_tune(
         What the classifier is: fine_tune, scratch or probe.
     """
     import json
-    from typing import NamedTuple
 
     from graftline.steps.reuse import paths, reuse_or_run
     from graftline.steps.runtime import step
-    from graftline.tracking.mlflow_run import log_result, open_curves
+    from graftline.tracking.mlflow_run import log_result
+    from graftline.tracking.system_metrics import watched
 
-    with step("fine_tune", store, pipeline_run) as recorder:
-        uri = json.loads(tracking)["uri"]
-        curves = open_curves(uri, tracking_run, "fine_tune")
+    uri, name = json.loads(tracking)["uri"], "fine_tune"
+    with step(name, store, pipeline_run) as recorder, watched(uri, tracking_run, name) as curves:
+        inputs = paths(snapshot_folder=snapshot, probe_folder=probe, decision_file=probe_decision)
         result = reuse_or_run(
-            "fine_tune",
+            name,
             store,
             pipeline_run,
-            inputs=paths(
-                snapshot_folder=snapshot, probe_folder=probe, decision_file=probe_decision
-            ),
+            inputs=inputs,
             outputs=paths(classifier_folder=classifier, decision_out=decision),
             settings=json.loads(config),
             given={"store": store, "on_epoch": curves},
@@ -58,6 +56,5 @@ def fine_tune(
         for figures in result.history if result.reused_from is not None else ():
             curves(figures)
         recorder.record(result)
-        log_result(uri, tracking_run, "fine_tune", result)
-    Outputs = NamedTuple("Outputs", [("strategy", str)])
-    return Outputs(strategy=result.strategy)
+        log_result(uri, tracking_run, name, result)
+    return (result.strategy,)

@@ -1,6 +1,7 @@
 """Where training starts from, and what its result is compared with."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from graftline.models.backbone import construct
 from graftline.records.decision import Outcome
 from graftline.stats.calibration import sharpness
 from graftline.stats.intervals import difference_interval
+from graftline.steps.fine_tune.state import Progressed
+from graftline.steps.fine_tune.trial import Trial
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -124,12 +127,28 @@ def _sentence(strategy: str, lead: int, *, better: bool, measured: str) -> str:
     )
 
 
-def with_guard(outcome: Outcome, epoch: int) -> Outcome:
-    """The same outcome, and that the learning rate was cut after this epoch; 0 for never."""
-    if not epoch:
-        return outcome
-    said = (
-        f" Validation had stayed below the probe's, so after epoch {epoch} the learning rate was "
-        "cut and the best weights so far were restored."
+def with_training(
+    outcome: Outcome, progressed: Progressed, trials: Sequence[Trial] = ()
+) -> Outcome:
+    """The same outcome with how the training went, and whether the learning rate was cut.
+
+    Args:
+        outcome: Of the comparison.
+        progressed: Of the training.
+        trials: Of the search before it.
+    """
+    sentence = outcome.sentence
+    if progressed.guarded_epoch:
+        sentence += (
+            " Validation had stayed below the probe's, so after epoch "
+            f"{progressed.guarded_epoch} the learning rate was cut and the best weights so far "
+            "were restored."
+        )
+    return dataclasses.replace(
+        outcome,
+        sentence=sentence,
+        history=progressed.history,
+        best_epoch=progressed.best_epoch,
+        hours=(progressed.seconds + sum(trial.seconds for trial in trials)) / 3600,
+        search=[dataclasses.asdict(trial) for trial in trials],
     )
-    return dataclasses.replace(outcome, sentence=outcome.sentence + said)

@@ -6,8 +6,8 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.fit import Fit
 from graftline.settings import Fraction, PositiveInt, Section
+from graftline.steps.backbone_config import BackboneConfig
 
 Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 
@@ -15,23 +15,51 @@ Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 class AutoSettings(Section):
     """`strategy: auto`: when fine-tuning is worth its cost. See the decision guide."""
 
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.01
+    """Expected gain in accuracy over the probe from which fine-tuning is worth it: 0.01 is one
+    image in a hundred."""
+    max_cost: Annotated[float, Field(ge=0)] | None = None
+    """Largest expected cost of a fine-tuning, in the currency of `hourly_price` of the pool that
+    `fine_tune` runs in. Default: no limit."""
+    max_hours: Annotated[float, Field(gt=0)] | None = None
+    """Largest expected duration of a fine-tuning, in hours. Default: no limit."""
+    pilot: bool = True
+    """If the expected gain is in doubt, begin with a short fine-tuning on a few images, which
+    decides whether the whole one follows."""
+    pilot_minutes: Annotated[float, Field(gt=0)] = 5.0
+    """Longest training of the pilot."""
     large_images_per_class: PositiveInt = 500
     """Median images per class from which the data counts as large."""
     similar_accuracy: Fraction = 0.8
     """Cross-validated accuracy on frozen features from which the data counts as similar to what
     the backbone was trained on."""
-    good_enough: Fraction = 0.97
-    """Cross-validated accuracy of the probe from which fine-tuning is not tried: too little is
-    left to gain."""
-    fewest_images_per_class: PositiveInt = 50
-    """Median images per class under which small and different data is not fine-tuned either."""
+
+
+class TrainingPlan(Section):
+    """The fine-tuning that would follow, for the forecast of its cost."""
+
+    epochs: PositiveInt = 10
+    """At most."""
+    max_minutes: Annotated[float, Field(gt=0)] | None = None
+    """At most."""
+    pool: str | None = None
+    """Name of the node pool; None for this machine."""
+    devices: tuple[str, ...] = ("CPU",)
+    """What it may train on there: `CPU`, or the GPUs that its nodes may have."""
+    accelerators: Annotated[int, Field(ge=0)] = 0
+    """GPUs that it takes there."""
+    cores: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs that it takes there."""
+    hourly_price: Annotated[float, Field(ge=0)] | None = None
+    """Price of a node for one hour."""
 
 
 class ProbeSettings(Section):
-    """`strategy: probe`: k-NN, logistic regression and linear SVM on frozen features."""
+    """`strategy: probe`: k-NN, logistic regression, linear SVM and class means on features."""
 
-    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = (0.001, 0.01, 0.1, 1.0)
-    """Values of C (inverse regularisation strength) that are tried."""
+    c_grid: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
+    """Values of C (inverse regularisation strength) that are tried; by default 45 from 1e-6 to
+    1e5, searched coarse to fine."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Folds of the cross-validation; fewer if a class has fewer images."""
     knn: tuple[PositiveInt, ...] = (1, 5, 20)
@@ -41,6 +69,13 @@ class ProbeSettings(Section):
     search_images: PositiveInt = 10_000
     """If there are more training images than this, the grid is searched on a stratified sample of
     this size. The chosen classifier is fitted on all of them."""
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The values of C that are tried: four a decade by default."""
+        if self.c_grid is not None:
+            return self.c_grid
+        return tuple(float(f"{10 ** (step / 4):.3g}") for step in range(-24, 21))
 
     @property
     def balanced(self) -> bool:
@@ -65,17 +100,9 @@ class HeadSettings(Section):
     """Epochs without improvement on validation before training stops."""
 
 
-class FitHeadConfig(Section):
+class FitHeadConfig(BackboneConfig):
     """All that the step takes besides its inputs and outputs."""
 
-    backbone: str
-    """Name of the network that the features came from."""
-    weights: str | None = None
-    """Where the network's weights come from; None for the published ones."""
-    image_size: int | None = None
-    """Input side in pixels; None for the network's own."""
-    fit: Fit = "crop"
-    """What is done with wide and tall images."""
     strategy: Strategy = "auto"
     """What the run file asks for."""
     probe: ProbeSettings = ProbeSettings()
@@ -83,6 +110,8 @@ class FitHeadConfig(Section):
     head: HeadSettings = HeadSettings()
     """The fully connected head."""
     auto: AutoSettings = AutoSettings()
-    """Thresholds of ``auto``."""
+    """When ``auto`` fine-tunes."""
+    training: TrainingPlan = TrainingPlan()
+    """What would follow."""
     seed: int = 0
     """Of folds, samples and the head's training."""

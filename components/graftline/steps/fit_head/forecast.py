@@ -1,0 +1,235 @@
+"""What fine-tuning would gain over the probe, from what it gained on data sets that were measured.
+
+The usual guide is where it starts: more images a class, more to gain. ``decision_calibration.json``
+holds the measurements of ``benchmarks/decision.py``: for each data set and size the figures that
+``fit_head`` knows, the gain on test images and the gain of a pilot on validation images. They
+correct the guide: fitted on the data sets of one half, judged by the benchmark on the other.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graftline.schema import check_schema_version
+
+TABLE = Path(__file__).with_name("decision_calibration.json")
+SCHEMA_VERSION = 1
+RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
+# What the guide says in figures, before anything is measured: with 100 images a class as many
+# errors are made as mended, with ten times as many images a seventh is mended; give or take a
+# fifth. A pilot shows the whole training's gain give or take as much.
+GUIDE_SLOPE, GUIDE_DEVIATION = 0.15, 0.2
+FEWEST_SETS = 4  # under which measurements do not correct the guide
+PILOT_EPOCHS, PILOT_IMAGES = 3, 200
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement, of a data set cut to a size.
+
+    Attributes:
+        set: The data set.
+        half: ``fit`` or ``measure``.
+        figures: As :func:`graftline.steps.fit_head.probe.measure` gives them.
+        gain: Of fine-tuning over the probe, on test images.
+        pilot_gain: Of the pilot over the probe, on validation images.
+    """
+
+    set: str
+    half: str
+    figures: dict[str, Any]
+    gain: float
+    pilot_gain: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Expected difference to the probe, as a share of the images.
+
+    Attributes:
+        mean: Expected.
+        interval: Where it lies with probability ``confidence``.
+        confidence: Of the interval.
+        deviation: Standard deviation of the expectation.
+        basis: What it rests on.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    confidence: float
+    deviation: float
+    basis: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The fitted forecast. Gains are shares of the probe's errors here: 0.2 mends a fifth.
+
+    Attributes:
+        centre: Mean of each figure, shape (F,).
+        spread: Deviation of each figure, shape (F,).
+        weights: Of each standardised figure, shape (F,).
+        slope: Of the guide's relative gain over tenfold images per class.
+        level: Mean relative gain beyond the guide's.
+        deviation: Of a data set that was not fitted, by leaving out one at a time.
+        pilot_bias: How much more the whole training gains than the pilot shows.
+        pilot_deviation: How far the two lie apart.
+        largest: Images per class up to which there are measurements.
+        basis: In words.
+    """
+
+    centre: Floats
+    spread: Floats
+    weights: Floats
+    slope: float
+    level: float
+    deviation: float
+    pilot_bias: float
+    pilot_deviation: float
+    largest: float
+    basis: str
+
+    def gain(self, figures: dict[str, Any], confidence: float) -> Gain:
+        """The expected gain on new data."""
+        errors = 1 - figures["probe"]["accuracy"]
+        mean = self._relative(figures)
+        # Tenfold the images of any measurement: twice as unsure.
+        beyond = np.log10(max(1.0, _per_class(figures) / self.largest))
+        deviation = self.deviation * (1 + float(beyond))
+        z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        low, high = (min(1.0, mean + sign * z * deviation) * errors for sign in (-1, 1))
+        return Gain(
+            min(1.0, mean) * errors, (low, high), confidence, deviation * errors, self.basis
+        )
+
+    def after_pilot(self, figures: dict[str, Any], gain: Gain) -> tuple[float, float]:
+        """Offset and slope of the expected gain after the pilot's: both weighted by precision."""
+        errors = 1 - figures["probe"]["accuracy"]
+        prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2
+        slope = prior / max(prior + noise, 1e-12)
+        return (1 - slope) * gain.mean + slope * self.pilot_bias * errors, slope
+
+    def _relative(self, figures: dict[str, Any]) -> float:
+        beyond = float(self.weights @ ((_measures(figures) - self.centre) / self.spread))
+        return _guided(figures, self.slope) + self.level + beyond
+
+
+def fit(rows: Sequence[Row]) -> Calibration:
+    """Fit the forecast.
+
+    Args:
+        rows: The measurements; of under four data sets they are not used.
+    """
+    sets = np.array([row.set for row in rows])
+    names = sorted(set(sets))
+    if len(names) < FEWEST_SETS:
+        return _guide_alone()
+    x = np.stack([_measures(row.figures) for row in rows])
+    y = np.array([_of_errors(row, row.gain) for row in rows])
+    pilots = y - np.array([_of_errors(row, row.pilot_gain) for row in rows])
+    y -= np.array([_guided(row.figures, GUIDE_SLOPE) for row in rows])
+    missed = [y[sets == name] - _predict(x, y, sets != name, x[sets == name]) for name in names]
+    centre, spread = x.mean(0), x.std(0) + 1e-9
+    sizes = [row.figures["train_images"] for row in rows]
+    return Calibration(
+        centre,
+        spread,
+        _weights((x - centre) / spread, y - y.mean()),
+        GUIDE_SLOPE,
+        float(y.mean()),
+        float(np.sqrt(np.mean(np.concatenate(missed) ** 2))),
+        float(pilots.mean()),
+        float(pilots.std()),
+        max(_per_class(row.figures) for row in rows),
+        f"{len(rows)} trainings on {len(names)} data sets of {min(sizes)} to {max(sizes)} images",
+    )
+
+
+def _guide_alone() -> Calibration:
+    nothing = np.zeros(len(FIGURES))
+    return Calibration(
+        nothing,
+        nothing + 1,
+        nothing,
+        GUIDE_SLOPE,
+        0.0,
+        GUIDE_DEVIATION,
+        0.0,
+        GUIDE_DEVIATION,
+        1000.0,
+        "the usual guide alone",
+    )
+
+
+def read_rows(path: Path = TABLE) -> list[Row]:
+    """The measurements in a table that the benchmark wrote."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    check_schema_version(content, SCHEMA_VERSION, path.name)
+    return [
+        Row(
+            row["set"],
+            row["half"],
+            row["figures"],
+            row["accuracy"]["training"] - row["accuracy"]["probe"],
+            row["gain"]["pilot"],
+        )
+        for row in content["rows"]
+    ]
+
+
+@lru_cache(maxsize=1)
+def calibration() -> Calibration:
+    """The forecast of this version, fitted on the first half of the measurements."""
+    return fit([row for row in read_rows() if row.half == "fit"])
+
+
+FIGURES = ("images per class", "training images", "the probe's errors", "probe less k-NN")
+
+
+def _measures(figures: dict[str, Any]) -> Floats:
+    """The figures that the gain depends on, see :data:`FIGURES`."""
+    probe = float(figures["probe"]["accuracy"])
+    return np.array(
+        [
+            np.log10(_per_class(figures)),
+            np.log10(figures["train_images"]),
+            np.log(max(1 - probe, 1e-3)),
+            probe - float(figures["knn"]["accuracy"]),
+        ]
+    )
+
+
+def _guided(figures: dict[str, Any], slope: float) -> float:
+    """The relative gain that the guide promises."""
+    return slope * (float(np.log10(_per_class(figures))) - 2)
+
+
+def _per_class(figures: dict[str, Any]) -> float:
+    return max(1.0, float(figures["images_per_class"]["median"]))
+
+
+def _of_errors(row: Row, gain: float) -> float:
+    """A gain as a share of the probe's errors; of few errors a chance difference would be huge."""
+    return gain / max(1 - float(row.figures["probe"]["accuracy"]), 0.02)
+
+
+def _weights(x: Floats, y: Floats) -> Floats:
+    ridge = RIDGE * np.eye(x.shape[1])
+    return np.asarray(np.linalg.solve(x.T @ x + ridge, x.T @ y), dtype=np.float64)
+
+
+def _predict(x: Floats, y: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
+    centre, spread = x[kept].mean(0), x[kept].std(0) + 1e-9
+    weights = _weights((x[kept] - centre) / spread, y[kept] - y[kept].mean())
+    return np.asarray(y[kept].mean() + ((new - centre) / spread) @ weights)

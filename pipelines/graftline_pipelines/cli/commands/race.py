@@ -1,0 +1,124 @@
+"""``race``: which backbone suits the data, and ``backbone: auto``."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from graftline_pipelines.cli.options import JsonLast, Overrides, RunFile
+
+
+def race(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    backbones: Annotated[
+        str | None,
+        typer.Option(
+            help="Names, separated by commas. Default: `race.backbones` of the run file.",
+            metavar="A,B,C",
+            show_default=False,
+        ),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Begin no measurement that would likely end after so many minutes.",
+            metavar="MINUTES",
+            show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        Path, typer.Option(help="Where the page with the charts is written.", metavar="FILE")
+    ] = Path("race.html"),
+    as_json: JsonLast = False,
+) -> None:
+    """Let backbones compete on a sample of the data: accuracy against time and size."""
+    from rich.console import Console
+
+    from graftline.models.lookup import check_known
+    from graftline_pipelines.local.race_memory import candidates, run_race
+    from graftline_pipelines.local.run import with_absolute_paths
+    from graftline_pipelines.runfile.load import load
+
+    settings = with_absolute_paths(load(run_file, overrides or ()))
+    given = [name.strip() for name in (backbones or "").split(",") if name.strip()]
+    names = given or list(candidates(settings))
+    for name in names:
+        check_known(name)
+    console = Console(stderr=as_json)
+    limit = settings.race.minutes if budget is None else budget
+    with console.status(f"Racing {', '.join(names)}"):
+        result = run_race(settings, names, limit)
+    _write_page(result, html)
+    _show(result, html, console)
+    if as_json:
+        print(json.dumps(asdict(result)))
+
+
+def chosen_backbone(settings: Any, console: Any) -> Any:
+    """The settings with a name for ``backbone: auto``; the first time a race finds it.
+
+    Args:
+        settings: The run file.
+        console: Where the race is shown.
+    """
+    from graftline_pipelines.runfile.settings import AUTO_BACKBONE
+
+    if settings.backbone != AUTO_BACKBONE:
+        return settings
+    from graftline_pipelines.local.race_memory import raced
+
+    settings = raced(settings, lambda result: console.print(_table(result)))
+    console.print(f"backbone: {settings.backbone}", highlight=False, markup=False)
+    return settings
+
+
+def _write_page(result: Any, path: Path) -> None:
+    from graftline.files import write_atomic
+    from graftline_pipelines.local.race_page import render
+
+    write_atomic(path, render(result).encode())
+
+
+def _show(result: Any, page: Path, console: Any) -> None:
+    console.print(_table(result))
+    if result.unmeasured:
+        left = ", ".join(result.unmeasured)
+        console.print(f"The budget left no time for: {left}", markup=False, soft_wrap=True)
+    console.print(result.why, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Charts: {page}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\nbackbone: {result.chosen}", markup=False, highlight=False)
+
+
+def _table(result: Any) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("Backbone", no_wrap=True)
+    for heading in ("Accuracy", "95% interval", "Images", "ms/image", "MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("Pareto")
+    table.add_column("Stopped", overflow="fold")
+    for e in result.entrants:
+        low, high = e.interval
+        style = "bold" if e.name == result.chosen else None
+        table.add_row(
+            e.name,
+            f"{e.accuracy:.1%}",
+            f"{low:.1%} to {high:.1%}",
+            f"{e.images:,}",
+            f"{e.latency_ms:.1f}",
+            f"{e.megabytes:.1f}",
+            "front" if e.pareto else "",
+            e.stopped,
+            style=style,
+        )
+    return table
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command()(race)

@@ -1,0 +1,127 @@
+"""The expected gain: fitted as a second implementation fits it, with intervals that hold."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from graftline.errors import SchemaVersionError
+from graftline.steps.fit_head import forecast
+from graftline.steps.fit_head.forecast import Row, calibration, fit, read_rows
+
+
+def figures(median: float, train: int, accuracy: float, knn: float) -> dict[str, Any]:
+    return {
+        "images_per_class": {"median": median},
+        "train_images": train,
+        "probe": {"accuracy": accuracy},
+        "knn": {"accuracy": knn},
+    }
+
+
+def made(random: np.random.Generator, name: str, noise: float = 0.1) -> Row:
+    """Data on which fine-tuning mends 30% of the errors for each tenfold of images a class."""
+    median, accuracy = 10 ** random.uniform(0.5, 2.5), random.uniform(0.5, 0.95)
+    mended = 0.3 * (np.log10(median) - 1) + random.normal() * noise
+    data = figures(median, int(10 * median), accuracy, accuracy - random.uniform(0, 0.3))
+    gain = mended * (1 - accuracy)
+    return Row(name, "fit", data, gain, gain - 0.1 * (1 - accuracy))
+
+
+def rows(seed: int, sets: int = 7, sizes: int = 3) -> list[Row]:
+    random = np.random.default_rng(seed)
+    return [made(random, f"set{i}") for i in range(sets) for _ in range(sizes)]
+
+
+def guide(data: dict[str, Any]) -> float:
+    """Share of the errors that the guide says are mended: a seventh more for tenfold the images."""
+    return 0.15 * float(np.log10(data["images_per_class"]["median"] / 100))
+
+
+def test_the_guide_is_corrected_by_a_ridge_regression() -> None:
+    """The same as scikit-learn's on standardised figures."""
+    data = rows(0)
+    x = np.stack([forecast._measures(row.figures) for row in data])
+    y = np.array(
+        [row.gain / (1 - row.figures["probe"]["accuracy"]) - guide(row.figures) for row in data]
+    )
+    reference = Ridge(alpha=forecast.RIDGE).fit((x - x.mean(0)) / (x.std(0) + 1e-9), y)
+    new = made(np.random.default_rng(9), "new").figures
+    at = (forecast._measures(new) - x.mean(0)) / (x.std(0) + 1e-9)
+    errors = 1 - new["probe"]["accuracy"]
+    expected = (guide(new) + float(reference.predict(at[None])[0])) * errors
+    assert fit(data).gain(new, 0.8).mean == pytest.approx(expected, abs=1e-9)
+
+
+def test_intervals_hold_what_they_promise_on_new_data() -> None:
+    random = np.random.default_rng(1)
+    inside = []
+    for seed in range(40):
+        fitted = fit(rows(seed))
+        for _ in range(10):
+            row = made(random, "new")
+            low, high = fitted.gain(row.figures, 0.8).interval
+            inside.append(low <= row.gain <= high)
+    assert 0.75 < np.mean(inside) < 0.92
+
+
+def test_no_gain_is_larger_than_the_errors() -> None:
+    fitted = fit(rows(2))
+    gain = fitted.gain(figures(1e6, 10**7, 0.9, 0.5), 0.95)
+    assert gain.mean <= 0.1 + 1e-12 and gain.interval[1] <= 0.1 + 1e-12
+    assert fitted.gain(figures(100, 1000, 1.0, 1.0), 0.8).interval == (0.0, 0.0)
+
+
+def test_data_beyond_the_measurements_is_less_certain() -> None:
+    fitted = fit(rows(3))
+    wide, wider = (
+        fitted.gain(figures(fitted.largest * times, 10**5, 0.7, 0.6), 0.8).deviation
+        for times in (1, 10)
+    )
+    assert wider == pytest.approx(2 * wide)
+
+
+def test_after_a_pilot_both_are_weighted_by_how_sure_they_are() -> None:
+    """Against the posterior on a grid."""
+    fitted = fit(rows(4))
+    data = figures(50, 500, 0.7, 0.6)
+    gain = fitted.gain(data, 0.8)
+    offset, slope = fitted.after_pilot(data, gain)
+    measured = 0.08
+    grid = np.linspace(-1, 1, 200_001)
+    # The pilot shows the whole gain less a bias, give or take its deviation.
+    noise = fitted.pilot_deviation * 0.3 + 1e-9
+    shown = grid - fitted.pilot_bias * 0.3
+    density = np.exp(-0.5 * ((grid - gain.mean) / gain.deviation) ** 2)
+    density *= np.exp(-0.5 * ((measured - shown) / noise) ** 2)
+    posterior = float((grid * density).sum() / density.sum())
+    assert offset + slope * measured == pytest.approx(posterior, abs=1e-4)
+    assert fitted.pilot_bias == pytest.approx(0.1)  # as the rows were made
+
+
+def test_before_there_are_measurements_the_guide_stands_alone() -> None:
+    few = [row for row in rows(5) if row.set in ("set0", "set1", "set2")]
+    for given in ([], few):
+        alone = fit(given)
+        data = figures(1000, 10_000, 0.8, 0.6)
+        assert alone.gain(data, 0.8).mean == pytest.approx(0.15 * 0.2)
+        assert alone.basis == "the usual guide alone"
+
+
+def test_this_versions_forecast_is_fitted_on_the_first_half_alone() -> None:
+    table = read_rows()
+    halves = {half: {row.set for row in table if row.half == half} for half in ("fit", "measure")}
+    assert not halves["fit"] & halves["measure"]
+    own = fit([row for row in table if row.half == "fit"])
+    assert own.basis == calibration().basis
+    assert np.array_equal(own.weights, calibration().weights)
+
+
+def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"schema_version": 99, "rows": []}))
+    with pytest.raises(SchemaVersionError, match="99"):
+        read_rows(path)
