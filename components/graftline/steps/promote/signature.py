@@ -58,7 +58,7 @@ def sign(folder: Path, key: str) -> Path:
         private.write(key + "\n")
         private.flush()
         try:
-            config = signing.Config().use_elliptic_key_signer(
+            config = signing.Config().use_elliptic_key_signer(  # type: ignore[no-untyped-call]
                 private_key=Path(private.name), password=os.environ.get(PASSWORD_VARIABLE)
             )
         except (ValueError, TypeError) as error:
@@ -99,7 +99,9 @@ def check_signature(folder: Path, public_key: Path) -> int:
     if not public_key.is_file():
         raise ConfigurationError(f"--signature: there is no file {public_key}")
     try:
-        config = verifying.Config().use_elliptic_key_verifier(public_key=public_key)
+        config = verifying.Config().use_elliptic_key_verifier(  # type: ignore[no-untyped-call]
+            public_key=public_key
+        )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
             f"--signature: {public_key} is no public key of an elliptic curve",
