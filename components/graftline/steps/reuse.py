@@ -38,6 +38,7 @@ LIBRARIES = (  # whose versions may change a figure or a file
     "numpy",
     "scipy",
     "scikit-learn",
+    "cleanlab",
     "onnx",
     "onnxruntime",
     "onnxscript",

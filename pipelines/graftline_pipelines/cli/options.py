@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN.yaml", help="The run file.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -44,6 +46,7 @@ Tracking = Annotated[
     str,
     typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
 ]
+DEFAULT_STORE = ".graftline/store"
 DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
 
 RunName = Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")]

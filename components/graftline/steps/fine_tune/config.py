@@ -50,6 +50,10 @@ class TrainSettings(Section):
     computes in it. Weights and evaluations stay in fp32."""
     processes: PositiveInt | None = None
     """Processes on the step's machine that share each batch. Default: one for each GPU."""
+    nodes: PositiveInt = 1
+    """Nodes that share each batch. More than one: on a cluster with Kubeflow Trainer the step makes
+    a TrainJob on nodes of its pool, and itself waits for it on any node. `graftline check` says
+    what a second node would bring. On one's own machine there is one node."""
 
 
 class FineTuneSettings(TrainSettings):

@@ -86,6 +86,8 @@ def run(
     checkpoint_key: str | None = None,
     on_epoch: EpochListener | None = None,
     processes: int | None = None,
+    nodes: int = 1,
+    node_pod: dict[str, Any] | None = None,
     **settings: Any,
 ) -> FineTuneResult:
     """Train, compare with the probe on val, and write the better classifier.
@@ -101,6 +103,9 @@ def run(
         checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
         on_epoch: Is given the figures of each epoch while it trains.
         processes: Processes that share each batch; None for one a GPU.
+        nodes: Nodes that train together through Kubeflow Trainer; 1 for this machine alone.
+        node_pod: What a node's pod asks for, see
+            :class:`graftline.steps.fine_tune.nodes.NodePod`.
         settings: See :class:`graftline.steps.fine_tune.recipe.Settings`.
 
     Raises:
@@ -128,7 +133,9 @@ def run(
                 classifier_folder, load_classifier(probe_folder), held_out=start.held_out
             )
             return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
-    trained = train(order, start, processes=processes, on_epoch=on_epoch)
+    trained = train(
+        order, start, processes=processes, on_epoch=on_epoch, nodes=nodes, node_pod=node_pod
+    )
 
     outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
     outcome = with_training(outcome, trained.progressed)

@@ -35,6 +35,7 @@ from graftline.steps.fine_tune.freezing import (
 )
 from graftline.steps.fine_tune.images import LocalImages
 from graftline.steps.fine_tune.loop import EpochListener, Trainer
+from graftline.steps.fine_tune.nodes import pod_of, train_on_nodes
 from graftline.steps.fine_tune.processes import count_of, together
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings, resolve
@@ -124,15 +125,36 @@ def read(order: Order) -> Start:
 
 
 def train(
-    order: Order, start: Start, *, processes: int | None, on_epoch: EpochListener | None
+    order: Order,
+    start: Start,
+    *,
+    processes: int | None,
+    on_epoch: EpochListener | None,
+    nodes: int = 1,
+    node_pod: dict[str, Any] | None = None,
 ) -> Trained:
-    """Train, in as many processes as asked for or one a GPU.
+    """Train, in as many processes as asked for or one a GPU, or on several nodes.
+
+    Args:
+        order: What is trained.
+        start: What :func:`read` made of it.
+        processes: On this machine; None for one a GPU.
+        on_epoch: Is given each epoch's figures, after the training where others do it.
+        nodes: More than one: they train, and this process takes over their finished training.
+        node_pod: What a node's pod asks for.
 
     Raises:
         TrainingError: Training diverged, does not fit into memory, or lost a process.
         FrozenWeightsMoved: A frozen tensor changed.
         ConfigurationError: The checkpoint belongs to another training.
     """
+    if nodes > 1:
+        train_on_nodes(asdict(order), _identity(order, start), nodes, pod_of(node_pod))
+        trained = _train(order, start, None, Ranks())
+        if on_epoch is not None:
+            for figures in trained.progressed.history:
+                on_epoch(figures)
+        return trained
     count = count_of(processes, gathers_statistics=start.options.adapt_batch_norm)
     with together(count, asdict(order)) as ranks:
         return _train(order, start, on_epoch, ranks)

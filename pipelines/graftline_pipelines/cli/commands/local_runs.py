@@ -18,7 +18,7 @@ def compare(
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
     as_json: JsonBeside = False,
 ) -> None:
-    """Compare two local runs: settings, data and figures that differ, and both on the same images.
+    """Compare two local runs: settings, data, figures, and both on the same images.
 
     The answers that each run kept on its test images are compared; no model is run.
     """

@@ -22,7 +22,6 @@ ModelRef = Annotated[
         show_default=False,
     ),
 ]
-REGISTERED = "models:/"
 
 
 def predict(
@@ -65,22 +64,16 @@ def predict(
 @contextmanager
 def model_file(text: str, tracking: str) -> Iterator[Path]:
     """The file: as named, or downloaded from the registry for as long as it is used."""
-    if not text.startswith(REGISTERED):
+    if not text.startswith("models:/"):
         yield Path(text)
         return
     import tempfile
 
-    from graftline.errors import ConfigurationError
-    from graftline.steps.predict.step import fetch_registered
+    from graftline.steps.predict.step import fetch_registered, registered
 
-    name, at, version = text.removeprefix(REGISTERED).replace("@", "/@").partition("/")
-    if not name or not at or not (version == "@champion" or version.isdigit()):
-        raise ConfigurationError(
-            f"{text} names no registered version.",
-            fix="Write models:/NAME@champion or models:/NAME/3.",
-        )
+    name, version = registered(text)
     with tempfile.TemporaryDirectory(prefix="graftline-model-") as folder:
-        yield fetch_registered(tracking, name, version.removeprefix("@"), Path(folder))
+        yield fetch_registered(tracking, name, version, Path(folder))
 
 
 def _to_table(

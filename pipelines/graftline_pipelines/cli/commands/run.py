@@ -31,7 +31,7 @@ def run(
     runner: RunnerName = "subprocess",
     fresh: Fresh = False,
 ) -> None:
-    """Run the training graph on this machine."""
+    """Train, evaluate, export and promote, on this machine."""
     if fresh:
         os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
     here = run_here(run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json)
@@ -44,7 +44,7 @@ def run(
 
 
 def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
-    """Validate a run file and all that it names, and say what a run would do."""
+    """Check a run file and all that it names, and say what a run would do."""
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
@@ -75,7 +75,7 @@ def compile_(
     overrides: Overrides = None,
     pipeline: Graph = "train",
 ) -> None:
-    """Write the KFP intermediate representation of a run file, for a cluster."""
+    """Write the pipeline of a run file as YAML, for Kubeflow Pipelines."""
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
