@@ -1,5 +1,6 @@
 """Versioned JSON: what another version wrote is refused with what to do."""
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -8,6 +9,8 @@ from typing import Any
 
 from graftline.errors import GraftlineError, IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.files import write_atomic
+
+SEAL = "seal"  # the key of a document's own sha256
 
 
 def check_schema_version(head: Any, version: int, what: str) -> None:
@@ -39,6 +42,33 @@ def parse_json(text: str | bytes, version: int, what: str) -> dict[str, Any]:
     check_schema_version(head, version, what)
     content: dict[str, Any] = head
     return content
+
+
+def seal(content: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    """JSON with its own sha256 in it: a bit that flips on a disk is noticed by :func:`unseal`."""
+    return json.dumps({**content, SEAL: _seal_of(content)}, indent=indent, sort_keys=True).encode()
+
+
+def unseal(data: bytes, what: str) -> dict[str, Any]:
+    """The content of a sealed JSON document; what earlier versions wrote has no seal.
+
+    Raises:
+        IntegrityError: It is not the document that was written.
+    """
+    fix = "Restore it from a copy, or remove it: then it is made again where that is possible."
+    try:
+        content = json.loads(data)
+        sealed = content.pop(SEAL, None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise IntegrityError(f"{what} is damaged: {error}", fix=fix) from error
+    if sealed is not None and sealed != _seal_of(content):
+        raise IntegrityError(f"{what} is damaged: it does not have its sha256", fix=fix)
+    found: dict[str, Any] = content
+    return found
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(
