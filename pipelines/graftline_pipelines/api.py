@@ -122,11 +122,11 @@ def run(
 
     from graftline_pipelines.graphs.training import training_pipeline
     from graftline_pipelines.local import run as local
-    from graftline_pipelines.local.race_memory import settled
+    from graftline_pipelines.local.race_memory import raced
     from graftline_pipelines.local.summary import summarise
     from graftline_pipelines.preflight.examine import require
 
-    settings = settled(_settings(run_file, overrides))
+    settings = raced(_settings(run_file, overrides), lambda _: None)
     console = Console(quiet=not progress)
     require(local.with_absolute_paths(settings), console)
 

@@ -26,6 +26,7 @@ from graftline_pipelines.cli.commands import (
     retrain,
     run,
     schedule,
+    suspects,
     try_model,
 )
 from graftline_pipelines.cli.panels import arrange
@@ -56,6 +57,7 @@ for group in (
     run,
     data,
     decisions,
+    suspects,
     predict,
     try_model,
     model,

@@ -4,7 +4,7 @@ import typer
 
 PANELS = {
     "Train on this machine": ("init", "check", "run", "data"),
-    "Look at runs": ("runs", "open", "compare"),
+    "Look at runs": ("runs", "open", "compare", "suspects"),
     "Use a model": ("predict", "try", "verify", "serve-manifest"),
     "Champions": ("history", "rollback", "retrain"),
     "Networks and features": ("backbones", "mirror-weights", "features", "race", "decisions"),

@@ -108,7 +108,7 @@ def run(
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
         nullcontext(server) if server else warm_process(wanted=runner == "subprocess") as warm,
-        warm_steps(warm, run_dir, settings.store),
+        warm_steps(warm, run_dir, settings.store, settings.tracking.uri),
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
         StepFollower(
