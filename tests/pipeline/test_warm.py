@@ -157,7 +157,7 @@ def test_warm_and_cold_steps_write_the_same_bytes(
         artifacts = Path(result["run_dir"]) / "artifacts"
         written[way] = {
             name: next(artifacts.rglob(name)).read_bytes()
-            for name in ("manifest.parquet", "features.npy", "classifier.json", "decision")
+            for name in ("manifest.parquet", "features.npy", "classifier.json")
         }
         export = json.loads(next(artifacts.rglob("export.json")).read_text())
         written[way]["model"] = export["content_sha256"]

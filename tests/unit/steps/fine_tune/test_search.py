@@ -7,8 +7,10 @@ import pytest
 
 from graftline.errors import TrainingError
 from graftline.steps.fine_tune import search as module
+from graftline.steps.fine_tune import step
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.search import candidates, choose
+from graftline.steps.fine_tune.training import train
 from graftline.steps.fine_tune.trial import Trial
 
 
@@ -55,6 +57,10 @@ def test_a_search_is_recorded_bounded_and_goes_on_where_it_was(
     monkeypatch.setattr(module, "_run", counted)
     monkeypatch.setattr(module, "RATES", (1.0, 0.0001))
     monkeypatch.setattr(module, "_others", lambda _: [])
+    trained: list[Any] = []
+    monkeypatch.setattr(
+        step, "train", lambda order, *a, **k: trained.append(order) or train(order, *a, **k)
+    )
     options = {"epochs": 2, "learning_rate": 1e-2, "search": 60.0}
     with pytest.raises(KeyboardInterrupt):
         fitted("one", **options)
@@ -67,7 +73,7 @@ def test_a_search_is_recorded_bounded_and_goes_on_where_it_was(
     assert len(ran) == 3
     assert again.val_accuracy == result.val_accuracy
     assert again.decision["outcome"]["search"] == trials
-    assert best["learning_rate"] == 1e-2
+    assert [order.settings["learning_rate"] for order in trained] == [best["learning_rate"]] * 2
 
 
 def test_the_first_trial_is_made_however_little_time_there_is(
