@@ -7,7 +7,7 @@
 ROOT is where Debian's packages are unpacked: `/` after `apt-get install`, or a folder after
 `dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring fine-tunes the upper
 half of tf_efficientnet_lite0 at 64 pixels on each set and size, on stored outputs of the lower
-half, and takes an hour or two on two cores; sets and sizes that the table has are not measured
+half, and takes about half an hour on two cores; sets and sizes that the table has are not measured
 again. The forecast of `auto` is fitted on one half of the sets, fixed before anything was measured
 in benchmarks/deciding/sets.py; the figures are those of the other half:
 
@@ -134,10 +134,7 @@ def measure_all(root: Path, names: list[str], table: Path) -> None:
             for size in SETS[name].sizes:
                 if any((row["set"], row["size"]) == (name, size) for row in rows):
                     continue
-                place = Path(folder) / name
-                measured = measure(
-                    name, SETS[name].half, cut(pictures, size), str(place / "store"), place
-                )
+                measured = measure(name, SETS[name].half, cut(pictures, size))
                 console.print(f"{name} {size}: {measured.accuracy}")
                 rows.append(measured.to_dict())
                 content = {"schema_version": SCHEMA_VERSION, "rows": rows}

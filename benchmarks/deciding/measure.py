@@ -1,32 +1,51 @@
-"""One data set at one size: the figures, and what each strategy comes to on its test images."""
+"""One data set at one size: the figures, and what each strategy comes to on its test images.
 
-import dataclasses
+The parts are Graftline's own: folds and search of the probe, blocks, optimiser, schedule, the
+start from the probe and the comparison with it. The steps around them (stores, files, checkpoints)
+are left out, and the frozen lower half runs once over each image: what a laptop can measure.
+"""
+
+import copy
+import csv
 import os
 import resource
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
 
-from graftline.classifier.bundle import Classifier, load_classifier
-from graftline.data.snapshot import Snapshot, read_images, read_snapshot
-from graftline.features.matrix import read_features
-from graftline.images import decode
-from graftline.steps.extract_features.step import run as extract_features
-from graftline.steps.fine_tune.pilot import subset
-from graftline.steps.fine_tune.start_and_outcome import compare
-from graftline.steps.fine_tune.training import Order, read, train
+from graftline.classifier.bundle import Classifier, HeldOut
+from graftline.data.sampling import stratified_sample
+from graftline.models.backbone import Backbone, build
+from graftline.steps.fine_tune.freezing import (
+    Division,
+    divide_by,
+    freeze,
+    optimizer_for,
+    training_mode,
+)
+from graftline.steps.fine_tune.loop import CLIP_NORM
+from graftline.steps.fine_tune.recipe import Settings
+from graftline.steps.fine_tune.sampler import Sampler
+from graftline.steps.fine_tune.schedule import rate_factor
+from graftline.steps.fine_tune.split import Split, split
+from graftline.steps.fine_tune.start_and_outcome import compare, from_probe
+from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.forecast import PILOT_EPOCHS, PILOT_IMAGES
-from graftline.steps.fit_head.step import run as fit_head
-from graftline.steps.ingest.step import run as ingest
-from graftline.storage import open_store
+from graftline.steps.fit_head.linear import fold
+from graftline.steps.fit_head.search import Candidate, fit_candidate, knn_accuracies, search
 
-BACKBONE, IMAGE_SIZE = "tf_efficientnet_lite0", 64
-# The frozen blocks' output is kept, so only the upper ones run: what a laptop can measure.
-TRAINING = {"augment": False}
-PROBE = {"c_grid": (0.01, 0.1, 1.0), "folds": 3}
-BATCH = 64
+BACKBONE, IMAGE_SIZE, UNFROZEN = "tf_efficientnet_lite0", 64, 0.5
+GRID, FOLDS, NEIGHBOURS = (0.01, 0.1, 1.0), 3, (1, 5, 20)
+BATCH = 100
+
+Index = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -60,45 +79,54 @@ class Measured:
         return asdict(self)
 
 
-def measure(name: str, half: str, table: Path, store: str, folder: Path) -> Measured:
+@dataclass(frozen=True)
+class _Data:
+    """Labels and splits of the images, and the outputs of the frozen half for each."""
+
+    labels: Index
+    rows: dict[str, Index]
+    classes: tuple[str, ...]
+    lower: Tensor
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """The linear classifier: fitted on train, and refitted on train and val as it is delivered."""
+
+    best: Candidate
+    train_only: nn.Module
+    final: nn.Module
+
+
+def measure(name: str, half: str, table: Path) -> Measured:
     """Run every strategy.
 
     Args:
         name: The data set.
         half: Its half.
         table: Its images, labels and splits.
-        store: Images and features; shared by all sizes of a set.
-        folder: Where the steps write.
     """
-    shared = {"store": store, "backbone": BACKBONE, "image_size": IMAGE_SIZE}
-    snapshot_folder, features_folder = folder / "snapshot", folder / "features"
-    ingest(source=str(table), store=store, snapshot_folder=snapshot_folder, near_duplicates="off")
-    extract_features(snapshot_folder=snapshot_folder, features_folder=features_folder, **shared)
+    backbone = build(BACKBONE, image_size=IMAGE_SIZE)
+    division = divide_by(backbone, UNFROZEN)
+    freeze(backbone, division)
+    halves = split(backbone, division)
+    assert halves is not None
+    data = _read(table, backbone, halves)
+    with torch.no_grad():
+        features = _in_parts(halves.upper, data.lower).numpy()
     began = _processor_seconds()
-    fitted = fit_head(
-        snapshot_folder=snapshot_folder,
-        features_folder=features_folder,
-        classifier_folder=folder / "probe",
-        decision_file=folder / "decision.json",
-        strategy="probe",
-        probe=PROBE,
-        **shared,
-    )
+    probe, figures = _fit_probe(features, data)
     seconds = {"probe": _processor_seconds() - began}
-    snapshot = read_snapshot(snapshot_folder)
-    test = snapshot.rows("test")
-    features = read_features(features_folder).matrix[test]
-    probe = load_classifier(folder / "probe").logits_of_features(features).argmax(1)
-    accuracy = {"probe": float((probe == snapshot.labels()[test]).mean())}
-    gain = dict[str, float]()
+    test, truth = data.rows["test"], data.labels[data.rows["test"]]
+    right = _predict(probe.final, features[test]) == truth
+    accuracy, gain = {"probe": float(right.mean())}, dict[str, float]()
     for kind in ("training", "pilot"):
         began = _processor_seconds()
-        used, gain[kind], trained = _trained(folder, store, pilot=kind == "pilot")
+        used, gain[kind], logits = _trained(backbone, division, features, data, probe, kind)
         seconds[kind] = _processor_seconds() - began
         if kind == "training":
-            accuracy[kind] = _accuracy(trained, snapshot, store)
+            accuracy[kind] = float((logits.argmax(axis=1) == truth).mean())
             accuracy["fine_tune"] = accuracy[kind if used else "probe"]
-    figures = {k: v for k, v in fitted.decision["figures"].items() if k != "candidates"}
     return Measured(
         set=name,
         half=half,
@@ -111,35 +139,145 @@ def measure(name: str, half: str, table: Path, store: str, folder: Path) -> Meas
     )
 
 
-def _trained(folder: Path, store: str, *, pilot: bool) -> tuple[bool, float, Classifier]:
-    """Whether the trained network is used, its gain on val, and the network."""
-    order = Order(
-        snapshot_folder=str(folder / "snapshot"),
-        probe_folder=str(folder / "probe"),
-        decision_file=str(folder / "decision.json"),
-        store=store,
-        strategy="fine_tune",
-        settings={**TRAINING, **({"epochs": PILOT_EPOCHS} if pilot else {})},
-        checkpoint_key=None,
+def _read(table: Path, backbone: Backbone, halves: Split) -> _Data:
+    with table.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    classes = tuple(sorted({line["label"] for line in lines}))
+    number = {label: i for i, label in enumerate(classes)}
+    preprocessing = backbone.spec.preprocessing
+    pixels = [np.asarray(Image.open(table.parent / line["image"]).convert("RGB")) for line in lines]
+    inputs = torch.stack([preprocessing.apply(image) for image in pixels])
+    rows = {
+        name: np.flatnonzero([line["split"] == name for line in lines])
+        for name in ("train", "val", "test")
+    }
+    labels = np.array([number[line["label"]] for line in lines])
+    return _Data(labels, rows, classes, _in_parts(halves.lower, inputs))
+
+
+def _fit_probe(features: Floats, data: _Data) -> tuple[_Probe, dict[str, Any]]:
+    train, count = data.rows["train"], len(data.classes)
+    x, y = features[train], data.labels[train]
+    folds = make_folds(y, np.arange(len(y)), data.classes, FOLDS, 0)
+    knn = knn_accuracies(x, y, folds, NEIGHBOURS, count)
+    best = search(x, y, folds, count, grid=GRID, balanced=False)[0]
+    both = np.concatenate([train, data.rows["val"]])
+    heads = [
+        fold(*fit_candidate(features[rows], data.labels[rows], count, best, balanced=False))
+        for rows in (train, both)
+    ]
+    counts, nearest = np.bincount(y, minlength=count), max(knn, key=lambda k: knn[k])
+    figures = {
+        "classes": count,
+        "train_images": len(y),
+        "images_per_class": {
+            "min": int(counts.min()),
+            "median": float(np.median(counts)),
+            "max": int(counts.max()),
+        },
+        "majority": round(float(counts.max() / counts.sum()), 6),
+        "knn": {"k": nearest, "accuracy": round(knn[nearest], 6)},
+        "probe": best.to_dict(),
+    }
+    return _Probe(best, heads[0], heads[1]), figures
+
+
+def _trained(
+    backbone: Backbone,
+    division: Division,
+    features: Floats,
+    data: _Data,
+    probe: _Probe,
+    kind: str,
+) -> tuple[bool, float, Floats]:
+    """Whether the trained network is used, its gain on val, and its logits of the test images."""
+    val, train = data.rows["val"], data.rows["train"]
+    truth, options = data.labels[val], Settings(augment=False, unfreeze=UNFROZEN)
+    if kind == "pilot":
+        options = replace(options, epochs=PILOT_EPOCHS)
+        train = train[stratified_sample(data.labels[train], PILOT_IMAGES, 0)]
+    logits = _logits(probe.train_only, features[val])
+    state = {name: tensor.detach() for name, tensor in probe.train_only.state_dict().items()}
+    network = copy.deepcopy(backbone)
+    start = Classifier(
+        network,
+        probe.train_only,
+        data.classes,
+        preprocessing=network.spec.preprocessing,
+        strategy="probe",
+        snapshot_id="",
+        backbone_fingerprint="none",
     )
-    start = read(order)
-    if pilot:
-        few = subset(start.snapshot, PILOT_IMAGES, 0)
-        start = dataclasses.replace(start, snapshot=few)
-    trained = train(order, start, processes=1, on_epoch=None)
-    outcome = compare("fine_tune", trained.val_logits, start.held_out.logits, start.truth)
-    return outcome.used == "fine_tune", round(outcome.gain, 5), trained.classifier
-
-
-def _accuracy(classifier: Classifier, snapshot: Snapshot, store: str) -> float:
+    classifier = from_probe(start, HeldOut(rows=val, logits=logits, head=state), truth)
+    freeze(classifier.backbone, division)
+    halves = split(classifier.backbone, division)
+    assert halves is not None
+    best = _train(classifier, halves, division, data, train, options)
+    classifier.load_state_dict(best)
     classifier.eval()
-    rows = snapshot.rows("test")
-    found = dict(read_images(snapshot, rows, store=open_store(store)))
-    pixels = [decode.decode(found[row]) for row in rows]
-    inputs = torch.stack([classifier.preprocessing.apply(image) for image in pixels])
-    with torch.inference_mode():
-        labels = torch.cat([classifier(part).argmax(1) for part in torch.split(inputs, BATCH)])
-    return float((labels.numpy() == snapshot.labels()[rows]).mean())
+    with torch.no_grad():
+        found = {
+            name: _in_parts(lambda x: classifier.head(halves.upper(x)), data.lower[rows]).numpy()
+            for name, rows in (("val", val), ("test", data.rows["test"]))
+        }
+    outcome = compare("fine_tune", found["val"], logits, truth)
+    return outcome.used == "fine_tune", round(outcome.gain, 5), found["test"]
+
+
+def _train(
+    classifier: Classifier,
+    halves: Split,
+    division: Division,
+    data: _Data,
+    train: Index,
+    options: Settings,
+) -> dict[str, Tensor]:
+    """The weights of the epoch that is best on val."""
+    optimizer = optimizer_for(classifier, division, options)
+    sampler = Sampler(train, options.batch_size, options.epochs, options.seed)
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
+    val, best, at, done = data.rows["val"], dict[str, Tensor](), (-1.0, 0.0), 0
+    best_epoch = 0
+    for epoch in range(options.epochs):
+        for step in range(done, sampler.end_of(epoch)):
+            rows = sampler.batch(step)[0]
+            factor = rate_factor(step, sampler.steps, options.warmup_fraction)
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            training_mode(classifier, division, adapt_batch_norm=False)
+            logits = classifier.head(halves.upper(data.lower[rows]))
+            loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.labels[rows]))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM)
+            optimizer.step()
+        done = sampler.end_of(epoch)
+        classifier.eval()
+        with torch.no_grad():
+            logits = classifier.head(halves.upper(data.lower[val]))
+            wanted = torch.from_numpy(data.labels[val])
+            right = float((logits.argmax(1) == wanted).float().mean())
+            found = (right, -float(nn.functional.cross_entropy(logits, wanted)))
+        if not best or found > at:
+            at, best_epoch = found, epoch
+            best = {key: value.clone() for key, value in classifier.state_dict().items()}
+        if epoch - best_epoch >= options.patience:
+            break
+    return best
+
+
+def _logits(head: nn.Module, features: Floats) -> Floats:
+    with torch.no_grad():
+        logits: Floats = head(torch.from_numpy(np.ascontiguousarray(features))).numpy()
+    return logits
+
+
+def _predict(head: nn.Module, features: Floats) -> Index:
+    return _logits(head, features).argmax(axis=1)
+
+
+def _in_parts(function: Any, x: Tensor) -> Tensor:
+    return torch.cat([function(part) for part in torch.split(x, BATCH)])
 
 
 def _processor_seconds() -> float:

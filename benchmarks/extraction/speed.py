@@ -21,7 +21,7 @@ from extraction.photographs import Data, console
 from graftline import machine
 from graftline.images.preprocessing import Preprocessing
 from graftline.inference.autotune import CPU_BATCH, Candidates, sample_batch
-from graftline.inference.cpu_pool import lanes
+from graftline.inference.cpu_pool import cpu_pool
 from graftline.inference.cuda import ON_THEIR_WAY
 from graftline.inference.decode_workers import network_input
 from graftline.inference.engine import CUDA_BATCH, Engine
@@ -160,7 +160,7 @@ def decode_rate(images: list[bytes], prepare: Preprocessing) -> tuple[float, flo
     for decode in (by_graftline, by_pillow):
         way = partial(decode, prepare=prepare)
         way(images[0])
-        with lanes(machine.cores(), pytorch=True) as pool:
+        with cpu_pool(machine.cores(), pytorch=True) as pool:
             started, cores = time.perf_counter(), time.process_time()
             for _ in pool.map(way, images):
                 pass
@@ -194,7 +194,7 @@ def threaded_rate(
 ) -> tuple[float, float]:
     """Every core repeats a piece of work: images a second, core seconds an image."""
     work(0)
-    with lanes(machine.cores(), pytorch=True) as pool:
+    with cpu_pool(machine.cores(), pytorch=True) as pool:
         started, cores = time.perf_counter(), time.process_time()
 
         def repeat(_: int) -> int:

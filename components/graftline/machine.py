@@ -12,6 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from graftline.files import write_atomic
+
 CPU_ENGINES = ("onnxruntime", "openvino", "torch")  # libraries that run a network on a CPU
 CGROUPS = "/sys/fs/cgroup"
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is how Arm calls it
@@ -91,10 +93,7 @@ def remember(kind: str, key: dict[str, Any], content: dict[str, Any]) -> None:
     """Keep a small fact about this machine; a full or read-only disk only costs the memory."""
     path = _memory(kind, key)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        write_atomic(path, json.dumps(content, indent=1).encode())
     except OSError:
         return
 

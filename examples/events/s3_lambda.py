@@ -16,7 +16,7 @@ Environment:
     GRAFTLINE_KFP_TOKEN_SECRET   name of the secret in AWS Secrets Manager that holds it
 
 The queue: batch window 300 s (many uploads, one call), visibility timeout 15 minutes or more,
-"report batch item failures" on. Messages that come while a run is going are given back and come
+"report batch item failures" on. Messages that come while a run is active are given back and come
 again, so that images which arrive after its look are not forgotten.
 """
 
@@ -33,7 +33,7 @@ SECONDS = 20
 
 
 def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
-    """Start a run for a batch of messages, or give them back while one is going."""
+    """Start a run for a batch of messages, or give them back while one is active."""
     records = event.get("Records", [])
     keys = [key for record in records for key in _keys(record)]
     wanted = [key for key in keys if key.startswith(os.environ.get("GRAFTLINE_PREFIX", ""))]
@@ -44,9 +44,9 @@ def handler(event: dict[str, Any], context: object = None) -> dict[str, Any]:
     name = os.environ.get("GRAFTLINE_EXPERIMENT", pipeline.removesuffix("-retrain"))
     pipeline_id = kfp.named("pipelines", pipeline)["pipeline_id"]
     experiment_id = kfp.named("experiments", name)["experiment_id"]
-    going = kfp.going(pipeline_id, experiment_id)
-    if going is not None:
-        return _answer(f"{going} is going", [record["messageId"] for record in records])
+    active = kfp.active(pipeline_id, experiment_id)
+    if active is not None:
+        return _answer(f"{active} is running", [record["messageId"] for record in records])
     reason = f"{len(wanted)} objects in S3, the first {wanted[0]}"
     run = kfp.start(pipeline, pipeline_id, experiment_id, f"Triggered by: {reason}")
     return _answer(f"started {run}", [])
@@ -70,7 +70,7 @@ class Kfp:
         first: dict[str, Any] = found[0]
         return first
 
-    def going(self, pipeline_id: str, experiment_id: str) -> str | None:
+    def active(self, pipeline_id: str, experiment_id: str) -> str | None:
         """The name of a run of the pipeline that has not ended."""
         runs = self._get(
             "runs", experiment_id=experiment_id, page_size="100", sort_by="created_at desc"

@@ -37,6 +37,11 @@ def test_probe_is_promoted_and_a_second_run_extracts_and_promotes_nothing(
     assert not second["verdict"]["promote"]
     assert second["registered"]["alias"] is None
     assert any("not better" in reason for reason in second["verdict"]["reasons"])
+    assert second["reused_steps"] == dict.fromkeys(
+        ["fit_head", "evaluate", "export_onnx"], first["run_id"]
+    )
+    assert Path(second["onnx"]).read_bytes() == Path(first["onnx"]).read_bytes()
+    assert first["run_id"] in Path(second["report"]).read_text(encoding="utf-8")
 
 
 def test_fine_tuning_branch_on_a_table_with_its_own_splits_in_s3(

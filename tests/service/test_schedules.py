@@ -498,7 +498,9 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[
         def do_DELETE(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             asked = json.loads(self.rfile.read(length))
-            assert asked["propagationPolicy"] == "Orphan", "else a run that is going goes with it"
+            assert asked["propagationPolicy"] == "Orphan", (
+                "else a run that has started is deleted too"
+            )
             name = self.path.rpartition("/")[2].partition("?")[0]
             left = [one for one in objects if one["metadata"]["name"] != name]
             found = len(left) < len(objects)

@@ -31,6 +31,11 @@ CUSTOM = {
     ("karpenter.k8s.aws", "EC2NodeClass"): "karpenter.k8s.aws_ec2nodeclasses.yaml",
     ("external-secrets.io", "ExternalSecret"): "external-secrets.io_externalsecrets.yaml",
     ("external-secrets.io", "SecretStore"): "external-secrets.io_secretstores.yaml",
+    # The runtime of a namespace has the schema of the cluster's.
+    (
+        "trainer.kubeflow.org",
+        "TrainingRuntime",
+    ): "trainer.kubeflow.org_clustertrainingruntimes.yaml",
 }
 CHECKOV = REPOSITORY / "build" / "checkov" / "bin" / "checkov"
 # What the policy scanner asks for and we do not do, each with the reason.
@@ -323,6 +328,22 @@ def test_no_role_has_a_wildcard_or_reads_every_secret(manifests: list[Document])
         if {"secrets", "configmaps"} & set(rule["resources"]):
             assert rule["resourceNames"]
             assert set(rule["verbs"]) <= {"get", "list", "watch"}
+
+
+def test_nodes_that_train_together_keep_to_the_standard_and_to_the_schema() -> None:
+    folder = K8S / "components" / "training-nodes"
+    names = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    documents = [d for name in names for d in yaml.safe_load_all((folder / name).read_text())]
+    test_no_role_has_a_wildcard_or_reads_every_secret(documents)
+    runtime = _one(documents, "TrainingRuntime", "torch-distributed")
+    (job,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
+    pod = job["template"]["spec"]["template"]
+    assert _restricted_problems(pod["spec"]) == []
+    policy = _one(documents, "NetworkPolicy", "training-nodes")["spec"]["podSelector"]
+    assert policy["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    if not CRDS.is_dir():
+        pytest.skip(f"the CRD schemas are not at {CRDS.name}/: the runtime was not checked")
+    jsonschema.Draft202012Validator(_crd_schema(runtime)).validate(runtime)
 
 
 def test_every_account_that_is_named_exists(manifests: list[Document]) -> None:

@@ -47,7 +47,6 @@ from graftline.schema import write_json
 
 WEIGHTS_FILE = "weights.safetensors"
 HELD_OUT_FILE = "held_out.safetensors"
-STRATEGIES = ("probe", "head", "fine_tune", "scratch")
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ class Classifier(nn.Module):
         head: A linear layer or an :class:`MLPHead`.
         classes: Class names, in the order of the logits.
         preprocessing: How an image becomes the network's input.
-        strategy: How it was trained: one of :data:`STRATEGIES`.
+        strategy: How it was trained: ``probe``, ``head``, ``fine_tune`` or
+            ``scratch``.
         snapshot_id: The dataset snapshot it was trained on.
         temperature: Logits are divided by it before the softmax; 1 until calibrated.
         backbone_fingerprint: Fingerprint of the features that the head was fitted on. Where it

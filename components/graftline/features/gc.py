@@ -202,7 +202,7 @@ def _stored(store: Store, fingerprint: str, check: bool) -> Stored:
     reasons: dict[str, str] = {}
     if check:
         reasons = {part.key: why for part, why in features.check() if why is not None}
-    aside = (info.key for info in features.store.list("damaged/"))
+    moved = (info.key for info in features.store.list("damaged/"))
     return Stored(
         fingerprint=fingerprint,
         backbone=backbone,
@@ -211,6 +211,6 @@ def _stored(store: Store, fingerprint: str, check: bool) -> Stored:
         images=sum(part.rows for part in parts),
         parts=len(parts),
         bytes=sum(part.size for part in parts),
-        damaged=(*reasons, *aside),
+        damaged=(*reasons, *moved),
         reasons=reasons,
     )

@@ -42,7 +42,7 @@ class PartReader:
         vectors: bool,
         dim: int | None = None,
         again: bool = True,
-        aside: bool = True,
+        move_damaged: bool = True,
     ) -> Iterator[Content]:
         """The content of parts, read ahead.
 
@@ -51,7 +51,7 @@ class PartReader:
             vectors: False reads the ids alone.
             dim: Width that the vectors must have, None for any.
             again: Look for parts that were folded meanwhile.
-            aside: Set damaged parts aside; False only leaves them out.
+            move_damaged: Move damaged parts out of the way; False only leaves them out.
         """
         seen: set[str] = set()
         for _ in range(READ_TRIES):
@@ -61,7 +61,7 @@ class PartReader:
                 seen.add(part.key)
                 if isinstance(content, tuple):
                     yield content
-                elif isinstance(content, DamagedPart) and aside:
+                elif isinstance(content, DamagedPart) and move_damaged:
                     self.set_aside(part, str(content), dim)
                 vanished |= content is None
             if not vanished or not again:

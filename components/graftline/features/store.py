@@ -211,7 +211,7 @@ class FeatureStore:
             the part is damaged.
         """
         total = unwanted = 0
-        for ids, _ in self.reader.each([part], vectors=False, again=False, aside=False):
+        for ids, _ in self.reader.each([part], vectors=False, again=False, move_damaged=False):
             total += len(ids)
             unwanted += int((used.rows(ids) < 0).sum())
         return total, unwanted

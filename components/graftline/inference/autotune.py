@@ -17,7 +17,7 @@ import numpy.typing as npt
 from graftline import machine
 from graftline.errors import ConfigurationError
 from graftline.inference import onnx_cache
-from graftline.inference.cpu_pool import lanes
+from graftline.inference.cpu_pool import cpu_pool
 from graftline.inference.runners import (
     Array,
     OnnxRuntimeRunner,
@@ -72,7 +72,7 @@ class Candidates:
         fingerprint: What names the network and its weights; None remembers nothing.
         size: Side of the input in pixels.
         precision: ``fp32`` or ``bf16``.
-        lanes: Cores that run batches of their own.
+        cores: Cores that run batches of their own.
         device: A CUDA device, or None for the CPU.
     """
 
@@ -82,12 +82,12 @@ class Candidates:
         fingerprint: str | None,
         size: int,
         precision: str,
-        lanes: int,
+        cores: int,
         device: str | None = None,
     ) -> None:
         self.module = cache(network)
         self.fingerprint, self.size, self.precision = fingerprint, size, precision
-        self.lanes, self.device = lanes, device
+        self.cores, self.device = cores, device
         self._runners: dict[tuple[str, int], Runner] = {}
 
     def kinds(self) -> list[str]:
@@ -138,8 +138,10 @@ class Candidates:
         if not rates:
             return "torch"
         best = max(rates, key=lambda kind: rates[kind])
-        told = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates.items())
-        message("Engine %s, the fastest in a short trial (images a second: %s).", best, told)
+        rates_listed = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates.items())
+        message(
+            "Engine %s, the fastest in a short trial (images a second: %s).", best, rates_listed
+        )
         if self.fingerprint:
             found = {"engine": best, "images_per_second": rates}
             machine.remember("trials", self._key(batch), found)
@@ -220,11 +222,11 @@ class Candidates:
 
     def _rate(self, runner: Runner, sample: Array) -> float:
         """Images a second with every core on batches of its own."""
-        with lanes(self.lanes, pytorch=runner.kind == "torch") as pool:
+        with cpu_pool(self.cores, pytorch=runner.kind == "torch") as pool:
             started = time.perf_counter()
-            list(pool.map(runner, [sample] * (TRIAL_BATCHES * self.lanes)))
+            list(pool.map(runner, [sample] * (TRIAL_BATCHES * self.cores)))
             seconds = time.perf_counter() - started
-        return TRIAL_BATCHES * self.lanes * len(sample) / seconds
+        return TRIAL_BATCHES * self.cores * len(sample) / seconds
 
     def _build(self, kind: str, batch: int) -> Runner:
         if kind == "cuda":
@@ -245,7 +247,7 @@ class Candidates:
         if kind == "onnxruntime":
             return OnnxRuntimeRunner(graph)
         return OpenVinoRunner(
-            graph, precision=self.precision, lanes=self.lanes, keep=self.fingerprint is not None
+            graph, precision=self.precision, cores=self.cores, keep=self.fingerprint is not None
         )
 
     def _key(self, batch: int) -> dict[str, Any]:
@@ -256,7 +258,7 @@ class Candidates:
             "batch": batch,
             "precision": self.precision,
             "processor": machine.processor() if self.device is None else _device_name(self.device),
-            "cores": self.lanes,
+            "cores": self.cores,
             "versions": " ".join(version(name) for name in LIBRARIES),
         }
 

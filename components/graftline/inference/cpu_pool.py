@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 
 @contextmanager
-def lanes(count: int, *, pytorch: bool) -> Iterator[ThreadPoolExecutor]:
+def cpu_pool(count: int, *, pytorch: bool) -> Iterator[ThreadPoolExecutor]:
     """A pool whose threads compute on one core each; work that has not begun is cancelled at last.
 
     Args:
@@ -27,7 +27,7 @@ def lanes(count: int, *, pytorch: bool) -> Iterator[ThreadPoolExecutor]:
 
 
 def _plain(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, "lane")
+    return ThreadPoolExecutor(count, "core")
 
 
 @contextmanager
@@ -36,6 +36,6 @@ def _pytorch(count: int) -> Iterator[ThreadPoolExecutor]:
 
     threads = torch.get_num_threads()
     try:
-        yield ThreadPoolExecutor(count, "lane", torch.set_num_threads, (1,))
+        yield ThreadPoolExecutor(count, "core", torch.set_num_threads, (1,))
     finally:
         torch.set_num_threads(threads)

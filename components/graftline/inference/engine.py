@@ -1,9 +1,9 @@
 """Runs a frozen network over encoded images as fast as this machine can.
 
-On a CPU every core is a lane that carries a batch of its own from bytes to features: decode,
-resize, network. No core waits for another, nothing is handed between processes, and since each
-batch is computed on one core in one shape, the features are the same bytes whatever the number of
-cores. Decoders, resize and inference libraries all let go of Python's lock while they work.
+On a CPU every core takes a batch of its own from bytes to features: decode, resize, network. No
+core waits for another, nothing is handed between processes, and since each batch is computed on one
+core in one shape, the features are the same bytes whatever the number of cores. Decoders, resize
+and inference libraries all let go of Python's lock while they work.
 
 On a CUDA device, worker processes decode into shared memory while the device computes
 (:mod:`graftline.inference.cuda`).
@@ -24,7 +24,7 @@ from graftline import machine
 from graftline.errors import ConfigurationError, DataError
 from graftline.images.preprocessing import Preprocessing
 from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, Candidates
-from graftline.inference.cpu_pool import lanes
+from graftline.inference.cpu_pool import cpu_pool
 from graftline.inference.decode_workers import DecodingWorkers, network_input, undecodable
 from graftline.inference.runners import Array, Runner, is_out_of_memory
 from graftline.machine import CPU_ENGINES
@@ -61,8 +61,8 @@ class Engine:
         batch_size: int,
     ) -> None:
         self.preprocessing, self.batch_size = preprocessing, batch_size
-        self._candidates, self._lanes = candidates, candidates.lanes
-        self._lane = threading.local()
+        self._candidates, self._cores = candidates, candidates.cores
+        self._local = threading.local()
         self._runner: Runner
         self._open(kind)
 
@@ -149,11 +149,11 @@ class Engine:
     def _on_cores(self, images: Iterator[bytes], first: int) -> Generator[Array, None, None]:
         """Every core carries batches of its own."""
         waiting: deque[Future[Array]] = deque()
-        with lanes(self._lanes, pytorch=self.kind == "torch") as pool:
+        with cpu_pool(self._cores, pytorch=self.kind == "torch") as pool:
             while batch := list(islice(images, self.batch_size)):
                 waiting.append(pool.submit(self._carry, batch, first))
                 first += len(batch)
-                if len(waiting) > 2 * self._lanes:
+                if len(waiting) > 2 * self._cores:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -161,9 +161,9 @@ class Engine:
     def _carry(self, images: list[bytes], first: int) -> Array:
         """One batch from bytes to features, on this thread."""
         size = self.preprocessing.input_size
-        batch = getattr(self._lane, "batch", None)  # used again: fresh memory costs page faults
+        batch = getattr(self._local, "batch", None)  # used again: fresh memory costs page faults
         if batch is None or len(batch) != self.batch_size:
-            batch = self._lane.batch = np.zeros((self.batch_size, 3, size, size), np.float32)
+            batch = self._local.batch = np.zeros((self.batch_size, 3, size, size), np.float32)
         self._decode(images, first, batch)
         return self._runner(batch)[: len(images)]
 
@@ -180,10 +180,10 @@ class Engine:
         """Every core decodes a part of the batch that the device computes then."""
         size = self.preprocessing.input_size
         inputs = np.zeros((self.batch_size, 3, size, size), np.float32)
-        with lanes(self._lanes, pytorch=False) as pool:
+        with cpu_pool(self._cores, pytorch=False) as pool:
             while batch := list(islice(images, self.batch_size)):
                 inputs[len(batch) :] = 0.0
-                rows = -(-len(batch) // self._lanes)
+                rows = -(-len(batch) // self._cores)
                 parts = [
                     pool.submit(
                         self._decode,
@@ -204,7 +204,7 @@ class Engine:
 
         assert isinstance(self._runner, cuda.CudaRunner)
         with DecodingWorkers(
-            self.preprocessing, self.batch_size, max(1, self._lanes - 1)
+            self.preprocessing, self.batch_size, max(1, self._cores - 1)
         ) as workers:
             yield from cuda.run(self._runner, workers, images, first)
 

@@ -73,7 +73,7 @@ class OpenVinoRunner:
 
     kind = "openvino"
 
-    def __init__(self, graph: bytes, *, precision: str, lanes: int, keep: bool = False) -> None:
+    def __init__(self, graph: bytes, *, precision: str, cores: int, keep: bool = False) -> None:
         import openvino
 
         core, cache = openvino.Core(), machine.cache_folder() / "openvino"
@@ -85,14 +85,14 @@ class OpenVinoRunner:
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
-                "NUM_STREAMS": lanes,
-                "INFERENCE_NUM_THREADS": lanes,
+                "NUM_STREAMS": cores,
+                "INFERENCE_NUM_THREADS": cores,
                 "ENABLE_CPU_PINNING": False,
             },
         )
         if keep:
             machine.make_room(cache, CACHE_BYTES)
-        self._idle: list[Any] = [self._model.create_infer_request() for _ in range(lanes)]
+        self._idle: list[Any] = [self._model.create_infer_request() for _ in range(cores)]
         _set_up(self._idle[0])
 
     def __call__(self, batch: Array) -> Array:

@@ -17,7 +17,7 @@ CHUNK = 256  # images whose answers are put in order together ...
 CHUNK_PIXELS = 60_000_000  # ... and at most so many pixels, which bounds the memory
 AHEAD = 32  # images that are read ahead for each decoding thread
 AHEAD_PIXELS = 200_000_000  # decoded and waiting, 600 MB: beyond it nothing is read ahead
-Read = Callable[[], bytes]
+Read = Callable[[], bytes | np.ndarray]  # a file, or pixels as they are
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,16 @@ class Answer:
     known: bool | None = None
     warning: str | None = None
     error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The likeliest class; None without an answer."""
+        return self.top[0][0] if self.top else None
+
+    @property
+    def probability(self) -> float | None:
+        """Its calibrated probability; None without an answer."""
+        return self.top[0][1] if self.top else None
 
 
 def predict_many(
@@ -108,7 +118,10 @@ def _decoded(
 
     def one(read: Read) -> Decoded | str:
         try:
-            return decode_image(read(), value_range=value_range)
+            data = read()
+            if isinstance(data, np.ndarray):
+                return Decoded(data, "array")
+            return decode_image(data, value_range=value_range)
         except (StoreUnreachable, StoreAccessDenied):
             raise  # the same for all that follow
         except (DataError, StoreError) as error:

@@ -1,4 +1,4 @@
-"""The last look for changes, kept in the store for whoever tells people of it.
+"""The last check for changes, kept in the store for the step that notifies people.
 
 An exit handler of KFP sees how a pipeline ended and none of its outputs.
 """
@@ -19,16 +19,16 @@ SCHEMA_VERSION = 1
 def write_notice(
     store: str, model: str, start: bool, reasons: Sequence[str], pipeline_run: str = ""
 ) -> None:
-    """Keep what a look found; a failure is a warning, for the look itself is done.
+    """Keep what a check found; a failure is a warning, for the check itself is done.
 
     Args:
         store: URI of the store.
         model: The registered model.
         start: Whether training starts.
         reasons: Why, or why not.
-        pipeline_run: Id of the pipeline run that looked.
+        pipeline_run: Id of the pipeline run that checked.
     """
-    news = {
+    notice = {
         "schema_version": SCHEMA_VERSION,
         "start": start,
         "reasons": list(reasons),
@@ -36,13 +36,13 @@ def write_notice(
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        open_store(store).write(_key(model), json.dumps(news).encode())
+        open_store(store).write(_key(model), json.dumps(notice).encode())
     except GraftlineError as error:
         message("WARNING: what was found could not be saved for the notification. %s", error)
 
 
 def read_notice(store: str, model: str, pipeline_run: str = "") -> dict[str, Any] | None:
-    """What the last look found, or None where there was none.
+    """What the last check found, or None where there was none.
 
     Args:
         store: URI of the store.
@@ -55,11 +55,11 @@ def read_notice(store: str, model: str, pipeline_run: str = "") -> dict[str, Any
     place = open_store(store)
     if not place.exists(_key(model)):
         return None
-    news: dict[str, Any] = json.loads(place.read(_key(model)))
-    if news.get("schema_version") != SCHEMA_VERSION:
+    notice: dict[str, Any] = json.loads(place.read(_key(model)))
+    if notice.get("schema_version") != SCHEMA_VERSION:
         return None
-    looked = news.get("pipeline_run")
-    return None if looked and pipeline_run and looked != pipeline_run else news
+    started = notice.get("pipeline_run")
+    return None if started and pipeline_run and started != pipeline_run else notice
 
 
 def _key(model: str) -> str:

@@ -115,13 +115,15 @@ class _Axes:
         right, floor = self.width - self.right, self.height - self.bottom
         for value in ticks(*self.y):
             level = self.up(value)
-            shapes.append(_line("grid", self.left, level, right, level))
-            shapes.append(_text(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end"))
+            shapes.append(line_shape("grid", self.left, level, right, level))
+            shapes.append(
+                text_shape(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end")
+            )
         for value in ticks(*self.x):
-            said = f"{value:g}" if self.counts else percent(value, _digits(*self.x))
-            shapes.append(_text(said, self.across(value), floor + 17))
-        shapes.append(_line("axis", self.left, floor, right, floor))
-        shapes.append(_text(x_title, (self.left + self.width) / 2, self.height - 6))
+            said = f"{value:,.0f}" if self.counts else percent(value, _digits(*self.x))
+            shapes.append(text_shape(said, self.across(value), floor + 17))
+        shapes.append(line_shape("axis", self.left, floor, right, floor))
+        shapes.append(text_shape(x_title, (self.left + self.width) / 2, self.height - 6))
         turned = f"translate(12 {(self.top + floor) / 2}) rotate(-90)"
         shapes.append(Shape("text", {"transform": turned, "text-anchor": "middle"}, y_title))
         return shapes
@@ -131,7 +133,7 @@ class _Axes:
         return Shape("polyline", {"class": f"line {line.style}", "points": points})
 
     def dot(self, style: str, x: float, y: float, radius: float) -> Shape:
-        return _circle(f"fill-{style}", self.across(x), self.up(y), radius)
+        return circle_shape(f"fill-{style}", self.across(x), self.up(y), radius)
 
     def band(self, line: Series, low: Sequence[float], high: Sequence[float]) -> Shape:
         xs = [px for px, _ in line.points]
@@ -184,8 +186,8 @@ def bar_chart(
 
     shapes = []
     for value in ticks(*x):
-        shapes.append(_line("grid", across(value), 4, across(value), height - 20))
-        shapes.append(_text(percent(value, _digits(*x)), across(value), height - 5))
+        shapes.append(line_shape("grid", across(value), 4, across(value), height - 20))
+        shapes.append(text_shape(percent(value, _digits(*x)), across(value), height - 5))
     for index, bar in enumerate(bars):
         shapes += _bar(bar, across, label, 4 + row * index + row / 2, width)
     compared = marks and any(bar.other is not None for bar in bars)
@@ -198,8 +200,8 @@ def _bar(
 ) -> list[Shape]:
     name = bar.name if len(bar.name) <= MOST_LETTERS else bar.name[: MOST_LETTERS - 1] + "…"
     shapes = [
-        _text(name, label - 10, middle + 4, "end", title=bar.name),
-        _text(percent(bar.value), width - 4, middle + 4, "end", kind="strong"),
+        text_shape(name, label - 10, middle + 4, "end", title=bar.name),
+        text_shape(percent(bar.value), width - 4, middle + 4, "end", kind="strong"),
     ]
     if bar.interval is not None:
         low, high = across(bar.interval[0]), across(bar.interval[1])
@@ -207,8 +209,8 @@ def _bar(
         shapes.append(Shape("rect", {"class": "soft-a", "x": low, "y": middle - 6, **size}))
     if bar.other is not None:
         at = across(bar.other)
-        shapes.append(_line("b thick", at, middle - 8, at, middle + 8))
-    shapes.append(_circle("fill-a", across(bar.value), middle, 4.5))
+        shapes.append(line_shape("b thick", at, middle - 8, at, middle + 8))
+    shapes.append(circle_shape("fill-a", across(bar.value), middle, 4.5))
     return shapes
 
 
@@ -245,13 +247,15 @@ def reliability_diagram(
     points = list(zip(confidence, accuracy, strict=True))
     legend.append(Series("calibrated", points))
     for (at, _), (low, high) in zip(points, intervals, strict=False):
-        shapes.append(_line("a", axes.across(at), axes.up(low), axes.across(at), axes.up(high)))
+        shapes.append(
+            line_shape("a", axes.across(at), axes.up(low), axes.across(at), axes.up(high))
+        )
     most = max([*share, 1e-9])
     few = list(sparse) or [False] * len(points)
     for (at, level), part, hollow in zip(points, share, few, strict=True):
         radius = round(3 + 6 * (part / most) ** 0.5, 1)
         shapes.append(
-            _circle("hollow", axes.across(at), axes.up(level), radius)
+            circle_shape("hollow", axes.across(at), axes.up(level), radius)
             if hollow
             else axes.dot("a", at, level, radius)
         )
@@ -263,7 +267,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     span = high - low
     if not span > 0:
         return [low]
-    for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0):
+    counts = (digit * 10.0**power for power in range(12) for digit in (1, 2, 5))
+    for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, *counts):
         if span / step <= most - 1 + 1e-9:
             break
     first = np.ceil(low / step - 1e-9) * step
@@ -287,17 +292,20 @@ def _legend(series: Sequence[Series]) -> list[tuple[str, str]]:
     return named if len(named) > 1 else []
 
 
-def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Shape:
+def line_shape(kind: str, x1: float, y1: float, x2: float, y2: float) -> Shape:
+    """A straight line; ``kind`` is a class of the style sheet."""
     return Shape("line", {"class": kind, "x1": x1, "y1": y1, "x2": x2, "y2": y2})
 
 
-def _text(
+def text_shape(
     text: str, x: float, y: float, anchor: str = "middle", *, kind: str = "", title: str = ""
 ) -> Shape:
+    """A text at a point; ``anchor`` is what of it stands there."""
     return Shape(
         "text", {"class": kind or None, "x": x, "y": y, "text-anchor": anchor}, text, title
     )
 
 
-def _circle(kind: str, x: float, y: float, radius: float) -> Shape:
+def circle_shape(kind: str, x: float, y: float, radius: float) -> Shape:
+    """A dot; ``kind`` is a class of the style sheet."""
     return Shape("circle", {"class": kind, "cx": x, "cy": y, "r": radius})

@@ -24,14 +24,14 @@ import importlib.resources
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import jinja2
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from PIL import Image
 
 import graftline
@@ -39,25 +39,6 @@ from graftline.redaction import redacted
 
 Text = str | Markup
 NOT_KNOWN = "–"
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of a page.
-
-    Attributes:
-        title: Its heading.
-        body: Its content; build it with the helpers of this module.
-        intro: A sentence or two on what is shown and how to read it.
-        anchor: Name to link to.
-        short: Its name in the navigation, where the heading is long.
-    """
-
-    title: str
-    body: Markup
-    anchor: str
-    intro: Text = ""
-    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +117,7 @@ def render_page(
     package: str = "graftline.reports",
     facts: Sequence[Fact] = (),
     styles: Sequence[str] = (),
-    scripts: Sequence[str] = (),
+    scripts: Sequence[str] | None = (),
     data: Sequence[Data] = (),
     **values: Any,
 ) -> str:
@@ -148,15 +129,17 @@ def render_page(
         package: Where the template, the styles and the scripts are.
         facts: For the header: run, date, links.
         styles: Style sheets of this page, by file name.
-        scripts: JavaScript of this page, by file name.
+        scripts: JavaScript of this page, by file name; None for a page without any.
         data: Values that the scripts read.
         values: What the template shows. ``kicker`` is the small line above the heading, ``lead``
             the paragraph below it, ``footer`` the last line.
     """
     sheets = [asset("page.css"), *(asset(name, package) for name in styles)]
-    texts = [asset("page.js"), *(asset(name, package) for name in scripts)]
+    texts = []
+    if scripts is not None:
+        texts = [asset("page.js"), *(asset(name, package) for name in scripts)]
     code = [Markup(text) for text in texts]  # noqa: S704 -- our own files
-    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code)
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in code) or "'none'"
     defaults = {"kicker": "Graftline", "lead": "", "footer": ""}
     text = (
         _environment(package)
@@ -175,78 +158,10 @@ def render_page(
     return redacted(text)
 
 
-def html_page(
-    title: str,
-    sections: Sequence[Section],
-    *,
-    banner: Markup | None = None,
-    **values: Any,
-) -> str:
-    """A page whose sections were built in Python; ``values`` as :func:`render_page` takes them."""
-    values = {"banner": banner or "", **values}
-    return render_page("sections.html", title, sections=sections, **values)
-
-
 def asset(name: str, package: str = "graftline.reports") -> str:
     """A file from a package's ``templates`` folder."""
     path = importlib.resources.files(package) / "templates" / name
     return path.read_text(encoding="utf-8")
-
-
-def banner(kind: str, headline: str, reasons: Iterable[Text]) -> Markup:
-    """The box at the top of a page: ``good``, ``bad`` or ``plain``, what was decided, and why."""
-    return ui("banner", kind, headline, list(reasons))
-
-
-def bullets(items: Iterable[Text]) -> Markup:
-    """A list of sentences; nothing where there are none."""
-    return ui("bullets", list(items))
-
-
-def cards(items: Iterable[tuple[Text, Text, Text]]) -> Markup:
-    """Key figures: triples of name, value and a line below it."""
-    return ui("cards", list(items))
-
-
-def table(
-    columns: Sequence[Column | str],
-    rows: Iterable[Sequence[Cell | Text]],
-    *,
-    caption: Text = "",
-    sortable: bool = False,
-) -> Markup:
-    """A table; wide ones scroll sideways in place of the page."""
-    return ui("table", columns, list(rows), caption, sortable)
-
-
-def paragraph(text: Text, kind: str = "") -> Markup:
-    """A paragraph; ``kind`` is a class of the style sheet, such as ``quiet`` or ``note warn``."""
-    return ui("paragraph", text, kind)
-
-
-def heading(text: Text) -> Markup:
-    """A heading within a section."""
-    return ui("heading", text)
-
-
-def columns(*parts: Markup) -> Markup:
-    """Parts side by side where the window is wide enough."""
-    return ui("columns", parts)
-
-
-def folded(summary: Text, body: Markup) -> Markup:
-    """Content that is shown on a click."""
-    return ui("folded", summary, body)
-
-
-def chip(text: Text, kind: str = "plain") -> Markup:
-    """A small label; ``kind`` is ``good``, ``bad``, ``warn`` or ``plain``."""
-    return ui("chip", text, kind)
-
-
-def code(text: Text) -> Markup:
-    """A name, path or identifier."""
-    return ui("code", text)
 
 
 def ui(macro: str, *values: Any) -> Markup:
@@ -254,11 +169,6 @@ def ui(macro: str, *values: Any) -> Markup:
     module = _environment("graftline.reports").get_template("ui.html").module
     made: Markup = getattr(module, macro)(*values)
     return made
-
-
-def join(parts: Iterable[Text]) -> Markup:
-    """Parts one after the other, each escaped where it is not markup."""
-    return Markup().join(escape(part) for part in parts)
 
 
 def percent(value: float | None, digits: int = 1) -> str:

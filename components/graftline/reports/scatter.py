@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from graftline.reports.charts import ticks
-from graftline.reports.html import join, percent
+from graftline.reports.charts import Chart, Shape, circle_shape, line_shape, text_shape, ticks
+from graftline.reports.html import percent, ui
 
 WIDTH, HEIGHT = 620, 340
 LEFT, RIGHT, TOP, BOTTOM = 56, 24, 14, 46
@@ -50,30 +50,26 @@ def scatter_chart(title: str, points: Sequence[Point], *, x_title: str, y_title:
         share = (value - bottom) / (top - bottom)
         return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share, 1)
 
-    parts = [*_levels(bottom, top, up), *_columns(first, last, across)]
-    parts.append(_titles(x_title, y_title))
+    shapes = [*_levels(bottom, top, up), *_columns(first, last, across)]
+    shapes += _titles(x_title, y_title)
     front = sorted((point for point in points if point.marked), key=lambda point: point.x)
     path = " ".join(f"{across(point.x)},{up(point.y)}" for point in front)
-    parts.append(Markup('<polyline class="dash" points="{}"/>').format(path))
-    parts += [_point(point, across(point.x), up) for point in points]
-    return Markup(
-        '<svg viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>{}</svg>'
-    ).format(WIDTH, HEIGHT, title, title, join(parts))
+    shapes.append(Shape("polyline", {"class": "dash", "points": path}))
+    for point in points:
+        shapes += _point(point, across(point.x), up)
+    return ui("chart", Chart(title, WIDTH, HEIGHT, shapes))
 
 
-def _levels(bottom: float, top: float, up: Callable[[float], float]) -> list[Markup]:
-    line = Markup(
-        '<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-        '<text x="{}" y="{}" text-anchor="end">{}</text>'
-    )
+def _levels(bottom: float, top: float, up: Callable[[float], float]) -> list[Shape]:
     digits = 0 if top - bottom >= 0.05 else 1
-    return [
-        line.format(LEFT, WIDTH - RIGHT, up(v), up(v), LEFT - 8, up(v) + 4, percent(v, digits))
-        for v in ticks(bottom, top)
-    ]
+    shapes = []
+    for value in ticks(bottom, top):
+        shapes.append(line_shape("grid", LEFT, up(value), WIDTH - RIGHT, up(value)))
+        shapes.append(text_shape(percent(value, digits), LEFT - 8, up(value) + 4, "end"))
+    return shapes
 
 
-def _columns(first: float, last: float, across: Callable[[float], float]) -> list[Markup]:
+def _columns(first: float, last: float, across: Callable[[float], float]) -> list[Shape]:
     """Round values of a logarithmic axis: 1, 2 and 5 in each tenfold."""
     values = [
         digit * 10.0**power
@@ -81,37 +77,23 @@ def _columns(first: float, last: float, across: Callable[[float], float]) -> lis
         for digit in (1, 2, 5)
         if first <= math.log10(digit) + power <= last
     ]
-    text = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>')
-    return [text.format(across(v), HEIGHT - BOTTOM + 17, f"{v:g}") for v in values]
+    return [text_shape(f"{value:g}", across(value), HEIGHT - BOTTOM + 17) for value in values]
 
 
-def _titles(x_title: str, y_title: str) -> Markup:
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    return Markup(
-        '<text x="{}" y="{}" text-anchor="middle">{}</text>'
-        '<text transform="translate(12 {}) rotate(-90)" text-anchor="middle">{}</text>'
-    ).format((LEFT + WIDTH) / 2, HEIGHT - 6, x_title, middle, y_title)
+def _titles(x_title: str, y_title: str) -> list[Shape]:
+    turned = f"translate(12 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"
+    return [
+        text_shape(x_title, (LEFT + WIDTH) / 2, HEIGHT - 6),
+        Shape("text", {"transform": turned, "text-anchor": "middle"}, y_title),
+    ]
 
 
-def _point(point: Point, x: float, up: Callable[[float], float]) -> Markup:
+def _point(point: Point, x: float, up: Callable[[float], float]) -> list[Shape]:
     kind = "b" if point.marked else "a"
     low, high = (up(value) for value in point.interval)
     side = -1 if x > WIDTH / 2 else 1
-    return Markup(
-        '<line class="{}" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-        '<circle class="fill-{}" cx="{}" cy="{}" r="5"/>'
-        '<text x="{}" y="{}" text-anchor="{}">{}</text>'
-    ).format(
-        kind,
-        x,
-        x,
-        low,
-        high,
-        kind,
-        x,
-        up(point.y),
-        x + 9 * side,
-        up(point.y) - 7,
-        "end" if side < 0 else "start",
-        point.name,
-    )
+    return [
+        line_shape(kind, x, low, x, high),
+        circle_shape(f"fill-{kind}", x, up(point.y), 5),
+        text_shape(point.name, x + 9 * side, up(point.y) - 7, "end" if side < 0 else "start"),
+    ]

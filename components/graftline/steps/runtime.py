@@ -206,7 +206,7 @@ def step(
         recorder.note("failed", what=what, fix="See the step's log for the traceback.")
         raise
     else:
-        recorder.event("finished", seconds=recorder.seconds)
+        recorder.event("finished", seconds=recorder.seconds, cpu_seconds=recorder.cpu_seconds)
         recorder.note("done", seconds=recorder.seconds, cpu_seconds=recorder.cpu_seconds)
     finally:
         _current.reset(token)

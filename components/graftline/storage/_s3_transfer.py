@@ -1,7 +1,6 @@
 """Files to and from S3 in bounded memory, with their sha256 compared at the end."""
 
 import contextlib
-import hashlib
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftline.errors import PreconditionFailed, StoreError
-from graftline.files import os_errors
+from graftline.files import os_errors, sha256_of
 from graftline.storage._s3_client import (
     SHA256,
     WRITER,
@@ -50,7 +49,9 @@ def upload(store: S3Client, path: Path, key: str, *, if_absent: bool) -> bool:
 
 def _upload_parts(store: S3Client, path: Path, key: str, *, if_absent: bool) -> bool:
     place = {"Bucket": store.bucket, "Key": store.name(key)}
-    digest, writer = _sha256(path), uuid.uuid4().hex
+    with os_errors(str(path), "read"):
+        digest = sha256_of(path)
+    writer = uuid.uuid4().hex
     metadata = {SHA256: digest, WRITER: writer}
     started = store.attempt(
         lambda: store.client.create_multipart_upload(**place, Metadata=metadata), "write", key
@@ -117,7 +118,9 @@ def download(store: S3Client, key: str, path: Path) -> None:
     try:
         for last in (False, True):
             expected = _download_once(store, key, temporary, path)
-            if expected is None or _sha256(temporary) == expected:
+            with os_errors(str(path), "read"):
+                whole = expected is None or sha256_of(temporary) == expected
+            if whole:
                 break
             if last:
                 raise damaged(f"{store.uri}/{key}")
@@ -155,11 +158,6 @@ def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> st
             ) from error
     digest: str | None = head["Metadata"].get(SHA256)
     return digest
-
-
-def _sha256(path: Path) -> str:
-    with os_errors(str(path), "read"), path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _pieces(stream: IO[bytes], size: int) -> Iterator[bytes]:

@@ -36,9 +36,10 @@ ARTIFACTS = "mlartifacts"  # beside a local database: the files of its runs
 PIPELINE_RUN_TAG = TAG + "pipeline_run"  # which ended run of KFP left this one is seen by it
 _PARAMETER_LENGTH = 6000  # MLflow's limit
 _DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # Three tries of 16 s, 2 s of pauses and the last health check: told within a minute.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "16",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -149,7 +150,7 @@ class Tracker:
     """One run. Made by :func:`open_tracking`.
 
     Every method raises :class:`TrackingError`, or :class:`TrackingUnreachable` within seconds;
-    in best-effort mode the first failure is told and the rest is left out.
+    in best-effort mode the first failure is a warning and the rest is left out.
     """
 
     def __init__(self, uri: str, run_id: str, *, best_effort: bool) -> None:
@@ -330,7 +331,7 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
-    probe(uri)  # a server that has gone away is told as such
+    probe(uri)  # a server that has gone away is named as such
     text = redacted(str(error), uri).strip()
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))

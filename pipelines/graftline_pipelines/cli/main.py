@@ -4,6 +4,7 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
@@ -25,14 +26,17 @@ from graftline_pipelines.cli.commands import (
     retrain,
     run,
     schedule,
+    suspects,
     try_model,
 )
+from graftline_pipelines.cli.panels import arrange
 
 STOPPED = 130
 
 app = typer.Typer(
     name="graftline",
-    help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.",
+    help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.\n\n"
+    "Begin with `graftline init FOLDER`, then `graftline run` on the file that it writes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -53,6 +57,7 @@ for group in (
     run,
     data,
     decisions,
+    suspects,
     predict,
     try_model,
     model,
@@ -68,13 +73,19 @@ for group in (
     doctor,
 ):
     group.register(app)
+arrange(app)
 
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
     guard_process()
     try:
-        app()
+        code = app(prog_name="graftline", standalone_mode=False)
+    except TyperException as error:
+        _show_usage(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     except GraftlineError as error:
         _show(error)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
@@ -86,13 +97,24 @@ def main() -> None:
             raise
         _show(refused)
         sys.exit(1)
-    except SystemExit as end:
-        if end.code == STOPPED:  # typer's word for Ctrl-C
-            print(
-                "\nStopped. What was computed is kept. Run the same command again to continue.",
-                file=sys.stderr,
-            )
-        raise
+    if code == STOPPED:  # typer's word for Ctrl-C
+        print(
+            "\nStopped. What was computed is kept. Run the same command again to continue.",
+            file=sys.stderr,
+        )
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_usage(error: TyperException) -> None:
+    """One line on what is wrong with the command, and where the options are."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
+        print(context.get_help() if context else "")
+        return
+    command = context.command_path if context else "graftline"
+    text = " ".join(error.format_message().split())
+    end = "" if text.endswith((".", "?")) else "."
+    _show(ConfigurationError(f"{text}{end}", fix=f"`{command} --help` shows what it takes."))
 
 
 def _show(error: GraftlineError) -> None:

@@ -10,7 +10,9 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-RunFile = Annotated[Path, typer.Argument(help="The run file.", show_default=False)]
+RunFile = Annotated[
+    Path, typer.Argument(metavar="RUN.yaml", help="The run file.", show_default=False)
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -28,7 +30,7 @@ Fresh = Annotated[
 Graph = Annotated[
     str,
     typer.Option(
-        "--pipeline", help="train; retrain: look for changes first; predict: classify a bucket."
+        "--pipeline", help="train; retrain: check for changes first; predict: classify a bucket."
     ),
 ]
 
@@ -44,6 +46,7 @@ Tracking = Annotated[
     str,
     typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
 ]
+DEFAULT_STORE = ".graftline/store"
 DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
 
 RunName = Annotated[str, typer.Argument(help="A run's id, the start of one, or its name.")]
@@ -66,12 +69,12 @@ Namespace = Annotated[
 
 
 def connect(host: str | None, namespace: str | None, console: Any, *, by_id: bool = False) -> Any:
-    """The server; what is odd about it is told.
+    """The server; what is odd about it is printed.
 
     Args:
         host: Its address.
         namespace: Of the runs.
-        console: Where notes are told.
+        console: Where notes are printed.
         by_id: Whether only a run is asked for, by its id, which needs no namespace.
     """
     from graftline_pipelines.cluster import server as cluster
@@ -84,7 +87,7 @@ def connect(host: str | None, namespace: str | None, console: Any, *, by_id: boo
 
 @contextmanager
 def checking(console: "Console") -> Iterator[Callable[[str], None]]:
-    """A spinner on a terminal while a run file is checked; it is told what is asked."""
+    """A spinner on a terminal while a run file is checked; it shows what is asked."""
     if not console.is_terminal:
         yield lambda _: None
         return

@@ -18,7 +18,7 @@ def close_dead(cluster: Cluster, run: Any, console: Console, *, stopped: bool = 
     Args:
         cluster: The server.
         run: The run, as the server has it.
-        console: Where a note is told.
+        console: Where a note is printed.
         stopped: Whether it was stopped just now.
     """
     stopped = stopped or was_stopped(run)

@@ -40,7 +40,7 @@ __all__ = [
 POLL_SECONDS = 3.0
 PATIENCE_SECONDS = 300  # of a server that has gone away, before following ends
 WAITING_SECONDS = 60  # after which a step whose pod waits is explained
-LOOK_SECONDS = 20  # between two looks at the pods of running steps
+CHECK_SECONDS = 20  # between two looks at the pods of running steps
 LOG_LINES = 40
 LOST = r"^Error|exit code (143|137)"  # of a pod that did not end by itself
 
@@ -80,7 +80,7 @@ def follow(
             if shown.get(task.task_id) != task.state:
                 shown[task.task_id] = task.state
                 _show(task, console)
-        waiting.look(run)
+        waiting.check(run)
     waiting.tell_tries(run)
     total, unpriced = cost(tasks_of(run), pools or {}, assign or {})
     if total is not None:
@@ -149,13 +149,13 @@ class Waiting:
     cluster: Cluster
     console: Console
     waiting_seconds: float = WAITING_SECONDS
-    look_seconds: float = LOOK_SECONDS
+    look_seconds: float = CHECK_SECONDS
     allowed: Mapping[str, int] | None = None
     _since: dict[str, float] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _looked: float | None = None
 
-    def look(self, run: Any) -> None:
+    def check(self, run: Any) -> None:
         """Look at the pods of the steps that run, not too often: the answer is large."""
         now = time.monotonic()
         details = getattr(run.run_details, "task_details", None) or []

@@ -55,26 +55,28 @@ class Reconciler:
         self._sleep = sleep
         self._clock = clock
 
-    def apply(self, todo: Plan, wish: Desired, version: Version) -> str:
+    def apply(self, todo: Plan, desired: Desired, version: Version) -> str:
         """Carry a plan out; may be interrupted anywhere and called again. Returns the id."""
         if todo.action == "leave" and todo.keep is not None:
             return todo.keep.schedule_id
         if todo.action == "create":
-            return self._create(wish, version, on=todo.fires, fires=todo.fires)
+            return self._create(desired, version, on=todo.fires, fires=todo.fires)
         new_id = (
             todo.keep.schedule_id
             if todo.keep is not None
-            else self._create(wish, version, on=False, fires=todo.fires)
+            else self._create(desired, version, on=False, fires=todo.fires)
         )
-        self._swap(new_id, todo, wish)
+        self._swap(new_id, todo, desired)
         for old in todo.remove:
             self.remove(old)
         return new_id
 
-    def _swap(self, new_id: str, todo: Plan, wish: Desired) -> None:
+    def _swap(self, new_id: str, todo: Plan, desired: Desired) -> None:
         """Switch the old ones off and the new one on, away from any time to fire."""
         if todo.keep is None or not todo.keep.enabled:
-            self._wait_for_quiet([wish.cron, *(old.cron for old in todo.remove)], wish.time_zone)
+            self._wait_for_quiet(
+                [desired.cron, *(old.cron for old in todo.remove)], desired.time_zone
+            )
         switched_off = []
         try:
             for old in todo.remove:
@@ -113,16 +115,16 @@ class Reconciler:
             self._say(f"Waiting {wait:.0f} s: this is a time at which the schedule fires.")
             self._sleep(wait)
 
-    def _create(self, wish: Desired, version: Version, *, on: bool, fires: bool) -> str:
+    def _create(self, desired: Desired, version: Version, *, on: bool, fires: bool) -> str:
         return self._make(
             on=on,
-            display_name=wish.name,
-            description=describe(wish, fires=fires),
-            experiment_id=self.cluster.experiment(wish.experiment),
-            cron=wish.cron,
+            display_name=desired.name,
+            description=describe(desired, fires=fires),
+            experiment_id=self.cluster.experiment(desired.experiment),
+            cron=desired.cron,
             pipeline_id=version.pipeline_id,
             version_id=version.version_id,
-            service_account=wish.service_account,
+            service_account=desired.service_account,
         )
 
     def _make(self, *, on: bool, cron: str, pipeline_id: str, version_id: str, **rest: Any) -> str:
@@ -187,15 +189,15 @@ class Reconciler:
         self.remove(one)
 
     def remove(self, one: Existing) -> None:
-        """Delete a schedule; one that is gone already is fine. A run that is going goes on."""
-        for run in self.cluster.going(one.schedule_id):
+        """Delete a schedule; one that is gone already is fine. A run that has started goes on."""
+        for run in self.cluster.active_runs(one.schedule_id):
             self._say(f"{run.display_name} ({run.run_id}), which it started, goes on.")
         try:
             self.cluster.call(
                 "deleting a schedule",
                 self._api.recurring_run_service_delete_recurring_run,
                 recurring_run_id=one.schedule_id,
-                propagation_policy="ORPHAN",  # else a run that is going is deleted with it
+                propagation_policy="ORPHAN",  # else a run that has started is deleted with it
             )
         except NotOnServer:
             self._say(f"The schedule {one.schedule_id} was gone already.")

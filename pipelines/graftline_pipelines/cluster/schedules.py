@@ -40,7 +40,7 @@ class Desired:
 
     @property
     def content(self) -> dict[str, Any]:
-        """What the server is told; a difference in it is a reason to replace."""
+        """What the server is given; a difference in it is a reason to replace."""
         return {
             "cron": self.cron,
             "pipeline": self.pipeline,
@@ -138,21 +138,21 @@ def existing(cluster: Cluster, name: str | None = None) -> list[Existing]:
     return [found for item in listed if (found := _existing(item, names)) is not None]
 
 
-def describe(wish: Desired, *, fires: bool) -> str:
+def describe(desired: Desired, *, fires: bool) -> str:
     """The description of a schedule: short enough for every name, cron and time zone.
 
     Args:
-        wish: The schedule.
+        desired: The schedule.
         fires: Whether it should fire when no replacement is under way.
     """
     return _description(
         {
-            "digest": wish.digest,
-            "version": wish.version[:40],
-            "enabled": wish.enabled,
-            "account": wish.service_account is not None,
+            "digest": desired.digest,
+            "version": desired.version[:40],
+            "enabled": desired.enabled,
+            "account": desired.service_account is not None,
             "fires": fires,
-            "time_zone": wish.time_zone,
+            "time_zone": desired.time_zone,
         }
     )
 
@@ -255,8 +255,8 @@ def _content(item: Any, known: Mapping[str, Any], names: _Names | None) -> dict[
 
 
 def plan(
-    wish: Desired,
-    there: list[Existing],
+    desired: Desired,
+    existing: list[Existing],
     version_id: str | None,
     *,
     recreate: bool = False,
@@ -265,42 +265,44 @@ def plan(
     """Compare what is wanted with what is there.
 
     Args:
-        wish: The run file's schedule.
-        there: The schedules of that name, the oldest first.
+        desired: The run file's schedule.
+        existing: The schedules of that name, the oldest first.
         version_id: The wanted version on the server; None where it is not uploaded yet.
         recreate: Replace even an equal one.
         now: The time, for tests.
     """
-    if not there:
-        return Plan("create", None, (), wish.enabled, ("there is none",))
-    fires = wish.enabled and _fires(there)
+    if not existing:
+        return Plan("create", None, (), desired.enabled, ("there is none",))
+    fires = desired.enabled and _fires(existing)
     keep = None
     if not recreate:
         moment = now or datetime.now(UTC)
         usable = [
             one
-            for one in there
-            if one.digest == wish.digest
+            for one in existing
+            if one.digest == desired.digest
             and one.version_id == version_id
-            and not (len(there) > 1 and fires and _would_fire_at_once(one, moment))
+            and not (len(existing) > 1 and fires and _would_fire_at_once(one, moment))
         ]
         keep = usable[-1] if usable else None
-    rest = tuple(one for one in there if one is not keep)
+    rest = tuple(one for one in existing if one is not keep)
     if keep is not None and not rest and (keep.enabled == fires):
         return Plan("leave", keep, (), fires, ())
     if keep is not None:
         return Plan("finish", keep, rest, fires, ("an earlier replacement was interrupted",))
-    return Plan("replace", None, rest, fires, tuple(_differences(wish, there[-1], version_id)))
+    return Plan(
+        "replace", None, rest, fires, tuple(_differences(desired, existing[-1], version_id))
+    )
 
 
-def _fires(there: list[Existing]) -> bool:
+def _fires(existing: list[Existing]) -> bool:
     """Whether the schedule is meant to fire; not, if somebody paused it."""
-    last = there[-1]
+    last = existing[-1]
     if last.content.get("enabled") is False:
         return True  # the run file had switched it off, nobody paused it
-    if len(there) == 1:
+    if len(existing) == 1:
         return last.enabled
-    return any(one.enabled for one in there) or last.fires_finally
+    return any(one.enabled for one in existing) or last.fires_finally
 
 
 def _would_fire_at_once(one: Existing, now: datetime) -> bool:
@@ -311,10 +313,10 @@ def _would_fire_at_once(one: Existing, now: datetime) -> bool:
     return following is not None and following <= now
 
 
-def _differences(wish: Desired, old: Existing, version_id: str | None) -> list[str]:
+def _differences(desired: Desired, old: Existing, version_id: str | None) -> list[str]:
     found = [
         f"{key}: {old.content[key]} -> {value}"
-        for key, value in wish.content.items()
+        for key, value in desired.content.items()
         if key in old.content and old.content[key] != value
     ]
     if not found and old.version_id != version_id:
@@ -322,23 +324,23 @@ def _differences(wish: Desired, old: Existing, version_id: str | None) -> list[s
     return found or ["it is made again, as asked"]
 
 
-def the_one(there: list[Existing], name: str) -> Existing:
+def the_one(existing: list[Existing], name: str) -> Existing:
     """The schedule of a name that is in use.
 
     Raises:
         ClusterError: There is none, or a replacement was interrupted.
     """
-    if not there:
+    if not existing:
         raise NotOnServer(
             f"There is no schedule {name!r}.",
             fix="`graftline schedule list` shows all; `graftline schedule apply` makes one.",
         )
-    if len(there) > 1:
+    if len(existing) > 1:
         raise ClusterError(
-            f"There are {len(there)} schedules {name!r}: a replacement was interrupted.",
+            f"There are {len(existing)} schedules {name!r}: a replacement was interrupted.",
             fix="Run `graftline schedule apply` again; it finishes it.",
         )
-    return there[0]
+    return existing[0]
 
 
 def version_of(cluster: Cluster, one: Existing) -> Version:

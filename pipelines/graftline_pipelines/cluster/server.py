@@ -170,7 +170,7 @@ class Cluster:
     def ensure_version(self, package: Path, pipeline: str, name: str, description: str) -> Version:
         """The version of a pipeline with that name; uploaded where the server lacks it.
 
-        Two that submit the same at once end with one version: the later one is told that the
+        Two that submit the same at once end with one version: the later one gets the error that the
         name is taken, and finds it.
         """
         pipeline_id = self.pipeline(pipeline) or self._make_pipeline(pipeline)
@@ -290,7 +290,7 @@ class Cluster:
         )
         return list(page.runs or [])
 
-    def going(self, schedule_id: str) -> list[Any]:
+    def active_runs(self, schedule_id: str) -> list[Any]:
         """The runs among the newest that a schedule started and that have not ended."""
         return [
             run

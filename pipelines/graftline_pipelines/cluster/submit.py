@@ -40,7 +40,7 @@ class Questions:
 
     Attributes:
         registry: Whether image registries are asked.
-        kube_context: The kubeconfig context whose nodes are looked at; None: those of the cluster
+        kube_context: The kubeconfig context whose nodes are checked; None: those of the cluster
             that we run in, if we do.
     """
 
@@ -120,7 +120,7 @@ def _ask_nodes(
         if any(pool.accelerator for pool in pools.values()):
             return [], [
                 "whether the cluster has the nodes that `pools` asks for was not checked; "
-                "--kube-context NAME looks at them."
+                "--kube-context NAME checks them."
             ]
         return [], []
     try:
@@ -150,7 +150,7 @@ def submit(
         cluster: The server.
         parameters: Values for the pipeline's parameters; the run file's own where absent.
         questions: What is asked of registries and nodes.
-        console: Where notes are told.
+        console: Where notes are printed.
         description: Of the run, for its page.
 
     Raises:

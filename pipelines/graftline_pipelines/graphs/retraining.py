@@ -1,4 +1,4 @@
-"""The retraining graph: look first, train only if something changed, tell people how it ended.
+"""The retraining graph: check first, train only if something changed, and notify people.
 
     exit handler: notify
         watch -> if something changed: the training graph, its extraction in one task
@@ -33,11 +33,11 @@ def retraining_pipeline(
 
     @dsl.pipeline(
         name=f"{settings.name}-retrain",
-        description="Looks for changes since the champion was trained; trains if there are any.",
+        description="Checks for changes since the champion was trained; trains if there are any.",
     )
     def retrain(source: str = settings.data.source) -> None:
         with dsl.ExitHandler(_notification(graph), name="tell"):
-            looked = graph.task(
+            checked = graph.task(
                 watch,
                 source=source,
                 store=settings.store,
@@ -52,7 +52,7 @@ def retraining_pipeline(
                 ),
                 **graph.names,
             )
-            with dsl.If(looked.outputs["Output"] == True, name="something-changed"):  # noqa: E712
+            with dsl.If(checked.outputs["Output"] == True, name="something-changed"):  # noqa: E712
                 add_training_tasks(graph, source, fan_out=False)
 
     return retrain

@@ -8,7 +8,7 @@ the digest of what it was computed from, and is found again from any graph.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,9 +24,10 @@ from graftline.steps.fine_tune.component import fine_tune
 from graftline.steps.fit_head.component import fit_head
 from graftline.steps.ingest.component import ingest
 from graftline.steps.promote.component import promote
+from graftline_pipelines.graphs.node_pod import node_pod, waiting_pools
 from graftline_pipelines.graphs.placement import place
 from graftline_pipelines.runfile.devices import devices_of
-from graftline_pipelines.runfile.pools import pool_name, pool_of
+from graftline_pipelines.runfile.pools import PoolSettings, pool_name, pool_of
 from graftline_pipelines.runfile.quantities import to_cores
 from graftline_pipelines.runfile.settings import RunSettings, arguments
 
@@ -55,18 +56,31 @@ class Graph:
         return self.run_name or dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
     @property
-    def names(self) -> dict[str, str]:
+    def names(self) -> dict[str, Any]:
         """The run's name, which is empty in a scheduled run, and its name in Kubernetes."""
         return {
             "run_name": self.run_name or dsl.PIPELINE_JOB_NAME_PLACEHOLDER,
             "run_resource": self.run_name or dsl.PIPELINE_JOB_RESOURCE_NAME_PLACEHOLDER,
         }
 
-    def task(self, function: Callable[..., Any], pool_of_step: str = "", **inputs: Any) -> Any:
-        """Add one step as a task; it runs in its own pool, or in that of ``pool_of_step``."""
+    def task(
+        self,
+        function: Callable[..., Any],
+        pool_of_step: str = "",
+        pools: Mapping[str, PoolSettings] | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Add one step as a task; it runs in its own pool, or in that of ``pool_of_step``.
+
+        Args:
+            function: The component's.
+            pool_of_step: Another step, whose pool it runs in.
+            pools: In place of the run file's.
+            inputs: Of the component.
+        """
         settings = self.settings
-        step = pool_of_step or function.__name__
-        pool = pool_of(step, settings.pools, settings.assign)
+        step, known = pool_of_step or function.__name__, pools or settings.pools
+        pool = pool_of(step, known, settings.assign)
         target: Literal["cpu", "gpu"] = "gpu" if pool.accelerator is not None else "cpu"
         component = dsl.component(
             func=function,
@@ -79,7 +93,7 @@ class Graph:
             place(
                 task,
                 step,
-                pools=settings.pools,
+                pools=known,
                 assign=settings.assign,
                 cluster=settings.cluster,
             )
@@ -219,8 +233,14 @@ def add_fine_tuning(graph: Graph, snapshot: Any, fitted: Any, shared: dict[str, 
     settings = graph.settings
     scratch = settings.strategy == "scratch"
     config = arguments(settings.scratch if scratch else settings.fine_tune)
+    pools = None
+    if graph.on_cluster and config["nodes"] > 1:
+        config["node_pod"], pools = node_pod(settings), waiting_pools(settings)
+    else:
+        del config["nodes"]
     return graph.task(
         fine_tune,
+        pools=pools,
         snapshot=snapshot,
         probe=fitted.outputs["classifier"],
         probe_decision=fitted.outputs["decision"],

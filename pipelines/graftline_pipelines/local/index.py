@@ -1,6 +1,5 @@
 """The page of all runs in a runs folder. Its links are relative: the folder may be moved."""
 
-from importlib.resources import files
 from pathlib import Path
 
 from graftline.files import os_errors, write_atomic
@@ -10,17 +9,21 @@ INDEX_FILE = "index.html"
 
 
 def write_index(runs_dir: Path) -> Path:
-    """Write the page anew; returns where it is.
+    """Write the page again; returns where it is.
 
     Raises:
         StoreError: The folder cannot be written to.
     """
-    import jinja2
+    from graftline.reports.html import render_page  # with numpy and Pillow
 
-    source = (files("graftline_pipelines.local") / "templates" / "runs.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(source).render(
-        folder=str(runs_dir.absolute()), runs=list_runs(runs_dir), accuracy=accuracy
+    page = render_page(
+        "runs.html",
+        "Runs",
+        package="graftline_pipelines.local",
+        scripts=None,
+        lead=str(runs_dir.absolute()),
+        runs=list_runs(runs_dir),
+        accuracy=accuracy,
     )
     path = runs_dir / INDEX_FILE
     with os_errors(str(path), "write"):

@@ -245,7 +245,7 @@ def _measured(settings: RunSettings, runner: _Runner, sample: Path, folder: Path
         snapshot.labels(),
         group_numbers(snapshot),
         snapshot.classes,
-        grid=probe.c_grid,
+        grid=probe.grid,
         folds=probe.folds,
         balanced=probe.balanced,
         seed=settings.seed,

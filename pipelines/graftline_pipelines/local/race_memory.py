@@ -5,7 +5,7 @@ races/<digest of source, candidates and how images are read>.json
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,35 @@ def expected(settings: RunSettings) -> tuple[str, str]:
         return f"backbone: {AUTO_BACKBONE} is {chosen}.", chosen
     racing = f"backbone: {AUTO_BACKBONE} is decided by a race of {', '.join(names)}"
     return f"{racing} at the first run; checked with {names[0]}.", names[0]
+
+
+def raced(settings: RunSettings, show: Callable[["Race"], None]) -> RunSettings:
+    """The settings with a name for ``backbone: auto``; the first time a race finds it.
+
+    Args:
+        settings: The run file.
+        show: Is given the race, if there is one.
+    """
+    if settings.backbone != AUTO_BACKBONE:
+        return settings
+    names = candidates(settings)
+    found = names[0] if len(names) == 1 else remembered(settings, names)
+    if found is None:
+        result = run_race(settings, names, settings.race.minutes)
+        show(result)
+        found = result.chosen
+    return with_backbone(settings, found)
+
+
+def run_race(settings: RunSettings, names: Sequence[str], minutes: float | None) -> "Race":
+    """Run a race and remember it."""
+    from graftline_pipelines.local.race import race  # imports PyTorch
+    from graftline_pipelines.local.run import with_absolute_paths
+
+    here = with_absolute_paths(settings)
+    result = race(here, names, images=settings.race.images, minutes=minutes)
+    remember(here, result, names)
+    return result
 
 
 def settled(settings: RunSettings) -> RunSettings:

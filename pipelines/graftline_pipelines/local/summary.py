@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
+from graftline.errors import GraftlineError
 from graftline.steps.runtime import read_result
+from graftline_pipelines.local.index import write_index
 from graftline_pipelines.local.run import LocalRun
 from graftline_pipelines.local.screen import counted, show_rows
 from graftline_pipelines.runfile.settings import RunSettings
@@ -30,7 +33,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     onnx = exported.get("onnx")
     for file in Path(onnx).parent.iterdir() if onnx else ():
         placed(str(file), run.run_dir / file.name)
-    return {
+    told = {
         "run_id": run.run_id,
         "run_dir": str(run.run_dir),
         "snapshot_id": ingested.get("snapshot_id"),
@@ -51,10 +54,14 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "parity": exported.get("parity"),
         "registered": {key: promoted.get(key) for key in ("name", "version", "alias")},
         "data_page": placed(ingested.get("page"), run.run_dir / "data.html"),
+        "decision_page": placed(fitted.get("page"), run.run_dir / "decision.html"),
         "report": placed(evaluated.get("report_file"), run.run_dir / "report.html"),
         "tracking_run": promoted.get("run_id"),
         "seconds": {**run.seconds, "total": round(run.total_seconds, 2)},
     }
+    with suppress(GraftlineError, OSError):  # the pages are there now, and the run is done anyway
+        write_index(run.run_dir.parent)
+    return told
 
 
 def placed(source: str | None, target: Path) -> str | None:

@@ -17,7 +17,6 @@ from graftline.errors import ConfigurationError
 
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
-SHORTEST_SECONDS = 60  # between two runs; looking for changes takes about ten
 HORIZON_DAYS = 5 * 366  # as far as KFP itself looks for the next time
 
 _FIELDS = (

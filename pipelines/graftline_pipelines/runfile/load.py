@@ -1,7 +1,8 @@
 """Reads a run file: YAML to settings, all its problems at once, each with its line and remedy."""
 
+import copy
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -62,15 +63,30 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
         problem = Problem(str(path), None, f"cannot be read: {error}.", None)
         raise RunFileError("The run file", [problem]) from None
     values, lines = _parse(text, path)
+    return _validated(values, overrides, str(path), lines)
+
+
+def load_values(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
+    """Validate the content of a run file that a program made.
+
+    Raises:
+        RunFileError: with every mistake found.
+    """
+    return _validated(copy.deepcopy(dict(values)), overrides, "The run file", {})
+
+
+def _validated(
+    values: dict[str, Any], overrides: Sequence[str], source: str, lines: dict[KeyPath, int]
+) -> RunSettings:
     unreadable = _override(values, overrides)
     try:
         settings = RunSettings.model_validate(values)
     except ValidationError as error:
         problems = [_problem(detail, lines) for detail in error.errors(include_url=False)]
-        raise RunFileError(str(path), unreadable + problems) from None
+        raise RunFileError(source, unreadable + problems) from None
     problems = unreadable + list(_contradictions(settings, lines))
     if problems:
-        raise RunFileError(str(path), problems)
+        raise RunFileError(source, problems)
     return settings
 
 

@@ -12,7 +12,9 @@ from pydantic import (
 )
 
 from graftline.errors import ConfigurationError
+from graftline.images.fit import Fit
 from graftline.settings import Section, without_credentials
+from graftline.steps.backbone_config import ImageSize
 from graftline.steps.evaluate.config import EvaluationSettings, GateSettings
 from graftline.steps.export_onnx.config import ExportSettings
 from graftline.steps.extract_features.config import ExtractSettings
@@ -36,7 +38,7 @@ AUTO_BACKBONE = "auto"
 class PictureSettings(Section):
     """How a picture becomes the network's square input."""
 
-    fit: Literal["crop", "squash", "pad"] = "crop"
+    fit: Fit = "crop"
     """How wide and tall pictures are fitted. `crop`: the backbone's own way, mostly the middle
     square. `squash`: the whole picture, its sides pressed to a square. `pad`: the whole picture on
     the mean colour."""
@@ -126,7 +128,7 @@ class ScheduleSettings(Section):
     """The time zone that the cluster's scheduler reads `cron` in: UTC, unless its variable
     `CRON_SCHEDULE_TIMEZONE` says otherwise. This does not set it."""
     pipeline: Literal["retrain", "train"] = "retrain"
-    """`retrain` looks for changes first; `train` trains each time."""
+    """`retrain` checks for changes first; `train` trains each time."""
     enabled: bool = True
     """Whether the schedule fires."""
 
@@ -185,7 +187,7 @@ class RunSettings(Section):
     weights: str | None = None
     """Weights for the backbone: a file or store URI, safetensors or a PyTorch checkpoint. Default:
     the library's pretrained weights."""
-    image_size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    image_size: ImageSize | None = None
     """Input side in pixels. Default: the backbone's own."""
     image: PictureSettings = PictureSettings()
     """How pictures are fitted into the input."""

@@ -372,7 +372,7 @@ import numpy as np
 from graftline.inference.runners import OnnxRuntimeRunner, OpenVinoRunner
 graph = Path(sys.argv[2]).read_bytes()
 runner = (
-    OpenVinoRunner(graph, precision="fp32", lanes=4)
+    OpenVinoRunner(graph, precision="fp32", cores=4)
     if sys.argv[1] == "openvino"
     else OnnxRuntimeRunner(graph)
 )

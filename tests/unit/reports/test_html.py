@@ -4,7 +4,10 @@ import html.parser
 import io
 import json
 import re
+from collections.abc import Callable
+from types import SimpleNamespace
 
+import jinja2
 import numpy as np
 import pytest
 from markupsafe import Markup
@@ -39,50 +42,82 @@ class Reader(html.parser.HTMLParser):
         self.text += data
 
 
-def hostile_page() -> str:
-    body = report.join(
-        [
-            report.cards([(HOSTILE, HOSTILE, HOSTILE)]),
-            report.table([HOSTILE], [[HOSTILE], [report.Cell(HOSTILE, 1.0)]], caption=HOSTILE),
-            report.paragraph(HOSTILE),
-            report.folded(HOSTILE, report.code(HOSTILE)),
-            report.chip(HOSTILE),
-            report.columns(report.bullets([HOSTILE])),
-            charts.bar_chart(HOSTILE, [charts.Bar(HOSTILE, 0.5, (0.4, 0.6), 0.3)], marks=HOSTILE),
-            charts.line_chart(
-                HOSTILE,
-                [charts.Series(HOSTILE, [(0, 0), (1, 1)]), charts.Series(HOSTILE, [(0, 1)], "b")],
-                x_title=HOSTILE,
-                y_title=HOSTILE,
-            ),
-        ]
-    )
-    section = report.Section(HOSTILE, body, anchor="one", intro=HOSTILE)
-    return report.html_page(
+TEMPLATE = """
+{% extends "base.html" %}
+{% block content %}
+{% import "ui.html" as ui with context %}
+{{ ui.banner("good", x, [x]) }}
+{% for anchor in ["one", "two", "three"] %}
+{% call ui.section(anchor, x, intro=x) %}
+{{ ui.cards([(x, x, x)]) }}
+{{ ui.table([x, column(x)], [[x, x], [code_cell(x), cell(x, 1.0, "warn")]], caption=x) }}
+{{ ui.paragraph(x) }}{{ ui.heading(x) }}{{ ui.folded(x, ui.code(x)) }}{{ ui.chip(x) }}
+{{ ui.columns([ui.bullets([x]), x]) }}
+<ul>{{ ui.picture("data:image/png;base64,AA==", x, x, x, x) }}{{ ui.picture(none, x) }}</ul>
+{{ bars }}{{ lines }}
+{% endcall %}
+{% endfor %}
+{{ ui.run_section(run) }}
+{% endblock %}
+"""
+
+
+@pytest.fixture
+def template(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Adds a template under the name of ``page.html``."""
+    environment = report._environment("graftline.reports")
+
+    def add(text: str) -> None:
+        loaders = [jinja2.DictLoader({"page.html": text}), environment.loader]
+        monkeypatch.setattr(environment, "loader", jinja2.ChoiceLoader(loaders))
+        environment.cache.clear()
+
+    return add
+
+
+@pytest.fixture
+def hostile_page(template: Callable[[str], None]) -> str:
+    template(TEMPLATE)
+    return report.render_page(
+        "page.html",
         HOSTILE,
-        [section, section, section],
         lead=HOSTILE,
         kicker=HOSTILE,
-        banner=report.banner("good", HOSTILE, [HOSTILE]),
         footer=HOSTILE,
+        facts=[report.Fact(HOSTILE, HOSTILE), report.Fact(HOSTILE, HOSTILE, "https://x.org/?<a>")],
         data=[report.Data("values", {"label": HOSTILE})],
+        x=HOSTILE,
+        run=SimpleNamespace(
+            steps=[(HOSTILE, "1 s", "1 s")], settings=[(report.Cell(HOSTILE, code=True), HOSTILE)]
+        ),
+        bars=charts.bar_chart(HOSTILE, [charts.Bar(HOSTILE, 0.5, (0.4, 0.6), 0.3)], marks=HOSTILE),
+        lines=charts.line_chart(
+            HOSTILE,
+            [charts.Series(HOSTILE, [(0, 0), (1, 1)]), charts.Series(HOSTILE, [(0, 1)], "b")],
+            x_title=HOSTILE,
+            y_title=HOSTILE,
+        ),
     )
 
 
-def test_user_text_never_becomes_markup() -> None:
-    reader = Reader(hostile_page())
+def test_user_text_never_becomes_markup(hostile_page: str) -> None:
+    reader = Reader(hostile_page)
     assert reader.tags.count("script") == 2  # the page's own, and the data block
-    assert "img" not in reader.tags
+    assert reader.tags.count("img") == 3  # the pictures of the sections
     assert reader.handlers == []
     assert HOSTILE in reader.text
+    assert HOSTILE not in hostile_page  # always escaped, in attributes too
 
 
-def test_the_page_fetches_nothing_and_allows_only_its_own_scripts() -> None:
-    text = hostile_page()
+def test_the_page_fetches_nothing_and_allows_only_its_own_scripts(hostile_page: str) -> None:
+    text = hostile_page
     reader = Reader(text)
-    assert all(address.startswith("#") for address in reader.fetched)
-    # Outside the escaped text there is no address at all.
-    assert "http:" not in text and "https:" not in text and "@import" not in text
+    link = "https://x.org/?<a>"  # of the header: followed by a click, never by itself
+    fetched = [address for address in reader.fetched if address != link]
+    assert all(address.startswith(("#", "data:image/png;base64,AA==")) for address in fetched)
+    assert link in reader.fetched
+    # Outside the escaped text there is no other address at all.
+    assert "http:" not in text and text.count("https:") == 1 and "@import" not in text
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None and "default-src 'none'" in policy[1]
     scripts = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
@@ -91,9 +126,8 @@ def test_the_page_fetches_nothing_and_allows_only_its_own_scripts() -> None:
         assert f"'sha256-{digest}'" in policy[1].replace("&#39;", "'")
 
 
-def test_data_comes_back_as_it_went_in() -> None:
-    text = hostile_page()
-    block = re.search(r'<script type="application/json" id="values">(.*?)</script>', text)
+def test_data_comes_back_as_it_went_in(hostile_page: str) -> None:
+    block = re.search(r'<script type="application/json" id="values">(.*?)</script>', hostile_page)
     assert block is not None
     assert json.loads(block[1]) == {"label": HOSTILE}
 
@@ -123,9 +157,30 @@ def test_thumbnails_keep_shape_and_stay_small(height: int, width: int) -> None:
 
 
 def test_sorting_by_value_not_by_text() -> None:
-    text = report.table(["a"], [[report.Cell("10%", 0.1)], [report.Cell("?", float("nan"))]])
+    rows = [[report.Cell("10%", 0.1)], [report.Cell("?", float("nan"))]]
+    text = report.ui("table", ["a"], rows)
     assert 'data-value="0.1"' in text
     assert "nan" not in text
+
+
+def test_sections_are_in_the_navigation_in_their_order(hostile_page: str) -> None:
+    navigation = re.search(r"<nav.*?</nav>", hostile_page, flags=re.DOTALL)
+    assert navigation is not None
+    assert re.findall(r'href="#(\w+)"', navigation[0]) == ["one", "two", "three", "run"]
+
+
+def test_a_page_without_a_run_has_no_section_of_it(template: Callable[[str], None]) -> None:
+    template(TEMPLATE)
+    text = report.render_page(
+        "page.html", "t", x="x", bars="", lines="", run=SimpleNamespace(steps=[], settings=[])
+    )
+    assert 'id="run"' not in text and 'class="facts"' not in text.partition("<body>")[2]
+
+
+def test_a_misspelt_value_is_an_error_and_no_gap(template: Callable[[str], None]) -> None:
+    template('{% extends "base.html" %}{% block content %}{{ mising }}{% endblock %}')
+    with pytest.raises(jinja2.UndefinedError, match="mising"):
+        report.render_page("page.html", "t")
 
 
 def test_axis_ticks_lie_within_their_bounds() -> None:
@@ -137,7 +192,8 @@ def test_axis_ticks_lie_within_their_bounds() -> None:
 
 
 def test_markup_is_kept_and_text_is_escaped() -> None:
-    assert report.join([Markup("<b>"), "<i>"]) == "<b>&lt;i&gt;"
+    assert report.ui("columns", [Markup("<b>"), "<i>"]).count("<b>") == 1
+    assert "&lt;i&gt;" in report.ui("columns", [Markup("<b>"), "<i>"])
 
 
 def test_charts_are_named_for_screen_readers() -> None:

@@ -133,3 +133,15 @@ def test_what_argo_would_replace_is_refused_with_its_line(tmp_path: Path) -> Non
     first, second = sorted(str(problem) for problem in caught.value.problems)
     assert first.startswith("data.source (line 3): holds '{{'") and "escape" in first
     assert second.startswith("tracking.experiment: holds '{{'")
+
+
+GPU_POOL = "pools: {gpu: {accelerator: nvidia.com/gpu%s}}\nassign: {fine_tune: gpu}\n"
+
+
+def test_a_limit_in_money_needs_a_price(tmp_path: Path) -> None:
+    start = "name: a\ndata: {source: x}\nauto: {max_cost: 5}\n"
+    found = problems(write(tmp_path, start + GPU_POOL % ""))
+    line, said = found["auto.max_cost"]
+    assert line == 3 and "pools.gpu.hourly_price" in said and "auto.max_hours" in said
+    assert load(write(tmp_path, start + GPU_POOL % ", hourly_price: 2.5")).auto.max_cost == 5
+    assert "'default'" in problems(write(tmp_path, start))["auto.max_cost"][1]

@@ -24,7 +24,6 @@ PARQUET = ".parquet"
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
-NO_ATTRIBUTES: Mapping[str, str | None] = {}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from graftline.errors import DataError
 CSV_ENDINGS = (".csv", ".tsv")
 JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
-TABLE_ENDINGS = (*CSV_ENDINGS, *JSON_ENDINGS, PARQUET)
 SHOWN = 5
 CELL_CHARACTERS = 2**26  # a picture as a data: URI is one cell; the module's own limit is 131,072
 

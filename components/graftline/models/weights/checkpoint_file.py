@@ -96,7 +96,7 @@ def check_digest(
 
 
 def read_file(path: Path, source: str) -> Checkpoint:
-    """Read a local file's tensors; its form is told by its content, not by its name.
+    """Read a local file's tensors; its form is recognised by its content, not by its name.
 
     Args:
         path: The file.

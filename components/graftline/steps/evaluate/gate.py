@@ -267,14 +267,14 @@ def _no_drop(
     failed = {name: pair for name, pair in pairs.items() if pair.z(-limit) < -z}
     worst = min(pairs, key=lambda name: pairs[name].difference)
     if failed:
-        told = [
+        listed = [
             f"{name!r} ({points(pair.difference)} points on {pair.n:,} images)"
             for name, pair in sorted(failed.items(), key=lambda item: item[1].difference)
         ]
-        more = f" and {len(told) - 5:,} more" if len(told) > 5 else ""
+        more = f" and {len(listed) - 5:,} more" if len(listed) > 5 else ""
         reason = (
             f"Beyond noise, {measure} falls by more than {points(limit).lstrip('+')} points for "
-            f"{', '.join(told[:5])}{more}."
+            f"{', '.join(listed[:5])}{more}."
         )
     elif pairs[worst].difference < 0:
         reason = (
@@ -303,8 +303,8 @@ def _slice_floor(evidence: Evidence, rules: GateSettings) -> GateTest:
     failed = {name: value for name, value in accuracy.items() if value < rules.min_slice_accuracy}
     floor = percent(rules.min_slice_accuracy)
     if failed:
-        told = [f"{name!r} ({percent(value)})" for name, value in failed.items()]
-        reason = f"Accuracy is below the floor of {floor} on {_listed(told)}."
+        listed = [f"{name!r} ({percent(value)})" for name, value in failed.items()]
+        reason = f"Accuracy is below the floor of {floor} on {_listed(listed)}."
     else:
         worst = min(accuracy, key=lambda name: accuracy[name])
         reason = (

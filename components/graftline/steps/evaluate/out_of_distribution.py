@@ -1,7 +1,7 @@
 """When not to answer: by low confidence, and by images unlike any class.
 
-Softmax confidence says little about images of no known class, so those are told by where their
-features lie: the cosine distance to the nearest class mean of the training images.
+Softmax confidence says little about images of no known class, so those are recognised by where
+their features lie: the cosine distance to the nearest class mean of the training images.
 """
 
 from dataclasses import dataclass

@@ -254,7 +254,7 @@ def _abstaining(findings: Findings) -> dict[str, Any]:
         )
     if unlike is not None and not math.isnan(unlike.unseen_auc):
         sentences.append(
-            "Had each class in turn been unknown, this distance would tell its images from the "
+            "If each class in turn were unknown, this distance would separate its images from the "
             f"others with an area under the ROC curve of {unlike.unseen_auc:.3f}, and the "
             f"threshold would refuse {percent(unlike.unseen_refused, 0)} of them."
         )

@@ -35,14 +35,14 @@ class Corruption:
 
     Attributes:
         name: For people.
-        levels: What each strength is, in the unit that ``told`` names.
-        told: What the levels are.
+        levels: What each strength is, in the unit that ``unit`` names.
+        unit: What the levels are.
         apply: uint8 (3, H, W) and a level in, the same shape out.
     """
 
     name: str
     levels: tuple[float, float, float]
-    told: str
+    unit: str
     apply: Callable[[Tensor, float], Tensor]
 
 
@@ -119,7 +119,7 @@ def measure(
         result.append(
             (
                 kind.name,
-                f"{kind.told} {', '.join(f'{level:g}' for level in kind.levels)}",
+                f"{kind.unit} {', '.join(f'{level:g}' for level in kind.levels)}",
                 [float(hit) / len(order) for hit in hits],
                 [share_interval(float(hit), len(order), confidence) for hit in hits],
             )

@@ -158,7 +158,7 @@ def shape_warnings(
         fit: ``image.fit`` of the model.
         confidence: Level at which the difference is beyond chance.
     """
-    told = []
+    warnings = []
     for shape in ("wide", "upright"):
         mask = shapes == shape
         count, others = int(mask.sum()), int((~mask).sum())
@@ -167,11 +167,11 @@ def shape_warnings(
         accuracy, rest = float(right[mask].mean()), float(right[~mask].mean())
         if share_interval(int(right[mask].sum()), count, confidence)[1] >= rest:
             continue
-        told.append(
+        warnings.append(
             f"{shape.capitalize()} images are recognised less often: {accuracy:.1%} of {count:,}, "
             f"against {rest:.1%} of the {others:,} others. " + _why_of_shape(seen[mask], fit)
         )
-    return told
+    return warnings
 
 
 def _why_of_shape(seen: NDArray[np.float64], fit: str) -> str:

@@ -6,7 +6,7 @@ from pydantic import (
     Field,
 )
 
-from graftline.settings import Section
+from graftline.settings import Fraction, Section
 
 
 class ExportSettings(Section):
@@ -22,15 +22,13 @@ class ExportSettings(Section):
     """Also write a statically quantised file, calibrated on training images."""
     fp16: bool = False
     """Also write a half-precision file."""
-    max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    max_drop: Fraction = 0.01
     """Test accuracy that a low-precision file may lose; a file that loses more is refused."""
 
 
 class ExportConfig(ExportSettings):
     """All that the step takes besides its inputs and outputs."""
 
-    max_drop: float = 0.01
-    """As in the run file; 1 lets every smaller file pass."""
     calibration_images: int = 256
     """Training images that the int8 ranges are measured on."""
     run_id: str = ""

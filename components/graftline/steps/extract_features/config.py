@@ -6,12 +6,12 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.fit import Fit
 from graftline.settings import PositiveInt, Section
+from graftline.steps.backbone_config import BackboneConfig
 
 
-class ExtractSettings(Section):
-    """How the frozen network is run over the images."""
+class EngineSettings(Section):
+    """What runs the frozen network, and how."""
 
     engine: Literal["auto", "onnxruntime", "openvino", "torch"] = "auto"
     """`auto` uses the engine that computed the features in the store. If there are none yet, it
@@ -21,25 +21,22 @@ class ExtractSettings(Section):
     with the features. Features of another precision are other features."""
     batch_size: PositiveInt | None = None
     """Images in one forward pass. Default: chosen for the machine."""
+
+
+class ExtractSettings(EngineSettings):
+    """How the frozen network is run over the images."""
+
     workers: Annotated[int, Field(ge=1, le=100)] = 1
     """Tasks that share the extraction on a cluster; more than one pays from about 100,000 new
     images."""
 
 
-class ExtractConfig(ExtractSettings):
+class ExtractConfig(BackboneConfig, EngineSettings):
     """All that the step takes besides its inputs and outputs."""
 
-    backbone: str
-    """Name of the network."""
-    weights: str | None = None
-    """Where the weights are, None for the published ones."""
-    image_size: int | None = None
-    """Side of the input in pixels, None for the pretrained one."""
-    fit: Fit = "crop"
-    """What is done with wide and tall images."""
-    workers: int = 1
-    """How many shares there are; the step checks it together with ``worker``."""
     worker: int = 0
-    """Which share, from 0."""
+    """Which share of the images, from 0."""
+    workers: int = 1
+    """How many shares there are; checked together with ``worker``."""
     extracted_by_workers: int = 0
     """What the workers of a fan-out computed before, counted as new."""

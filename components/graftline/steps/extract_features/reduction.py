@@ -21,7 +21,7 @@ from graftline.errors import DataError, IntegrityError, StoreNotFound
 from graftline.images.preprocessing import Preprocessing
 from graftline.inference.decode_workers import network_input, smallest_side
 from graftline.progress import message, progress
-from graftline.steps.extract_features.request import Request, request_key
+from graftline.steps.extract_features.request import FeatureRequest, request_key
 from graftline.storage.base import Store
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def reduced_rows(snapshot: Snapshot, preprocessing: Preprocessing) -> Rows:
 def hides(
     snapshot: Snapshot,
     store: Store,
-    request: Request,
+    request: FeatureRequest,
     rows: Rows,
     backbone: "Callable[[], Backbone]",
 ) -> bool:
@@ -79,7 +79,7 @@ def hides(
     return hidden
 
 
-def _key(store: Store, request: Request, sample: list[str]) -> str:
+def _key(store: Store, request: FeatureRequest, sample: list[str]) -> str:
     identity = {"schema_version": SCHEMA_VERSION, "request": request_key(store, request)}
     text = json.dumps({**identity, "sample": sample}, sort_keys=True)
     return f"features/requests/reduction-{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

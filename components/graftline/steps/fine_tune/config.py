@@ -50,6 +50,10 @@ class TrainSettings(Section):
     computes in it. Weights and evaluations stay in fp32."""
     processes: PositiveInt | None = None
     """Processes on the step's machine that share each batch. Default: one for each GPU."""
+    nodes: PositiveInt = 1
+    """Nodes that share each batch. More than one: on a cluster with Kubeflow Trainer the step makes
+    a TrainJob on nodes of its pool, and itself waits for it on any node. `graftline check` says
+    what a second node would bring. On one's own machine there is one node."""
 
 
 class FineTuneSettings(TrainSettings):
@@ -69,6 +73,10 @@ class FineTuneSettings(TrainSettings):
     gradual: Fraction = 0.0
     """Gradual unfreezing: training begins with the head alone, and the blocks join one by one
     until, after this share of the training, all are trained. 0: all at once."""
+    search: Annotated[float, Field(gt=0)] | None = None
+    """Minutes for a search over learning rate and blocks before the training: short trainings on
+    part of the images, the best on validation is taken. The trials are in the record. Default: no
+    search."""
     guard: bool = True
     """If validation stays below the probe's for three epochs, cut the learning rate to a tenth and
     restore the best weights, once."""

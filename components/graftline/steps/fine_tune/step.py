@@ -10,9 +10,13 @@ from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.fine_tune.loop import EpochListener
 from graftline.steps.fine_tune.pilot import run_pilot
+from graftline.steps.fine_tune.search import search
 from graftline.steps.fine_tune.start_and_outcome import compare, with_training
-from graftline.steps.fine_tune.training import Order, Trained, read, train
+from graftline.steps.fine_tune.training import Order, Start, Trained, Workers, read, train
+from graftline.steps.fine_tune.trial import Trial
 from graftline.steps.runtime import StepResult
+
+WORKERS = tuple(field.name for field in dataclasses.fields(Workers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,6 @@ def run(
     strategy: str = "fine_tune",
     checkpoint_key: str | None = None,
     on_epoch: EpochListener | None = None,
-    processes: int | None = None,
     **settings: Any,
 ) -> FineTuneResult:
     """Train, compare with the probe on val, and write the better classifier.
@@ -100,8 +103,8 @@ def run(
         strategy: ``fine_tune``, or ``scratch`` for random weights with nothing frozen.
         checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
         on_epoch: Is given the figures of each epoch while it trains.
-        processes: Processes that share each batch; None for one a GPU.
-        settings: See :class:`graftline.steps.fine_tune.recipe.Settings`.
+        settings: Fields of :class:`~graftline.steps.fine_tune.recipe.Settings` and of
+            :class:`~graftline.steps.fine_tune.training.Workers`, and ``search``, in minutes.
 
     Raises:
         TrainingError: Training diverged or does not fit into memory.
@@ -109,6 +112,8 @@ def run(
         DataError: There is nothing to train or measure on.
         ConfigurationError: A setting, the probe or the checkpoint does not fit this run.
     """
+    workers = Workers(**{k: settings.pop(k) for k in WORKERS if k in settings})
+    minutes = settings.pop("search", None)
     order = Order(
         snapshot_folder=str(snapshot_folder),
         probe_folder=str(probe_folder),
@@ -123,30 +128,41 @@ def run(
         pilot = run_pilot(order, start)
         start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
         if not pilot.decision.fine_tune:
-            write_decision(decision_out, pilot.decision)
-            save_classifier(
-                classifier_folder, load_classifier(probe_folder), held_out=start.held_out
-            )
+            _save(classifier_folder, None, probe_folder, start.held_out)
             return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
-    trained = train(order, start, processes=processes, on_epoch=on_epoch)
-
-    outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
-    outcome = with_training(outcome, trained.progressed)
-    outcome = dataclasses.replace(outcome, hours=trained.progressed.seconds / 3600)
-    decision = start.decision.with_outcome(outcome)
+    order, start, trials = _searched(order, start, minutes)
+    trained = train(order, start, workers=workers, on_epoch=on_epoch)
+    compared = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
+    outcome = with_training(compared, trained.progressed, trials)
     message("%s", outcome.sentence)
-    write_decision(decision_out, decision)
-    if outcome.used == "probe":  # read again: training changed the network in place
-        save_classifier(classifier_folder, load_classifier(probe_folder), held_out=start.held_out)
+    better = None if outcome.used == "probe" else trained
+    _save(classifier_folder, better, probe_folder, start.held_out)
+    return _result(outcome, trained, start.decision.with_outcome(outcome), decision_out)
+
+
+def _searched(
+    order: Order, start: Start, minutes: float | None
+) -> tuple[Order, Start, list[Trial]]:
+    """The order with what a search found, and what it then starts from."""
+    if minutes is None or order.strategy != "fine_tune":
+        return order, start, []
+    order, trials = search(order, start, minutes)
+    return order, dataclasses.replace(read(order), decision=start.decision), trials
+
+
+def _save(folder: Path, trained: Trained | None, probe: Path, held_out: HeldOut) -> None:
+    """Write what is used: the trained network, or the probe, read again as it was fitted."""
+    if trained is None:
+        save_classifier(folder, load_classifier(probe), held_out=held_out)
     else:
-        own = HeldOut(rows=start.held_out.rows, logits=trained.val_logits)
-        save_classifier(classifier_folder, trained.classifier, held_out=own)
-    return _result(outcome, trained, decision, decision_out)
+        own = HeldOut(rows=held_out.rows, logits=trained.val_logits)
+        save_classifier(folder, trained.classifier, held_out=own)
 
 
 def _result(
     outcome: Outcome, trained: Trained, decision: Decision, decision_file: Path
 ) -> FineTuneResult:
+    write_decision(decision_file, decision)
     at = trained.progressed
     return FineTuneResult(
         strategy=outcome.used,

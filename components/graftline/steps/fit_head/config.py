@@ -6,8 +6,8 @@ from pydantic import (
     Field,
 )
 
-from graftline.images.fit import Fit
 from graftline.settings import Fraction, PositiveInt, Section
+from graftline.steps.backbone_config import BackboneConfig
 
 Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 
@@ -55,10 +55,11 @@ class TrainingPlan(Section):
 
 
 class ProbeSettings(Section):
-    """`strategy: probe`: k-NN, logistic regression and linear SVM on frozen features."""
+    """`strategy: probe`: k-NN, logistic regression, linear SVM and class means on features."""
 
-    c_grid: tuple[Annotated[float, Field(gt=0)], ...] = (0.001, 0.01, 0.1, 1.0)
-    """Values of C (inverse regularisation strength) that are tried."""
+    c_grid: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
+    """Values of C (inverse regularisation strength) that are tried; by default 45 from 1e-6 to
+    1e5, searched coarse to fine."""
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     """Folds of the cross-validation; fewer if a class has fewer images."""
     knn: tuple[PositiveInt, ...] = (1, 5, 20)
@@ -68,6 +69,13 @@ class ProbeSettings(Section):
     search_images: PositiveInt = 10_000
     """If there are more training images than this, the grid is searched on a stratified sample of
     this size. The chosen classifier is fitted on all of them."""
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The values of C that are tried: four a decade by default."""
+        if self.c_grid is not None:
+            return self.c_grid
+        return tuple(float(f"{10 ** (step / 4):.3g}") for step in range(-24, 21))
 
     @property
     def balanced(self) -> bool:
@@ -92,17 +100,9 @@ class HeadSettings(Section):
     """Epochs without improvement on validation before training stops."""
 
 
-class FitHeadConfig(Section):
+class FitHeadConfig(BackboneConfig):
     """All that the step takes besides its inputs and outputs."""
 
-    backbone: str
-    """Name of the network that the features came from."""
-    weights: str | None = None
-    """Where the network's weights come from; None for the published ones."""
-    image_size: int | None = None
-    """Input side in pixels; None for the network's own."""
-    fit: Fit = "crop"
-    """What is done with wide and tall images."""
     strategy: Strategy = "auto"
     """What the run file asks for."""
     probe: ProbeSettings = ProbeSettings()

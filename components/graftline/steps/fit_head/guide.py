@@ -12,6 +12,12 @@ from graftline.steps.fit_head.config import AutoSettings
 Size = Literal["small", "large"]
 Similarity = Literal["similar", "different"]
 
+PROBE_NAMES = {
+    "logistic": "logistic regression",
+    "svm": "a linear SVM",
+    "mean": "the nearest class mean",
+}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -86,7 +92,9 @@ def place(figures: dict[str, Any], settings: AutoSettings) -> Place:
     size: Size = "large" if large else "small"
     similarity: Similarity = "similar" if similar else "different"
     low, high = probe["interval"]
-    name = "logistic regression" if probe["family"] == "logistic" else "a linear SVM"
+    name = PROBE_NAMES[probe["family"]]
+    if probe["family"] == "mean" and probe["scaling"] == "within":
+        name = "shrunken discriminant analysis"
     return Place(
         size,
         similarity,

@@ -1,9 +1,13 @@
-"""Linear classifiers on features: logistic regression and linear SVM, all classes at once.
+"""Linear classifiers on features: logistic regression, linear SVM and nearest class mean.
 
-Both minimise ``|W|^2 / 2 + C * sum(loss)`` with an unpenalised intercept, as scikit-learn's
-LogisticRegression and LinearSVC state it. scipy's L-BFGS does the work; one step costs two
-matrix products for all classes together, so that 100 classes cost little more than two, and a
-fit starts from the solution of the next stronger regularisation.
+The first two minimise ``|W|^2 / 2 + C * sum(loss)`` with an unpenalised intercept, as
+scikit-learn's LogisticRegression and LinearSVC state it. scipy's L-BFGS does the work; one step
+costs two matrix products for all classes together, so that 100 classes cost little more than two,
+and a fit starts from the solution of the next stronger regularisation.
+
+The nearest class mean has nothing to choose: it is linear discriminant analysis with one variance
+for all directions. On features whose scatter within classes was made a sphere (``within``), it is
+shrunken linear discriminant analysis. With very few images nothing beats it.
 """
 
 from dataclasses import dataclass
@@ -17,8 +21,8 @@ from scipy.linalg import cholesky, qr, solve_triangular
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-Family = Literal["logistic", "svm"]
-FAMILIES: tuple[Family, ...] = ("logistic", "svm")
+Family = Literal["logistic", "svm", "mean"]
+FAMILIES: tuple[Family, ...] = ("logistic", "svm", "mean")
 FLOOR = 0.01  # of the mean deviation: a nearly constant feature must not become loud
 ABSENT_LOGIT = -10.0  # below the other intercepts, for a class without a training image
 SHRINKAGE = 0.1  # of the scatter within classes towards a sphere: few images, many directions
@@ -184,8 +188,14 @@ def _whitened(
     return Standardisation(scaled.mean, scaled.scale, rotation)
 
 
+def on_device(standardised: Matrix | NDArray[np.float64]) -> Tensor:
+    """The features where they are fitted, in their precision: on the GPU where there is one."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.from_numpy(np.ascontiguousarray(standardised)).to(device)
+
+
 def fit_linear(
-    standardised: Matrix,
+    standardised: Matrix | NDArray[np.float64] | Tensor,
     labels: NDArray[np.int64],
     classes: int,
     *,
@@ -199,10 +209,11 @@ def fit_linear(
     """Fit one linear classifier.
 
     Args:
-        standardised: Features, shape (N, feature_dim).
+        standardised: Features, shape (N, feature_dim); :func:`on_device` for several fits.
         labels: Class indices, shape (N,).
         classes: How many classes there are; one without a label gets a low constant score.
-        family: ``logistic`` (multinomial) or ``svm`` (one against the rest, squared hinge).
+        family: ``logistic`` (multinomial), ``svm`` (one against the rest, squared hinge), or
+            ``mean`` (nearest class mean), for which C, start and tolerance mean nothing.
         C: Inverse strength of the regularisation.
         start: Where to begin, such as the solution for a smaller C.
         class_weight: Weight of each class's images in the loss, shape (classes,).
@@ -210,22 +221,84 @@ def fit_linear(
         tolerance: It stops when no component of the mean loss's gradient is larger.
     """
     present = np.unique(labels)
-    objective = _Objective(standardised, labels, present, family, C, class_weight)
-    width = standardised.shape[1]
+    features = on_device(standardised) if isinstance(standardised, np.ndarray) else standardised
+    width = features.shape[1]
+    if family == "mean":
+        solution = _class_means(features.cpu().numpy(), labels, present, class_weight)
+        return _with_absent(solution, present, classes, family, C, 1, True)
+    objective = _Objective(features, labels, present, family, C, class_weight)
     x0 = np.zeros((len(present), width + 1))
     if start is not None:
         x0[:, :width], x0[:, width] = start.weight[present], start.bias[present]
     else:
         x0[:, width] = _first_bias(labels, present, family)
+    # What single precision resolves; double precision also follows the slow end of a weak penalty.
+    ftol = 1e-10 if features.dtype == torch.float32 else 1e-15
     # The objective is divided by C * N, so that the tolerance means the same for every C and N.
-    options = {"maxiter": max_iterations, "gtol": tolerance, "ftol": 1e-10, "maxcor": 10}
+    options = {"maxiter": max_iterations, "gtol": tolerance, "ftol": ftol, "maxcor": 10}
     found = minimize(objective, x0.ravel(), jac=True, method="L-BFGS-B", options=options)
     solution = found.x.reshape(len(present), width + 1)
+    return _with_absent(solution, present, classes, family, C, int(found.nit), bool(found.success))
+
+
+def _with_absent(
+    solution: NDArray[np.float64],
+    present: NDArray[np.int64],
+    classes: int,
+    family: Family,
+    C: float,
+    iterations: int,
+    converged: bool,
+) -> LinearFit:
+    """A fit of the classes present, the others with a low constant score.
+
+    Args:
+        solution: Weights and bias of each class present, shape (present, width + 1).
+        present: Their indices.
+        classes: All of them.
+        family: As fitted.
+        C: As fitted.
+        iterations: As fitted.
+        converged: As fitted.
+    """
+    width = solution.shape[1] - 1
     weight, bias = np.zeros((classes, width)), np.zeros(classes)
     weight[present], bias[present] = solution[:, :width], solution[:, width]
     absent = np.setdiff1d(np.arange(classes), present)
     bias[absent] = (bias[present].min() if len(present) else 0.0) + ABSENT_LOGIT
-    return LinearFit(weight, bias, family, C, int(found.nit), bool(found.success))
+    return LinearFit(weight, bias, family, C, iterations, converged)
+
+
+def _class_means(
+    features: Matrix,
+    labels: NDArray[np.int64],
+    present: NDArray[np.int64],
+    class_weight: NDArray[np.float64] | None,
+) -> NDArray[np.float64]:
+    """Log-posteriors of Gaussian classes with one variance, up to a constant of the image.
+
+    ``(m . x - |m|^2 / 2) / variance + log(share)``, as scikit-learn's
+    LinearDiscriminantAnalysis(shrinkage=1) on these features. Classes weighted by their inverse
+    frequency have equal shares.
+
+    Returns:
+        Weights and bias of each class present, shape (present, width + 1).
+    """
+    width = features.shape[1]
+    index = np.searchsorted(present, labels)
+    counts = np.bincount(index).astype(np.float64)
+    means = np.stack(
+        [features[index == at].mean(axis=0, dtype=np.float64) for at in range(len(present))]
+    )
+    total = np.square(features).sum(dtype=np.float64) - (counts[:, None] * np.square(means)).sum()
+    variance = max(float(total), 1e-12) / (len(labels) * width)
+    weights = counts if class_weight is None else counts * class_weight[present]
+    solution = np.empty((len(present), width + 1))
+    solution[:, :width] = means / variance
+    solution[:, width] = (
+        np.log(weights / weights.sum()) - np.square(means).sum(axis=1) / 2 / variance
+    )
+    return solution
 
 
 def fold(fit: LinearFit, scaling: Standardisation) -> nn.Linear:
@@ -275,18 +348,17 @@ class _Objective:
 
     def __init__(
         self,
-        standardised: Matrix,
+        features: Tensor,
         labels: NDArray[np.int64],
         present: NDArray[np.int64],
         family: Family,
         C: float,
         class_weight: NDArray[np.float64] | None,
     ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.features = torch.from_numpy(np.ascontiguousarray(standardised)).to(self.device)
+        self.features, self.device = features, features.device
         self.targets = torch.from_numpy(np.searchsorted(present, labels)).to(self.device)
         weights = np.ones(len(labels)) if class_weight is None else class_weight[labels]
-        self.weights = torch.from_numpy(weights.astype(np.float32)).to(self.device)[:, None]
+        self.weights = torch.from_numpy(weights).to(features)[:, None]
         self.family = family
         self.penalty = 1.0 / (C * len(labels))
         self.count = len(labels)
@@ -294,8 +366,8 @@ class _Objective:
     def __call__(self, flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         width = self.features.shape[1]
         both = flat.reshape(-1, width + 1)
-        weight = torch.from_numpy(both[:, :width].astype(np.float32)).to(self.device)
-        bias = torch.from_numpy(both[:, width].astype(np.float32)).to(self.device)
+        weight = torch.from_numpy(both[:, :width]).to(self.features)
+        bias = torch.from_numpy(both[:, width]).to(self.features)
         scores = torch.addmm(bias, self.features, weight.T)
         loss, slope = self._logistic(scores) if self.family == "logistic" else self._svm(scores)
         slope = slope * (self.weights / self.count)

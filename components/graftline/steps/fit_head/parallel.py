@@ -37,7 +37,7 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
 
 
 def _cores() -> int:
-    """Cores that this process may use; OMP_NUM_THREADS, where set, is a wish to use fewer."""
+    """Cores that this process may use; OMP_NUM_THREADS, where set, asks for fewer."""
     cores = machine.cores()
-    wished = os.environ.get("OMP_NUM_THREADS", "")
-    return min(cores, int(wished)) if wished.isdigit() and int(wished) > 0 else cores
+    configured = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cores, int(configured)) if configured.isdigit() and int(configured) > 0 else cores

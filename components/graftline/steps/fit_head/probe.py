@@ -14,6 +14,7 @@ from graftline.steps.fit_head.folds import Folds, make_folds, subsample
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.linear import Matrix
 from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
+from graftline.steps.fit_head.suspects import hardest_pairs, out_of_fold, suspects
 
 Rows = NDArray[np.int64]
 
@@ -84,7 +85,7 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
     folds = make_folds(y, g, snapshot.classes, settings.folds, seed)
     classes = len(snapshot.classes)
     knn = knn_accuracies(x, y, folds, settings.knn, classes)
-    candidates = search(x, y, folds, classes, grid=settings.c_grid, balanced=settings.balanced)
+    candidates = search(x, y, folds, classes, grid=settings.grid, balanced=settings.balanced)
     curve = learning_curve(
         x,
         y,
@@ -97,8 +98,28 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
         seed=seed,
     )
     figures = _figures(snapshot, labels, folds, knn, candidates, rows)
+    figures["learning_curve"] = curve
+    figures |= _doubtful(snapshot, rows, x, y, folds, candidates, settings)
     notes = [*folds.notes, *_notes(snapshot, labels, train, rows), curve["sentence"]]
-    return Measured(candidates[0], {**figures, "learning_curve": curve}, notes)
+    return Measured(candidates[0], figures, notes)
+
+
+def _doubtful(
+    snapshot: Snapshot,
+    rows: Rows,
+    x: Matrix,
+    y: Rows,
+    folds: Folds,
+    candidates: list[Candidate],
+    settings: ProbeSettings,
+) -> dict[str, Any]:
+    """Suspected label errors and the hardest pairs, by the best logistic regression."""
+    logistic = next(candidate for candidate in candidates if candidate.family == "logistic")
+    said = out_of_fold(x, y, folds, len(snapshot.classes), logistic, balanced=settings.balanced)
+    return {
+        "suspects": suspects(snapshot, rows, y, said),
+        "hardest_pairs": hardest_pairs(y, said, snapshot.classes),
+    }
 
 
 def group_numbers(snapshot: Snapshot) -> Rows:

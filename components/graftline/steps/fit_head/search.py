@@ -1,4 +1,4 @@
-"""Choosing the linear classifier: k-NN as a measure, logistic regression and SVM over a grid."""
+"""Choosing the linear classifier: k-NN as a measure, the candidates by cross-validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +20,19 @@ from graftline.steps.fit_head.linear import (
     Standardisation,
     balanced_weights,
     fit_linear,
+    on_device,
     standardisation,
 )
 from graftline.steps.fit_head.parallel import side_by_side
 
 SEARCH_ITERATIONS = 100  # the order of candidates is settled long before a fit has converged
 SEARCH_TOLERANCE = 5e-4
+ROUGH_ITERATIONS, ROUGH_TOLERANCE = 30, 2e-3  # of the coarse search: only where the best is
+PATIENCE = 2  # coarse values without a better one, after which a path ends
 GIVE_UP_BELOW = 0.01  # a path over C ends once it is this much worse than its best
+REFINED_WITHIN = 0.003  # of the best so far: other paths are not searched more finely
+LONG_GRID, COARSE_STEP = 16, 4  # from so many values on, every fourth first
+SCALINGS = (Scaling.WITHIN, Scaling.SHARED, Scaling.EACH)  # the likely winner first
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,9 @@ class Candidate:
     """One point of the grid and what cross-validation says of it.
 
     Attributes:
-        family: Logistic regression or linear SVM.
+        family: Logistic regression, linear SVM or nearest class mean.
         scaling: How features are standardised.
-        C: Inverse strength of the regularisation.
+        C: Inverse strength of the regularisation; 1 where nothing is regularised.
         accuracy: Share of images that the folds without them label correctly.
         interval: 95% interval of it.
         fold_accuracies: By fold.
@@ -100,24 +106,46 @@ def search(
     *,
     grid: Sequence[float],
     balanced: bool,
+    families: Sequence[Family] = FAMILIES,
+    scalings: Sequence[Scaling] = SCALINGS,
 ) -> list[Candidate]:
     """Cross-validate every candidate, best first.
 
-    Each path goes from strong to weak regularisation, each fit starting from the last one, and
-    ends early once it has become clearly worse. Ties go to the stronger regularisation, and to
-    logistic regression, whose probabilities are the better ones.
+    A long grid is searched coarse to fine: every fourth value, then the values around the best
+    one of each path that can still win. Each path goes from strong to weak regularisation, each
+    fit starting from the last one, and ends early once it has become clearly worse. Ties go to the
+    stronger regularisation, and to logistic regression, whose probabilities are the better ones.
     """
-    scalings = [how for how in Scaling if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
-    paths = [(family, scaling) for family in FAMILIES for scaling in scalings]
+    grid = sorted(grid)
+    coarse = grid if len(grid) < LONG_GRID else grid[::COARSE_STEP]
+    scalings = [how for how in scalings if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
     found: list[Candidate] = []
-    with Progress("choosing the probe", len(paths) * len(grid) * folds.count, "fits") as bar:
+    fits = len(scalings) * len(families) * len(coarse) * folds.count
+    with Progress("choosing the probe", fits, "fits") as bar:
         for scaling in scalings:
             parts = [_Part(features, labels, fit, held, scaling) for fit, held in folds]
-            for family in FAMILIES:
-                path = _walk(parts, classes, family, scaling, sorted(grid), balanced, folds, bar)
+            for family in families:
+                walk = _Walk(parts, classes, family, scaling, balanced, folds.effective)
+                if family == "mean":  # nothing is regularised
+                    found += walk.along((1.0,), bar)
+                    bar.advance((len(coarse) - 1) * folds.count)
+                    continue
+                path = walk.along(coarse, bar, rough=len(coarse) < len(grid))
+                bar.advance((len(coarse) - len(path)) * folds.count)
+                best = max(path, key=lambda candidate: candidate.accuracy)
+                top = max([c.accuracy for c in found], default=0.0)
+                near = _around(best.C, grid) if len(coarse) < len(grid) else []
+                if best.accuracy >= top - REFINED_WITHIN:
+                    fine = walk.along(near, None)
+                    path = [c for c in path if c.C not in {other.C for other in fine}] + fine
                 found += path
-                bar.advance((len(grid) - len(path)) * folds.count)
     return sorted(found, key=lambda c: (-round(c.accuracy, 9), FAMILIES.index(c.family), c.C))
+
+
+def _around(C: float, grid: Sequence[float]) -> Sequence[float]:
+    """The best coarse value again, and those between it and its coarse neighbours."""
+    at = grid.index(C)
+    return grid[max(0, at - COARSE_STEP + 1) : at + COARSE_STEP]
 
 
 def fit_candidate(
@@ -144,8 +172,8 @@ class _Part:
         self, features: Matrix, labels: Index, fit: Index, held_out: Index, scaling: Scaling
     ) -> None:
         raw = features[fit]
-        by = standardisation(raw, scaling, labels[fit])
-        self.fit, self.fit_labels = by.apply(raw), labels[fit]
+        by = standardisation(raw, scaling, labels[fit], in_span=True)
+        self.fit, self.fit_labels = on_device(by.apply(raw)), labels[fit]
         self.held_out, self.held_out_labels = by.apply(features[held_out]), labels[held_out]
 
     def correct(self, fit: LinearFit) -> int:
@@ -153,48 +181,66 @@ class _Part:
         return int((fit.decide(self.held_out).argmax(axis=1) == self.held_out_labels).sum())
 
 
-def _walk(
-    parts: list[_Part],
-    classes: int,
-    family: Family,
-    scaling: Scaling,
-    grid: Sequence[float],
-    balanced: bool,
-    folds: Folds,
-    bar: Progress,
-) -> list[Candidate]:
-    """One path over C."""
-    path: list[Candidate] = []
-    fits: list[LinearFit | None] = [None] * len(parts)
-    for C in grid:
+@dataclass(frozen=True)
+class _Walk:
+    """A path over C: one family on one scaling, all folds side by side."""
 
-        def fit_part(number: int, C: float = C, last: list[LinearFit | None] = fits) -> LinearFit:
-            part = parts[number]
-            weights = balanced_weights(part.fit_labels, classes) if balanced else None
-            return fit_linear(
-                part.fit,
-                part.fit_labels,
-                classes,
-                family=family,
-                C=C,
-                start=last[number],
-                class_weight=weights,
-                max_iterations=SEARCH_ITERATIONS,
-                tolerance=SEARCH_TOLERANCE,
-            )
+    parts: list[_Part]
+    classes: int
+    family: Family
+    scaling: Scaling
+    balanced: bool
+    units: int
 
-        fitted = side_by_side(fit_part, range(len(parts)))
-        correct = [part.correct(fit) for part, fit in zip(parts, fitted, strict=True)]
-        fits = list(fitted)
-        bar.advance(len(parts))
-        sizes = [len(part.held_out_labels) for part in parts]
+    def along(
+        self, grid: Sequence[float], bar: Progress | None, *, rough: bool = False
+    ) -> list[Candidate]:
+        """Candidates from strong to weak regularisation, until one cannot win any more."""
+        path: list[Candidate] = []
+        fits: list[LinearFit | None] = [None] * len(self.parts)
+        for C in grid:
+
+            def fit_part(number: int, C: float = C, last: Sequence[Any] = fits) -> LinearFit:
+                return self._fit(self.parts[number], C, last[number], rough)
+
+            fitted = side_by_side(fit_part, range(len(self.parts)))
+            path.append(self._measured(C, fitted))
+            fits = list(fitted)
+            if bar is not None:
+                bar.advance(len(self.parts))
+            if _past_its_best(path, PATIENCE if rough else len(grid)):
+                break
+        return path
+
+    def _fit(self, part: _Part, C: float, start: LinearFit | None, rough: bool) -> LinearFit:
+        weights = balanced_weights(part.fit_labels, self.classes) if self.balanced else None
+        return fit_linear(
+            part.fit,
+            part.fit_labels,
+            self.classes,
+            family=self.family,
+            C=C,
+            start=start,
+            class_weight=weights,
+            max_iterations=ROUGH_ITERATIONS if rough else SEARCH_ITERATIONS,
+            tolerance=ROUGH_TOLERANCE if rough else SEARCH_TOLERANCE,
+        )
+
+    def _measured(self, C: float, fitted: Sequence[LinearFit]) -> Candidate:
+        correct = [part.correct(fit) for part, fit in zip(self.parts, fitted, strict=True)]
+        sizes = [len(part.held_out_labels) for part in self.parts]
         accuracy = sum(correct) / sum(sizes)
         by_fold = tuple(right / size for right, size in zip(correct, sizes, strict=True))
-        interval = wilson(accuracy, folds.effective)
-        path.append(Candidate(family, scaling, C, accuracy, interval, by_fold))
-        if accuracy < max(candidate.accuracy for candidate in path) - GIVE_UP_BELOW:
-            break
-    return path
+        interval = wilson(accuracy, self.units)
+        return Candidate(self.family, self.scaling, C, accuracy, interval, by_fold)
+
+
+def _past_its_best(path: Sequence[Candidate], patience: int) -> bool:
+    """Whether accuracy fell clearly, or stopped rising after it once had risen."""
+    accuracies = [candidate.accuracy for candidate in path]
+    best = int(np.argmax(accuracies))
+    tired = best > 0 and len(path) - 1 - best >= patience
+    return tired or accuracies[-1] < accuracies[best] - GIVE_UP_BELOW
 
 
 def _vote(labels: NDArray[np.int64], weights: Matrix, classes: int) -> Index:

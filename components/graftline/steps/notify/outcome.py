@@ -20,7 +20,7 @@ LONGEST = 600  # characters of one reason
 
 def outcome(
     state: str,
-    news: Mapping[str, Any] | None,
+    notice: Mapping[str, Any] | None,
     records: Sequence[StepRecord] = (),
     *,
     promoted: bool = False,
@@ -29,7 +29,7 @@ def outcome(
 
     Args:
         state: KFP's word.
-        news: What the look for changes found; None where that is not known.
+        notice: What the check for changes found; None where that is not known.
         records: What each step of the run did last.
         promoted: Whether the step ``promote`` came to its end.
     """
@@ -37,11 +37,11 @@ def outcome(
         return "failed"
     if state in STOPS:
         return "stopped"
-    if news is not None and not news["start"]:
+    if notice is not None and not notice["start"]:
         return "nothing"
     if state in SUCCESSES or promoted:
         return "trained"
-    if news is not None or any(record.state == "failed" for record in records):
+    if notice is not None or any(record.state == "failed" for record in records):
         return "failed"  # training was to start, and did not come to its end
     return "unknown"
 

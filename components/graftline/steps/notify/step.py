@@ -43,7 +43,7 @@ UI = "/pipeline"  # where Kubeflow's dashboard has the pages of runs
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The pipeline run that is told of.
+    """The pipeline run that the message is about.
 
     Attributes:
         id: Its id; empty where KFP gave none.
@@ -101,7 +101,7 @@ def run(
         state: KFP's word: ``COMPLETE``, ``RUNNING``, ``FAILED``, ``CANCELED``; ``SUCCEEDED`` of
             the local runner.
         error: KFP's words on a failure, mostly none.
-        store: The store, which knows what the look found and how each step ended.
+        store: The store, which knows what the check found and how each step ended.
         tracking_uri: Tracking URI of MLflow, which knows the champion.
         registered_model: The model.
         quiet: Say nothing where nothing changed.
@@ -109,14 +109,14 @@ def run(
         environment: Holds the webhook's address.
         sleep: Waits between tries.
     """
-    news = _quietly("what the look found", lambda: read_notice(store, registered_model, run.id))
+    notice = _quietly("what the check found", lambda: read_notice(store, registered_model, run.id))
     records = _quietly("how the steps ended", lambda: read_records(store, run.id)) or []
-    promoted = _promoted(records, news, tracking_uri, registered_model)
-    ended = outcome(state, news, records, promoted=promoted)
+    promoted = _promoted(records, notice, tracking_uri, registered_model)
+    ended = outcome(state, notice, records, promoted=promoted)
     champion = None
-    if ended == "trained" and news is not None:
+    if ended == "trained" and notice is not None:
         champion = _quietly("the champion", lambda: _champion(tracking_uri, registered_model))
-    body = compose(name, ended, error, news, champion, records=records, run=run)
+    body = compose(name, ended, error, notice, champion, records=records, run=run)
     url = environment.get(URL_VARIABLE, "").strip()
     if not url:
         why_not = f"{URL_VARIABLE} is not set"
@@ -132,7 +132,7 @@ def compose(
     name: str,
     state: str,
     error: str,
-    news: Mapping[str, Any] | None,
+    notice: Mapping[str, Any] | None,
     champion: str | None,
     *,
     records: Sequence[StepRecord] = (),
@@ -144,14 +144,14 @@ def compose(
         name: The run's name.
         state: How it ended: an outcome, or KFP's word.
         error: KFP's words on a failure.
-        news: What the look found.
+        notice: What the check found.
         champion: A sentence on the champion after a training.
         records: What each step did last.
         run: The pipeline run.
     """
-    ended = state if state in TITLES else outcome(state, news, records)
+    ended = state if state in TITLES else outcome(state, notice, records)
     said, colour = TITLES[ended]
-    reasons = list(news["reasons"]) if news else []
+    reasons = list(notice["reasons"]) if notice else []
     if ended == "failed":
         reasons = [*failure_reasons(records, error), *run.pointers(failed_step(records))]
     elif ended == "unknown":
@@ -177,7 +177,7 @@ def _close(tracking_uri: str, run: Run, ended: str) -> None:
 
 
 def _promoted(
-    records: Sequence[StepRecord], news: Mapping[str, Any] | None, uri: str, model: str
+    records: Sequence[StepRecord], notice: Mapping[str, Any] | None, uri: str, model: str
 ) -> bool:
     """Whether the step promote came to its end: by its record, else by a version newer than that.
 
@@ -185,14 +185,14 @@ def _promoted(
     """
     if any(record.step == "promote" and record.state == "done" for record in records):
         return True
-    if news is None or not news["start"] or records:
+    if notice is None or not notice["start"] or records:
         return False
-    looked = datetime.fromisoformat(str(news["when"])).timestamp() * 1000
+    started = datetime.fromisoformat(str(notice["when"])).timestamp() * 1000
 
     def newer() -> bool:
         with mlflow_errors(uri, f"the versions of {model}"):
             found = connect(uri).search_model_versions(f"name = '{model}'")
-        return any(version.creation_timestamp >= looked for version in found)
+        return any(version.creation_timestamp >= started for version in found)
 
     return bool(_quietly("whether a model was registered", newer))
 
@@ -274,7 +274,7 @@ def _told(sent: bool, why_not: str, body: Mapping[str, Any]) -> NotifyResult:
     text = f"{body['text']}\n{body['attachments'][0]['text']}"
     message("%s", text)
     if why_not:
-        message("Nobody was told: %s", why_not)
+        message("No message was sent: %s", why_not)
     return NotifyResult(sent=sent, why_not=why_not, text=text)
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from graftline.errors import TrackingError
+from graftline.errors import ConfigurationError, TrackingError
 from graftline.onnx_model.bulk import Answer, predict_many
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.progress import Progress, message
@@ -114,6 +114,22 @@ def run_registered(
     with tempfile.TemporaryDirectory(prefix="graftline-predict-") as folder:
         model = fetch_registered(tracking_uri, registered_model, version, Path(folder))
         return run(model=model, sources=[source], output=output, config=config)
+
+
+def registered(text: str) -> tuple[str, str]:
+    """Name and version of ``models:/NAME@champion`` or ``models:/NAME/VERSION``.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    rest = text.removeprefix("models:/")
+    name, mark, version = rest.partition("@" if "@" in rest else "/")
+    if not name or not mark or not (version.isdigit() or (mark, version) == ("@", "champion")):
+        raise ConfigurationError(
+            f"{text} names no registered version.",
+            fix="Write models:/NAME@champion or models:/NAME/3.",
+        )
+    return name, version
 
 
 def fetch_registered(uri: str, name: str, version: str, folder: Path) -> Path:

@@ -43,8 +43,8 @@ def watch(
         close_lost(mlflow["uri"], mlflow["experiment"], store, pipeline_run)
         tags = {"graftline.kind": "watch", "graftline.start": str(result.start).lower()}
         name = f"{shown_name(run_name, run_resource)}-watch"
-        looked = start_run(mlflow["uri"], f"{mlflow['experiment']}-watch", name, tags)
-        log_result(mlflow["uri"], looked, "watch", result)
-        open_tracking(mlflow["uri"], looked, best_effort=True).finish()
+        watch_run = start_run(mlflow["uri"], f"{mlflow['experiment']}-watch", name, tags)
+        log_result(mlflow["uri"], watch_run, "watch", result)
+        open_tracking(mlflow["uri"], watch_run, best_effort=True).finish()
     page.metadata["reasons"] = " ".join(result.reasons)
     return result.start

@@ -49,7 +49,7 @@ MAX_BYTES = 200_000_000  # of one image in an archive
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WatchResult(StepResult):
-    """What a look found.
+    """What a check found.
 
     Attributes:
         start: Whether training starts.
@@ -133,10 +133,10 @@ def run(
     champion = registry.champion(registered_model)
     listed = _Listed(open_source(source, settings.format, settings.columns, settings.reading))
     if champion is None:
-        look = _Look(Found(0, 0, 0, 0), None, None)
+        check = _Check(Found(0, 0, 0, 0), None, None)
         rules = [Rule("first", True, f"{registered_model} has no champion yet.")]
     else:
-        look, rules = _look_and_judge(listed, champion, registry, open_store(store), settings)
+        check, rules = _check_and_judge(listed, champion, registry, open_store(store), settings)
     start = any(rule.met for rule in rules)
     reasons = [rule.sentence for rule in rules if rule.met == start]
     if start and all(rule.about_data for rule in rules if rule.met):
@@ -145,27 +145,27 @@ def run(
         )
         if refused is not None:
             start, reasons = False, [refused]
-    if look.changes is not None and not look.found.anything:
+    if check.changes is not None and not check.found.anything:
         reasons = ["Nothing changed since the champion was trained.", *(reasons if start else [])]
     for reason in reasons:
         message("%s", reason)
-    return _result(start, reasons, rules, look, source, page_file)
+    return _result(start, reasons, rules, check, source, page_file)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Look:
+class _Check:
     found: Found
     changes: Changes | None
     champion: dict[str, Any] | None
 
 
-def _look_and_judge(
+def _check_and_judge(
     listed: _Listed,
     champion: RegisteredVersion,
     registry: Registry,
     store: Store,
     settings: WatchConfig,
-) -> tuple[_Look, list[Rule]]:
+) -> tuple[_Check, list[Rule]]:
     """Compare the source with the champion's snapshot, where that can be read."""
     about = _about(champion, registry)
     with tempfile.TemporaryDirectory(prefix="graftline-watch-") as folder:
@@ -176,18 +176,18 @@ def _look_and_judge(
             snapshot, missing = None, f"cannot be read ({error.what.rstrip('.')})"
         if snapshot is None:
             why = f"The champion's snapshot {missing}: nothing to compare with."
-            return _Look(Found(0, 0, 0, 0), None, about), [Rule("first", True, why)]
-        look = _look(listed, champion, snapshot, about, settings)
-    return look, judge(settings.when.model_dump(exclude_unset=True), look.found)
+            return _Check(Found(0, 0, 0, 0), None, about), [Rule("first", True, why)]
+        check = _check_source(listed, champion, snapshot, about, settings)
+    return check, judge(settings.when.model_dump(exclude_unset=True), check.found)
 
 
-def _look(
+def _check_source(
     listed: _Listed,
     champion: RegisteredVersion,
     snapshot: Snapshot,
     about: dict[str, Any],
     settings: WatchConfig,
-) -> _Look:
+) -> _Check:
     changes = compare(listed, snapshot)
     new = [*changes.new, *changes.changed]
     archives = [entry for entry in new if entry.archive]
@@ -210,7 +210,7 @@ def _look(
     when = settings.when.model_dump(exclude_unset=True)
     level = when.get("drift")
     if level is None:
-        return _Look(found, changes, about)
+        return _Check(found, changes, about)
     drift, why_not = None, "nothing is new"
     already = any(rule.met for rule in judge({**when, "drift": None}, found))
     if already:
@@ -222,7 +222,7 @@ def _look(
     elif found.new:
         why_not = f"{found.new} new images are too few; it takes {FEWEST}"
     found = dataclasses.replace(found, drift=drift, drift_not_made=why_not)
-    return _Look(found, changes, about)
+    return _Check(found, changes, about)
 
 
 def _snapshot(champion: RegisteredVersion, store: Store, folder: Path) -> Snapshot | None:
@@ -241,7 +241,7 @@ def _snapshot(champion: RegisteredVersion, store: Store, folder: Path) -> Snapsh
 
 
 def _about(champion: RegisteredVersion, registry: Registry) -> dict[str, Any]:
-    """What is told of the champion; its age counts from its promotion."""
+    """What is said of the champion; its age counts from its promotion."""
     made = [
         entry.when for entry in registry.history(champion.name) if entry.version == champion.version
     ]
@@ -299,7 +299,7 @@ def _features(model: OnnxClassifier, images: Iterator[bytes], total: int, what: 
     """Embeddings of images; those that cannot be decoded are left out."""
 
     def pixels() -> Iterator[np.ndarray]:
-        for data in progress(images, f"looking at {what}", total):
+        for data in progress(images, f"checking {what}", total):
             try:
                 yield model.decode(data)
             except DataError:
@@ -368,7 +368,7 @@ def _result(
     start: bool,
     reasons: list[str],
     rules: list[Rule],
-    look: _Look,
+    check: _Check,
     source: str,
     page_file: Path | None,
 ) -> WatchResult:
@@ -377,25 +377,25 @@ def _result(
             start=start,
             reasons=reasons,
             rules=rules,
-            found=look.found,
-            changes=look.changes,
-            champion=look.champion,
+            found=check.found,
+            changes=check.changes,
+            champion=check.champion,
             source=source,
             moment=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         write_atomic(page_file, page.encode())
-    changes = look.changes
+    changes = check.changes
     return WatchResult(
         start=start,
         reasons=reasons,
-        champion=look.champion,
+        champion=check.champion,
         changes={
             "new": len(changes.new) if changes is not None else 0,
             "changed": len(changes.changed) if changes is not None else 0,
-            "relabelled": look.found.relabelled,
-            "removed": look.found.removed,
+            "relabelled": check.found.relabelled,
+            "removed": check.found.removed,
             "unchanged": changes.unchanged if changes is not None else 0,
         },
-        drift=look.found.drift.as_dict() if look.found.drift else None,
+        drift=check.found.drift.as_dict() if check.found.drift else None,
         page=str(page_file) if page_file is not None else None,
     )

@@ -9,7 +9,7 @@ from graftline.steps.watch.drift import Drift
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What a look at the source gave.
+    """What a check of the source gave.
 
     Attributes:
         new: Images that the champion's snapshot does not know, and those with new content.
@@ -52,12 +52,14 @@ def judge(when: Mapping[str, Any], found: Found) -> list[Rule]:
 
     Args:
         when: ``retrain.when`` of the run file.
-        found: What the look gave.
+        found: What the check gave.
     """
     about = "about " if found.estimated else ""
     rules = []
     if when.get("always"):
-        rules.append(Rule("always", True, "`always` is set: training starts at every look.", False))
+        rules.append(
+            Rule("always", True, "`always` is set: training starts at every check.", False)
+        )
     limit = when.get("new_images")
     if limit is not None:
         rules.append(

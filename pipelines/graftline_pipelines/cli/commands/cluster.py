@@ -139,7 +139,7 @@ def trigger(
     ] = False,
     as_json: JsonLast = False,
 ) -> None:
-    """Start a run because something happened, unless one is going already."""
+    """Start a run because something happened, unless one is already running."""
     from rich.console import Console
 
     from graftline_pipelines.cluster import submit as submission
@@ -150,14 +150,14 @@ def trigger(
     settings = settled(load(run_file, overrides or ()))
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
-    going = [] if even_if_running else submission.active_runs(settings, graph, server)
-    if going:
+    active_runs = [] if even_if_running else submission.active_runs(settings, graph, server)
+    if active_runs:
         console.print(
-            f"{going[0].display_name} is going ({going[0].run_id}); it looks at the data itself. "
-            "Nothing was started.",
+            f"{active_runs[0].display_name} is running ({active_runs[0].run_id}); it checks the "
+            "data itself. Nothing was started.",
             highlight=False,
         )
-        result: dict[str, Any] = {"started": False, "run_id": going[0].run_id}
+        result: dict[str, Any] = {"started": False, "run_id": active_runs[0].run_id}
     else:
         done = submission.submit(
             settings,

@@ -6,14 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.options import JsonValue, StoreUri
+from graftline_pipelines.cli.options import DEFAULT_STORE, JsonValue, StoreUri
 
-features_app = typer.Typer(help="Stored features: list them, and remove unused ones.")
+features_app = typer.Typer(
+    help="Stored features: list them, and remove unused ones.", no_args_is_help=True
+)
 
 
 @features_app.command("ls")
 def list_features(
-    store: StoreUri,
+    store: StoreUri = DEFAULT_STORE,
     check: Annotated[
         bool, typer.Option("--check", help="Read every part and compare it with its digest.")
     ] = False,
@@ -46,7 +48,7 @@ def list_features(
 
 @features_app.command("gc")
 def collect(
-    store: StoreUri,
+    store: StoreUri = DEFAULT_STORE,
     keep: Annotated[
         list[str] | None,
         typer.Option(help="Keep only what this snapshot uses. Can be repeated.", metavar="ID"),

@@ -22,7 +22,7 @@ def init(
         str | None, typer.Option(help="The run file's name. Default: by the folder.")
     ] = None,
 ) -> None:
-    """Look at the images and write a commented run file. Nothing is overwritten."""
+    """Look at your images and write a first run file. Nothing is overwritten."""
     from rich.console import Console
 
     from graftline.errors import ConfigurationError

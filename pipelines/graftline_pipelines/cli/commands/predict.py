@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR
 from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ ModelRef = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="An exported .onnx file, or models:/NAME@champion or models:/NAME/VERSION in MLflow.",
+        help="An exported .onnx file; `latest` or the name of a local run; or in MLflow "
+        "models:/NAME@champion or models:/NAME/VERSION.",
         show_default=False,
     ),
 ]
-REGISTERED = "models:/"
 
 
 def predict(
@@ -65,22 +66,34 @@ def predict(
 @contextmanager
 def model_file(text: str, tracking: str) -> Iterator[Path]:
     """The file: as named, or downloaded from the registry for as long as it is used."""
-    if not text.startswith(REGISTERED):
-        yield Path(text)
+    if not text.startswith("models:/"):
+        yield _local_model(text)
         return
     import tempfile
 
-    from graftline.errors import ConfigurationError
-    from graftline.steps.predict.step import fetch_registered
+    from graftline.steps.predict.step import fetch_registered, registered
 
-    name, at, version = text.removeprefix(REGISTERED).replace("@", "/@").partition("/")
-    if not name or not at or not (version == "@champion" or version.isdigit()):
-        raise ConfigurationError(
-            f"{text} names no registered version.",
-            fix="Write models:/NAME@champion or models:/NAME/3.",
-        )
+    name, version = registered(text)
     with tempfile.TemporaryDirectory(prefix="graftline-model-") as folder:
-        yield fetch_registered(tracking, name, version.removeprefix("@"), Path(folder))
+        yield fetch_registered(tracking, name, version, Path(folder))
+
+
+def _local_model(text: str) -> Path:
+    """A file, or that of a local run."""
+    path = Path(text)
+    if path.is_file() or path.suffix == ".onnx" or not DEFAULT_RUNS_DIR.is_dir():
+        return path
+    from graftline.errors import ConfigurationError
+    from graftline_pipelines.local.runs import find_run
+
+    run = find_run(DEFAULT_RUNS_DIR, text)
+    if run.model is None:
+        raise ConfigurationError(
+            f"The run {run.run_id} has no exported file.",
+            why=f"The run: {run.outcome()}.",
+            fix="`graftline runs` lists the others.",
+        )
+    return run.model
 
 
 def _to_table(

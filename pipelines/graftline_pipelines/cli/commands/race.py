@@ -39,7 +39,7 @@ def race(
     from rich.console import Console
 
     from graftline.models.lookup import check_known
-    from graftline_pipelines.local.race_memory import candidates
+    from graftline_pipelines.local.race_memory import candidates, run_race
     from graftline_pipelines.local.run import with_absolute_paths
     from graftline_pipelines.runfile.load import load
 
@@ -49,7 +49,9 @@ def race(
     for name in names:
         check_known(name)
     console = Console(stderr=as_json)
-    result = _run(settings, names, budget, console)
+    limit = settings.race.minutes if budget is None else budget
+    with console.status(f"Racing {', '.join(names)}"):
+        result = run_race(settings, names, limit)
     _write_page(result, html)
     _show(result, html, console)
     if as_json:
@@ -67,31 +69,11 @@ def chosen_backbone(settings: Any, console: Any) -> Any:
 
     if settings.backbone != AUTO_BACKBONE:
         return settings
-    from graftline_pipelines.local.race_memory import candidates, remembered, with_backbone
-    from graftline_pipelines.local.run import with_absolute_paths
+    from graftline_pipelines.local.race_memory import raced
 
-    names = candidates(settings)
-    if len(names) == 1:
-        return with_backbone(settings, names[0])
-    found = remembered(settings, names)
-    if found is None:
-        result = _run(with_absolute_paths(settings), list(names), None, console)
-        console.print(_table(result))
-        found = result.chosen
-    console.print(f"backbone: {found}", highlight=False, markup=False)
-    return with_backbone(settings, found)
-
-
-def _run(settings: Any, names: list[str], budget: float | None, console: Any) -> Any:
-    """The race, and remember it."""
-    from graftline_pipelines.local.race import race as run_race
-    from graftline_pipelines.local.race_memory import remember
-
-    limit = settings.race.minutes if budget is None else budget
-    with console.status(f"Racing {', '.join(names)}"):
-        result = run_race(settings, names, images=settings.race.images, minutes=limit)
-    remember(settings, result, names)
-    return result
+    settings = raced(settings, lambda result: console.print(_table(result)))
+    console.print(f"backbone: {settings.backbone}", highlight=False, markup=False)
+    return settings
 
 
 def _write_page(result: Any, path: Path) -> None:

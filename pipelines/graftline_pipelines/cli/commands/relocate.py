@@ -24,7 +24,7 @@ def relocate(
     tracking: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
-    """After a project folder was moved or copied: let a local MLflow find its files here.
+    """Let a local MLflow find its files after the project was moved or copied.
 
     MLflow's database names files by absolute paths. A moved folder is also brought in order by the
     next run; a copy only by this command.

@@ -1,4 +1,4 @@
-"""``retrain``: look for changes here, and train if there are any."""
+"""``retrain``: check for changes here, and train if there are any."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,8 @@ from typing import Any
 
 import typer
 
-from graftline_pipelines.cli.commands.race import chosen_backbone
-from graftline_pipelines.cli.commands.run import show_failure
-from graftline_pipelines.cli.options import (
-    JsonLast,
-    Overrides,
-    RunFile,
-    RunnerName,
-    RunsDir,
-    checking,
-    chosen_runner,
-)
+from graftline_pipelines.cli.commands.here import run_here
+from graftline_pipelines.cli.options import JsonLast, Overrides, RunFile, RunnerName, RunsDir
 
 
 def retrain(
@@ -27,43 +18,25 @@ def retrain(
     runner: RunnerName = "subprocess",
 ) -> None:
     """Compare the source with the champion's data; train only if something changed."""
-    from rich.console import Console
-
+    here = run_here(
+        run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json, retrain=True
+    )
     from graftline.steps.runtime import read_result
-    from graftline_pipelines.local import run, summary
-    from graftline_pipelines.preflight import examine as preflight
-    from graftline_pipelines.runfile.load import load
+    from graftline_pipelines.local import summary
 
-    settings = load(run_file, overrides or ())
-    chosen = chosen_runner(runner)
-    console = Console(stderr=as_json)
-    settings = chosen_backbone(settings, console)
-    with checking(console) as asking:
-        preflight.require(run.with_absolute_paths(settings), console, asking)
-        from graftline_pipelines.graphs.retraining import retraining_pipeline
-
-    def build(resolved: Any, run_id: str) -> Any:
-        return retraining_pipeline(resolved, run_id, on_cluster=False)
-
-    try:
-        finished = run.run(
-            settings, build, runs_dir=runs_dir, console=console, runner=chosen, retrain=True
-        )
-    except run.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
-        raise typer.Exit(1) from None
-    looked = dict(read_result(finished.run_dir, "watch") or {})
+    finished = here.finished
+    checked = dict(read_result(finished.run_dir, "watch") or {})
     # A browser wants the ending; the artifact has none.
-    looked["page"] = summary.placed(looked.get("page"), finished.run_dir / "watch.html")
-    _show(looked, console)
+    checked["page"] = summary.placed(checked.get("page"), finished.run_dir / "watch.html")
+    _show(checked, here.console)
     result: dict[str, Any] = {"run_id": finished.run_id, "run_dir": str(finished.run_dir)}
-    if looked.get("start"):
-        result = summary.summarise(finished, settings)
-        summary.show(result, console, None)
+    if checked.get("start"):
+        result = summary.summarise(finished, here.settings)
+        summary.show(result, here.console, None)
     else:
         result["seconds"] = {**finished.seconds, "total": round(finished.total_seconds, 2)}
     if as_json:
-        print(json.dumps({**result, "watch": looked, "trained": bool(looked.get("start"))}))
+        print(json.dumps({**result, "watch": checked, "trained": bool(checked.get("start"))}))
 
 
 def register(app: typer.Typer) -> None:
@@ -71,13 +44,13 @@ def register(app: typer.Typer) -> None:
     app.command()(retrain)
 
 
-def _show(looked: dict[str, Any], console: Any) -> None:
+def _show(checked: dict[str, Any], console: Any) -> None:
     from graftline_pipelines.local import summary
 
-    said = "[green]Training was started.[/]" if looked.get("start") else "Nothing to train."
+    said = "[green]Training was started.[/]" if checked.get("start") else "Nothing to train."
     console.print(f"\n{said}")
-    for reason in looked.get("reasons", []):
+    for reason in checked.get("reasons", []):
         console.print(f"  {reason}", highlight=False, markup=False)
-    if looked.get("page"):
-        page = f"  Page: {summary.short(looked['page'])}"
+    if checked.get("page"):
+        page = f"  Page: {summary.short(checked['page'])}"
         console.print(page, highlight=False, soft_wrap=True)  # to be copied whole

@@ -3,21 +3,22 @@
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from graftline_pipelines.cli.commands.race import chosen_backbone
+from graftline_pipelines.cli.commands.here import run_here
 from graftline_pipelines.cli.options import (
+    AskRegistry,
     Fresh,
     Graph,
     JsonLast,
+    KubeContext,
     Overrides,
     RunFile,
     RunnerName,
     RunsDir,
     checking,
-    chosen_runner,
     graph_name,
 )
 
@@ -32,49 +33,35 @@ def run(
     runner: RunnerName = "subprocess",
     fresh: Fresh = False,
 ) -> None:
-    """Run the training graph on this machine."""
-    from rich.console import Console
-
-    from graftline_pipelines.runfile.load import load
-
+    """Train, evaluate, export and promote, on this machine."""
     if fresh:
         os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
-
-    settings = load(run_file, overrides or ())
-    chosen = chosen_runner(runner)
-    console = Console(stderr=as_json)
-    settings = chosen_backbone(settings, console)
-
-    from graftline_pipelines.local import run as local
+    here = run_here(run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json)
     from graftline_pipelines.local import summary
-    from graftline_pipelines.local.warm import warm_process
-    from graftline_pipelines.preflight import examine as preflight
 
-    def build(resolved: Any, run_id: str) -> Any:
-        from graftline_pipelines.graphs.training import training_pipeline
-
-        return training_pipeline(resolved, run_id, on_cluster=False)
-
-    with warm_process(
-        wanted=chosen == "subprocess"
-    ) as server:  # it imports while the file is checked
-        with checking(console) as asking:
-            preflight.require(local.with_absolute_paths(settings), console, asking)
-        try:
-            finished = local.run(
-                settings, build, runs_dir=runs_dir, console=console, runner=chosen, server=server
-            )
-        except local.StepFailed as failure:
-            show_failure(failure, Console(stderr=True, soft_wrap=True))
-            raise typer.Exit(1) from None
-    result = summary.summarise(finished, settings)
-    summary.show(result, console, _sample_image(settings.data.source))
+    result = summary.summarise(here.finished, here.settings)
+    summary.show(result, here.console, _sample_image(here.settings.data.source))
     if as_json:
         print(json.dumps(result))
 
 
-def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
-    """Validate a run file and all that it names, and say what a run would do."""
+def check(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Check what `submit` would send, and send nothing."),
+    ] = False,
+    pipeline: Graph = "train",
+    kube_context: KubeContext = None,
+    registry: AskRegistry = True,
+    as_json: JsonLast = False,
+) -> None:
+    """Check a run file and all that it names, and say what a run would do.
+
+    With --cluster, also what Kubeflow Pipelines would refuse. What answers only inside the cluster
+    is a note then, not a problem.
+    """
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
@@ -91,7 +78,15 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
         console.print(note, highlight=False, soft_wrap=True)
         settings = with_backbone(settings, name)
     with checking(console) as asking:
-        report = preflight.examine(local.with_absolute_paths(settings), asking)
+        if cluster:
+            from graftline_pipelines.preflight.cluster import examine_for_cluster
+
+            graph = graph_name(pipeline)
+            report = examine_for_cluster(
+                settings, graph, asking, registry=registry, kube_context=kube_context
+            )
+        else:
+            report = preflight.examine(local.with_absolute_paths(settings), asking)
     show(report, console)
     if as_json:
         print(json.dumps(report.as_dict()))
@@ -105,7 +100,7 @@ def compile_(
     overrides: Overrides = None,
     pipeline: Graph = "train",
 ) -> None:
-    """Write the KFP intermediate representation of a run file, for a cluster."""
+    """Write the pipeline of a run file as YAML, for Kubeflow Pipelines."""
     from rich.console import Console
 
     from graftline_pipelines.graphs.compile import compile_to
@@ -122,15 +117,6 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(check)
     app.command("compile")(compile_)
-
-
-def show_failure(failure: Any, console: Any) -> None:
-    """Which step failed, with what, and where its log is."""
-    from rich.text import Text
-
-    said = f"Step {failure.step} failed: {failure}"
-    console.print(Text("Error: ", "bold red") + Text(said))
-    console.print(Text(f"Log: {failure.log}"))
 
 
 def _sample_image(source: str) -> Path | None:

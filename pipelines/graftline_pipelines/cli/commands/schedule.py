@@ -75,21 +75,21 @@ def apply(
             questions=submit.Questions(registry, kube_context),
             console=console,
         )
-        wish = schedules.desired(settings, package.pipeline, package.version)
-        there = schedules.existing(server, wish.name)
+        desired = schedules.desired(settings, package.pipeline, package.version)
+        existing = schedules.existing(server, desired.name)
         version = None if dry_run else submit.upload(package, server, console)
     version_id = version.version_id if version else submit.find_version(package, server)
     if kube_context is not None:
         found = _orphans(server, kube_context)
-        _offer(found, found.find(wish.name), console, delete=delete_orphans, ask=not dry_run)
-    todo = schedules.plan(wish, there, version_id, recreate=recreate)
-    _show_plan(todo, wish, console, dry_run=dry_run)
+        _offer(found, found.find(desired.name), console, delete=delete_orphans, ask=not dry_run)
+    todo = schedules.plan(desired, existing, version_id, recreate=recreate)
+    _show_plan(todo, desired, console, dry_run=dry_run)
     schedule_id = todo.keep.schedule_id if todo.keep else None
     if version is not None:
-        schedule_id = _reconciler(server, console).apply(todo, wish, version)
-    _show_times(todo, wish, there, console, dry_run=dry_run)
+        schedule_id = _reconciler(server, console).apply(todo, desired, version)
+    _show_times(todo, desired, existing, console, dry_run=dry_run)
     if as_json:
-        print(json.dumps(_result(todo, wish, schedule_id, dry_run=dry_run)))
+        print(json.dumps(_result(todo, desired, schedule_id, dry_run=dry_run)))
 
 
 @group.command("list")
@@ -128,11 +128,11 @@ def list_(
 
 @group.command()
 def pause(which: Which, host: Host = None, namespace: Namespace = None) -> None:
-    """Stop a schedule from firing until it is resumed. A run that is going goes on."""
+    """Stop a schedule from firing until it is resumed. A run that has started goes on."""
     from rich.console import Console
 
-    name, reconciler, there = _find(which, host, namespace)
-    for one in there:  # of an interrupted replacement, all
+    name, reconciler, existing = _find(which, host, namespace)
+    for one in existing:  # of an interrupted replacement, all
         reconciler.pause(one)
     Console().print(f"{name} is paused.", highlight=False)
 
@@ -144,8 +144,8 @@ def resume(which: Which, host: Host = None, namespace: Namespace = None) -> None
 
     from graftline_pipelines.cluster import schedules
 
-    name, reconciler, there = _find(which, host, namespace)
-    one = schedules.the_one(there, name)
+    name, reconciler, existing = _find(which, host, namespace)
+    one = schedules.the_one(existing, name)
     reconciler.resume(one)
     following = _readable(schedules.fires_at(one.cron, one.time_zone, 1))
     Console().print(f"{name} fires again, next at {following}.", highlight=False)
@@ -166,15 +166,15 @@ def remove(
 
     from graftline_pipelines.cluster import schedules
 
-    name, reconciler, there = _find(which, host, namespace, needed=kube_context is None)
+    name, reconciler, existing = _find(which, host, namespace, needed=kube_context is None)
     console = Console(stderr=True, soft_wrap=True)
     if kube_context is not None:
         lost = _orphans(reconciler.cluster, kube_context)
         orphans = lost.find(name)
         if not orphans:
-            schedules.the_one(there[:1], name)  # an error where there is nothing at all
+            schedules.the_one(existing[:1], name)  # an error where there is nothing at all
         _offer(lost, orphans, console, delete=True)
-    for one in there:
+    for one in existing:
         reconciler.remove(one)
     Console().print(f"{name} is removed.", highlight=False)
 
@@ -189,8 +189,8 @@ def run_now(
     from graftline_pipelines.cluster import schedules
     from graftline_pipelines.runfile.settings import new_run_id
 
-    name, reconciler, there = _find(which, host, namespace)
-    one = schedules.the_one(there, name)
+    name, reconciler, existing = _find(which, host, namespace)
+    one = schedules.the_one(existing, name)
     server = reconciler.cluster
     version = schedules.version_of(server, one)
     run_name = new_run_id(name)
@@ -231,10 +231,10 @@ def _find(
         namespace = namespace or settings.cluster.namespace
     console = Console(stderr=True)
     server = connect(host, namespace, console)
-    there = schedules.existing(server, name)
-    if needed and not there:
-        schedules.the_one(there, name)
-    return name, _reconciler(server, console), there
+    existing = schedules.existing(server, name)
+    if needed and not existing:
+        schedules.the_one(existing, name)
+    return name, _reconciler(server, console), existing
 
 
 def _orphans(server: Any, kube_context: str) -> Any:
@@ -285,7 +285,7 @@ def _reconciler(server: Any, console: Any) -> Any:
     return Reconciler(server, lambda text: console.print(text, highlight=False))
 
 
-def _show_plan(todo: Any, wish: Any, console: Any, *, dry_run: bool) -> None:
+def _show_plan(todo: Any, desired: Any, console: Any, *, dry_run: bool) -> None:
     words = {
         "create": "to be made",
         "replace": "to be replaced",
@@ -293,27 +293,29 @@ def _show_plan(todo: Any, wish: Any, console: Any, *, dry_run: bool) -> None:
         "finish": "a replacement to be finished",
     }
     would = " (dry run: nothing is changed)" if dry_run else ""
-    console.print(f"Schedule {wish.name}: {words[todo.action]}{would}", highlight=False)
+    console.print(f"Schedule {desired.name}: {words[todo.action]}{would}", highlight=False)
     for reason in todo.reasons:
         console.print(f"  {reason}", highlight=False)
 
 
-def _show_times(todo: Any, wish: Any, there: list[Any], console: Any, *, dry_run: bool) -> None:
+def _show_times(
+    todo: Any, desired: Any, existing: list[Any], console: Any, *, dry_run: bool
+) -> None:
     from graftline_pipelines.cluster import schedules
 
     done = "" if dry_run or todo.action == "leave" else "Done. "
     if not todo.fires:
-        paused = wish.enabled and there
+        paused = desired.enabled and existing
         how = (
-            f"it is paused; `graftline schedule resume {wish.name}` lets it fire"
+            f"it is paused; `graftline schedule resume {desired.name}` lets it fire"
             if paused
             else "`schedule.enabled` is false in the run file"
         )
         console.print(f"{done}It does not fire: {how}.", highlight=False)
         return
-    times = _readable(schedules.fires_at(wish.cron, wish.time_zone))
+    times = _readable(schedules.fires_at(desired.cron, desired.time_zone))
     console.print(
-        f"{done}{wish.cron} in {wish.time_zone}; next at {times}.\n"
+        f"{done}{desired.cron} in {desired.time_zone}; next at {times}.\n"
         "One run at a time. Missed runs are not caught up.",
         highlight=False,
     )
@@ -325,7 +327,7 @@ def _readable(times: list[str]) -> str:
     return f"{', '.join(shown)} UTC"
 
 
-def _result(todo: Any, wish: Any, schedule_id: str | None, *, dry_run: bool) -> dict[str, Any]:
+def _result(todo: Any, desired: Any, schedule_id: str | None, *, dry_run: bool) -> dict[str, Any]:
     from graftline_pipelines.cluster import schedules
 
     return {
@@ -333,12 +335,12 @@ def _result(todo: Any, wish: Any, schedule_id: str | None, *, dry_run: bool) -> 
         "dry_run": dry_run,
         "reasons": list(todo.reasons),
         "schedule_id": schedule_id,
-        "name": wish.name,
+        "name": desired.name,
         "fires": todo.fires,
-        "cron": wish.cron,
-        "time_zone": wish.time_zone,
-        "next": schedules.fires_at(wish.cron, wish.time_zone),
-        "version": wish.version,
+        "cron": desired.cron,
+        "time_zone": desired.time_zone,
+        "next": schedules.fires_at(desired.cron, desired.time_zone),
+        "version": desired.version,
     }
 
 

@@ -16,7 +16,10 @@ def try_(
     ] = True,
     tracking: Tracking = DEFAULT_TRACKING,
 ) -> None:
-    """Open a local page that classifies a picture you drop on it, and shows where it looked.
+    """Open a local page that classifies a picture dropped on it.
+
+    It shows the probabilities, the places of the picture that the answer comes from, and whether
+    the picture is unlike the training images.
 
     Needs only the exported file. Ctrl-C ends it.
     """

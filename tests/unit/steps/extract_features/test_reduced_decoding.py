@@ -14,7 +14,7 @@ from graftline.images.decode import decode
 from graftline.inference.decode_workers import smallest_side
 from graftline.models.backbone import build
 from graftline.steps.extract_features import reduction
-from graftline.steps.extract_features.request import Request, request_key
+from graftline.steps.extract_features.request import FeatureRequest, request_key
 from graftline.steps.extract_features.step import run
 from graftline.steps.fit_head.step import _decoding_as
 from graftline.storage import open_store
@@ -89,7 +89,7 @@ def test_fine_patterns_are_decoded_in_full(tmp_path: Path, snapshot_of_files: Ca
     assert fingerprint != network.fingerprint()
     # What was measured is kept: the next run does not build the network for it.
     snapshot, store = read(tmp_path)
-    request = Request("tf_efficientnet_lite0", None, 64, "fp32")
+    request = FeatureRequest("tf_efficientnet_lite0", None, 64, "fp32")
     rows = reduction.reduced_rows(snapshot, network.spec.preprocessing)
     assert len(rows) == 8
 
@@ -132,10 +132,10 @@ def test_small_images_and_other_formats_are_not_measured(
 
 def test_requests_as_before_keep_their_keys(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    plain = Request("timm/test_resnet", "random", 64, "fp32")
+    plain = FeatureRequest("timm/test_resnet", "random", 64, "fp32")
     assert set(plain.identity()) == {"backbone", "weights", "image_size", "precision"}
     keys = {
-        request_key(store, Request("timm/test_resnet", "random", 64, "fp32", **more))  # type: ignore[arg-type]
+        request_key(store, FeatureRequest("timm/test_resnet", "random", 64, "fp32", **more))  # type: ignore[arg-type]
         for more in ({}, {"fit": "pad"}, {"value_range": (0, 4095)}, {"full_decoding": True})
     }
     assert len(keys) == 4

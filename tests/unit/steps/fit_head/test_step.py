@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
@@ -20,6 +22,7 @@ from graftline.features.matrix import read_features
 from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
+from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folds import make_folds, subsample
 from graftline.steps.fit_head.linear import (
     Scaling,
@@ -116,6 +119,70 @@ def test_folding_changes_no_score(family: str, how: Scaling) -> None:
     with torch.inference_mode():
         logits = fold(fit, scaling)(torch.from_numpy(x)).numpy()
     assert np.abs(logits - fit.decide(scaling.apply(x))).max() < 1e-4
+
+
+@pytest.mark.parametrize("family", ["logistic", "svm"])
+def test_the_log_loss_is_scikit_learns_over_the_whole_grid(
+    family: Literal["logistic", "svm"],
+) -> None:
+    """On images that the fits have not seen; in the precision that a tiny penalty needs."""
+    x, y = clusters(count=400, classes=4)
+    by = standardisation(x[:300])
+    z, held_out = by.apply(x[:300]).astype(np.float64), by.apply(x[300:])
+    fit = None
+    for C in ProbeSettings().grid[::4]:
+        options = {"tolerance": 1e-10, "max_iterations": 5000}
+        fit = fit_linear(z, y[:300], 4, family=family, C=C, start=fit, **options)  # type: ignore[arg-type]
+        found = torch.log_softmax(torch.from_numpy(fit.decide(held_out)).double(), dim=1).numpy()
+        if family == "logistic":
+            theirs = LogisticRegression(C=C, tol=1e-10, max_iter=10_000).fit(z, y[:300])
+            expected = theirs.predict_log_proba(held_out.astype(np.float64))
+        elif not 1e-4 <= C <= 100:  # liblinear penalises the intercept, and converges late
+            continue
+        else:
+            svm = LinearSVC(C=C, dual=False, intercept_scaling=1000.0, tol=1e-9, max_iter=50_000)
+            scores = svm.fit(z, y[:300]).decision_function(held_out.astype(np.float64))
+            expected = torch.log_softmax(torch.from_numpy(scores), dim=1).numpy()
+        rows = np.arange(100)
+        loss, reference = -found[rows, y[300:]].mean(), -expected[rows, y[300:]].mean()
+        assert loss == pytest.approx(reference, abs=1e-3), C
+
+
+def test_the_grid_has_45_values_from_a_millionth_to_a_hundred_thousand() -> None:
+    grid = ProbeSettings().grid
+    assert len(grid) == 45
+    assert (min(grid), max(grid)) == (1e-6, 1e5)
+    assert ProbeSettings(c_grid=(1.0, 2.0)).grid == (1.0, 2.0)
+
+
+def test_the_nearest_class_mean_is_scikit_learns_discriminant_analysis() -> None:
+    """Its covariance shrunken to a sphere; on features whitened within classes: shrunken LDA."""
+    x, y = clusters(count=90, width=12)
+    y[:30] = 0
+    fit = fit_linear(x, y, 4, family="mean", C=1.0)
+    sphere = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=1.0)
+    expected = sphere.fit(x.astype(np.float64), y).predict_log_proba(x)
+    found = torch.log_softmax(torch.from_numpy(fit.decide(x)).double(), dim=1).numpy()
+    assert np.abs(found - expected).max() < 2e-3 * np.abs(expected).max()
+    weighted = fit_linear(x, y, 4, family="mean", C=1.0, class_weight=balanced_weights(y, 4))
+    assert np.allclose(weighted.weight, fit.weight)
+    shares = np.bincount(y) / 90
+    assert np.allclose(weighted.bias - np.log(0.25), fit.bias - np.log(shares))
+
+
+def test_a_long_grid_is_searched_coarse_to_fine_and_finds_what_all_values_find(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = clusters(count=150, width=10, classes=3, spread=3.0)
+    folds = make_folds(y, np.arange(150), tuple("abc"), 3, seed=0)
+    grid = ProbeSettings().grid
+    ranked = search(x, y, folds, 3, grid=grid, balanced=False)
+    tried = {(c.family, c.scaling, c.C) for c in ranked}
+    monkeypatch.setattr("graftline.steps.fit_head.search.LONG_GRID", 1000)
+    every = search(x, y, folds, 3, grid=grid, balanced=False)
+    assert len(tried) == len(ranked) < 2 / 3 * len(every)
+    assert ranked[0].C in grid
+    assert ranked[0].accuracy >= every[0].accuracy - 0.007  # one of 150 images
 
 
 @pytest.mark.parametrize("how", list(Scaling))
@@ -341,6 +408,8 @@ def fitted(
 ) -> Callable[..., tuple[FitHeadResult, Path]]:
     def fit(counts: dict[int, int] | None = None, **options: object) -> tuple[FitHeadResult, Path]:
         snapshot, store = make_snapshot(30, 4, counts=counts)
+        probe = options.pop("probe", {})
+        options["probe"] = {"c_grid": [0.01, 0.1], **probe}  # type: ignore[dict-item]
         backbone = build(NAME, weights="random", image_size=SIZE)
         features = make_features(snapshot, backbone)
         result = run(
@@ -362,7 +431,7 @@ def fitted(
 def test_the_step_fits_a_probe_on_real_digits(
     fitted: Callable[..., tuple[FitHeadResult, Path]],
 ) -> None:
-    result, folder = fitted(strategy="auto")
+    result, folder = fitted(strategy="auto", probe={"c_grid": None})
     assert (result.strategy, result.fine_tune) == ("probe", False)
     assert result.cv_accuracy > 0.85
     classifier = load_classifier(folder / "classifier")
@@ -376,6 +445,13 @@ def test_the_step_fits_a_probe_on_real_digits(
     assert decision.to_dict() == result.decision
     assert decision.cell == "small and similar"
     assert decision.figures["images_per_class"] == {"min": 18, "median": 18.0, "max": 18}
+    page = folder / "decision.html"
+    assert result.files()["fit_head/decision.html"] == page
+    assert decision.figures["learning_curve"]["sentence"] in page.read_text()
+    tried = [candidate["C"] for candidate in decision.figures["candidates"]]
+    assert min(tried) == 1e-6
+    assert decision.figures["suspects"]["of"] == 72
+    assert decision.figures["learning_curve"]["sentence"] in decision.notes
 
 
 def test_validation_logits_come_from_a_model_that_never_saw_validation(

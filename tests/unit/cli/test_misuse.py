@@ -1,0 +1,76 @@
+"""Misuse of each command: one line on what is wrong, one on what to do, and exit code 2."""
+
+import sys
+from typing import Any
+
+import pytest
+import typer
+
+from graftline_pipelines.cli.main import app, main
+
+COMMAND: Any = typer.main.get_command(app)
+
+
+def leaves(command: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
+    if not hasattr(command, "commands"):
+        return [(path, command)]
+    return [leaf for name, one in command.commands.items() for leaf in leaves(one, (*path, name))]
+
+
+LEAVES = leaves(COMMAND)
+
+
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["graftline", *words])
+    monkeypatch.setattr("graftline_pipelines.cli.main.guard_process", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr()
+    return int(ended.value.code or 0), shown.out, shown.err
+
+
+@pytest.mark.parametrize(("path", "command"), LEAVES, ids=["-".join(path) for path, _ in LEAVES])
+def test_unknown_option_and_missing_argument(
+    path: tuple[str, ...],
+    command: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cases = [("--no-such-option",)]
+    if any(p.param_type_name == "argument" and p.required for p in command.params):
+        cases.append(())
+    for words in cases:
+        code, out, err = call(monkeypatch, capsys, *path, *words)
+        lines = err.splitlines()
+        assert (code, out) == (2, "") and len(lines) == 2, err
+        assert lines[0].startswith("Error: ") and lines[0].endswith((".", "?"))
+        assert lines[1] == f"What to do: `graftline {' '.join(path)} --help` shows what it takes."
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("run", "--help"), ("features",)])
+def test_help_is_no_mistake_to_read(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(monkeypatch, capsys, *words)
+    assert "Usage: graftline" in out and err == ""
+    assert code == (0 if "--help" in words else 2)
+
+
+def test_a_typo_is_answered_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capsys, "histroy")
+    assert code == 2 and "Did you mean 'history'" in err
+
+
+def test_ctrl_c_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("graftline_pipelines.local.runs.list_runs", interrupted)
+    code, _, err = call(monkeypatch, capsys, "runs", "--local")
+    assert code == 130 and "Run the same command again" in err
