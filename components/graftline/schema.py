@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import GraftlineError, IntegrityError, SchemaVersionError
+from graftline.errors import GraftlineError, IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.files import write_atomic
 
 SEAL = "seal"  # the key of a document's own sha256
@@ -111,3 +112,57 @@ def read_json(
     if content.get("schema_version") not in readable:
         raise outdated(content.get("schema_version"))
     return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A JSON file that one step hands to another.
+
+    Attributes:
+        name: What it is called, such as "verdict".
+        kind: What its ``kind`` says.
+        versions: The schema versions that are read.
+        writer: The step or steps that write it.
+    """
+
+    name: str
+    kind: str
+    versions: tuple[int, ...]
+    writer: str
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The content of the file.
+
+        Raises:
+            StoreNotFound: There is no such file.
+            IntegrityError: It is something else.
+            SchemaVersionError: Another version of Graftline wrote it.
+        """
+        return read_json(
+            path,
+            kind=self.kind,
+            version=self.versions,
+            missing=StoreNotFound(
+                f"there is no {self.name} at {path}",
+                fix=f"pass the file that {self.writer} wrote",
+            ),
+            damaged=lambda why: self.damaged(path, why),
+            outdated=lambda version: self.outdated(path, version),
+        )
+
+    def damaged(self, where: Path | str, why: str) -> IntegrityError:
+        """The error for content that is not this record."""
+        return IntegrityError(
+            f"{where} is not a {self.name}",
+            why=why,
+            fix=f"pass the file that {self.writer} wrote, unchanged",
+        )
+
+    def outdated(self, where: Path | str, version: Any) -> SchemaVersionError:
+        """The error for a version that is not read."""
+        return SchemaVersionError(
+            f"the {self.name} {where} has schema version {version}; "
+            f"this Graftline reads {' and '.join(map(str, self.versions))}",
+            why="it was written by another version of Graftline",
+            fix=f"run {self.writer} again with this version",
+        )
