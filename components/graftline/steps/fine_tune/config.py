@@ -16,6 +16,8 @@ class TrainSettings(Section):
     """Images in one optimiser step; split into smaller passes if memory is short."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """`sgd` uses Nesterov momentum of 0.9 and needs a learning rate about 30 times as large."""
+    # EfficientNet-Lite0 on 728 glyphs of fonts, 4 epochs, best on validation (probe 78.6%):
+    # 1e-4 82.8%, 3e-4 86.2%, 1e-3 80.0% after falling to 55% in the first epoch.
     learning_rate: Annotated[float, Field(gt=0)] = 3e-4
     """Peak learning rate of the head."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
