@@ -26,6 +26,7 @@ RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 # errors are made as mended, with ten times as many images a seventh is mended; give or take a
 # fifth. The whole training mends a tenth more than a pilot shows, give or take as much.
 GUIDE_SLOPE, GUIDE_DEVIATION, GUIDE_BEYOND_PILOT = 0.15, 0.2, 0.1
+EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
 PILOT_EPOCHS, PILOT_IMAGES = 3, 1000
 
@@ -101,15 +102,23 @@ class Calibration:
     def gain(self, figures: dict[str, Any], confidence: float) -> Gain:
         """The expected gain on new data."""
         errors = 1 - figures["probe"]["accuracy"]
-        mean = self._relative(figures)
-        # Tenfold the images of any measurement: twice as unsure.
-        beyond = np.log10(max(1.0, _per_class(figures) / self.largest))
-        deviation = self.deviation * (1 + float(beyond))
+        known = self._known(figures)
+        mean = _guided(figures, self.slope) + known * self._correction(figures)
+        deviation = known * self.deviation + (1 - known) * max(self.deviation, GUIDE_DEVIATION)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         low, high = (min(1.0, mean + sign * z * deviation) * errors for sign in (-1, 1))
         return Gain(
             min(1.0, mean) * errors, (low, high), confidence, deviation * errors, self.basis
         )
+
+    def _known(self, figures: dict[str, Any]) -> float:
+        """How far the measurements hold: 1 among them, 0 for tenfold the images per class."""
+        return max(0.0, 1 - float(np.log10(max(1.0, _per_class(figures) / self.largest))))
+
+    def _correction(self, figures: dict[str, Any]) -> float:
+        """Relative gain beyond the guide's; what was never measured counts as the edge of it."""
+        standardised = (_measures(figures) - self.centre) / self.spread
+        return self.level + float(self.weights @ np.clip(standardised, -EDGE, EDGE))
 
     def after_pilot(self, figures: dict[str, Any], gain: Gain) -> tuple[float, float]:
         """Offset and slope of the expected gain after the pilot's: both weighted by precision."""
@@ -117,10 +126,6 @@ class Calibration:
         prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2
         slope = prior / max(prior + noise, 1e-12)
         return (1 - slope) * gain.mean + slope * self.pilot_bias * errors, slope
-
-    def _relative(self, figures: dict[str, Any]) -> float:
-        beyond = float(self.weights @ ((_measures(figures) - self.centre) / self.spread))
-        return _guided(figures, self.slope) + self.level + beyond
 
 
 def fit(rows: Sequence[Row]) -> Calibration:
@@ -232,4 +237,5 @@ def _weights(x: Floats, y: Floats) -> Floats:
 def _predict(x: Floats, y: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
     centre, spread = x[kept].mean(0), x[kept].std(0) + 1e-9
     weights = _weights((x[kept] - centre) / spread, y[kept] - y[kept].mean())
-    return np.asarray(y[kept].mean() + ((new - centre) / spread) @ weights)
+    standardised = np.clip((new - centre) / spread, -EDGE, EDGE)
+    return np.asarray(y[kept].mean() + standardised @ weights)
