@@ -14,8 +14,8 @@ in benchmarks/deciding/sets.py; the figures are those of the other half:
     regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
                        delivers it: the probe where validation does not find it better) less that
                        of what `auto` chose, in points
-    compute_fraction   processor time of `auto` (probe, pilot, training) of that of always
-                       fine-tuning
+    compute_fraction   processor time of `auto` in training (pilots and whole trainings) of that of
+                       always fine-tuning; the probe is fitted either way
 
 With --json the last line is one JSON object.
 """
@@ -42,6 +42,8 @@ MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"
 
 console = Console(stderr=True)
+if not console.is_terminal:
+    console.width = 120
 
 
 @dataclass(frozen=True)
@@ -67,15 +69,10 @@ class Judged:
 
     @property
     def seconds(self) -> float:
-        """Processor time."""
+        """Processor time of training."""
         spent = self.row["seconds"]
         pilot = spent["pilot"] if self.decision.pilot is not None else 0.0
-        return float(spent["probe"] + pilot + (spent["training"] if self.fine_tunes else 0.0))
-
-    @property
-    def always(self) -> float:
-        """Processor time of always fine-tuning."""
-        return float(self.row["seconds"]["probe"] + self.row["seconds"]["training"])
+        return float(pilot + (spent["training"] if self.fine_tunes else 0.0))
 
 
 def judge(row: dict[str, Any]) -> Judged:
@@ -94,7 +91,9 @@ def figures_of(judged: list[Judged]) -> dict[str, float]:
         "mean_regret_points": round(statistics.mean(regrets), 3),
         "worst_regret_points": round(max(regrets), 3),
         "compute_fraction": round(
-            sum(one.seconds for one in judged) / sum(one.always for one in judged), 3
+            sum(one.seconds for one in judged)
+            / sum(one.row["seconds"]["training"] for one in judged),
+            3,
         ),
     }
 
