@@ -9,9 +9,9 @@ from graftline.classifier.bundle import HeldOut, load_classifier, save_classifie
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.fine_tune.loop import EpochListener
-from graftline.steps.fine_tune.pilot import run_pilot
+from graftline.steps.fine_tune.pilot import PilotRun, run_pilot
 from graftline.steps.fine_tune.start_and_outcome import compare, with_training
-from graftline.steps.fine_tune.training import Order, Trained, read, train
+from graftline.steps.fine_tune.training import Order, Start, Trained, read, train
 from graftline.steps.runtime import StepResult
 
 
@@ -123,30 +123,48 @@ def run(
         settings=settings,
         checkpoint_key=checkpoint_key,
     )
-    start = read(order)
-    if strategy == "fine_tune" and start.decision.pilot is not None:
-        pilot = run_pilot(order, start)
-        start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
-        if not pilot.decision.fine_tune:
-            write_decision(decision_out, pilot.decision)
-            save_classifier(
-                classifier_folder, load_classifier(probe_folder), held_out=start.held_out
-            )
-            return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
+    start, pilot = _piloted(order)
+    if pilot is not None and not pilot.decision.fine_tune:
+        kept = pilot.outcome, pilot.trained, pilot.decision
+        return _write(*kept, start.held_out, probe_folder, classifier_folder, decision_out)
     trained = train(
         order, start, processes=processes, on_epoch=on_epoch, nodes=nodes, node_pod=node_pod
     )
-
     outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
     outcome = with_training(outcome, trained.progressed)
     outcome = dataclasses.replace(outcome, hours=trained.progressed.seconds / 3600)
     decision = start.decision.with_outcome(outcome)
     message("%s", outcome.sentence)
+    kept = outcome, trained, decision
+    return _write(*kept, start.held_out, probe_folder, classifier_folder, decision_out)
+
+
+def _piloted(order: Order) -> tuple[Start, PilotRun | None]:
+    """What training starts from, and the pilot where the decision asks for one."""
+    start = read(order)
+    if order.strategy != "fine_tune" or start.decision.pilot is None:
+        return start, None
+    pilot = run_pilot(order, start)
+    return dataclasses.replace(
+        read(order), decision=pilot.decision
+    ), pilot  # it changed the network
+
+
+def _write(
+    outcome: Outcome,
+    trained: Trained,
+    decision: Decision,
+    probe: HeldOut,
+    probe_folder: Path,
+    classifier_folder: Path,
+    decision_out: Path,
+) -> FineTuneResult:
+    """Write the decision, and the trained classifier or the probe."""
     write_decision(decision_out, decision)
     if outcome.used == "probe":  # read again: training changed the network in place
-        save_classifier(classifier_folder, load_classifier(probe_folder), held_out=start.held_out)
+        save_classifier(classifier_folder, load_classifier(probe_folder), held_out=probe)
     else:
-        own = HeldOut(rows=start.held_out.rows, logits=trained.val_logits)
+        own = HeldOut(rows=probe.rows, logits=trained.val_logits)
         save_classifier(classifier_folder, trained.classifier, held_out=own)
     return _result(outcome, trained, decision, decision_out)
 

@@ -99,17 +99,7 @@ def run(
     settings = read_section(FitHeadConfig, "", config)
     snapshot, features = read_snapshot(snapshot_folder), read_features(features_folder)
     check(snapshot, features, settings.backbone)
-    network = build(
-        settings.backbone,
-        weights=settings.weights,
-        image_size=settings.image_size,
-        store=open_store(store),
-        fit=settings.fit,
-        value_range=snapshot.value_range,
-    )
-    network = _decoding_as(network, features)
-    _check_same_network(network, features)
-
+    network = _network(settings, snapshot, features, store)
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
     decision = decide(
         settings.strategy,
@@ -147,6 +137,23 @@ class _Fitted:
 
     classifier: Classifier
     held_out: HeldOut
+
+
+def _network(
+    settings: FitHeadConfig, snapshot: Snapshot, features: Features, store: str
+) -> Backbone:
+    """The network that the features came from."""
+    network = build(
+        settings.backbone,
+        weights=settings.weights,
+        image_size=settings.image_size,
+        store=open_store(store),
+        fit=settings.fit,
+        value_range=snapshot.value_range,
+    )
+    network = _decoding_as(network, features)
+    _check_same_network(network, features)
+    return network
 
 
 def _cost(
