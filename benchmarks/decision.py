@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from deciding.measure import measure
-from deciding.sets import SETS, cut, write
+from deciding.sets import SETS, cut, validation_images, write
 from rich.console import Console
 from rich.table import Table
 
@@ -77,7 +77,15 @@ class Judged:
 
 def judge(row: dict[str, Any]) -> Judged:
     """Let `auto` decide with its default settings; a pilot is the one that was measured."""
-    decision = decide("auto", row["figures"], AutoSettings(), notes=[], snapshot_id="", backbone="")
+    decision = decide(
+        "auto",
+        row["figures"],
+        AutoSettings(),
+        notes=[],
+        snapshot_id="",
+        backbone="",
+        validation_images=validation_images(row["size"]),
+    )
     after = decision
     if decision.pilot is not None:
         after = decision.with_pilot(decision.pilot.measured(row["gain"]["pilot"]))

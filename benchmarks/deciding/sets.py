@@ -225,6 +225,11 @@ def write(name: str, root: Path, folder: Path) -> int:
         return sum(1 for _ in file) - 1
 
 
+def validation_images(size: int) -> int:
+    """How many images validate a training on so many."""
+    return max(20, size // 5)
+
+
 def cut(folder: Path, size: int) -> Path:
     """A table with so many training images, a fifth of that to validate, the rest to test.
 
@@ -235,7 +240,7 @@ def cut(folder: Path, size: int) -> Path:
     random.Random(1).shuffle(rows)
     test = min(TEST, len(rows) // 3)
     held = [(*row, "test") for row in rows[:test]]
-    train, val = _balanced(rows[test:], size), max(20, size // 5)
+    train, val = _balanced(rows[test:], size), validation_images(size)
     left = [row for row in rows[test:] if row not in set(train)]
     chosen = [(*row, "train") for row in train] + [(*row, "val") for row in left[:val]]
     table = folder / f"cut-{size}.csv"

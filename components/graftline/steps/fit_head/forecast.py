@@ -28,6 +28,8 @@ RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 GUIDE_SLOPE, GUIDE_DEVIATION, GUIDE_BEYOND_PILOT = 0.15, 0.2, 0.1
 EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
+GUIDE_SETS = 4  # that the guide's own doubt counts for: a few sets may agree by chance
+PILOT_TRAIN_IMAGES = 250  # of a measurement: with fewer, validation was too small to show a pilot
 PILOT_EPOCHS, PILOT_IMAGES = 3, 1000
 
 Floats = NDArray[np.float64]
@@ -120,10 +122,17 @@ class Calibration:
         standardised = (_measures(figures) - self.centre) / self.spread
         return self.level + float(self.weights @ np.clip(standardised, -EDGE, EDGE))
 
-    def after_pilot(self, figures: dict[str, Any], gain: Gain) -> tuple[float, float]:
-        """Offset and slope of the expected gain after the pilot's: both weighted by precision."""
+    def after_pilot(
+        self, figures: dict[str, Any], gain: Gain, validation_images: int
+    ) -> tuple[float, float]:
+        """Offset and slope of the expected gain after the pilot's: both weighted by precision.
+
+        The two models differ on about as many validation images as the probe gets wrong, each of
+        which counts for or against the pilot by chance.
+        """
         errors = 1 - figures["probe"]["accuracy"]
-        prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2
+        chance = errors / max(1, validation_images)
+        prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2 + chance
         slope = prior / max(prior + noise, 1e-12)
         return (1 - slope) * gain.mean + slope * self.pilot_bias * errors, slope
 
@@ -140,7 +149,8 @@ def fit(rows: Sequence[Row]) -> Calibration:
         return _guide_alone()
     x = np.stack([_measures(row.figures) for row in rows])
     y = np.array([_of_errors(row, row.gain) for row in rows])
-    pilots = y - np.array([_of_errors(row, row.pilot_gain) for row in rows])
+    larger = np.array([row.figures["train_images"] >= PILOT_TRAIN_IMAGES for row in rows])
+    pilots = (y - np.array([_of_errors(row, row.pilot_gain) for row in rows]))[larger]
     y -= np.array([_guided(row.figures, GUIDE_SLOPE) for row in rows])
     missed = [y[sets == name] - _predict(x, y, sets != name, x[sets == name]) for name in names]
     centre, spread = x.mean(0), x.std(0) + 1e-9
@@ -151,12 +161,25 @@ def fit(rows: Sequence[Row]) -> Calibration:
         _weights((x - centre) / spread, y - y.mean()),
         GUIDE_SLOPE,
         float(y.mean()),
-        float(np.sqrt(np.mean(np.concatenate(missed) ** 2))),
-        float(pilots.mean()),
-        float(pilots.std()),
+        _pooled(np.concatenate(missed), len(names)),
+        _shrunken(pilots),
+        _pooled(pilots - _shrunken(pilots), len(pilots)),
         max(_per_class(row.figures) for row in rows),
         f"{len(rows)} trainings on {len(names)} data sets of {min(sizes)} to {max(sizes)} images",
     )
+
+
+def _pooled(missed: Floats, sets: int) -> float:
+    """Deviation of what was missed, together with the guide's own."""
+    own = float(np.mean(missed**2)) if len(missed) else 0.0
+    squares = sets * own + GUIDE_SETS * GUIDE_DEVIATION**2
+    return float(np.sqrt(squares / (sets + GUIDE_SETS)))
+
+
+def _shrunken(pilots: Floats) -> float:
+    """How much more a training gains than its pilot shows, drawn towards the guide's figure."""
+    total = float(pilots.sum()) + GUIDE_SETS * GUIDE_BEYOND_PILOT
+    return total / (len(pilots) + GUIDE_SETS)
 
 
 def _guide_alone() -> Calibration:

@@ -108,6 +108,7 @@ def run(
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
+        validation_images=len(snapshot.rows("val")),
         cost=_cost(settings, snapshot, network, store),
     )
     fitted = _fit_probe(snapshot, features, network, measured, settings.probe)

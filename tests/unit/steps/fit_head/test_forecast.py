@@ -60,7 +60,7 @@ def test_intervals_hold_what_they_promise_on_new_data() -> None:
     random = np.random.default_rng(1)
     inside = []
     for seed in range(40):
-        fitted = fit(rows(seed))
+        fitted = fit(rows(seed, sets=40))
         for _ in range(10):
             row = made(random, "new")
             low, high = fitted.gain(row.figures, 0.8).interval
@@ -101,11 +101,12 @@ def test_after_a_pilot_both_are_weighted_by_how_sure_they_are() -> None:
     fitted = fit(rows(4))
     data = figures(50, 500, 0.7, 0.6)
     gain = fitted.gain(data, 0.8)
-    offset, slope = fitted.after_pilot(data, gain)
+    offset, slope = fitted.after_pilot(data, gain, 150)
     measured = 0.08
     grid = np.linspace(-1, 1, 200_001)
     # The pilot shows the whole gain less a bias, give or take its deviation.
-    noise = fitted.pilot_deviation * 0.3 + 1e-9
+    # On 150 images, of which 30% are wrong, chance has a variance of 0.3 / 150.
+    noise = np.sqrt((fitted.pilot_deviation * 0.3) ** 2 + 0.3 / 150)
     shown = grid - fitted.pilot_bias * 0.3
     density = np.exp(-0.5 * ((grid - gain.mean) / gain.deviation) ** 2)
     density *= np.exp(-0.5 * ((measured - shown) / noise) ** 2)
