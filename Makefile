@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CHECKOV := build/checkov/bin/checkov
+FAULTS := tests/faults tests/pipeline/test_legacy.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-containers test-gpu check lint types wheel images sbom docs clean
+.PHONY: help install demo test test-slow faults test-containers test-gpu check lint types wheel images sbom docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -29,6 +30,9 @@ test: install  ## the tests, under 15 minutes on 2 cores
 
 test-slow: install $(CHECKOV)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests
+
+faults: install  ## the campaign of faults (about 25 minutes on 2 cores); fills in docs/reliability.md
+	$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal --faults-table docs/reliability.md
 
 test-containers: install  ## builds the images and runs every step in them
 	$(BIN)/python -m pytest -m containers tests/containers

@@ -1,12 +1,16 @@
 """Versioned JSON: what another version wrote is refused with what to do."""
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import GraftlineError, SchemaVersionError
+from graftline.errors import GraftlineError, IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.files import write_atomic
+
+SEAL = "seal"  # the key of a document's own sha256
 
 
 def check_schema_version(head: Any, version: int, what: str) -> None:
@@ -38,6 +42,33 @@ def parse_json(text: str | bytes, version: int, what: str) -> dict[str, Any]:
     check_schema_version(head, version, what)
     content: dict[str, Any] = head
     return content
+
+
+def seal(content: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    """JSON with its own sha256 in it: a bit that flips on a disk is noticed by :func:`unseal`."""
+    return json.dumps({**content, SEAL: _seal_of(content)}, indent=indent, sort_keys=True).encode()
+
+
+def unseal(data: bytes, what: str) -> dict[str, Any]:
+    """The content of a sealed JSON document; what earlier versions wrote has no seal.
+
+    Raises:
+        IntegrityError: It is not the document that was written.
+    """
+    fix = "Restore it from a copy, or remove it: then it is made again where that is possible."
+    try:
+        content = json.loads(data)
+        sealed = content.pop(SEAL, None)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise IntegrityError(f"{what} is damaged: {error}", fix=fix) from error
+    if sealed is not None and sealed != _seal_of(content):
+        raise IntegrityError(f"{what} is damaged: it does not have its sha256", fix=fix)
+    found: dict[str, Any] = content
+    return found
+
+
+def _seal_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_json(
@@ -81,3 +112,57 @@ def read_json(
     if content.get("schema_version") not in readable:
         raise outdated(content.get("schema_version"))
     return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """A JSON file that one step hands to another.
+
+    Attributes:
+        name: What it is called, such as "verdict".
+        kind: What its ``kind`` says.
+        versions: The schema versions that are read.
+        writer: The step or steps that write it.
+    """
+
+    name: str
+    kind: str
+    versions: tuple[int, ...]
+    writer: str
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """The content of the file.
+
+        Raises:
+            StoreNotFound: There is no such file.
+            IntegrityError: It is something else.
+            SchemaVersionError: Another version of Graftline wrote it.
+        """
+        return read_json(
+            path,
+            kind=self.kind,
+            version=self.versions,
+            missing=StoreNotFound(
+                f"there is no {self.name} at {path}",
+                fix=f"pass the file that {self.writer} wrote",
+            ),
+            damaged=lambda why: self.damaged(path, why),
+            outdated=lambda version: self.outdated(path, version),
+        )
+
+    def damaged(self, where: Path | str, why: str) -> IntegrityError:
+        """The error for content that is not this record."""
+        return IntegrityError(
+            f"{where} is not a {self.name}",
+            why=why,
+            fix=f"pass the file that {self.writer} wrote, unchanged",
+        )
+
+    def outdated(self, where: Path | str, version: Any) -> SchemaVersionError:
+        """The error for a version that is not read."""
+        return SchemaVersionError(
+            f"the {self.name} {where} has schema version {version}; "
+            f"this Graftline reads {' and '.join(map(str, self.versions))}",
+            why="it was written by another version of Graftline",
+            fix=f"run {self.writer} again with this version",
+        )

@@ -2,9 +2,11 @@
 
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.faults import table
 
 Write = tuple[str, str]  # a class with its module, and its method
 
@@ -42,3 +44,17 @@ def at_write_edge() -> Callable[..., None]:
             replace(place, name, watched(getattr(place, name)))
 
     return at
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-table", help="print the campaign's table, and write it into a file")
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    path = config.getoption("--faults-table", None)
+    if path is None:
+        return
+    text = table.markdown(table.rows_of(terminalreporter.stats))
+    if Path(path).is_file():
+        table.write_into(Path(path), text)
+    terminalreporter.write_line("\n" + text)

@@ -157,8 +157,33 @@ def test_warm_and_cold_steps_write_the_same_bytes(
         artifacts = Path(result["run_dir"]) / "artifacts"
         written[way] = {
             name: next(artifacts.rglob(name)).read_bytes()
-            for name in ("manifest.parquet", "features.npy", "classifier.json", "decision")
+            for name in ("manifest.parquet", "features.npy", "classifier.json")
         }
         export = json.loads(next(artifacts.rglob("export.json")).read_text())
         written[way]["model"] = export["content_sha256"]
     assert written["warm"] == written["cold"]
+
+
+def test_the_database_of_mlflow_is_open_when_a_step_starts(
+    server: WarmServer, mlflow_sqlite: str, capsys: Any
+) -> None:
+    from graftline.tracking.mlflow_run import connect, start_run
+
+    connect(mlflow_sqlite)
+    server.open_tracking(mlflow_sqlite)
+    body = f"""
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+engines = list(SqlAlchemyStore._engine_map.values())
+print('found', len(engines), [engine.pool.checkedin() for engine in engines])
+from graftline.tracking.mlflow_run import start_run
+start_run({mlflow_sqlite!r}, 'digits', text)
+"""
+    found: list[str] = []
+    while not found or found[0] == "found 0 []":
+        assert server.run(component(body.strip()), dict(os.environ)) == 0
+        found = [line for line in capsys.readouterr().out.splitlines() if line[:5] == "found"]
+    assert found == ["found 1 [0]"]  # open, without a connection that the server has too
+    start_run(mlflow_sqlite, "digits", "here")
+    client = connect(mlflow_sqlite)
+    experiment = client.get_experiment_by_name("digits")
+    assert len(client.search_runs([experiment.experiment_id])) >= 2

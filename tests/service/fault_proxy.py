@@ -9,15 +9,19 @@ Faults: ``503``, ``403``, ``reset`` (before the server sees anything), ``lost`` 
 it, its answer is lost), ``truncate``, ``flip`` (one bit of the answer's body), ``stall``.
 """
 
+import random
 import re
 import socket
 import struct
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>by the proxy</Message></Error>"
 ANSWERS = {"503": ("503 Slow Down", "SlowDown"), "403": ("403 Forbidden", "AccessDenied")}
+# Of 100 requests; one that stalls costs the client its whole timeout.
+STORM = {"503": 18, "reset": 4, "truncate": 3, "flip": 3, "lost": 2, "stall": 0.1, "": 69.9}
 REFUSED = (
     b"HTTP/1.1 412 Precondition Failed\r\nContent-Type: application/xml\r\nContent-Length: 67\r\n"
     b"Connection: close\r\n\r\n"
@@ -33,6 +37,9 @@ class FaultProxy:
         self.path = ""  # and with this in their target
         self.requests: Counter[str] = Counter()
         self.lines: list[str] = []  # "GET /bucket/key"
+        self.storm: random.Random | None = None  # strikes at random, see STORM
+        self.before: Callable[[int, str], None] = lambda number, line: None  # sees each request
+        self.after: Callable[[int, str], None] = lambda number, line: None  # once it was done
         self.careless = ""  # "ignores": conditions are dropped; "races": checked, then written
         self.released = threading.Event()
         self.stall_seconds = stall_seconds
@@ -60,11 +67,21 @@ class FaultProxy:
         with self.lock:
             self.requests[method] += 1
             self.lines.append(f"{method} {target}")
+            if self.storm is not None:
+                return self._by_chance(method, target)
             if not self.faults or self.only not in (None, method) or self.path not in target:
                 return None
             name, left = self.faults[0]
             self.faults = ([(name, left - 1)] if left > 1 else []) + self.faults[1:]
             return name
+
+    def _by_chance(self, method: str, target: str) -> str | None:
+        names, weights = zip(*STORM.items(), strict=True)
+        fault = self.storm.choices(names, weights)[0] if self.storm else ""
+        # Only what carries a checksum of ours: a listing has none, nor has S3 for it.
+        if fault == "flip" and (method != "GET" or "list-type" in target):
+            return "503"
+        return fault or None
 
     def _serve(self, client: socket.socket) -> None:
         with client:
@@ -74,6 +91,8 @@ class FaultProxy:
                     return
                 method, target, _ = head.decode("latin-1").split(" ", 2)
                 fault = self._fault(method, target)
+                number, line = len(self.lines), f"{method} {target}"
+                self.before(number, line)
                 if fault in ANSWERS:
                     status, code = ANSWERS[fault]
                     text = XML.format(code).encode()
@@ -101,6 +120,7 @@ class FaultProxy:
                 client.sendall(REFUSED)
                 return
         answer = self._ask(bare[:-2] + b"Connection: close\r\n\r\n" + body)
+        self.after(len(self.lines), head.split(b"\r\n")[0].decode("latin-1"))
         start = answer.index(b"\r\n\r\n") + 4
         if fault == "lost" or (fault == "truncate" and start == len(answer)):
             reset(client)

@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from graftline.data.shards import ByteRange, read_ranges
 from graftline.data.tables import parquet_bytes, read_parquet
-from graftline.errors import ConfigurationError, DataError
+from graftline.errors import ConfigurationError, DataError, IntegrityError
 from graftline.files import os_errors, write_atomic
 from graftline.images.stored_values import ValueRange
-from graftline.schema import parse_json
+from graftline.schema import parse_json, seal, unseal
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
@@ -233,8 +233,7 @@ def write_snapshot(
             data = parquet_bytes(table)
             digests[name] = hashlib.sha256(data).hexdigest()
             write_atomic(folder / name, data)
-        text = json.dumps({**head, "sha256": digests}, indent=1, ensure_ascii=False)
-        write_atomic(folder / FILES[-1], text.encode())
+        write_atomic(folder / FILES[-1], seal({**head, "sha256": digests}, indent=1))
     return read_snapshot(folder)
 
 
@@ -247,9 +246,10 @@ def read_snapshot(folder: Path | str) -> Snapshot:
     """
     folder = Path(folder)
     with os_errors(str(folder / FILES[-1]), "read"):
-        text = (folder / FILES[-1]).read_text(encoding="utf-8")
+        text = (folder / FILES[-1]).read_bytes()
     try:
-        head = parse_json(text, SCHEMA_VERSION, f"The snapshot in {folder}")
+        parse_json(text, SCHEMA_VERSION, f"The snapshot in {folder}")  # other versions, other seals
+        head = unseal(text, FILES[-1])
         tables = [_read_table(folder / name, head["sha256"][name]) for name in FILES[:-1]]
         return Snapshot(
             id=head["id"],
@@ -265,7 +265,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
             value_range=_value_range(head.get("value_range")),
             reading=head.get("reading") or {},
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (IntegrityError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"The snapshot in {folder} is damaged",
             why=str(error),

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
-from graftline.schema import read_json, write_json
+from graftline.schema import Record, write_json
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
 NEW_IN_2 = {"forecast", "pilot"}
 KIND = "graftline.decision"
+RECORD = Record(
+    name="decision record", kind=KIND, versions=READABLE, writer="fit_head or fine_tune"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,18 +202,7 @@ def read_decision(path: Path) -> Decision:
         IntegrityError: It is not a decision record.
         SchemaVersionError: Another version of Graftline wrote it.
     """
-    content = read_json(
-        path,
-        kind=KIND,
-        version=READABLE,
-        missing=StoreNotFound(
-            f"there is no decision record at {path}",
-            fix="pass the file that fit_head or fine_tune wrote",
-        ),
-        damaged=lambda why: _damaged(path, why),
-        outdated=lambda version: _outdated(path, version),
-    )
-    return parse_decision(content, str(path))
+    return parse_decision(RECORD.read(path), str(path))
 
 
 def parse_decision(content: Mapping[str, Any], where: str) -> Decision:
@@ -226,16 +217,16 @@ def parse_decision(content: Mapping[str, Any], where: str) -> Decision:
         SchemaVersionError: A newer version of Graftline wrote it.
     """
     if not isinstance(content, Mapping) or content.get("kind") != KIND:
-        raise _damaged(where, f"its kind is not {KIND}")
+        raise RECORD.damaged(where, f"its kind is not {KIND}")
     if content.get("schema_version") not in READABLE:
-        raise _outdated(where, content.get("schema_version"))
+        raise RECORD.outdated(where, content.get("schema_version"))
     names = {field.name for field in dataclasses.fields(Decision)}
     unknown = sorted(set(content) - names - {"kind", "fine_tune"})
     if unknown:
-        raise _damaged(where, f"it has unknown fields: {', '.join(unknown)}")
+        raise RECORD.damaged(where, f"it has unknown fields: {', '.join(unknown)}")
     missing = sorted(names - set(content) - (NEW_IN_2 if content["schema_version"] == 1 else set()))
     if missing:
-        raise _damaged(where, f"fields are missing: {', '.join(missing)}")
+        raise RECORD.damaged(where, f"fields are missing: {', '.join(missing)}")
     fields = {name: content[name] for name in content if name in names}
     try:
         for name, kind in (("outcome", Outcome), ("forecast", Forecast), ("pilot", Pilot)):
@@ -243,7 +234,7 @@ def parse_decision(content: Mapping[str, Any], where: str) -> Decision:
                 fields[name] = kind(**{key: _typed(key, v) for key, v in fields[name].items()})
         return Decision(**{**fields, "schema_version": SCHEMA_VERSION})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(where, f"a field is missing or invalid: {error}") from error
+        raise RECORD.damaged(where, f"a field is missing or invalid: {error}") from error
 
 
 def _typed(key: str, value: Any) -> Any:
@@ -252,20 +243,3 @@ def _typed(key: str, value: Any) -> Any:
         return value
     low, high = value
     return float(low), float(high)
-
-
-def _outdated(where: Path | str, version: Any) -> SchemaVersionError:
-    return SchemaVersionError(
-        f"the decision record {where} has schema version {version}; "
-        f"this Graftline reads {' and '.join(map(str, READABLE))}",
-        why="it was written by another version of Graftline",
-        fix="run fit_head again with this version",
-    )
-
-
-def _damaged(where: Path | str, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"{where} is not a decision record",
-        why=why,
-        fix="pass the file that fit_head or fine_tune wrote, unchanged",
-    )

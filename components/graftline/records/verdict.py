@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import IntegrityError, SchemaVersionError, StoreNotFound
-from graftline.schema import read_json, write_json
+from graftline.schema import Record, write_json
 
 SCHEMA_VERSION = 1
 KIND = "graftline.verdict"
+RECORD = Record(name="verdict", kind=KIND, versions=(SCHEMA_VERSION,), writer="evaluate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,22 +93,7 @@ def read_verdict(path: Path) -> Verdict:
         IntegrityError: It is not a verdict, or contradicts itself.
         SchemaVersionError: Another version of Graftline wrote it.
     """
-    content = read_json(
-        path,
-        kind=KIND,
-        version=SCHEMA_VERSION,
-        missing=StoreNotFound(
-            f"there is no verdict at {path}", fix="pass the file that evaluate wrote"
-        ),
-        damaged=lambda why: _damaged(path, why),
-        outdated=lambda version: SchemaVersionError(
-            f"the verdict {path} has schema version {version}; "
-            f"this Graftline reads {SCHEMA_VERSION}",
-            why="it was written by another version of Graftline",
-            fix="run evaluate again with this version",
-        ),
-    )
-    return _from_dict(path, content)
+    return _from_dict(path, RECORD.read(path))
 
 
 def _from_dict(path: Path, content: Mapping[str, Any]) -> Verdict:
@@ -117,14 +102,8 @@ def _from_dict(path: Path, content: Mapping[str, Any]) -> Verdict:
         fields["tests"] = [GateTest(**test) for test in fields["tests"]]
         verdict = Verdict(**fields)
     except (KeyError, TypeError) as error:
-        raise _damaged(path, f"a field is missing or invalid: {error}") from error
+        raise RECORD.damaged(path, f"a field is missing or invalid: {error}") from error
     all_passed = bool(verdict.tests) and all(test.passed is True for test in verdict.tests)
     if verdict.promote is not all_passed:
-        raise _damaged(path, "its `promote` contradicts its tests")
+        raise RECORD.damaged(path, "its `promote` contradicts its tests")
     return verdict
-
-
-def _damaged(path: Path, why: str) -> IntegrityError:
-    return IntegrityError(
-        f"{path} is not a verdict", why=why, fix="pass the file that evaluate wrote, unchanged"
-    )

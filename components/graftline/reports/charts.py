@@ -120,7 +120,7 @@ class _Axes:
                 text_shape(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end")
             )
         for value in ticks(*self.x):
-            said = f"{value:g}" if self.counts else percent(value, _digits(*self.x))
+            said = f"{value:,.0f}" if self.counts else percent(value, _digits(*self.x))
             shapes.append(text_shape(said, self.across(value), floor + 17))
         shapes.append(line_shape("axis", self.left, floor, right, floor))
         shapes.append(text_shape(x_title, (self.left + self.width) / 2, self.height - 6))
@@ -267,7 +267,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
     span = high - low
     if not span > 0:
         return [low]
-    for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0):
+    counts = (digit * 10.0**power for power in range(12) for digit in (1, 2, 5))
+    for step in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, *counts):
         if span / step <= most - 1 + 1e-9:
             break
     first = np.ceil(low / step - 1e-9) * step

@@ -48,7 +48,7 @@ LIBRARIES = (  # whose versions may change a figure or a file
     "jinja2",
 )
 VOLATILE = {  # what the same data says otherwise in every run
-    "snapshot.json": ("created",),
+    "snapshot.json": ("created", "seal"),
     "features.json": ("extracted", "reused", "engine", "agreement"),
 }
 Outputs = Mapping[str, Path]
@@ -129,7 +129,11 @@ def reuse_or_run(
     opened = open_store(store)
     key, compared = result_key(step, inputs, settings), _digest(state or {})[:16]
     if os.environ.get(FRESH_VARIABLE, "") in ("", "0"):
-        kept = _reuse(opened, step, key, compared, outputs, adapt)
+        try:
+            kept = _reuse(opened, step, key, compared, outputs, adapt)
+        except StoreError as error:  # this costs only the reuse
+            message("Kept results cannot be read, so %s computes its own: %s", step, error)
+            kept = None
         if kept is not None:
             message("%s: reused from run %s", step, kept.run)
             return kept

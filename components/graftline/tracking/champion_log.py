@@ -15,7 +15,6 @@ by hand in MLflow; that is respected and put on record.
 
 import dataclasses
 import getpass
-import json
 import os
 import socket
 import uuid
@@ -25,6 +24,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from graftline.errors import IntegrityError, SchemaVersionError
+from graftline.schema import seal, unseal
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1
@@ -106,7 +106,7 @@ class ChampionLog:
             token=uuid.uuid4().hex,
         )
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(stamped)}
-        data = json.dumps(content, indent=1, allow_nan=False).encode()
+        data = seal(content, indent=1)
         if self._store.write_if_absent(_key(entry.number), data):
             return True
         # It is ours all the same where only the acknowledgement was lost.
@@ -125,7 +125,7 @@ class ChampionLog:
         return sorted(int(name[:8]) for name in names if name.endswith(".json"))
 
     def _read(self, number: int) -> Entry:
-        content = json.loads(self._store.read(_key(number)))
+        content = unseal(self._store.read(_key(number)), f"Entry {number} in {self.uri}")
         version = content.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise SchemaVersionError(
@@ -136,7 +136,9 @@ class ChampionLog:
         try:
             return Entry(**{**content, "reasons": tuple(content["reasons"])})
         except (KeyError, TypeError) as error:
-            raise IntegrityError(f"Entry {number} in {self.uri} is damaged: {error}.") from error
+            raise IntegrityError(
+                f"Entry {number} in {self.uri} is damaged: {error}.", fix="Restore it from a copy."
+            ) from error
 
 
 def _key(number: int) -> str:

@@ -36,9 +36,10 @@ ARTIFACTS = "mlartifacts"  # beside a local database: the files of its runs
 PIPELINE_RUN_TAG = TAG + "pipeline_run"  # which ended run of KFP left this one is seen by it
 _PARAMETER_LENGTH = 6000  # MLflow's limit
 _DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    # Three tries of 16 s, 2 s of pauses and the last health check: told within a minute.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "16",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",

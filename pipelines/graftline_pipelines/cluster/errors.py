@@ -15,6 +15,19 @@ LOGIN_FIX = (
     "KF_PIPELINES_SA_TOKEN_PATH."
 )
 
+ADVICE = {
+    "unknown field": "The server is older than this client and does not know the field. Upgrade "
+    "the server, or install the version of graftline that was made for it.",
+    "Failed to store job": "KFP has made the schedule's Kubernetes object all the same, and it "
+    "fires, though KFP does not list it. Delete it: graftline schedule remove NAME --kube-context "
+    "CONTEXT",
+    "Failed to store run": "KFP has started the run all the same, though it does not list it. "
+    "Stop it: kubectl -n NAMESPACE delete workflows.argoproj.io NAME",
+    "Data too long for column": "A text is longer than the server's database takes. Kubernetes "
+    "had made the object before: it may run unseen. Look for it: kubectl get "
+    "workflows,scheduledworkflows -n NAMESPACE. Then shorten what the message names.",
+}
+
 
 class ClusterUnreachable(ClusterError):  # noqa: N818 -- reads better where it is caught
     """No answer, or an answer that is not from Kubeflow Pipelines."""
@@ -83,38 +96,24 @@ def translated(host: str, doing: str, status: int, text: str) -> ClusterError:
             fix="Wait for the pod ml-pipeline to be ready: "
             "kubectl -n kubeflow get pods -l app=ml-pipeline",
         )
-    fix = "Correct what it names and submit again."
+    fix = _advice(status, text)
+    return ClusterError(f"{host} refused {doing} (status {status}).", why=text or None, fix=fix)
+
+
+def _advice(status: int, text: str) -> str:
+    """What to do about a refusal, by the server's own words."""
     if text.startswith("Failed to create a pipeline") and ":" not in text:
-        fix = (
+        return (
             "The server does not say why. Most often the account may not write pipelines in the "
             "namespace (it needs kubeflow-pipelines-edit there). Its log has the reason: "
             "kubectl -n kubeflow logs deploy/ml-pipeline"
         )
-        return ClusterError(f"{host} refused {doing} (status {status}).", why=text, fix=fix)
-    if "unknown field" in text:
-        fix = (
-            "The server is older than this client and does not know the field. Upgrade the "
-            "server, or install the version of graftline that was made for it."
-        )
-    elif "Failed to store job" in text:
-        fix = (
-            "KFP has made the schedule's Kubernetes object all the same, and it fires, though KFP "
-            "does not list it. Delete it: graftline schedule remove NAME --kube-context CONTEXT"
-        )
-    elif "Failed to store run" in text:
-        fix = (
-            "KFP has started the run all the same, though it does not list it. Stop it: "
-            "kubectl -n NAMESPACE delete workflows.argoproj.io NAME"
-        )
-    elif "Data too long for column" in text:
-        fix = (
-            "A text is longer than the server's database takes. Kubernetes had made the object "
-            "before: it may run unseen. Look for it: kubectl get workflows,scheduledworkflows "
-            "-n NAMESPACE. Then shorten what the message names."
-        )
-    elif status >= 500:
-        fix = "See the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
-    return ClusterError(f"{host} refused {doing} (status {status}).", why=text or None, fix=fix)
+    for words, fix in ADVICE.items():
+        if words in text:
+            return fix
+    if status >= 500:
+        return "See the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
+    return "Correct what it names and submit again."
 
 
 def _refused(host: str, doing: str, status: int, text: str) -> ClusterError:

@@ -246,8 +246,10 @@ def outcome(step: str, result: Mapping[str, Any]) -> str:
             verdict = "promote" if promote else "do not promote"
             return f"{test['accuracy']:.1%} of {images} right, {verdict}"
         if step == "promote":
-            alias = f", alias {result['alias']}" if result["alias"] else ", not promoted"
-            return f"{result['name']} version {result['version']}{alias}"
+            state = f"alias {result['alias']}" if result["alias"] else "not promoted"
+            if not result["alias"] and result.get("champion_before") == result["version"]:
+                state = "the champion as before"
+            return f"{result['name']} version {result['version']}, {state}"
     except (KeyError, TypeError):  # of an older run, or of another's step
         return ""
     return ""

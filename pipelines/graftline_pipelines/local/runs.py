@@ -76,7 +76,7 @@ class RunRecord:
         return found if found.is_file() else None
 
     def page(self, name: str) -> Path | None:
-        """One of its pages, ``report`` or ``data``."""
+        """One of its pages: ``report``, ``decision`` or ``data``."""
         found = self.folder / f"{name}.html"
         return found if found.is_file() else None
 

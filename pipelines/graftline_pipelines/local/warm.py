@@ -27,7 +27,7 @@ import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from graftline.errors import StoreError
 from graftline.steps.kept_results import PREFIX
@@ -37,6 +37,9 @@ from graftline.tracking.mlflow_run import set_client_defaults
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
 IMPORT = "import"  # the key of a request to import the large libraries
+OPEN = "open"  # the key of a request to open MLflow's database
+CALL = "call"  # the key of a request to call a function
+ANSWER = "\0answer "  # before what a called function returned
 REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
 LIGHT = (  # what every step needs, and what those need that compute nothing
     "kfp.dsl.executor_main",
@@ -57,8 +60,46 @@ LARGE = (  # in the order in which the steps of a run need them
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
 )
+Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")
 _COMPONENT = "ephemeral_component.py"  # KFP's name for the file of a lightweight component
+
+
+class Call:
+    """A fork at work: what it prints, and how it ends."""
+
+    def __init__(self, output: TextIO | None, status: BinaryIO | None) -> None:
+        self._output, self._status = output, status
+
+    def lines(self) -> Iterator[str]:
+        """What it prints, as it comes."""
+        if self._output is not None:
+            with self._output:
+                yield from self._output
+
+    def code(self) -> int:
+        """Its exit code, once it has ended."""
+        text = b""
+        if self._status is not None:
+            with self._status:
+                text = self._status.read()
+        # Without a status the server died under the step, most often for lack of memory.
+        return int(text) if text else -signal.SIGKILL
+
+    def answer(self) -> Any:
+        """What a called function returned; None where it did not."""
+        last = ""
+        for line in self.lines():
+            last = line
+        if self.code() != 0 or not last.startswith(ANSWER):
+            return None
+        return json.loads(last.removeprefix(ANSWER))
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for stream in (self._output, self._status):
+            if stream is not None:
+                stream.close()
 
 
 class WarmServer:
@@ -84,11 +125,29 @@ class WarmServer:
             Its exit code, negative for a signal; None where the server is gone and nothing ran.
         """
         source, arguments = _component_of(command)
-        request = {"source": source, "arguments": arguments, "environment": environment}
+        call = self._begin({"source": source, "arguments": arguments}, environment)
+        if call is None:
+            return None
+        for line in call.lines():
+            print(line, end="")
+        return call.code()
+
+    @contextlib.contextmanager
+    def calling(self, function: str, argument: Any) -> "Iterator[Call]":
+        """Call ``module:function`` with something that JSON holds, in a fork with what is light."""
+        call = self._begin({CALL: function, "argument": argument}, dict(os.environ))
+        try:
+            yield call or Call(None, None)
+        finally:
+            if call is not None:
+                call.close()
+
+    def _begin(self, request: dict[str, Any], environment: dict[str, str]) -> "Call | None":
         output, their_output = os.pipe()
         status, their_status = os.pipe()
+        where = {"environment": environment, "folder": str(Path.cwd())}
         try:
-            self._send({**request, "folder": str(Path.cwd())}, their_output, their_status)
+            self._send({**request, **where}, their_output, their_status)
         except OSError:
             os.close(output)
             os.close(status)
@@ -96,13 +155,10 @@ class WarmServer:
         finally:
             os.close(their_output)
             os.close(their_status)
-        with open(output, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 -- a pipe
-            for line in lines:
-                print(line, end="")
-        with open(status, "rb") as stream:  # noqa: PTH123
-            text = stream.read()
-        # Without a status the server died under the step, most often for lack of memory.
-        return int(text) if text else -signal.SIGKILL
+        return Call(
+            open(output, encoding="utf-8", errors="replace"),  # noqa: PTH123 -- a pipe
+            open(status, "rb"),  # noqa: PTH123
+        )
 
     def import_large(self) -> None:
         """Let the server import the large libraries too, if it has not begun yet."""
@@ -110,6 +166,12 @@ class WarmServer:
             self._asked = True
             with contextlib.suppress(OSError):  # it is gone: each step imports for itself
                 self._send({IMPORT: True})
+
+    def open_tracking(self, uri: str) -> None:
+        """Let the server open MLflow's database once, which takes each step a third of a second."""
+        if uri.startswith("sqlite:"):
+            with contextlib.suppress(OSError):
+                self._send({OPEN: uri})
 
     def _send(self, request: dict[str, Any], *descriptors: int) -> None:
         data = json.dumps(request).encode()
@@ -143,13 +205,16 @@ def warm_process(*, wanted: bool = True) -> Iterator[WarmServer | None]:
 
 
 @contextlib.contextmanager
-def warm_steps(server: WarmServer | None, run_dir: Path, store: str) -> Iterator[None]:
+def warm_steps(
+    server: WarmServer | None, run_dir: Path, store: str, tracking_uri: str = ""
+) -> Iterator[None]:
     """Let KFP's local runner start its tasks in a warm process.
 
     Args:
         server: The process; None for a process of its own for each step.
         run_dir: The run's folder.
         store: URI of the store, whose results may be reused.
+        tracking_uri: Tracking URI of MLflow.
     """
     from kfp.local import status, subprocess_task_handler
 
@@ -157,6 +222,7 @@ def warm_steps(server: WarmServer | None, run_dir: Path, store: str) -> Iterator
         yield
         return
     warm = server
+    warm.open_tracking(tracking_uri)
     if not _has_results(store):
         warm.import_large()
     cold = subprocess_task_handler.SubprocessTaskHandler
@@ -213,7 +279,14 @@ def serve(connection: socket.socket) -> None:
     os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
     set_client_defaults()
     children: dict[int, tuple[int, int]] = {}
-    wanted = list(LIGHT)
+    wanted: list[str | Request] = list(LIGHT)
+
+    def begin(request: Request) -> None:
+        pid, status = _fork(connection, *request)
+        handle = os.pidfd_open(pid)
+        children[handle] = (pid, status)
+        selector.register(handle, selectors.EVENT_READ)
+
     with selectors.DefaultSelector() as selector:
         selector.register(connection, selectors.EVENT_READ)
         while True:
@@ -225,22 +298,49 @@ def serve(connection: socket.socket) -> None:
                     if IMPORT in request[0]:
                         wanted += LARGE
                         continue
-                    pid, status = _fork(connection, *request)
-                    handle = os.pidfd_open(pid)
-                    children[handle] = (pid, status)
-                    selector.register(handle, selectors.EVENT_READ)
+                    if OPEN in request[0]:
+                        wanted.insert(0, request[0][OPEN])
+                        continue
+                    if CALL in request[0]:  # it wants what is light, all of it
+                        wanted.append(request)
+                        continue
+                    begin(request)
                 else:
                     selector.unregister(key.fileobj)
                     _report(key.fd, *children.pop(key.fd))
             if wanted:
+                first = wanted.pop(0)
+                if not isinstance(first, str):
+                    begin(first)
+                    continue
                 with contextlib.suppress(Exception):  # the step that needs it says what is wrong
-                    importlib.import_module(wanted.pop(0))
+                    _make_ready(first)
                 if not wanted:
                     gc.collect()
                     gc.freeze()  # shared with all forks
 
 
-def _receive(connection: socket.socket) -> tuple[dict[str, Any], int, int] | None:
+def _make_ready(name: str) -> None:
+    """Import a module, or open the database of MLflow that a URI names."""
+    if ":" not in name:
+        importlib.import_module(name)
+        return
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    from graftline.tracking.mlflow_run import connect
+
+    try:
+        client = connect(name)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    finally:  # a connection to SQLite must not be carried over a fork
+        for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
+            for engine in engines.values():
+                engine.dispose()
+
+
+def _receive(connection: socket.socket) -> Request | None:
     """A request with the descriptors for its output and status; of an import, without them."""
     head, descriptors, _, _ = socket.recv_fds(connection, _LENGTH.size, 2)
     if len(head) < _LENGTH.size:
@@ -292,6 +392,11 @@ def _work(request: dict[str, Any]) -> int:
     tempfile.tempdir = None
     code = 0
     try:
+        if CALL in request:
+            module, _, function = request[CALL].partition(":")
+            told = getattr(importlib.import_module(module), function)(request["argument"])
+            print(f"\n{ANSWER}{json.dumps(told)}", flush=True)
+            return 0
         from kfp.dsl.executor_main import executor_main
 
         with tempfile.TemporaryDirectory() as folder:

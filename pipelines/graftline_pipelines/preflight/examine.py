@@ -17,12 +17,16 @@ from graftline_pipelines.preflight.report import Preflight, PreflightError, show
 from graftline_pipelines.runfile.settings import RunSettings
 
 Asking = Callable[[str], None]
+Elsewhere = Callable[[RunSettings], Preflight | None]
 LATER = ("the backbone's weights", "MLflow's experiment", "the champion", "the pipeline")
 LARGEST_READ = 2**31  # bytes of a local checkpoint that is read to see whether it fits
 
 
 def require(
-    settings: RunSettings, console: Console | None = None, asking: Asking = lambda _: None
+    settings: RunSettings,
+    console: Console | None = None,
+    asking: Asking = lambda _: None,
+    elsewhere: Elsewhere = lambda _: None,
 ) -> None:
     """Ask everything that a run needs, and raise all problems at once.
 
@@ -32,12 +36,13 @@ def require(
         settings: The run file, with absolute paths.
         console: Where notes are told.
         asking: Is told what is asked.
+        elsewhere: Asks about MLflow in a process that has imported it; None where it cannot.
 
     Raises:
         PreflightError: with every problem found.
     """
     _relocate(settings, console)
-    found, _ = _ask(settings, asking)
+    found, _ = _ask(settings, asking, elsewhere)
     if found.problems:
         raise PreflightError(found.problems)
     if console is not None:
@@ -54,7 +59,9 @@ def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight
     return found
 
 
-def _ask(settings: RunSettings, asking: Asking) -> tuple[Preflight, list[Any]]:
+def _ask(
+    settings: RunSettings, asking: Asking, elsewhere: Elsewhere = lambda _: None
+) -> tuple[Preflight, list[Any]]:
     """The cheap questions first; those that need a large library only if all went well.
 
     Returns:
@@ -70,19 +77,34 @@ def _ask(settings: RunSettings, asking: Asking) -> tuple[Preflight, list[Any]]:
         found.unasked = [*LATER]
         return found, entries
     found.look("backbone", lambda: _backbone(settings))
-    found.look("tracking.uri", lambda: _tracking(settings, found))
-    first = True
-    if not found.failed("tracking.uri"):
-        found.look("champion", lambda: _champion(settings))
-        first = found.facts.get("champion") == NO_CHAMPION
+    asking("tracking.uri")
+    of_mlflow = elsewhere(settings)
+    if of_mlflow is None:
+        ask_mlflow(settings, found)
+    else:
+        found.take(of_mlflow)
+    first = found.failed("tracking.uri") or found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
     return found, entries
 
 
+def ask_mlflow(settings: RunSettings, found: Preflight) -> None:
+    """Ask what needs MLflow's own library, which takes seconds to import."""
+    found.look("tracking.uri", lambda: _tracking(settings, found))
+    if not found.failed("tracking.uri"):
+        found.look("champion", lambda: _champion(settings))
+
+
 def _known(settings: RunSettings) -> str:
     from graftline.models import lookup
+    from graftline.storage.uri import local_path
 
     lookup.check_known(settings.backbone)
+    weights = str(settings.weights or "")
+    if weights.startswith(("/", "file://")):
+        path = local_path(weights.partition("#")[0])
+        if path is not None and not path.exists():
+            raise _no_weights(weights)
     return ""
 
 
@@ -184,15 +206,19 @@ def _network(settings: RunSettings) -> str:
     if settings.weights is None:
         _published(settings, spec.name, find(settings.backbone).source)
     elif not spec.available_locally:
-        raise WeightsError(
-            f"There are no weights at '{spec.weights}'.",
-            fix="Correct `weights`, or leave it out for the library's own.",
-        )
+        raise _no_weights(spec.weights)
     elif settings.weights != "random":
         _check_fit(settings)
     return (
         f"{spec.name}, {spec.parameters / 1e6:.1f} M parameters, {spec.feature_dim} features, "
         f"{spec.preprocessing.input_size} px; weights {settings.weights or spec.weights}"
+    )
+
+
+def _no_weights(place: str) -> WeightsError:
+    return WeightsError(
+        f"There are no weights at '{place}'.",
+        fix="Correct `weights`, or leave it out for the library's own.",
     )
 
 

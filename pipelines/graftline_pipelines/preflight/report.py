@@ -40,6 +40,12 @@ class Preflight:
             if answer:
                 self.facts[key] = answer
 
+    def take(self, other: "Preflight") -> None:
+        """Add what was found elsewhere."""
+        self.facts.update(other.facts)
+        self.notes += other.notes
+        self.problems += other.problems
+
     def failed(self, key: str) -> bool:
         """Whether a question found a problem."""
         return any(name == key for name, _ in self.problems)

@@ -162,6 +162,11 @@ def test_the_name_of_a_step_is_not_repeated(tmp_path: Path) -> None:
             "d version 2, alias champion",
         ),
         ("promote", {"name": "d", "version": "2", "alias": None}, "d version 2, not promoted"),
+        (
+            "promote",
+            {"name": "d", "version": "2", "alias": None, "champion_before": "2"},
+            "d version 2, the champion as before",
+        ),
         ("evaluate", {}, ""),
         ("ingest", {"images": {}}, ""),
     ],

@@ -64,6 +64,7 @@ def examined(folder: Path, **changes: Any) -> dict[str, Any]:
         ({"data": {"source": "nosuch"}}, "data.source", "does not exist"),
         ({"backbone": "tf_eficientnet_lite0"}, "backbone", "No backbone is called"),
         ({"backbone": "timm/resnet5o.a1_in1k"}, "backbone", "No backbone is called"),
+        ({"weights": "none.safetensors"}, "backbone", "There are no weights at"),
         ({"data": {"sorce": "images"}}, "run file", "Did you mean `source`?"),
         ({"tracking": {"uri": "mlruns"}}, "tracking.uri", "no longer keeps runs in plain folders"),
         ({"tracking": {"uri": "http://127.0.0.1:9"}}, "tracking.uri", "does not answer"),

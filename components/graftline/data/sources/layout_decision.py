@@ -5,9 +5,8 @@ Where two readings fit, it raises, and shows both with the line of the run file 
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import median
-from typing import NoReturn
 
 from graftline.data.sources.folder_names import (
     DOCUMENTS,
@@ -34,15 +33,13 @@ from graftline.data.sources.layout import (
     AmbiguousLayout,
     Layout,
     build,
-    fixed,
-    some_names,
 )
+from graftline.data.sources.layout_refusals import Refusals
 from graftline.data.sources.split_names import names_split, split_words, splits_of
 
 FEW = 0.1  # a share of images that says nothing about how the others are laid out
 TOO_FEW = 2  # images for a class
 GROUPS_FOR_SPLITS = 3  # in each class, so that it can be in train, val and test
-MOST_SPLITS = 4  # folders that may be splits of unknown names
 FOLD = re.compile(r"(?i)(?:k?fold|split|cv|run|seed|trial)s?[ _.-]?\d+")
 SHARED = 0.5  # of the folders below must return below others, to be the same thing there
 
@@ -65,7 +62,7 @@ class _Decision:
 
     def __init__(self, counts: Counts, where: str) -> None:
         self.all = counts
-        self.where = where
+        self.refuse = Refusals(counts, where)
         self.left_out = system_folders(counts)
         self.splits: dict[str, str] = {}
         self.has_split = False
@@ -137,7 +134,7 @@ class _Decision:
                 self.left_out[(*path, top)] = NO_DATA
             elif top.lower() in DOCUMENTS:
                 roles = (*("*" for _ in path), "class")
-                raise self._ambiguous(
+                raise self.refuse.ambiguous(
                     [
                         (roles, f"the folder {top!r} is a class like the others", None),
                         (roles, f"the folder {top!r} is no class", f"data.exclude: [{top}]"),
@@ -160,16 +157,16 @@ class _Decision:
         # train/images says as little of the class as train alone does
         flat = all({sub.lower() for sub in subs[name]} <= PLAIN for name in tops)
         if flat and set(named) == set(tops) and len(set(named.values())) > 1:
-            self._stop_flat(named, above)
+            self.refuse.stop_flat(named, above)
         if self.has_split:
             # seg_train/seg_train/street: the split named twice
             same = named and set(named) == set(tops)
             return self._levels(one_level_down(dirs), (*above, "*")) if same else None
         if len(set(certain.values())) < 2 or not any(subs[name] for name in certain):
             if not self.has_split:
-                self._stop_other_copy(subs, path)
+                self.refuse.stop_other_copy(subs, path)
             if len(set(certain.values())) > 1 and "train" in certain.values():
-                self._stop_flat(certain, above)
+                self.refuse.stop_flat(certain, above)
             if not self._mirrored(named, subs):
                 return None
             certain = named
@@ -184,7 +181,7 @@ class _Decision:
             both = [((*above, "split", "class"), left, None)]
             both.append(((*above, "*", "class"), "all images; Graftline chooses the splits", None))
             self.splits = certain
-            raise self._ambiguous(both)
+            raise self.refuse.ambiguous(both)
         if path is not None:
             self.left_out.update({(*path, name): NO_SPLIT for name in others})
         inside = {f[1:]: n for f, n in dirs.items() if f[0] in certain and len(f) > 1}
@@ -196,17 +193,6 @@ class _Decision:
         train = set().union(*(subs[n] for n, split in named.items() if split == "train"), set())
         held = set().union(*(subs[n] for n, split in named.items() if split != "train"), set())
         return bool(train & held) and len(train & held) >= SHARED * min(len(train), len(held))
-
-    def _stop_flat(self, named: Mapping[str, str], above: tuple[str, ...]) -> NoReturn:
-        names = ", ".join(sorted(named))
-        raise AmbiguousLayout(
-            f"The folders {names} in {self.where} hold images without class folders",
-            why="Their names are those of splits, so they would be taken for classes by mistake: "
-            "nothing says which class an image is of",
-            fix="Put the images of each split into one folder per class, or let a table name "
-            f"their labels (`data.format: table`). If {names} are the classes, set `data.layout: "
-            f'"{"/".join((*above, "class"))}"`.',
-        )
 
     def _split_below(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...] | None:
         """Splits below the first level, as in cat/train and cat/test."""
@@ -225,7 +211,7 @@ class _Decision:
                 continue
             folds = {f[0] for f in dirs}
             if level == 1 and len(folds) > 1 and all(map(FOLD.fullmatch, folds)):
-                raise self._each_with_splits(above, folds, "folds of a cross-validation")
+                raise self.refuse.each_with_splits(above, folds, "folds of a cross-validation")
             self._take_splits(clear)
             rest: Counter[Folders] = Counter()
             for folders, count in dirs.items():
@@ -233,7 +219,7 @@ class _Decision:
             try:
                 inner = [*self._levels(rest, above)[len(above) :]]
             except AmbiguousLayout:
-                raise self._each_with_splits(above, folds, "data sets") from None
+                raise self.refuse.each_with_splits(above, folds, "data sets") from None
             inner += ["*"] * (level - len(inner))
             return (*above, *inner[:level], "split", *inner[level:])
         return None
@@ -272,14 +258,14 @@ class _Decision:
         again = sum(count for count in pairs.values() if count > 1)
         if not whose and (len(below) < 2 or again < SHARED * sum(pairs.values())):
             if kinds_above_classes(subs):
-                raise self._ambiguous(
+                raise self.refuse.ambiguous(
                     [
                         (here, "the first folder is the class, whatever is below", None),
                         ((*above, "*", "class"), "the second folder is the class", None),
                     ]
                 )
             return here
-        raise self._groups_or_classes(above, tops, below)
+        raise self.refuse.groups_or_classes(above, tops, below)
 
     def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles from a level of groups on; what is below a person is no group of its own."""
@@ -294,73 +280,3 @@ class _Decision:
         for folders, count in dirs.items():
             sizes.update({folders[1]: count} if len(folders) > 1 else {})
         return median(sizes.values()) <= TOO_FEW
-
-    def _groups_or_classes(
-        self, above: tuple[str, ...], tops: Iterable[str], below: Iterable[str]
-    ) -> AmbiguousLayout:
-        here = (*above, "class")
-        first, second = (some_names(sorted(names)) for names in (tops, below))
-        return self._ambiguous(
-            [
-                (here, f"the classes are {first}; the folders below mean nothing", None),
-                (
-                    (*above, "group", "class"),
-                    f"the classes are {second}; {first} are groups (a "
-                    "patient, a site, a day) that stay in one split",
-                    None,
-                ),
-            ],
-            " If these are splits, call them train, val and test."
-            * (len(set(tops)) <= MOST_SPLITS),
-        )
-
-    def _each_with_splits(
-        self, above: tuple[str, ...], tops: Iterable[str], what: str
-    ) -> AmbiguousLayout:
-        """The error where several folders hold splits of their own."""
-        names = some_names(sorted(tops))
-        return self._ambiguous(
-            [
-                ((*above, "*", "split", "class"), f"{names} mean nothing", None),
-                (
-                    (*above, "group", "split", "class"),
-                    f"{names} are groups (a patient, a site, a day)",
-                    None,
-                ),
-            ],
-            f" If these are {what}, let `data.source` name one of them.",
-        )
-
-    def _stop_other_copy(self, subs: Mapping[str, set[str]], path: Folders | None) -> None:
-        """Refuse splits in one folder and the same classes, undivided, in another one."""
-        divided = {t for t, names in subs.items() if len(set(splits_of(names).values())) > 1}
-        others = sorted(t for t in subs.keys() - divided if subs[t])
-        if path is None or not divided or not others:
-            return
-        inside = {f[len(path) + 2] for f in self.all if len(f) > len(path) + 2}
-        if not any(subs[other] & inside for other in others):
-            return
-        places = " or ".join(f"`{'/'.join([self.where, *path, t])}`" for t in sorted(divided))
-        raise AmbiguousLayout(
-            f"The folders of {self.where} can be read in two ways",
-            why=f"{some_names(sorted(divided))} is divided into train and test, and "
-            f"{some_names(others)} holds the same classes undivided",
-            fix=f"Let `data.source` be {places}, or leave a folder out: `data.exclude: "
-            f"[{', '.join(others)}]`.",
-        )
-
-    def _ambiguous(
-        self, readings: Sequence[tuple[tuple[str, ...], str, str | None]], more: str = ""
-    ) -> AmbiguousLayout:
-        """The error, with each reading's tree and the line that selects it."""
-        shown, lines = [], []
-        for pattern, words, line in readings:
-            layout = fixed(self.all, pattern)
-            line = line or f'data.layout: "{layout.text}"'
-            shown.append(f"{layout.text}: {words}\n{layout.tree(self.all)}")
-            lines.append(f"`{line}`")
-        return AmbiguousLayout(
-            f"The folders of {self.where} can be read in two ways",
-            why="\n".join(["Both fit:", *shown]),
-            fix=f"Select one in the run file: {' or '.join(lines)}.{more}",
-        )

@@ -17,6 +17,7 @@ from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table_advice import groups_in_paths, unused_columns, wrong_names
+from graftline.data.sources.table_checks import check_header, check_splits, used
 from graftline.data.sources.table_images import (
     DRIVE_LETTER,
     ImageFinder,
@@ -24,10 +25,9 @@ from graftline.data.sources.table_images import (
     printable,
     same_name,
 )
-from graftline.data.sources.table_rows import Row, near_names, read_rows, some
+from graftline.data.sources.table_rows import Row, read_rows
 from graftline.data.sources.table_splits import (
     cell,
-    looks_like_split,
     said_of_paths,
     splits_in_paths,
     splits_of_column,
@@ -36,7 +36,6 @@ from graftline.errors import ConfigurationError, DataError
 from graftline.storage.base import ObjectInfo, Store
 
 HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
-UNKNOWN_SPLITS = 0.05  # of the rows: with more, the column is another one than was thought
 NOT_NAMED = "not in the table"
 CONFLICTING = "conflicting labels"
 NOT_FOUND = "file not found"
@@ -83,7 +82,7 @@ class TableSource(Source):
                 header, _ = self.rows(name)
                 columns = self._columns(header)
                 if not {columns.image, columns.label} <= set(header):
-                    self._check_header(header, name, columns)
+                    check_header(header, f"{self.store.uri}/{name}", columns)
         except (ConfigurationError, DataError) as error:
             return error.what + (f": {error.why}" if error.why else "")
         return None
@@ -124,14 +123,14 @@ class TableSource(Source):
         """Line, location and entry of each row of one of the tables."""
         header, rows = self.rows(name)
         columns = self._columns(header)
-        self._check_header(header, name, columns)
+        check_header(header, f"{self.store.uri}/{name}", columns)
         if not rows:
             raise DataError(
                 f"The table {self.store.uri}/{name} has no rows",
                 fix="Add one row for each image.",
             )
-        self._check_splits(header, rows, name, columns)
-        self._note(unused_columns(header, _used(columns)))
+        check_splits(header, rows, f"{self.store.uri}/{name}", columns)
+        self._note(unused_columns(header, used(columns)))
         splits = splits_of_column(rows, columns.split)
         images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
         found = self.images.find({image for image in images if image})
@@ -170,74 +169,6 @@ class TableSource(Source):
             )
             for one in entries
         ]
-
-    # -- what the columns are ---------------------------------------------------------------------
-
-    def _check_header(self, header: list[str], name: str, columns: Columns) -> None:
-        uri = clip(f"{self.store.uri}/{name}", 300)
-        wanted = {columns.image: "image_column", columns.label: "label_column"}
-        wanted.update(dict.fromkeys(columns.attributes, "attributes"))
-        if columns.group:
-            wanted[columns.group] = "group_column"
-        if columns.split and columns.split != Columns().split:
-            wanted[columns.split] = "split_column"
-        asked = [*wanted, *([columns.split] if columns.split else [])]
-        twice = sorted({column for column in asked if header.count(column) > 1})
-        if twice:
-            raise ConfigurationError(
-                f"The table {uri} has more than one column {', '.join(map(repr, twice))}",
-                fix="Rename or remove the others: Graftline cannot know which one counts.",
-            )
-        missing = [column for column in wanted if column not in header]
-        if missing:
-            near = {column: near_names(column, header) for column in missing}
-            lines = [f"data.{wanted[c]}: {clip(n[0])}" for c, n in near.items() if n]
-            meant = f" Is it meant: {'; '.join(lines)}?" if lines else ""
-            raise ConfigurationError(
-                f"The table {uri} has no column {', '.join(map(repr, missing))}",
-                why=f"its first line names {some(header) or 'nothing'}",
-                fix="Correct the first line, or name the columns in the run file: "
-                "data.image_column, data.label_column, data.split_column, data.group_column, "
-                f"data.attributes.{meant}",
-            )
-
-    def _check_splits(
-        self, header: list[str], rows: list[Row], name: str, columns: Columns
-    ) -> None:
-        uri = clip(f"{self.store.uri}/{name}", 300)
-        if not columns.split:
-            return
-        if columns.split not in header:
-            self._check_other_splits(header, rows, uri, columns)
-            return
-        whole = [row for row in rows if row.surplus <= 0 and row.problem is None]
-        cells = [cell(row, columns.split) for row in whole]
-        stated = splits_of_column(whole, columns.split)
-        unknown = [one for one in cells if one and one not in stated]
-        if len(unknown) > UNKNOWN_SPLITS * len(rows):
-            raise DataError(
-                f"The column {columns.split!r} of {uri} holds {some(sorted(set(unknown)))}",
-                fix="Use train, val and test, or leave a cell empty to have it chosen. If the "
-                "column says something else, set `data.split_column` to another one or to null.",
-            )
-
-    def _check_other_splits(
-        self, header: list[str], rows: list[Row], uri: str, columns: Columns
-    ) -> None:
-        """Refuse to pass over a column of splits that has another name."""
-        for column in header:
-            if column in _used(columns):
-                continue
-            holds = looks_like_split(column, rows)
-            if holds is not None:
-                raise ConfigurationError(
-                    f"The table {uri} has no column {columns.split!r}, and its column "
-                    f"{clip(column)!r} looks like the split",
-                    why=f"it holds {holds}",
-                    fix=f"Set `data.split_column: {clip(column)}` if it holds train, val and test "
-                    "(write these words there), or `data.split_column: null` to have the splits "
-                    "chosen.",
-                )
 
     # -- what a row says --------------------------------------------------------------------------
 
@@ -331,10 +262,6 @@ class TableSource(Source):
             store, key = self.images.store_of(entry.path)
             return store.read(key)
         return self.store.read(entry.path)
-
-
-def _used(columns: Columns) -> set[str | None]:
-    return {columns.image, columns.label, columns.split, columns.group, *columns.attributes}
 
 
 def _one_for_each_path(same: list[tuple[str, Entry]]) -> Iterator[Entry]:

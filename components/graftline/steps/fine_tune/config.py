@@ -73,6 +73,10 @@ class FineTuneSettings(TrainSettings):
     gradual: Fraction = 0.0
     """Gradual unfreezing: training begins with the head alone, and the blocks join one by one
     until, after this share of the training, all are trained. 0: all at once."""
+    search: Annotated[float, Field(gt=0)] | None = None
+    """Minutes for a search over learning rate and blocks before the training: short trainings on
+    part of the images, the best on validation is taken. The trials are in the record. Default: no
+    search."""
     guard: bool = True
     """If validation stays below the probe's for three epochs, cut the learning rate to a tenth and
     restore the best weights, once."""

@@ -7,6 +7,7 @@ import torch
 
 from graftline.errors import TrainingError
 from graftline.progress import message
+from graftline.steps.fine_tune.state import Progressed
 
 
 def halved(batch: int, error: Exception) -> int:
@@ -30,14 +31,20 @@ def halved(batch: int, error: Exception) -> int:
     return fewer
 
 
-def diverged(what: str, value: float, *, epoch: int, step: int, rate: float) -> NoReturn:
+def diverged(what: str, value: float, at: Progressed, rate: float) -> NoReturn:
     """Stop with the learning rate to try.
+
+    Args:
+        what: Which figure.
+        value: Of it, not finite.
+        at: Where training stands.
+        rate: The learning rate.
 
     Raises:
         TrainingError: Always.
     """
     raise TrainingError(
-        f"the {what} is {value} in epoch {epoch}, step {step}",
+        f"the {what} is {value} in epoch {at.epoch + 1}, step {at.step + 1}",
         why=f"training diverged: learning_rate {rate:g} is too large for this network, or its "
         "weights are damaged",
         fix=f"set fine_tune.learning_rate (or scratch.learning_rate) to {rate / 10:g}",

@@ -39,7 +39,7 @@ from graftline.steps.fine_tune.reports import say_epoch
 from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.fine_tune.sampler import Sampler
 from graftline.steps.fine_tune.saving import Saving
-from graftline.steps.fine_tune.schedule import joined_blocks, rate_factor
+from graftline.steps.fine_tune.schedule import clip, joined_blocks, rate_factor, set_rates
 from graftline.steps.fine_tune.split import split
 from graftline.steps.fine_tune.state import Progressed
 
@@ -175,7 +175,8 @@ class Trainer:
 
     def _step(self, images: list[Item], rows: NDArray[np.int64]) -> None:
         """One optimiser step; in smaller passes where memory is short."""
-        self._set_rates()
+        steps, warmup = self.sampler.steps, self.settings.warmup_fraction
+        set_rates(self.optimizer, self.at.rate * rate_factor(self.at.steps_done, steps, warmup))
         while True:
             try:
                 loss = self._gradient(images, rows)
@@ -185,10 +186,8 @@ class Trainer:
                 self.at.micro_batch = halved(self.at.micro_batch, error)
         if not math.isfinite(loss):
             self._diverged("loss", loss)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-        if not math.isfinite(norm):
-            self._diverged("gradient", float(norm))
+        if not math.isfinite(norm := clip(self.optimizer, CLIP_NORM)):
+            self._diverged("gradient", norm)
         self.optimizer.step()
         self.average.update(self.at.steps_done)
         self.at.step += 1
@@ -224,12 +223,6 @@ class Trainer:
         assert self.halves is not None
         logits: Tensor = self.classifier.head(self.halves.upper(lower))
         return logits
-
-    def _set_rates(self) -> None:
-        steps, settings = self.sampler.steps, self.settings
-        factor = self.at.rate * rate_factor(self.at.steps_done, steps, settings.warmup_fraction)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
 
     def _set_mode(self, images: int) -> None:
         """Training mode above the frozen blocks and those that have not joined yet."""
@@ -294,12 +287,9 @@ class Trainer:
         self.average.restart()
 
     def _report(self, figures: dict[str, float]) -> None:
-        at, seconds = self.at, max(self.at.seconds, 1e-9)
-        rate = at.steps_done * self.sampler.batch_size / seconds
-        left = (self.sampler.steps - at.steps_done) * seconds / max(1, at.steps_done)
-        say_epoch(figures, self.settings.epochs, rate=rate, left=left)
+        rate = say_epoch(figures, self.settings.epochs, self.at, self.sampler)
         if self.on_epoch is not None:
-            self.on_epoch({**figures, "images_per_second": rate, "rate_factor": at.rate})
+            self.on_epoch({**figures, "images_per_second": rate, "rate_factor": self.at.rate})
 
     def _out_of_time(self) -> bool:
         limit = self.settings.max_minutes
@@ -308,8 +298,7 @@ class Trainer:
         return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * limit
 
     def _diverged(self, what: str, value: float) -> NoReturn:
-        at, rate = self.at, self.settings.learning_rate
-        diverged(what, value, epoch=at.epoch + 1, step=at.step + 1, rate=rate)
+        diverged(what, value, self.at, self.settings.learning_rate)
 
 
 @contextmanager

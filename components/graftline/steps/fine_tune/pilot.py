@@ -10,7 +10,7 @@ from graftline.data.snapshot import Snapshot
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome
 from graftline.steps.fine_tune.start_and_outcome import compare
-from graftline.steps.fine_tune.training import Order, Start, Trained, train
+from graftline.steps.fine_tune.training import ALONE, Order, Start, Trained, train
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def run_pilot(order: Order, start: Start) -> PilotRun:
     options = dataclasses.replace(start.options, epochs=pilot.epochs, max_minutes=minutes)
     begun = dataclasses.replace(start, snapshot=snapshot, options=options)
     shorter = dataclasses.replace(order, checkpoint_key=None)
-    trained = train(shorter, begun, processes=1, on_epoch=None)
+    trained = train(shorter, begun, workers=ALONE)
     outcome = compare("fine_tune", trained.val_logits, start.held_out.logits, start.truth)
     outcome = dataclasses.replace(outcome, used="probe", hours=trained.progressed.seconds / 3600)
     decision = start.decision.with_pilot(pilot.measured(outcome.gain))

@@ -1,17 +1,25 @@
 """What is said of an epoch while it trains."""
 
 from graftline.progress import message
+from graftline.steps.fine_tune.sampler import Sampler
+from graftline.steps.fine_tune.state import Progressed
 
 
-def say_epoch(figures: dict[str, float], epochs: int, *, rate: float, left: float) -> None:
+def say_epoch(figures: dict[str, float], epochs: int, at: Progressed, sampler: Sampler) -> float:
     """One line for the log and the terminal.
 
     Args:
         figures: Losses and accuracy.
         epochs: In all.
-        rate: Images a second so far.
-        left: Seconds until the last epoch ends, if training does not stop earlier.
+        at: Where training stands; it may stop earlier than the time left says.
+        sampler: Of the training.
+
+    Returns:
+        Images a second so far.
     """
+    seconds = max(at.seconds, 1e-9)
+    rate = at.steps_done * sampler.batch_size / seconds
+    left = (sampler.steps - at.steps_done) * seconds / max(1, at.steps_done)
     message(
         "epoch %d of %d: train loss %.4f, val loss %.4f, val accuracy %.4f, "
         "%.0f images a second, %s left at most",
@@ -23,6 +31,7 @@ def say_epoch(figures: dict[str, float], epochs: int, *, rate: float, left: floa
         rate,
         duration(left),
     )
+    return rate
 
 
 def duration(seconds: float) -> str:

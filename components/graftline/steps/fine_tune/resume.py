@@ -21,6 +21,7 @@ from torch import Tensor
 from graftline.errors import ConfigurationError, IntegrityError, PreconditionFailed, StoreNotFound
 from graftline.files import sha256_of
 from graftline.progress import message
+from graftline.schema import seal, unseal
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 2
@@ -88,7 +89,7 @@ class Checkpoints:
             "scalars": checkpoint.scalars,
             "tensors": named,
         }
-        data = json.dumps(pointer, sort_keys=True).encode()
+        data = seal(pointer)
         if self._pointer is not None:  # before the pointer moves: one of the two is always whole
             self._store.write(PREVIOUS, self._pointer)
         try:
@@ -137,7 +138,7 @@ class Checkpoints:
         return True
 
     def _read(self, raw: bytes) -> Checkpoint | None:
-        pointer = json.loads(raw)
+        pointer = unseal(raw, f"The pointer of the checkpoint {self._key}")
         if pointer["schema_version"] != SCHEMA_VERSION:
             message(
                 "The checkpoint has schema version %s, not %s; training starts again.",

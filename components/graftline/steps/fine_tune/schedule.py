@@ -1,6 +1,8 @@
-"""How the learning rate moves, and when a block joins the training."""
+"""How the learning rate moves, how far a step may go, and when a block joins the training."""
 
 import math
+
+import torch
 
 
 def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
@@ -15,6 +17,18 @@ def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give each group of parameters this share of its own peak rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+
+
+def clip(optimizer: torch.optim.Optimizer, longest: float) -> float:
+    """Shorten the gradient of all parameters together to a length; its length before."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return float(torch.nn.utils.clip_grad_norm_(parameters, longest))
 
 
 def joined_blocks(progress: float, blocks: int, gradual: float) -> int:

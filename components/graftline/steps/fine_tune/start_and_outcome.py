@@ -1,6 +1,7 @@
 """Where training starts from, and what its result is compared with."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from graftline.records.decision import Outcome
 from graftline.stats.calibration import sharpness
 from graftline.stats.intervals import difference_interval
 from graftline.steps.fine_tune.state import Progressed
+from graftline.steps.fine_tune.trial import Trial
 
 Logits = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -125,8 +127,16 @@ def _sentence(strategy: str, lead: int, *, better: bool, measured: str) -> str:
     )
 
 
-def with_training(outcome: Outcome, progressed: Progressed) -> Outcome:
-    """The same outcome with how the training went, and whether the learning rate was cut."""
+def with_training(
+    outcome: Outcome, progressed: Progressed, trials: Sequence[Trial] = ()
+) -> Outcome:
+    """The same outcome with how the training went, and whether the learning rate was cut.
+
+    Args:
+        outcome: Of the comparison.
+        progressed: Of the training.
+        trials: Of the search before it.
+    """
     sentence = outcome.sentence
     if progressed.guarded_epoch:
         sentence += (
@@ -139,4 +149,6 @@ def with_training(outcome: Outcome, progressed: Progressed) -> Outcome:
         sentence=sentence,
         history=progressed.history,
         best_epoch=progressed.best_epoch,
+        hours=(progressed.seconds + sum(trial.seconds for trial in trials)) / 3600,
+        search=[dataclasses.asdict(trial) for trial in trials],
     )

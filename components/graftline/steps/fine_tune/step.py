@@ -9,10 +9,14 @@ from graftline.classifier.bundle import HeldOut, load_classifier, save_classifie
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.fine_tune.loop import EpochListener
-from graftline.steps.fine_tune.pilot import PilotRun, run_pilot
+from graftline.steps.fine_tune.pilot import run_pilot
+from graftline.steps.fine_tune.search import search
 from graftline.steps.fine_tune.start_and_outcome import compare, with_training
-from graftline.steps.fine_tune.training import Order, Start, Trained, read, train
+from graftline.steps.fine_tune.training import Order, Start, Trained, Workers, read, train
+from graftline.steps.fine_tune.trial import Trial
 from graftline.steps.runtime import StepResult
+
+WORKERS = tuple(field.name for field in dataclasses.fields(Workers))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +89,6 @@ def run(
     strategy: str = "fine_tune",
     checkpoint_key: str | None = None,
     on_epoch: EpochListener | None = None,
-    processes: int | None = None,
-    nodes: int = 1,
-    node_pod: dict[str, Any] | None = None,
     **settings: Any,
 ) -> FineTuneResult:
     """Train, compare with the probe on val, and write the better classifier.
@@ -102,11 +103,8 @@ def run(
         strategy: ``fine_tune``, or ``scratch`` for random weights with nothing frozen.
         checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
         on_epoch: Is given the figures of each epoch while it trains.
-        processes: Processes that share each batch; None for one a GPU.
-        nodes: Nodes that train together through Kubeflow Trainer; 1 for this machine alone.
-        node_pod: What a node's pod asks for, see
-            :class:`graftline.steps.fine_tune.nodes.NodePod`.
-        settings: See :class:`graftline.steps.fine_tune.recipe.Settings`.
+        settings: Fields of :class:`~graftline.steps.fine_tune.recipe.Settings` and of
+            :class:`~graftline.steps.fine_tune.training.Workers`, and ``search``, in minutes.
 
     Raises:
         TrainingError: Training diverged or does not fit into memory.
@@ -114,6 +112,8 @@ def run(
         DataError: There is nothing to train or measure on.
         ConfigurationError: A setting, the probe or the checkpoint does not fit this run.
     """
+    workers = Workers(**{k: settings.pop(k) for k in WORKERS if k in settings})
+    minutes = settings.pop("search", None)
     order = Order(
         snapshot_folder=str(snapshot_folder),
         probe_folder=str(probe_folder),
@@ -123,55 +123,46 @@ def run(
         settings=settings,
         checkpoint_key=checkpoint_key,
     )
-    start, pilot = _piloted(order)
-    if pilot is not None and not pilot.decision.fine_tune:
-        kept = pilot.outcome, pilot.trained, pilot.decision
-        return _write(*kept, start.held_out, probe_folder, classifier_folder, decision_out)
-    trained = train(
-        order, start, processes=processes, on_epoch=on_epoch, nodes=nodes, node_pod=node_pod
-    )
-    outcome = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
-    outcome = with_training(outcome, trained.progressed)
-    outcome = dataclasses.replace(outcome, hours=trained.progressed.seconds / 3600)
-    decision = start.decision.with_outcome(outcome)
-    message("%s", outcome.sentence)
-    kept = outcome, trained, decision
-    return _write(*kept, start.held_out, probe_folder, classifier_folder, decision_out)
-
-
-def _piloted(order: Order) -> tuple[Start, PilotRun | None]:
-    """What training starts from, and the pilot where the decision asks for one."""
     start = read(order)
-    if order.strategy != "fine_tune" or start.decision.pilot is None:
-        return start, None
-    pilot = run_pilot(order, start)
-    return dataclasses.replace(
-        read(order), decision=pilot.decision
-    ), pilot  # it changed the network
+    if strategy == "fine_tune" and start.decision.pilot is not None:
+        pilot = run_pilot(order, start)
+        start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
+        if not pilot.decision.fine_tune:
+            _save(classifier_folder, None, probe_folder, start.held_out)
+            return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
+    order, start, trials = _searched(order, start, minutes)
+    trained = train(order, start, workers=workers, on_epoch=on_epoch)
+    compared = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
+    outcome = with_training(compared, trained.progressed, trials)
+    message("%s", outcome.sentence)
+    better = None if outcome.used == "probe" else trained
+    _save(classifier_folder, better, probe_folder, start.held_out)
+    return _result(outcome, trained, start.decision.with_outcome(outcome), decision_out)
 
 
-def _write(
-    outcome: Outcome,
-    trained: Trained,
-    decision: Decision,
-    probe: HeldOut,
-    probe_folder: Path,
-    classifier_folder: Path,
-    decision_out: Path,
-) -> FineTuneResult:
-    """Write the decision, and the trained classifier or the probe."""
-    write_decision(decision_out, decision)
-    if outcome.used == "probe":  # read again: training changed the network in place
-        save_classifier(classifier_folder, load_classifier(probe_folder), held_out=probe)
+def _searched(
+    order: Order, start: Start, minutes: float | None
+) -> tuple[Order, Start, list[Trial]]:
+    """The order with what a search found, and what it then starts from."""
+    if minutes is None or order.strategy != "fine_tune":
+        return order, start, []
+    order, trials = search(order, start, minutes)
+    return order, dataclasses.replace(read(order), decision=start.decision), trials
+
+
+def _save(folder: Path, trained: Trained | None, probe: Path, held_out: HeldOut) -> None:
+    """Write what is used: the trained network, or the probe, read again as it was fitted."""
+    if trained is None:
+        save_classifier(folder, load_classifier(probe), held_out=held_out)
     else:
-        own = HeldOut(rows=probe.rows, logits=trained.val_logits)
-        save_classifier(classifier_folder, trained.classifier, held_out=own)
-    return _result(outcome, trained, decision, decision_out)
+        own = HeldOut(rows=held_out.rows, logits=trained.val_logits)
+        save_classifier(folder, trained.classifier, held_out=own)
 
 
 def _result(
     outcome: Outcome, trained: Trained, decision: Decision, decision_file: Path
 ) -> FineTuneResult:
+    write_decision(decision_file, decision)
     at = trained.progressed
     return FineTuneResult(
         strategy=outcome.used,

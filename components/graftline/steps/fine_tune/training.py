@@ -72,6 +72,25 @@ class Order:
     checkpoint_key: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who trains.
+
+    Attributes:
+        processes: On this machine; None for one a GPU.
+        nodes: Nodes that train together through Kubeflow Trainer; 1 for this machine alone.
+        node_pod: What a node's pod asks for, see
+            :class:`graftline.steps.fine_tune.nodes.NodePod`.
+    """
+
+    processes: int | None = None
+    nodes: int = 1
+    node_pod: dict[str, Any] | None = None
+
+
+ALONE = Workers(processes=1)
+
+
 @dataclass(frozen=True)
 class Start:
     """All that a training starts from, read and checked."""
@@ -128,34 +147,31 @@ def train(
     order: Order,
     start: Start,
     *,
-    processes: int | None,
-    on_epoch: EpochListener | None,
-    nodes: int = 1,
-    node_pod: dict[str, Any] | None = None,
+    workers: Workers,
+    on_epoch: EpochListener | None = None,
 ) -> Trained:
-    """Train, in as many processes as asked for or one a GPU, or on several nodes.
+    """Train, here or on several nodes.
 
     Args:
         order: What is trained.
         start: What :func:`read` made of it.
-        processes: On this machine; None for one a GPU.
-        on_epoch: Is given each epoch's figures, after the training where others do it.
-        nodes: More than one: they train, and this process takes over their finished training.
-        node_pod: What a node's pod asks for.
+        workers: Who trains.
+        on_epoch: Is given each epoch's figures, after the training where nodes do it.
 
     Raises:
         TrainingError: Training diverged, does not fit into memory, or lost a process.
         FrozenWeightsMoved: A frozen tensor changed.
         ConfigurationError: The checkpoint belongs to another training.
     """
-    if nodes > 1:
-        train_on_nodes(asdict(order), _identity(order, start), nodes, pod_of(node_pod))
+    if workers.nodes > 1:
+        pod = pod_of(workers.node_pod)
+        train_on_nodes(asdict(order), identity_of(order, start), workers.nodes, pod)
         trained = _train(order, start, None, Ranks())
         if on_epoch is not None:
             for figures in trained.progressed.history:
                 on_epoch(figures)
         return trained
-    count = count_of(processes, gathers_statistics=start.options.adapt_batch_norm)
+    count = count_of(workers.processes, gathers_statistics=start.options.adapt_batch_norm)
     with together(count, asdict(order)) as ranks:
         return _train(order, start, on_epoch, ranks)
 
@@ -179,7 +195,7 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
     blocks = len(division.trained) + len(division.frozen)
     message("training %d of %d blocks and the head on %s", len(division.trained), blocks, device)
     store = open_store(order.store)
-    identity = _identity(order, start)
+    identity = identity_of(order, start)
     checkpoints = Checkpoints(store, order.checkpoint_key or identity, identity)
     floor = start.probe_accuracy if order.strategy == "fine_tune" else None
     rows = np.concatenate([snapshot.rows("train"), snapshot.rows("val")])
@@ -287,7 +303,7 @@ def _check(snapshot: Snapshot, probe: Classifier, held_out: HeldOut | None) -> H
     return held_out
 
 
-def _identity(order: Order, start: Start) -> str:
+def identity_of(order: Order, start: Start) -> str:
     """Digest of everything that the training depends on."""
     identity = {
         "version": TRAINING_VERSION,

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output
 
 
 def fit_head(
@@ -14,6 +14,7 @@ def fit_head(
     features: Input[Dataset],
     classifier: Output[Model],
     decision: Output[Artifact],
+    page: Output[HTML],
     pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("fine_tune", bool), ("strategy", str)]):  # type: ignore[valid-type]
     """Fit classifiers on frozen features and decide whether fine-tuning is worth a GPU.
@@ -27,6 +28,7 @@ def fit_head(
         features: Features in manifest order.
         classifier: The fitted probe or head.
         decision: The decision record.
+        page: What it says, for a person.
         pipeline_run: Id of the pipeline run.
 
     Returns:
@@ -45,7 +47,7 @@ def fit_head(
             store,
             pipeline_run,
             inputs=paths(snapshot_folder=snapshot, features_folder=features),
-            outputs=paths(classifier_folder=classifier, decision_file=decision),
+            outputs=paths(classifier_folder=classifier, decision_file=decision, page_file=page),
             settings=json.loads(config),
             given={"store": store},
         )

@@ -106,6 +106,8 @@ def search(
     *,
     grid: Sequence[float],
     balanced: bool,
+    families: Sequence[Family] = FAMILIES,
+    scalings: Sequence[Scaling] = SCALINGS,
 ) -> list[Candidate]:
     """Cross-validate every candidate, best first.
 
@@ -116,16 +118,17 @@ def search(
     """
     grid = sorted(grid)
     coarse = grid if len(grid) < LONG_GRID else grid[::COARSE_STEP]
-    scalings = [how for how in SCALINGS if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
+    scalings = [how for how in scalings if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
     found: list[Candidate] = []
-    fits = len(scalings) * (2 * len(coarse) + 1) * folds.count
+    fits = len(scalings) * len(families) * len(coarse) * folds.count
     with Progress("choosing the probe", fits, "fits") as bar:
         for scaling in scalings:
             parts = [_Part(features, labels, fit, held, scaling) for fit, held in folds]
-            for family in FAMILIES:
+            for family in families:
                 walk = _Walk(parts, classes, family, scaling, balanced, folds.effective)
                 if family == "mean":  # nothing is regularised
                     found += walk.along((1.0,), bar)
+                    bar.advance((len(coarse) - 1) * folds.count)
                     continue
                 path = walk.along(coarse, bar, rough=len(coarse) < len(grid))
                 bar.advance((len(coarse) - len(path)) * folds.count)

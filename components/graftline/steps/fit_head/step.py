@@ -4,23 +4,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from graftline.classifier.bundle import Classifier, HeldOut, save_classifier
+from graftline.classifier.bundle import save_classifier
 from graftline.data.snapshot import Snapshot, read_snapshot
-from graftline.errors import ConfigurationError, DataError
+from graftline.errors import ConfigurationError
 from graftline.features.matrix import Features, read_features
 from graftline.models.backbone import Backbone, build
 from graftline.progress import explain, message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
-from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
+from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.cost import Cost, forecast_cost
-from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
-from graftline.steps.fit_head.mlp import train_mlp
-from graftline.steps.fit_head.parallel import side_by_side
-from graftline.steps.fit_head.probe import Measured, check, measure
-from graftline.steps.fit_head.search import fit_candidate
+from graftline.steps.fit_head.fitted import accuracy, fit_layers, fit_probe
+from graftline.steps.fit_head.page import FILE, write_page
+from graftline.steps.fit_head.probe import check, measure
 from graftline.steps.fit_head.strategy import decide
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
@@ -38,6 +34,7 @@ class FitHeadResult(StepResult):
         knn_accuracy: Of the best k, cross-validated on train.
         decision: The decision record.
         decision_file: Where it was written.
+        page: The decision page's file; None where it could not be written.
     """
 
     strategy: str
@@ -47,6 +44,7 @@ class FitHeadResult(StepResult):
     knn_accuracy: float
     decision: dict[str, Any]
     decision_file: Path
+    page: Path | None = None
 
     def metrics(self) -> dict[str, float]:
         """Accuracies for the tracking run."""
@@ -69,8 +67,9 @@ class FitHeadResult(StepResult):
         }
 
     def files(self) -> dict[str, Path]:
-        """The decision record."""
-        return {"fit_head/decision.json": self.decision_file}
+        """The decision record and its page."""
+        page = {} if self.page is None else {f"fit_head/{FILE}": self.page}
+        return {"fit_head/decision.json": self.decision_file, **page}
 
 
 def run(
@@ -80,6 +79,7 @@ def run(
     store: str,
     classifier_folder: Path,
     decision_file: Path,
+    page_file: Path | None = None,
     **config: Any,
 ) -> FitHeadResult:
     """Fit the probe, and the head where asked; write the classifier and the decision record.
@@ -90,6 +90,7 @@ def run(
         store: URI of the store, for mirrored weights.
         classifier_folder: Where the bundle is written.
         decision_file: Where the decision record is written.
+        page_file: Where the decision page goes; without it, beside the record.
         config: See :class:`graftline.steps.fit_head.config.FitHeadConfig`.
 
     Raises:
@@ -100,6 +101,7 @@ def run(
     snapshot, features = read_snapshot(snapshot_folder), read_features(features_folder)
     check(snapshot, features, settings.backbone)
     network = _network(settings, snapshot, features, store)
+
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
     decision = decide(
         settings.strategy,
@@ -111,39 +113,38 @@ def run(
         validation_images=len(snapshot.rows("val")),
         cost=_cost(settings, snapshot, network, store),
     )
-    fitted = _fit_probe(snapshot, features, network, measured, settings.probe)
-    decision.figures["probe"]["val_accuracy"] = round(_accuracy(snapshot, fitted.held_out), 6)
+    fitted = fit_probe(snapshot, features, network, measured, settings.probe)
+    decision.figures["probe"]["val_accuracy"] = round(accuracy(snapshot, fitted.held_out), 6)
     if settings.strategy == "head":
-        fitted, decision = _fit_head(snapshot, features, fitted, decision, settings)
+        fitted, decision = fit_layers(snapshot, features, fitted, decision, settings)
     save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
-    for sentence in decision.notes:
-        message("%s", sentence)
-    for sentence in decision.reasons:
-        explain("%s", sentence)
+    path = page_file or decision_file.parent / FILE
+    page = write_page(decision, snapshot, features.matrix, open_store(store), path, settings.seed)
+    _say(decision)
     return FitHeadResult(
         strategy=decision.choice,
         fine_tune=decision.fine_tune,
         cv_accuracy=measured.best.accuracy,
-        val_accuracy=_accuracy(snapshot, fitted.held_out),
+        val_accuracy=accuracy(snapshot, fitted.held_out),
         knn_accuracy=measured.figures["knn"]["accuracy"],
         decision=decision.to_dict(),
         decision_file=decision_file,
+        page=page,
     )
 
 
-@dataclass(frozen=True)
-class _Fitted:
-    """A classifier, and what it says of validation images that it has not seen."""
-
-    classifier: Classifier
-    held_out: HeldOut
+def _say(decision: Decision) -> None:
+    for sentence in decision.notes:
+        message("%s", sentence)
+    for sentence in decision.reasons:
+        explain("%s", sentence)
 
 
 def _network(
     settings: FitHeadConfig, snapshot: Snapshot, features: Features, store: str
 ) -> Backbone:
-    """The network that the features came from."""
+    """The backbone that the features came from, with the preprocessing of the extraction."""
     network = build(
         settings.backbone,
         weights=settings.weights,
@@ -185,98 +186,3 @@ def _check_same_network(network: Backbone, features: Features) -> None:
             "they are the same, the weights have changed where they are published: keep one set in "
             f"the store with `graftline mirror-weights {network.spec.name} --store URI`",
         )
-
-
-def _fit_probe(
-    snapshot: Snapshot,
-    features: Features,
-    network: Backbone,
-    measured: Measured,
-    settings: ProbeSettings,
-) -> _Fitted:
-    """The probe refitted on train and val; and val logits of the same fitted on train alone."""
-    labels, classes = snapshot.labels(), len(snapshot.classes)
-    train, val = snapshot.rows("train"), snapshot.rows("val")
-
-    def fit(rows: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[LinearFit, Standardisation]:
-        x = np.ascontiguousarray(features.matrix[rows], dtype=np.float32)
-        return fit_candidate(x, labels[rows], classes, measured.best, balanced=settings.balanced)
-
-    message("fitting the chosen probe on train, and on train and val together")
-    both = np.sort(np.concatenate([train, val]))
-    train_only, final = (fold(*fitted) for fitted in side_by_side(fit, [train, both]))
-    classifier = Classifier(
-        network,
-        final,
-        snapshot.classes,
-        preprocessing=network.spec.preprocessing,
-        strategy="probe",
-        snapshot_id=snapshot.id,
-        backbone_fingerprint=features.fingerprint,
-        metadata={"probe": measured.best.to_dict(), "fitted_on": "train and val"},
-    )
-    logits = _logits(classifier, train_only, features, val)
-    state = {name: tensor.detach() for name, tensor in train_only.state_dict().items()}
-    return _Fitted(classifier, HeldOut(rows=val, logits=logits, head=state))
-
-
-def _fit_head(
-    snapshot: Snapshot,
-    features: Features,
-    probe: _Fitted,
-    decision: Decision,
-    settings: FitHeadConfig,
-) -> tuple[_Fitted, Decision]:
-    """Train the fully connected head; the probe stays where the head does worse on val."""
-    labels = snapshot.labels()
-    train, val = snapshot.rows("train"), snapshot.rows("val")
-    trained = train_mlp(
-        (np.ascontiguousarray(features.matrix[train], dtype=np.float32), labels[train]),
-        (np.ascontiguousarray(features.matrix[val], dtype=np.float32), labels[val]),
-        len(snapshot.classes),
-        seed=settings.seed,
-        **settings.head.model_dump(),
-    )
-    held_out = HeldOut(rows=val, logits=_logits(probe.classifier, trained.head, features, val))
-    head_val, probe_val = _accuracy(snapshot, held_out), _accuracy(snapshot, probe.held_out)
-    decision.figures["head"] = {
-        "val_accuracy": round(head_val, 6),
-        "epochs": trained.epochs,
-        "best_epoch": trained.best_epoch,
-        "hidden": list(trained.head.hidden),
-    }
-    compared = f"on {len(val):,} validation images: {head_val:.1%} against {probe_val:.1%}"
-    if head_val < probe_val:
-        decision.reasons.append(f"The head is worse than the probe {compared}; the probe is used.")
-        return probe, _choosing(decision, "probe")
-    decision.reasons.append(f"The head is at least as good as the probe {compared}; it is used.")
-    classifier = Classifier(
-        probe.classifier.backbone,
-        trained.head,
-        snapshot.classes,
-        preprocessing=probe.classifier.preprocessing,
-        strategy="head",
-        snapshot_id=snapshot.id,
-        backbone_fingerprint=features.fingerprint,
-        metadata={"head": decision.figures["head"], "fitted_on": "train"},
-    )
-    return _Fitted(classifier, held_out), decision
-
-
-def _choosing(decision: Decision, choice: str) -> Decision:
-    fields = {name: getattr(decision, name) for name in decision.__dataclass_fields__}
-    return Decision(**{**fields, "choice": choice})
-
-
-def _logits(
-    classifier: Classifier, head: Any, features: Features, rows: Any
-) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Logits of stored features under another head than the classifier's own."""
-    return classifier.with_head(head).logits_of_features(features.matrix[rows])
-
-
-def _accuracy(snapshot: Snapshot, held_out: HeldOut) -> float:
-    if not len(held_out.rows):
-        raise DataError("the validation split is empty", fix="give data.split.val a larger share")
-    truth = snapshot.labels()[held_out.rows]
-    return float((held_out.logits.argmax(axis=1) == truth).mean())

@@ -10,6 +10,7 @@ from graftline.progress import explain, message
 from graftline.records.verdict import Verdict
 from graftline.steps.promote.candidate import Candidate, read_candidate
 from graftline.steps.promote.package import CARD_FILE, MANIFEST_FILE, pack
+from graftline.steps.promote.signature import sign, signing_key
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
@@ -121,12 +122,15 @@ def _register(
     store: Store,
 ) -> RegisteredVersion:
     """Upload the packed model into the run that its tags name, and register it."""
+    key = signing_key()
     with tempfile.TemporaryDirectory() as temporary:
         folder = pack(Path(temporary) / "model", candidate.onnx_folder, candidate.evidence, card)
         tags = tags | {
             "manifest_sha256": sha256_of(folder / MANIFEST_FILE),
             "model_card_sha256": sha256_of(folder / CARD_FILE),
         }
+        if key is not None:
+            tags["signature_sha256"] = sha256_of(sign(folder, key))
         source = _upload(registry.uri, tags["run_id"], folder, tags["onnx_sha256"])
         message("registering %s", name)
         return registry.register(

@@ -57,18 +57,21 @@ def run_here(
     from graftline_pipelines.local import run as local
     from graftline_pipelines.local.warm import warm_process
     from graftline_pipelines.preflight import examine as preflight
+    from graftline_pipelines.preflight.remote import in_warm_process
 
     def build(resolved: Any, run_id: str) -> Any:
-        from graftline_pipelines.graphs.retraining import retraining_pipeline
-        from graftline_pipelines.graphs.training import training_pipeline
-
-        pipeline = retraining_pipeline if retrain else training_pipeline
+        if retrain:
+            from graftline_pipelines.graphs.retraining import retraining_pipeline as pipeline
+        else:
+            from graftline_pipelines.graphs.training import training_pipeline as pipeline
         return pipeline(resolved, run_id, on_cluster=False)
 
     # The process of the steps imports its libraries while the file is checked.
     with warm_process(wanted=chosen == "subprocess") as server:
         with checking(console) as asking:
-            preflight.require(local.with_absolute_paths(settings), console, asking)
+            preflight.require(
+                local.with_absolute_paths(settings), console, asking, in_warm_process(server)
+            )
         try:
             finished = local.run(
                 settings,

@@ -49,7 +49,7 @@ def open_(
     run: Annotated[
         str | None, typer.Argument(help=f"{LocalRun} Default: the page of all runs.")
     ] = None,
-    page: Annotated[str, typer.Option(help="report, or data.")] = "report",
+    page: Annotated[str, typer.Option(help="report, decision or data.")] = "report",
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
 ) -> None:
     """Open a local run's report in the browser, or the page of all runs."""
@@ -59,8 +59,9 @@ def open_(
     from graftline_pipelines.local.index import write_index
     from graftline_pipelines.local.runs import find_run, list_runs
 
-    if page not in ("report", "data"):
-        raise typer.BadParameter(f"{page!r} is neither report nor data", param_hint="--page")
+    if page not in ("report", "decision", "data"):
+        said = f"{page!r} is neither report nor decision nor data"
+        raise typer.BadParameter(said, param_hint="--page")
     if run is None:
         if not list_runs(runs_dir):
             raise ConfigurationError(

@@ -28,8 +28,13 @@ def register(app: typer.Typer) -> None:
 def verify(
     model: Model,
     images: Annotated[
-        Path, typer.Option("--images", help="The snapshot's folder, or the original test images.")
-    ],
+        Path | None,
+        typer.Option("--images", help="The snapshot's folder, or the original test images."),
+    ] = None,
+    signature: Annotated[
+        Path | None,
+        typer.Option(help="Public key (PEM): check the signature of the model's folder."),
+    ] = None,
     reference: Annotated[
         Path | None,
         typer.Option(help="PyTorch's answers. Default: reference.npz beside the model."),
@@ -41,8 +46,19 @@ def verify(
     ] = 0.9,
     as_json: AsJson = False,
 ) -> None:
-    """Prove on this machine that the file answers as PyTorch did when it was exported."""
+    """Prove that the file answers as PyTorch did when it was exported, and is what was signed."""
     import dataclasses
+
+    if signature is not None:
+        from graftline.steps.promote.signature import check_signature
+
+        folder = model if model.is_dir() else model.parent
+        count = check_signature(folder, signature)
+        print(f"{count} files are those that were signed.", file=sys.stderr if as_json else None)
+        if images is None:
+            return
+    if images is None:
+        raise typer.BadParameter("give --images, --signature or both")
 
     from graftline.onnx_model.verify import verify as run
 

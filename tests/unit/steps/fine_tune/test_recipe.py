@@ -64,7 +64,7 @@ def test_all_that_is_wrong_is_reported_together() -> None:
         Settings(optimizer="adam", mix="both", unfreeze=-1, batch_size=0)
     for word in ("optimizer", "mix", "unfreeze", "batch_size"):
         assert word in str(caught.value)
-    with pytest.raises(ConfigurationError, match="twice"):
+    with pytest.raises(ConfigurationError, match="both say which blocks"):
         Settings(unfreeze=0.5, frozen_fraction=0.5)
 
 

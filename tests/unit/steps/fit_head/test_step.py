@@ -445,6 +445,9 @@ def test_the_step_fits_a_probe_on_real_digits(
     assert decision.to_dict() == result.decision
     assert decision.cell == "small and similar"
     assert decision.figures["images_per_class"] == {"min": 18, "median": 18.0, "max": 18}
+    page = folder / "decision.html"
+    assert result.files()["fit_head/decision.html"] == page
+    assert decision.figures["learning_curve"]["sentence"] in page.read_text()
     tried = [candidate["C"] for candidate in decision.figures["candidates"]]
     assert min(tried) == 1e-6
     assert decision.figures["suspects"]["of"] == 72

@@ -93,6 +93,25 @@ def test_export_step_proves_the_file_on_the_whole_test_split(exported):
     assert result.metrics()["parity_label_agreement"] == 1.0
 
 
+def test_a_model_is_signed_where_a_key_is_configured(place, tmp_path, monkeypatch):
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from graftline.steps.promote.signature import KEY_VARIABLE, check_signature
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    text = key.private_bytes(pem, pkcs8, serialization.NoEncryption()).decode()
+    public = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "key.pub").write_bytes(public)
+    monkeypatch.setenv(KEY_VARIABLE, text)
+    assert place().version == "1"
+    version = open_registry(place.uri).champion(NAME)
+    folder = version.download(tmp_path / "signed")
+    assert check_signature(folder, tmp_path / "key.pub") > 5
+    assert version.tags["graftline.signature_sha256"] == sha256_of(folder / "model.sig")
+
+
 def test_first_model_is_registered_with_its_evidence_and_promoted(place, tmp_path, exported):
     result = place()
     assert (result.version, result.alias, result.reused) == ("1", ALIAS, False)

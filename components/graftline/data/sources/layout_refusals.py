@@ -1,0 +1,106 @@
+"""The errors of a layout with two readings: each one, and the line of the run file for it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NoReturn
+
+from graftline.data.sources.folder_names import Counts, Folders
+from graftline.data.sources.layout import AmbiguousLayout, fixed, some_names
+from graftline.data.sources.split_names import splits_of
+
+MOST_SPLITS = 4  # folders that may be splits of unknown names
+
+
+class Refusals:
+    """Makes the errors.
+
+    Args:
+        counts: Images in each folder, by its names from the source down.
+        where: The source.
+    """
+
+    def __init__(self, counts: Counts, where: str) -> None:
+        self.all = counts
+        self.where = where
+
+    def ambiguous(
+        self, readings: Sequence[tuple[tuple[str, ...], str, str | None]], more: str = ""
+    ) -> AmbiguousLayout:
+        """The error, with each reading's tree and the line that selects it."""
+        shown, lines = [], []
+        for pattern, words, line in readings:
+            layout = fixed(self.all, pattern)
+            line = line or f'data.layout: "{layout.text}"'
+            shown.append(f"{layout.text}: {words}\n{layout.tree(self.all)}")
+            lines.append(f"`{line}`")
+        return AmbiguousLayout(
+            f"The folders of {self.where} can be read in two ways",
+            why="\n".join(["Both fit:", *shown]),
+            fix=f"Select one in the run file: {' or '.join(lines)}.{more}",
+        )
+
+    def stop_flat(self, named: Mapping[str, str], above: tuple[str, ...]) -> NoReturn:
+        """Refuse folders that are named as splits and hold images without class folders."""
+        names = ", ".join(sorted(named))
+        raise AmbiguousLayout(
+            f"The folders {names} in {self.where} hold images without class folders",
+            why="Their names are those of splits, so they would be taken for classes by mistake: "
+            "nothing says which class an image is of",
+            fix="Put the images of each split into one folder per class, or let a table name "
+            f"their labels (`data.format: table`). If {names} are the classes, set `data.layout: "
+            f'"{"/".join((*above, "class"))}"`.',
+        )
+
+    def groups_or_classes(
+        self, above: tuple[str, ...], tops: Iterable[str], below: Iterable[str]
+    ) -> AmbiguousLayout:
+        """The error where the first level may be groups, or the classes themselves."""
+        here = (*above, "class")
+        first, second = (some_names(sorted(names)) for names in (tops, below))
+        return self.ambiguous(
+            [
+                (here, f"the classes are {first}; the folders below mean nothing", None),
+                (
+                    (*above, "group", "class"),
+                    f"the classes are {second}; {first} are groups (a "
+                    "patient, a site, a day) that stay in one split",
+                    None,
+                ),
+            ],
+            " If these are splits, call them train, val and test."
+            * (len(set(tops)) <= MOST_SPLITS),
+        )
+
+    def each_with_splits(
+        self, above: tuple[str, ...], tops: Iterable[str], what: str
+    ) -> AmbiguousLayout:
+        """The error where several folders hold splits of their own."""
+        names = some_names(sorted(tops))
+        return self.ambiguous(
+            [
+                ((*above, "*", "split", "class"), f"{names} mean nothing", None),
+                (
+                    (*above, "group", "split", "class"),
+                    f"{names} are groups (a patient, a site, a day)",
+                    None,
+                ),
+            ],
+            f" If these are {what}, let `data.source` name one of them.",
+        )
+
+    def stop_other_copy(self, subs: Mapping[str, set[str]], path: Folders | None) -> None:
+        """Refuse splits in one folder and the same classes, undivided, in another one."""
+        divided = {t for t, names in subs.items() if len(set(splits_of(names).values())) > 1}
+        others = sorted(t for t in subs.keys() - divided if subs[t])
+        if path is None or not divided or not others:
+            return
+        inside = {f[len(path) + 2] for f in self.all if len(f) > len(path) + 2}
+        if not any(subs[other] & inside for other in others):
+            return
+        places = " or ".join(f"`{'/'.join([self.where, *path, t])}`" for t in sorted(divided))
+        raise AmbiguousLayout(
+            f"The folders of {self.where} can be read in two ways",
+            why=f"{some_names(sorted(divided))} is divided into train and test, and "
+            f"{some_names(others)} holds the same classes undivided",
+            fix=f"Let `data.source` be {places}, or leave a folder out: `data.exclude: "
+            f"[{', '.join(others)}]`.",
+        )

@@ -1,0 +1,119 @@
+"""The classifiers that the step hands on: the probe, and the head of fully connected layers."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from graftline.classifier.bundle import Classifier, HeldOut
+from graftline.data.snapshot import Snapshot
+from graftline.errors import DataError
+from graftline.features.matrix import Features
+from graftline.models.backbone import Backbone
+from graftline.progress import message
+from graftline.records.decision import Decision
+from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
+from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
+from graftline.steps.fit_head.mlp import train_mlp
+from graftline.steps.fit_head.parallel import side_by_side
+from graftline.steps.fit_head.probe import Measured
+from graftline.steps.fit_head.search import fit_candidate
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier, and what it says of validation images that it has not seen."""
+
+    classifier: Classifier
+    held_out: HeldOut
+
+
+def fit_probe(
+    snapshot: Snapshot,
+    features: Features,
+    network: Backbone,
+    measured: Measured,
+    settings: ProbeSettings,
+) -> Fitted:
+    """The probe refitted on train and val; and val logits of the same fitted on train alone."""
+    labels, classes = snapshot.labels(), len(snapshot.classes)
+    train, val = snapshot.rows("train"), snapshot.rows("val")
+
+    def fit(rows: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[LinearFit, Standardisation]:
+        x = np.ascontiguousarray(features.matrix[rows], dtype=np.float32)
+        return fit_candidate(x, labels[rows], classes, measured.best, balanced=settings.balanced)
+
+    message("fitting the chosen probe on train, and on train and val together")
+    both = np.sort(np.concatenate([train, val]))
+    train_only, final = (fold(*fitted) for fitted in side_by_side(fit, [train, both]))
+    classifier = Classifier(
+        network,
+        final,
+        snapshot.classes,
+        preprocessing=network.spec.preprocessing,
+        strategy="probe",
+        snapshot_id=snapshot.id,
+        backbone_fingerprint=features.fingerprint,
+        metadata={"probe": measured.best.to_dict(), "fitted_on": "train and val"},
+    )
+    logits = _logits(classifier, train_only, features, val)
+    state = {name: tensor.detach() for name, tensor in train_only.state_dict().items()}
+    return Fitted(classifier, HeldOut(rows=val, logits=logits, head=state))
+
+
+def fit_layers(
+    snapshot: Snapshot,
+    features: Features,
+    probe: Fitted,
+    decision: Decision,
+    settings: FitHeadConfig,
+) -> tuple[Fitted, Decision]:
+    """Train the fully connected head; the probe stays where the head does worse on val."""
+    labels = snapshot.labels()
+    train, val = snapshot.rows("train"), snapshot.rows("val")
+    trained = train_mlp(
+        (np.ascontiguousarray(features.matrix[train], dtype=np.float32), labels[train]),
+        (np.ascontiguousarray(features.matrix[val], dtype=np.float32), labels[val]),
+        len(snapshot.classes),
+        seed=settings.seed,
+        **settings.head.model_dump(),
+    )
+    held_out = HeldOut(rows=val, logits=_logits(probe.classifier, trained.head, features, val))
+    head_val, probe_val = accuracy(snapshot, held_out), accuracy(snapshot, probe.held_out)
+    decision.figures["head"] = {
+        "val_accuracy": round(head_val, 6),
+        "epochs": trained.epochs,
+        "best_epoch": trained.best_epoch,
+        "hidden": list(trained.head.hidden),
+    }
+    compared = f"on {len(val):,} validation images: {head_val:.1%} against {probe_val:.1%}"
+    if head_val < probe_val:
+        decision.reasons.append(f"The head is worse than the probe {compared}; the probe is used.")
+        return probe, replace(decision, choice="probe")
+    decision.reasons.append(f"The head is at least as good as the probe {compared}; it is used.")
+    classifier = Classifier(
+        probe.classifier.backbone,
+        trained.head,
+        snapshot.classes,
+        preprocessing=probe.classifier.preprocessing,
+        strategy="head",
+        snapshot_id=snapshot.id,
+        backbone_fingerprint=features.fingerprint,
+        metadata={"head": decision.figures["head"], "fitted_on": "train"},
+    )
+    return Fitted(classifier, held_out), decision
+
+
+def _logits(
+    classifier: Classifier, head: Any, features: Features, rows: Any
+) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Logits of stored features under another head than the classifier's own."""
+    return classifier.with_head(head).logits_of_features(features.matrix[rows])
+
+
+def accuracy(snapshot: Snapshot, held_out: HeldOut) -> float:
+    """Share of the validation images that are classified correctly."""
+    if not len(held_out.rows):
+        raise DataError("the validation split is empty", fix="give data.split.val a larger share")
+    truth = snapshot.labels()[held_out.rows]
+    return float((held_out.logits.argmax(axis=1) == truth).mean())

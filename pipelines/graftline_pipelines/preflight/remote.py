@@ -1,0 +1,52 @@
+"""The questions about MLflow, asked in a process that has imported it for the steps anyway."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graftline import errors
+from graftline.errors import GraftlineError
+from graftline_pipelines.local.warm import WarmServer
+from graftline_pipelines.preflight.examine import Elsewhere, ask_mlflow
+from graftline_pipelines.preflight.report import Preflight
+from graftline_pipelines.runfile.settings import RunSettings
+
+
+def in_warm_process(server: WarmServer | None) -> Elsewhere:
+    """Asks in a fork of the warm process; where there is none, nobody is asked."""
+
+    def ask(settings: RunSettings) -> Preflight | None:
+        if server is None:
+            return None
+        server.open_tracking(settings.tracking.uri)  # for this question and for every step
+        with server.calling(f"{__name__}:answer", settings.model_dump(mode="json")) as call:
+            # Meanwhile here, what the run needs next.
+            import kfp.local  # noqa: F401
+
+            import graftline_pipelines.graphs.training  # noqa: F401
+
+            told = call.answer()
+        return None if told is None else _found(told)
+
+    return ask
+
+
+def answer(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What is found, as JSON; runs in the fork."""
+    found = Preflight()
+    ask_mlflow(RunSettings.model_validate(settings), found)
+    return {
+        "facts": found.facts,
+        "notes": found.notes,
+        "problems": [
+            (key, type(error).__name__, error.what, error.why, error.fix)
+            for key, error in found.problems
+        ],
+    }
+
+
+def _found(told: Mapping[str, Any]) -> Preflight:
+    found = Preflight(dict(told["facts"]), [(key, text) for key, text in told["notes"]])
+    for key, kind, what, why, fix in told["problems"]:
+        made = getattr(errors, kind, GraftlineError)
+        found.problems.append((key, made(what, why=why, fix=fix)))
+    return found

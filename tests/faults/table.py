@@ -1,0 +1,132 @@
+"""The campaign's table: what each row of it is, and what one run of the tests found."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+# file: (fault, how it is made, what must hold)
+ROWS = {
+    "test_commit_faults": (
+        "SIGKILL, ENOSPC, EIO at every write, fsync, rename and link of a store's commit",
+        "strace injection",
+        "the old or the new state, never mixed; the next run goes on",
+    ),
+    "test_ingest_kill": (
+        "SIGKILL at every write, fsync, rename, link of ingest",
+        "strace injection",
+        "everything in the store is whole; the rerun ends with the same snapshot",
+    ),
+    "test_extract_kill": (
+        "SIGKILL in feature extraction",
+        "strace injection, signals",
+        "only what was in flight is computed again; the same bytes",
+    ),
+    "test_feature_store_kill": (
+        "SIGKILL, ENOSPC, EIO at every system call of the feature store",
+        "strace injection",
+        "nothing stored is lost or damaged",
+    ),
+    "test_promote_kill": (
+        "SIGKILL before and after each write of a promotion",
+        "signals, real MLflow server",
+        "nothing or all; a second call finishes",
+    ),
+    "test_s3_kill": (
+        "SIGKILL at the k-th S3 request, every k",
+        "proxy before a real S3 server",
+        "nothing partial is visible; the rerun's digests are the undisturbed ones",
+    ),
+    "test_fine_tune_kill": (
+        "SIGKILL, SIGTERM at random moments of training",
+        "signals",
+        "the weights are equal bit for bit at the end",
+    ),
+    "test_damaged": (
+        "newest checkpoint, feature part, shard, manifest cut or flipped at every sixteenth",
+        "by hand",
+        "named, set aside, recovered or a clear error; never used",
+    ),
+    "test_s3_storm": (
+        "503 on 18%, resets, stalls, short bodies, flipped bits, lost acknowledgements: 30%",
+        "proxy before a real S3 server",
+        "the same snapshot or a typed error; no silent damage; at most 3 times the requests",
+    ),
+    "test_store_races": (
+        "8 writers, 50 rounds; and on two servers that lose races",
+        "S3 server, folder, proxy",
+        "one winner always; the doctor refuses the others",
+    ),
+    "test_promotion_races": (
+        "two promotions race, 200 rounds",
+        "real MLflow server",
+        "the better model holds the alias, always",
+    ),
+    "test_mlflow_away": (
+        "MLflow cut off at each write, killed while registering",
+        "signals, a line that is cut",
+        "a typed error; the rerun registers once",
+    ),
+    "test_mlflow_slow": (
+        "MLflow away, silent, answering 500 or 503, resetting",
+        "proxy",
+        "a typed error within 60 s",
+    ),
+    "test_memory": (
+        "out of memory in a step; a decoding worker killed",
+        "SIGKILL, as the system sends it",
+        "ends within 30 s with a cause, never hangs",
+    ),
+    "test_store_disk": (
+        "full disk, read-only disk",
+        "small tmpfs",
+        "a typed error; earlier results intact",
+    ),
+    "test_clocks": (
+        "clocks two hours off, both ways",
+        "libfaketime",
+        "nothing is ordered by the wall clock",
+    ),
+    "test_legacy": (
+        "two versions of Graftline on one store",
+        "a store that an earlier version wrote",
+        "read, or refused with the version",
+    ),
+}
+BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
+
+
+def rows_of(stats: dict[str, list[Any]]) -> list[tuple[str, str, str, str, str]]:
+    """Fault, how, what must hold, how often it was tried, and whether it held."""
+    outcomes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    points: dict[str, int] = defaultdict(int)
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in stats.get(outcome, []):
+            row = Path(report.nodeid.partition("::")[0]).stem
+            outcomes[row][outcome] += 1
+            points[row] += sum(n for name, n in report.user_properties if name == "points")
+    found = []
+    for name, (fault, how, holds) in ROWS.items():
+        seen = outcomes[name]
+        bad = seen["failed"] + seen["error"]
+        tried = points[name] or seen["passed"] + bad
+        verdict = "not run" if not seen["passed"] + bad else f"{bad} FAILED" if bad else "held"
+        if seen["skipped"]:
+            verdict += f", {seen['skipped']} skipped"
+        found.append((fault, how, holds, str(tried), verdict))
+    return found
+
+
+def markdown(rows: list[tuple[str, str, str, str, str]]) -> str:
+    """The table as it stands in docs/reliability.md."""
+    head = "| fault | how | must hold | tried | found |\n| --- | --- | --- | --- | --- |"
+    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def write_into(path: Path, text: str) -> None:
+    """Replace what stands between the two marks of a document."""
+    whole = path.read_text(encoding="utf-8")
+    pattern = f"{re.escape(BEGIN)}.*{re.escape(END)}"
+    path.write_text(
+        re.sub(pattern, lambda _: f"{BEGIN}\n{text}\n{END}", whole, flags=re.S), encoding="utf-8"
+    )
