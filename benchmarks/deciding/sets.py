@@ -167,7 +167,7 @@ def terrain(root: Path) -> Labelled:
 def units(root: Path) -> Labelled:
     """The people that a unit of Battle for Wesnoth belongs to, standing still."""
     found = _largest(_wesnoth(root) / "units", 12)
-    return [(label, path) for label, path in found if not FRAME.search(Path(path).name)]
+    return [(x, p) for x, p in found if isinstance(p, Path) and not FRAME.search(p.name)]
 
 
 def unit_frames(root: Path) -> Labelled:
@@ -251,7 +251,7 @@ def cut(folder: Path, size: int) -> Path:
 def _balanced(rows: list[tuple[str, str]], size: int) -> list[tuple[str, str]]:
     """The first ``size`` rows, after two of each class so that every class can be learned."""
     seen: dict[str, int] = defaultdict(int)
-    first, later = [], []
+    first, later = list[tuple[str, str]](), list[tuple[str, str]]()
     for row in rows:
         seen[row[1]] += 1
         (first if seen[row[1]] <= 2 else later).append(row)
