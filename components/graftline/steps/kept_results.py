@@ -10,6 +10,7 @@ with its digest when it is read; an entry that is damaged is ignored and its dam
 removed, so that the step computes and keeps them again. Of each step the newest entries stay.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -80,8 +81,11 @@ def restore(store: Store, entry: Entry, outputs: Mapping[str, Path]) -> bool:
     except (StoreNotFound, IntegrityError, KeyError) as error:
         message("Kept results of run %s are damaged and computed again: %s", entry.run, error)
         remove(outputs)
-        store.delete(entry.key)
+        _delete(store, entry.key)
         return False
+    except StoreError:
+        remove(outputs)
+        raise
     return True
 
 
@@ -123,16 +127,22 @@ def collect_garbage(store: Store, *, remove: bool) -> tuple[int, int]:
     ]
     for info in orphans if remove else ():
         # A run that is about to name it finds it missing later, and computes it again.
-        store.delete(info.key)
+        _delete(store, info.key)
     return len(orphans), sum(info.size for info in orphans)
 
 
 def _make_room(store: Store, step: str) -> None:
     keys = sorted(info.key for info in store.list(f"{PREFIX}/{step}/"))
     for key in keys[:-MOST_ENTRIES]:
-        store.delete(key)
+        _delete(store, key)
     if len(keys) > MOST_ENTRIES:
         collect_garbage(store, remove=True)
+
+
+def _delete(store: Store, key: str) -> None:
+    """Remove an object; one that may not be removed only takes room."""
+    with contextlib.suppress(StoreError):
+        store.delete(key)
 
 
 def _entries(store: Store) -> Iterator[Entry]:
@@ -163,7 +173,7 @@ def _restore_file(store: Store, digest: str, path: Path) -> None:
     key = f"{OBJECTS}/{digest}"
     store.download(key, path)
     if sha256_of(path) != digest:
-        store.delete(key)  # else it would stay: an object that is there is not written again
+        _delete(store, key)  # else it would stay: what is there is not written again
         raise IntegrityError(f"{key} is not what its name says")
 
 

@@ -129,7 +129,11 @@ def reuse_or_run(
     opened = open_store(store)
     key, compared = result_key(step, inputs, settings), _digest(state or {})[:16]
     if os.environ.get(FRESH_VARIABLE, "") in ("", "0"):
-        kept = _reuse(opened, step, key, compared, outputs, adapt)
+        try:
+            kept = _reuse(opened, step, key, compared, outputs, adapt)
+        except StoreError as error:  # this costs only the reuse
+            message("Kept results cannot be read, so %s computes its own: %s", step, error)
+            kept = None
         if kept is not None:
             message("%s: reused from run %s", step, kept.run)
             return kept

@@ -17,6 +17,7 @@ def in_warm_process(server: WarmServer | None) -> Elsewhere:
     def ask(settings: RunSettings) -> Preflight | None:
         if server is None:
             return None
+        server.open_tracking(settings.tracking.uri)  # for this question and for every step
         with server.calling(f"{__name__}:answer", settings.model_dump(mode="json")) as call:
             # Meanwhile here, what the run needs next.
             import kfp.local  # noqa: F401

@@ -215,6 +215,26 @@ def test_a_store_that_keeps_nothing_does_not_fail_the_step(
     assert "were not kept" in caplog.text
 
 
+def test_results_that_may_not_be_read_or_removed_do_not_fail_the_step(
+    work: Work, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from graftline.errors import StoreAccessDenied
+    from graftline.storage.local import FileStore
+
+    work("one")
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise StoreAccessDenied("not yours")
+
+    with monkeypatch.context() as patch, caplog.at_level("INFO"):
+        patch.setattr(FileStore, "delete", refused)
+        patch.setattr(FileStore, "download", refused)
+        assert work("two").reused_from is None
+    assert "computes its own" in caplog.text
+    assert work.total("two") == "3.0"
+    assert work("three").reused_from == "r1"
+
+
 def test_what_every_run_writes_differently_is_not_in_a_digest(tmp_path: Path) -> None:
     for name, created in (("a", "2026-01-01"), ("b", "2026-02-02")):
         folder = tmp_path / name

@@ -118,8 +118,8 @@ def run(
         fitted, decision = fit_layers(snapshot, features, fitted, decision, settings)
     save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
-    place = page_file or decision_file.parent / FILE
-    page = write_page(decision, snapshot, features.matrix, open_store(store), place, settings.seed)
+    path = page_file or decision_file.parent / FILE
+    page = write_page(decision, snapshot, features.matrix, open_store(store), path, settings.seed)
     _say(decision)
     return FitHeadResult(
         strategy=decision.choice,
