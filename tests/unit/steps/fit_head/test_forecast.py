@@ -25,9 +25,9 @@ def figures(median: float, train: int, accuracy: float, knn: float) -> dict[str,
 def made(random: np.random.Generator, name: str, noise: float = 0.1) -> Row:
     """Data on which fine-tuning mends 30% of the errors for each tenfold of images a class."""
     median, accuracy = 10 ** random.uniform(0.5, 2.5), random.uniform(0.5, 0.95)
-    mended = 0.3 * (np.log10(median) - 1) + random.normal() * noise
+    corrected = 0.3 * (np.log10(median) - 1) + random.normal() * noise
     data = figures(median, int(10 * median), accuracy, accuracy - random.uniform(0, 0.3))
-    gain = mended * (1 - accuracy)
+    gain = corrected * (1 - accuracy)
     return Row(name, "fit", data, gain, gain - 0.1 * (1 - accuracy))
 
 
@@ -37,7 +37,7 @@ def rows(seed: int, sets: int = 7, sizes: int = 3) -> list[Row]:
 
 
 def guide(data: dict[str, Any]) -> float:
-    """Share of the errors that the guide says are mended: a seventh more for tenfold the images."""
+    """Share of the errors that the guide says are corrected: 0.15 more for tenfold the images."""
     return 0.15 * float(np.log10(data["images_per_class"]["median"] / 100))
 
 

@@ -86,7 +86,7 @@ def test_the_limits_between_the_cells_are_the_users() -> None:
 
 @pytest.mark.parametrize("median", [20, 5000])
 @pytest.mark.parametrize(
-    ("accuracy", "mended", "choice"),
+    ("accuracy", "corrected", "choice"),
     [
         (0.90, 0.3, "fine_tune"),  # 10% of errors, 3 points to gain
         (0.90, 0.05, "probe"),  # half a point
@@ -96,13 +96,13 @@ def test_the_limits_between_the_cells_are_the_users() -> None:
     ],
 )
 def test_the_expected_gain_decides_whatever_the_accuracy_and_size(
-    median: float, accuracy: float, mended: float, choice: str
+    median: float, accuracy: float, corrected: float, choice: str
 ) -> None:
-    decision = decided(figures(median, accuracy), mends(mended))
+    decision = decided(figures(median, accuracy), mends(corrected))
     assert decision.choice == choice and decision.pilot is None
     assert decision.fine_tune == (choice == "fine_tune")
     assert decision.forecast is not None
-    assert decision.forecast.gain == pytest.approx(mended * (1 - accuracy))
+    assert decision.forecast.gain == pytest.approx(corrected * (1 - accuracy))
 
 
 def test_the_least_gain_is_the_users() -> None:
