@@ -7,7 +7,7 @@ CHECKOV := build/checkov/bin/checkov
 FAULTS := tests/faults tests/pipeline/test_legacy.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow faults test-containers test-gpu check lint types wheel images sbom docs clean
+.PHONY: help install demo test test-slow faults test-containers test-gpu check lint types audit licences wheel images sbom docs clean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -31,7 +31,7 @@ test: install  ## the tests, under 15 minutes on 2 cores
 test-slow: install $(CHECKOV)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests
 
-faults: install  ## the campaign of faults (about 25 minutes on 2 cores); fills in docs/reliability.md
+faults: install  ## the campaign of faults, slow tests included; fills in docs/reliability.md
 	$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal --faults-table docs/reliability.md
 
 test-containers: install  ## builds the images and runs every step in them
@@ -58,7 +58,13 @@ wheel: install  ## build the wheel, install it alone, import it
 	build/wheel-env/bin/graftline --version
 	rm -rf build/wheel-env
 
-check: lint types test wheel  ## what CI runs
+audit: install  ## known holes in the pinned dependencies; says SKIPPED without a network
+	$(BIN)/python docker/audit.py
+
+licences: install  ## docs/licences.md: the licences of what Graftline needs to run
+	$(BIN)/python docker/licences.py
+
+check: lint types audit test wheel  ## what CI runs
 
 images:  ## the container images, by docker, podman or buildah (docker/build.sh says how to set more)
 	docker/build.sh

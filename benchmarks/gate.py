@@ -3,7 +3,7 @@
     python benchmarks/gate.py                      10,000 retrainings a main kind, minutes
     python benchmarks/gate.py --simulations 500    a quick look
 
-Each retraining is a test split drawn anew and two models whose true accuracies are known: every
+Each retraining is a new test split and two models whose true accuracies are known: every
 image is right by chance for the champion, and the challenger differs from it on a share of the
 images such that its true accuracy is the champion's plus the stated difference. Grouped images are
 right or wrong together in seven groups of ten. "Same data" means that both were trained on one

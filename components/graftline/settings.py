@@ -6,6 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from graftline.addresses import is_metadata_address
 from graftline.errors import ConfigurationError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -21,13 +22,21 @@ class Section(BaseModel):
 
 
 def without_credentials(uri: str) -> str:
-    """Refuse a URI with a user or password in it: run files and pipelines are not secret."""
+    """Refuse a URI with a user or password in it: run files and pipelines are not secret.
+
+    Also one that leads to a cloud's metadata service.
+    """
     scheme, separator, rest = uri.partition("://")
     authority = rest.partition("/")[0]
     if separator and "@" in authority:
         raise ValueError(
             f"the {scheme}:// address holds a user or password, which would be readable in the "
             "compiled pipeline; take it out and set the AWS_* or MLFLOW_TRACKING_* variables"
+        )
+    if is_metadata_address(uri):
+        raise ValueError(
+            "the address is that of a cloud's metadata service, which hands out keys of the "
+            "machine; name the server that is meant"
         )
     return uri
 

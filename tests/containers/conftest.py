@@ -1,6 +1,6 @@
 """Images that are really built, and a socket that KFP's DockerRunner really talks to.
 
-With a Docker engine or a registry at hand nothing here is special. Without them, podman and
+With a Docker engine or a registry available nothing here is special. Without them, podman and
 buildah build as root, and the base image is made from Debian's packages.
 """
 

@@ -22,7 +22,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 def graftline(
     cpu_image: str, docker_host: str, podman_environment: dict[str, str], tmp_path: Path
 ) -> Run:
-    """Writes a run file and runs the command on it, with Docker's API at hand."""
+    """Writes a run file and runs the command on it, with Docker's API available."""
 
     def run(
         run_file: dict[str, Any], *options: str, home: str, command: str = "run"

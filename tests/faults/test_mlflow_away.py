@@ -25,7 +25,7 @@ from graftline.tracking.registry import open_registry
 
 
 class Line:
-    """The only way to a server, which can be cut and mended; the port stays the same."""
+    """The only way to a server, which can be cut and reconnected; the port stays the same."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition("//")[2].partition(":")
@@ -33,13 +33,13 @@ class Line:
         self._connections: list[socket.socket] = []
         self._port = 0
         self._listener: socket.socket | None = None
-        self.mend()
+        self.reconnect()
 
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def mend(self) -> None:
+    def reconnect(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self._port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
@@ -159,7 +159,7 @@ def test_a_finished_step_is_not_lost_to_a_server_that_went_away(line, caplog):
     log_result(line.uri, run_id, "fit_head", Done())
     warning = "WARNING: the rest of this step's record is not in MLflow"
     assert caplog.text.count(warning) == 1
-    line.mend()
+    line.reconnect()
     log_result(line.uri, run_id, "fit_head", Done())
     data = connect(line.uri).get_run(run_id).data
     assert data.metrics == {"fit_head.accuracy": 0.9}
@@ -187,13 +187,13 @@ def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(
                 promote(line.uri, run_id, name)
             except TrackingError as error:
                 assert isinstance(error, TrackingUnreachable), moment
-                line.mend()
+                line.reconnect()
                 interrupted += 1
             else:
                 if interrupted and moment > 2 * len(WRITES):
                     break
                 line.cut()  # cut after the last request: nothing was lost
-                line.mend()
+                line.reconnect()
         result = promote(line.uri, run_id, name)
         assert (result.version, result.alias) == ("1", ALIAS)
         client = connect(line.uri)

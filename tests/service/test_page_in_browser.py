@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -244,3 +245,41 @@ def test_a_dropped_picture_is_answered_on_the_page(
         server.shutdown()
     assert tab.named("Runtime.exceptionThrown") == []
     assert [e for e in tab.named("Log.entryAdded") if e["entry"]["level"] == "error"] == []
+
+
+def test_a_click_on_a_class_shows_its_examples_and_mistakes(tab: Tab, page: Path) -> None:
+    tab.open(page)
+    data = tab.js("JSON.parse(document.getElementById('confusion-data').textContent)")
+    counts = {tuple(map(int, key.split(","))): n for key, n in data["counts"].items()}
+    for chosen in (0, 3):
+        tab.click(f'#classes button[data-class="{chosen}"]')
+        assert tab.js("document.querySelector('#class h3').textContent") == NAMES_IN_ORDER[chosen]
+        told = tab.js("[...document.querySelectorAll('#class > .said')].map((e) => e.textContent)")
+        missed = sum(n for (truth, given), n in counts.items() if truth == chosen != given)
+        mistaken = sum(n for (truth, given), n in counts.items() if given == chosen != truth)
+        expected = [counts.get((chosen, chosen), 0), missed, mistaken]
+        shown = [int(re.search(r": (\d+)", text)[1]) for text in told]  # type: ignore[index]
+        assert shown == [n for n in expected if n]
+        assert tab.js("document.querySelectorAll('#class [onerror], #class script').length") == 0
+    assert tab.named("Runtime.exceptionThrown") == []
+
+
+def test_a_wide_table_says_that_it_scrolls_and_paper_cuts_nothing(tab: Tab, page: Path) -> None:
+    size = {"height": 900, "deviceScaleFactor": 1}
+    tab.call("Emulation.setDeviceMetricsOverride", width=390, mobile=True, **size)
+    tab.open(page)
+    wide = "[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth)"
+    assert tab.js(f"{wide}.length") > 0
+    assert tab.js(f"{wide}.every((e) => e.previousElementSibling.matches('.more'))")
+    # A sheet of A4 without its margins, at 96 pixels an inch.
+    tab.call("Emulation.setDeviceMetricsOverride", width=703, mobile=False, **size)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    tab.js("window.dispatchEvent(new Event('beforeprint'))")
+    assert tab.js("[...document.querySelectorAll('details')].every((e) => e.open)")
+    assert tab.js("document.documentElement.scrollWidth") <= 703
+    assert tab.js(
+        "[...document.querySelectorAll('table, svg, img')].every("
+        "(e) => e.getBoundingClientRect().right <= 703)"
+    )
+    tab.js("window.dispatchEvent(new Event('afterprint'))")
+    assert not tab.js("[...document.querySelectorAll('details')].some((e) => e.open)")

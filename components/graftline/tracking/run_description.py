@@ -39,7 +39,7 @@ def describe_run(uri: str, run_id: str) -> RunDescription | None:
     link = _page(uri, str(run.info.experiment_id), run_id)
     where = f"run {run_id}"
     if uri.startswith("sqlite:"):
-        where += f", shown by: mlflow ui --backend-store-uri {redacted(absolute_uri(uri))}"
+        where += f", open it with: mlflow ui --backend-store-uri {redacted(absolute_uri(uri))}"
     return RunDescription(
         name=run.info.run_name or run_id,
         started=datetime.fromtimestamp(run.info.start_time / 1000, UTC),

@@ -127,6 +127,18 @@ def run(
             pipeline()
         except (RuntimeError, KeyboardInterrupt) as error:
             failed = error
+    _end(settings, run_id, run_dir, failed, console)
+    return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
+
+
+def _end(
+    settings: RunSettings,
+    run_id: str,
+    run_dir: Path,
+    failed: RuntimeError | KeyboardInterrupt | None,
+    console: Console,
+) -> None:
+    """Record how the run ended; a run that failed or was stopped ends in its error."""
     stopped = isinstance(failed, KeyboardInterrupt)
     _note_end(run_dir, "stopped" if stopped else "failed" if failed is not None else "done")
     if failed is not None:
@@ -135,7 +147,6 @@ def run(
         raise failed
     if failed is not None:
         raise _step_error(run_dir, failed)
-    return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
 
 
 def _note_end(run_dir: Path, state: State) -> None:

@@ -92,6 +92,7 @@ def _validated(
 
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     try:
+        _refuse_aliases(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         duplicates = list(_duplicates(node)) if node is not None else []
         values = yaml.safe_load(text)
@@ -101,6 +102,10 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         what = f"not valid YAML: {getattr(error, 'problem', None) or error}."
         fix = "Check indentation, colons and quotes there."
         raise RunFileError(str(path), [Problem("the file", line, what, fix)]) from None
+    except (ValueError, RecursionError) as error:  # a date of no calendar, 5,000 brackets
+        deep = isinstance(error, RecursionError)
+        what = f"holds a value that cannot be read: {'nested too deep' if deep else error}."
+        raise RunFileError(str(path), [Problem("the file", None, what[:300], None)]) from None
     if duplicates:
         raise RunFileError(str(path), duplicates)
     if not isinstance(values, dict):
@@ -108,6 +113,16 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
         fix = "Start from examples/digits.yaml."
         raise RunFileError(str(path), [Problem("the file", None, what, fix)])
     return values, dict(_lines(node, ()))
+
+
+def _refuse_aliases(text: str) -> None:
+    """Refuse `*name`: a few of them, nested, stand for more values than memory holds."""
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem=f"*{event.anchor} repeats a value, which a run file may not; write it out",
+                problem_mark=event.start_mark,  # type: ignore[arg-type]
+            )
 
 
 def _lines(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:

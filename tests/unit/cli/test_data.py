@@ -1,4 +1,4 @@
-"""`graftline data`: what the last run took and set aside, from the store."""
+"""`graftline data`: what the last run took and rejected, from the store."""
 
 import json
 import sys

@@ -31,27 +31,29 @@ LONGEST = Desired(
 )
 
 
-def item(wish: Desired, description: str) -> SimpleNamespace:
+def item(desired: Desired, description: str) -> SimpleNamespace:
     """What the server lists."""
     return SimpleNamespace(
         recurring_run_id="id",
-        display_name=wish.name,
+        display_name=desired.name,
         description=description,
         mode="ENABLE",
         created_at=None,
         experiment_id="experiment-id",
-        service_account=wish.service_account or "default-editor",
-        trigger=SimpleNamespace(cron_schedule=SimpleNamespace(cron=wish.cron)),
+        service_account=desired.service_account or "default-editor",
+        trigger=SimpleNamespace(cron_schedule=SimpleNamespace(cron=desired.cron)),
         pipeline_version_reference=SimpleNamespace(pipeline_id="p", pipeline_version_id="v"),
     )
 
 
-def names(wish: Desired) -> Any:
-    return SimpleNamespace(pipeline=lambda _: wish.pipeline, experiment=lambda _: wish.experiment)
+def names(desired: Desired) -> Any:
+    return SimpleNamespace(
+        pipeline=lambda _: desired.pipeline, experiment=lambda _: desired.experiment
+    )
 
 
-def read(wish: Desired, description: str) -> Existing:
-    found = schedules._existing(item(wish, description), names(wish))
+def read(desired: Desired, description: str) -> Existing:
+    found = schedules._existing(item(desired, description), names(desired))
     assert found is not None
     return found
 
@@ -59,17 +61,17 @@ def read(wish: Desired, description: str) -> Existing:
 @pytest.mark.parametrize("zone", [max(available_timezones(), key=len), "UTC"])
 @pytest.mark.parametrize("fires", [True, False])
 def test_a_mark_fits_whatever_the_run_file_says(zone: str, fires: bool) -> None:
-    wish = dataclasses.replace(LONGEST, time_zone=zone)
-    text = describe(wish, fires=fires)
+    desired = dataclasses.replace(LONGEST, time_zone=zone)
+    text = describe(desired, fires=fires)
     assert len(text) <= COLUMN
-    back = read(wish, text)
-    assert (back.digest, back.fires_finally, back.time_zone) == (wish.digest, fires, zone)
-    assert back.content == wish.content, "what changed can still be told"
+    back = read(desired, text)
+    assert (back.digest, back.fires_finally, back.time_zone) == (desired.digest, fires, zone)
+    assert back.content == desired.content, "what changed can still be told"
 
 
 def test_the_account_that_the_server_fills_in_is_no_change() -> None:
-    wish = dataclasses.replace(LONGEST, service_account=None)
-    assert read(wish, describe(wish, fires=True)).content["service_account"] is None
+    desired = dataclasses.replace(LONGEST, service_account=None)
+    assert read(desired, describe(desired, fires=True)).content["service_account"] is None
 
 
 def test_a_mark_of_an_older_version_is_read_and_shortened_when_it_is_copied() -> None:

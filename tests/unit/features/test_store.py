@@ -214,7 +214,7 @@ def test_a_damaged_part_is_named_set_aside_and_left_to_be_computed_anew(features
     assert features.store.read(aside) == broken
     assert not features.store.exists(key)
 
-    assert write(features, range(3)) == key  # computed anew, it has the same name
+    assert write(features, range(3)) == key  # computed again, it has the same name
     assert load(features, [0, 1, 2, 7]) == [0, 1, 2, 7]
 
 
@@ -228,7 +228,7 @@ def test_a_part_of_another_width_is_set_aside(features, caplog):
 
 
 def test_a_part_that_another_run_has_healed_meanwhile_is_left_where_it_is(features):
-    """Computed anew it has the old name: a slow reader must not move the whole one away."""
+    """Computed again, it has the old name: a slow reader must not move the whole one away."""
     key = write(features, range(3))
     (part,) = features.parts()
     features.reader.set_aside(part, "it was damaged when it was read")

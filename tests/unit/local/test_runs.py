@@ -156,3 +156,27 @@ def test_a_server_that_is_set_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     assert CliRunner().invoke(app, ["runs", "--host", "http://h", *runs]).exit_code
     assert asked == [None, "http://h"]
+
+
+def test_a_runs_model_is_found_by_the_runs_name(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from graftline_pipelines.cli.commands.predict import model_file
+
+    monkeypatch.setattr(
+        "graftline_pipelines.cli.commands.predict.DEFAULT_RUNS_DIR", tmp_path / "runs"
+    )
+    older = make_run("a-1", test=TEST, when=1)
+    (older / "model.onnx").write_bytes(b"")
+    make_run("a-2", failed=True, when=2)
+    with model_file("a-1", "") as found:
+        assert found == older / "model.onnx"
+    with (
+        pytest.raises(ConfigurationError, match=r"(?s)no exported file.*failed"),
+        model_file("a-2", ""),
+    ):
+        pass
+    with pytest.raises(ConfigurationError, match="There is no run"), model_file("b", ""):
+        pass
+    with model_file("b.onnx", "") as found:
+        assert found == Path("b.onnx")  # whoever opens it says that it is not there

@@ -1,7 +1,7 @@
 """One small member of every family of timm and torchvision: it loads, resolves and extracts.
 
 A few families run in the fast tier, every family in the slow one. Networks are built with random
-weights; that weights are fitted rightly, at another size too, is compared with timm's own loader.
+weights; that weights are fitted correctly, at another size too, is compared with timm's own loader.
 """
 
 import gc

@@ -200,3 +200,10 @@ def test_charts_are_named_for_screen_readers() -> None:
     chart = charts.reliability_diagram("Reliability", [0.2, 0.8], [0.3, 0.7], [0.4, 0.6])
     assert 'role="img" aria-label="Reliability"' in chart
     assert chart.count("<circle") == 2
+
+
+def test_bins_of_few_images_are_drawn_hollow() -> None:
+    chart = charts.reliability_diagram(
+        "Reliability", [0.2, 0.8], [0.3, 0.7], [0.1, 0.9], sparse=[True, False]
+    )
+    assert chart.count('class="hollow"') == 1 and chart.count('class="fill-a"') == 1

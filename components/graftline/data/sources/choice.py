@@ -9,7 +9,10 @@ from graftline.data.sources.table import CONFLICTING, NOT_NAMED, TableSource
 from graftline.data.sources.table_advice import columns_meant
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row
+from graftline.data.sources.table_splits import looks_like_split
 from graftline.errors import DataError, StoreError
+
+NO_LABELS = "no column holds the names of their folders"
 
 
 def table_describes(table: TableSource, folders: FolderSource) -> bool:
@@ -95,12 +98,15 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
             told = [
                 (labels.get(path, ""), row) for path, row in zip(paths, rows, strict=True) if path
             ]
-            if len(told) > len(rows) / 2 and not _says_the_same(told, header):
+            if len(told) <= len(rows) / 2:
+                continue
+            split = next((c for c in header if looks_like_split(c, rows) is not None), None)
+            if split is not None or not _says_the_same(told, header):
+                more = f"its column {clip(split)!r} looks like the split" if split else NO_LABELS
                 raise DataError(
                     f"{folders.uri} can be read in two ways",
                     why=f"the column {clip(column)!r} of {clip(name)} names {len(told):,} of the "
-                    "images, and no column holds the names of their folders. "
-                    f"{table.why_not() or ''}",
+                    f"images, and {more}. {table.why_not() or ''}",
                     fix="Name the columns in the run file (data.image_column, data.label_column), "
                     "or set `data.format: folders` to ignore the table.",
                 )

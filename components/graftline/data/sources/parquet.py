@@ -143,7 +143,7 @@ class ParquetSource(Source):
                     for row in batch.to_pylist():
                         number += 1
                         yield self._member(entry, number, row, names, max_bytes)
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
                 reason = f"damaged table: {clip(str(error).partition(chr(10))[0])}"
                 broken = dataclasses.replace(entry, path=f"{entry.path}#", archive=False)
                 yield dataclasses.replace(broken, split=None, problem=reason), b""
@@ -209,7 +209,7 @@ def _schema(store: Store, name: str) -> Any:
 
     try:
         return pq.read_schema(pa.PythonFile(_Ranged(store, name), mode="r"))
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(
             f"{store.uri}/{name} is not a readable Parquet file",
             why=clip(str(error).partition("\n")[0]),

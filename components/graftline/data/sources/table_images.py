@@ -46,6 +46,9 @@ class ImageFinder:
     def location(self, image: str, name: str) -> str:
         """The absolute path or S3 URI of an image, however the table names it."""
         reason = _unreadable_name(image)
+        local = image.startswith("/") or uri.scheme(image) == "file"
+        if reason is None and local and "://" in self.base:
+            reason = "a path of one machine, in a table that is not on it"
         if reason is not None:
             self.unreadable[image] = reason
             return image

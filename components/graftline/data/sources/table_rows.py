@@ -169,18 +169,18 @@ def _parquet_rows(data: bytes, uri: str) -> tuple[list[str], list[Row]]:
 
     try:
         table = pq.read_table(pa.BufferReader(data))
-    except (OSError, pa.ArrowException) as error:
+        header = [clean_text(name) for name in table.column_names]
+        names = class_names(table.schema)
+        columns = [
+            _named(column.to_pylist(), names.get(name))
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        ]
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(
             f"The table {uri} is not a readable Parquet file",
             why=clip(str(error).partition("\n")[0]),
             fix="Write it again, or correct `data.source`.",
         ) from error
-    header = [clean_text(name) for name in table.column_names]
-    names = class_names(table.schema)
-    columns = [
-        _named(column.to_pylist(), names.get(name))
-        for name, column in zip(table.column_names, table.columns, strict=True)
-    ]
     rows = [
         _row(number, dict(zip(header, values, strict=True)))
         for number, values in enumerate(zip(*columns, strict=True), 1)

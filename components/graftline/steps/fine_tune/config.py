@@ -36,9 +36,10 @@ class TrainSettings(Section):
     mix: Literal["auto", "none", "mixup", "cutmix"] = "auto"
     """Mixes pairs of images and their labels. `auto` uses `mixup` if the median class has at least
     500 training images, otherwise none."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Decay of an exponential moving average of the weights, such as 0.99. The average is then what
-    is measured and kept. 0: no average."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    """Decay of an exponential moving average of the weights, in each step. The average is what is
+    measured and kept: it does not fall below the probe where single steps do. 0.98 reaches back
+    about 50 steps, at the beginning fewer. 0: no average."""
     patience: PositiveInt = 5
     """Epochs without improvement on validation before training stops; the best epoch is kept."""
     class_weight: Literal["none", "balanced"] = "none"

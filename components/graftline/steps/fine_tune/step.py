@@ -134,11 +134,10 @@ def run(
     trained = train(order, start, workers=workers, on_epoch=on_epoch)
     compared = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
     outcome = with_training(compared, trained.progressed, trials)
-    decision = start.decision.with_outcome(outcome)
     message("%s", outcome.sentence)
-    used = trained if outcome.used != "probe" else None
-    _save(classifier_folder, used, probe_folder, start.held_out)
-    return _result(outcome, trained, decision, decision_out)
+    better = None if outcome.used == "probe" else trained
+    _save(classifier_folder, better, probe_folder, start.held_out)
+    return _result(outcome, trained, start.decision.with_outcome(outcome), decision_out)
 
 
 def _searched(

@@ -201,7 +201,7 @@ def extrapolate(
 ) -> dict[str, Any]:
     """The law through the points, and what it says of more images.
 
-    The interval is of a bootstrap: images (groups, where they belong together) are drawn anew,
+    The interval is of a bootstrap: images (groups, where they belong together) are drawn again,
     each point moves by the noise of its training images, and the law is fitted again, half of
     the times without a floor. It covers what a training on other images of that number would
     measure, not only the mean of many.

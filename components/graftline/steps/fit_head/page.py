@@ -16,6 +16,7 @@ from graftline.reports.charts import Chart, Series, Shape, line_chart
 from graftline.reports.html import Cell, Data, interval, percent, points, render_page, ui
 from graftline.steps.fit_head.guide import GUIDE, PROBE_NAMES
 from graftline.steps.fit_head.page_evidence import Evidence, gather
+from graftline.steps.run_page import run_page
 from graftline.storage.base import Store
 
 FILE = "decision.html"
@@ -51,7 +52,7 @@ def write_page(
 def render(decision: Decision, snapshot: Snapshot, found: Evidence) -> str:
     """The page as one HTML document.
 
-    It names no run: where nothing has changed, a later run takes it as it is.
+    Where nothing has changed, a later run takes it as it is: it names the run that made it.
     """
     figures = decision.figures
     probe = figures["probe"]
@@ -59,6 +60,7 @@ def render(decision: Decision, snapshot: Snapshot, found: Evidence) -> str:
         "decision.html",
         f"Decision: {decision.choice.replace('_', '-')}",
         package="graftline.steps.fit_head",
+        facts=run_page().facts,
         styles=["decision.css"],
         scripts=["decision.js"],
         data=[Data("map-images", _map_images(snapshot, found))],

@@ -10,7 +10,7 @@ from graftline.errors import ConfigurationError
 from graftline.features.matrix import Features, read_features
 from graftline.models.backbone import Backbone, build
 from graftline.progress import explain, message
-from graftline.records.decision import write_decision
+from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
 from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.cost import Cost, forecast_cost
@@ -110,6 +110,7 @@ def run(
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
+        validation_images=len(snapshot.rows("val")),
         cost=_cost(settings, snapshot, network, store),
     )
     fitted = fit_probe(snapshot, features, network, measured, settings.probe)
@@ -118,18 +119,9 @@ def run(
         fitted, decision = fit_layers(snapshot, features, fitted, decision, settings)
     save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
-    page = write_page(
-        decision,
-        snapshot,
-        features.matrix,
-        open_store(store),
-        page_file or decision_file.parent / FILE,
-        settings.seed,
-    )
-    for sentence in decision.notes:
-        message("%s", sentence)
-    for sentence in decision.reasons:
-        explain("%s", sentence)
+    path = page_file or decision_file.parent / FILE
+    page = write_page(decision, snapshot, features.matrix, open_store(store), path, settings.seed)
+    _say(decision)
     return FitHeadResult(
         strategy=decision.choice,
         fine_tune=decision.fine_tune,
@@ -140,6 +132,13 @@ def run(
         decision_file=decision_file,
         page=page,
     )
+
+
+def _say(decision: Decision) -> None:
+    for sentence in decision.notes:
+        message("%s", sentence)
+    for sentence in decision.reasons:
+        explain("%s", sentence)
 
 
 def _network(

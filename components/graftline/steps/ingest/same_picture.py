@@ -17,7 +17,7 @@ from PIL import Image
 
 from graftline.images.decode import Pixels
 
-VERSION = 1  # of the rule; answers that another one gave are not used
+VERSION = 2  # of the rule; answers that another one gave are not used
 FINE, COARSE = 96, 32  # sides of the rasters that are compared
 DETAIL_BYTES = 3 * FINE * FINE + 1
 STEPS_COARSE, STEPS_FINE = 10, 4  # of the alignment
@@ -34,6 +34,7 @@ SLACK = 0.3  # pixels that an edge may be off after alignment
 SHARPNESS = (0.7, 1.2, 1.8, 2.5, 3.5, 5.0)  # blurs that are tried, in pixels of the fine raster
 SMOOTH = 0.85  # pixels that everything is blurred by, against what compression leaves
 COLOUR = 12.0  # grey levels that a colour may differ by in one piece
+ENOUGH = 0.3  # of the area must be compared
 WHITE, BLACK = 245, 6  # grey levels beyond which a channel may be clipped in one of two copies
 BATCH = 32  # pairs that are compared at a time
 
@@ -198,7 +199,7 @@ def _roughly(first: Floats, second: Floats, pose: _Pose) -> npt.NDArray[np.bool_
     off = np.maximum(off - 2 * SLACK * _steepness(first), 0)
     noise = 2 * NOISE[1] + 0.3 * np.sqrt(np.maximum(_variance(first, mask), _variance(lit, mask)))
     rough: npt.NDArray[np.bool_] = _relative(first, lit, mask) < COARSE_RESIDUAL
-    rough |= mask.mean(axis=(1, 2)) < 0.3  # mostly white: the colours decide
+    rough |= mask.mean(axis=(1, 2)) < ENOUGH  # mostly white: the colours decide
     return rough & (_pieces(off**2, mask) <= noise**2).all(axis=(1, 2))
 
 
@@ -206,7 +207,7 @@ def _relative(first: Floats, second: Floats, mask: Floats) -> Floats:
     wrong = np.sqrt(_mean((first - second) ** 2, mask))
     contrast = np.minimum(_spread(first, mask), _spread(second, mask))
     relative: Floats = wrong / np.maximum(contrast, NOISE[0] / MAX_RESIDUAL)
-    return np.where(mask.mean(axis=(1, 2)) < 0.3, np.float32(9), relative)
+    return np.where(mask.mean(axis=(1, 2)) < ENOUGH, np.float32(9), relative)
 
 
 def _mean(values: Floats, mask: Floats) -> Floats:
@@ -290,8 +291,22 @@ def _equally_lit(first: Floats, second: Floats, mask: Floats) -> tuple[Floats, F
         offset = mean_y - gain * mean_x
         clipped = _clipped(gain[:, None, None, None] * dark + offset[:, None, None, None], bright)
     predicted = gain[:, None, None, None] * dark + offset[:, None, None, None]
-    clipped = np.asarray(_clipped(predicted, bright).any(axis=1))
-    return np.clip(predicted, 0, 255), bright, mask * ~clipped
+    return np.clip(predicted, 0, 255), bright, mask * ~_lost(predicted, dark, bright, mask)
+
+
+def _lost(predicted: Floats, dark: Floats, bright: Floats, mask: Floats) -> npt.NDArray[np.bool_]:
+    """(P, S, S): where nothing is to be compared, since the brighter one was clipped.
+
+    Where that leaves too little, what is white or black in both of them counts as equal: a thing
+    on a white ground, cells on a dark one, a picture of which one colour is empty.
+    """
+    either = _clipped(predicted, bright)
+    clipped = np.asarray(either.any(axis=1))
+    in_both = ((dark >= WHITE - 10) & (bright >= WHITE - 10)) | (
+        (dark <= BLACK + 10) & (bright <= BLACK + 10)
+    )
+    left = (mask * ~clipped).mean(axis=(1, 2))
+    return np.where((left < ENOUGH)[:, None, None], (either & ~in_both).any(axis=1), clipped)
 
 
 def _clipped(predicted: Floats, bright: Floats) -> npt.NDArray[np.bool_]:

@@ -41,19 +41,19 @@ def data(
     settings = run.with_absolute_paths(load(run_file, overrides or ()))
     snapshot = _last_snapshot(settings)
     page = _write_page(settings, snapshot, html) if html or open_page else None
-    aside = snapshot.set_aside.to_pylist()
-    reasons = Counter(row["reason"] for row in aside)
-    shown = [row for row in aside if reason is None or reason in row["reason"]]
+    rejected = snapshot.set_aside.to_pylist()
+    reasons = Counter(row["reason"] for row in rejected)
+    shown = [row for row in rejected if reason is None or reason in row["reason"]]
     console = Console(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = 160
     _show(snapshot, console)
     groups = _groups(snapshot)
     _show_alike(snapshot, groups, limit, console)
-    if aside:
+    if rejected:
         console.print(_aside_table(shown[:limit]))
         counted = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
-        console.print(f"Rejected: {len(aside):,}: {counted}", markup=False)
+        console.print(f"Rejected: {len(rejected):,}: {counted}", markup=False)
     if len(shown) > limit:
         console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
     if page is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR
 from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ ModelRef = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="An exported .onnx file, or models:/NAME@champion or models:/NAME/VERSION in MLflow.",
+        help="An exported .onnx file; `latest` or the name of a local run; or in MLflow "
+        "models:/NAME@champion or models:/NAME/VERSION.",
         show_default=False,
     ),
 ]
@@ -65,7 +67,7 @@ def predict(
 def model_file(text: str, tracking: str) -> Iterator[Path]:
     """The file: as named, or downloaded from the registry for as long as it is used."""
     if not text.startswith("models:/"):
-        yield Path(text)
+        yield _local_model(text)
         return
     import tempfile
 
@@ -74,6 +76,24 @@ def model_file(text: str, tracking: str) -> Iterator[Path]:
     name, version = registered(text)
     with tempfile.TemporaryDirectory(prefix="graftline-model-") as folder:
         yield fetch_registered(tracking, name, version, Path(folder))
+
+
+def _local_model(text: str) -> Path:
+    """A file, or that of a local run."""
+    path = Path(text)
+    if path.is_file() or path.suffix == ".onnx" or not DEFAULT_RUNS_DIR.is_dir():
+        return path
+    from graftline.errors import ConfigurationError
+    from graftline_pipelines.local.runs import find_run
+
+    run = find_run(DEFAULT_RUNS_DIR, text)
+    if run.model is None:
+        raise ConfigurationError(
+            f"The run {run.run_id} has no exported file.",
+            why=f"The run: {run.outcome()}.",
+            fix="`graftline runs` lists the others.",
+        )
+    return run.model
 
 
 def _to_table(

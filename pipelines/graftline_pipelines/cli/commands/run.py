@@ -9,9 +9,11 @@ import typer
 
 from graftline_pipelines.cli.commands.here import run_here
 from graftline_pipelines.cli.options import (
+    AskRegistry,
     Fresh,
     Graph,
     JsonLast,
+    KubeContext,
     Overrides,
     RunFile,
     RunnerName,
@@ -43,8 +45,23 @@ def run(
         print(json.dumps(result))
 
 
-def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = False) -> None:
-    """Check a run file and all that it names, and say what a run would do."""
+def check(
+    run_file: RunFile,
+    overrides: Overrides = None,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Check what `submit` would send, and send nothing."),
+    ] = False,
+    pipeline: Graph = "train",
+    kube_context: KubeContext = None,
+    registry: AskRegistry = True,
+    as_json: JsonLast = False,
+) -> None:
+    """Check a run file and all that it names, and say what a run would do.
+
+    With --cluster, also what Kubeflow Pipelines would refuse. What answers only inside the cluster
+    is a note then, not a problem.
+    """
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
@@ -61,7 +78,15 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: JsonLast = Fa
         console.print(note, highlight=False, soft_wrap=True)
         settings = with_backbone(settings, name)
     with checking(console) as asking:
-        report = preflight.examine(local.with_absolute_paths(settings), asking)
+        if cluster:
+            from graftline_pipelines.preflight.cluster import examine_for_cluster
+
+            graph = graph_name(pipeline)
+            report = examine_for_cluster(
+                settings, graph, asking, registry=registry, kube_context=kube_context
+            )
+        else:
+            report = preflight.examine(local.with_absolute_paths(settings), asking)
     show(report, console)
     if as_json:
         print(json.dumps(report.as_dict()))

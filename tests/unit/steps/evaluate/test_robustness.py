@@ -103,7 +103,7 @@ def test_accuracy_by_corruption_and_strength(monkeypatch: pytest.MonkeyPatch) ->
     assert found.clean == 5 / 6
     nothing, dark = found.rows
     assert nothing[2] == [5 / 6, 5 / 6, 5 / 6]  # only the corruption differs from clean images
-    # At 0.6 the picture of 150 falls to 90, rightly dark; at 0.1 the bright ones do, wrongly.
+    # At 0.6 the picture of 150 falls to 90, correctly dark; at 0.1 the bright ones do, wrongly.
     assert dark[2] == [5 / 6, 1.0, 4 / 6]
     assert dark[1] == "brightness times 0.9, 0.6, 0.1"
     assert found.mean == pytest.approx((4 * 5 / 6 + 1.0 + 4 / 6) / 6)

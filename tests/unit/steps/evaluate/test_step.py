@@ -31,7 +31,7 @@ from graftline.features.matrix import Features, write_features
 from graftline.inference.engine import forward_images
 from graftline.models.backbone import build
 from graftline.records.verdict import read_verdict
-from graftline.steps.evaluate import champion as opponent_module
+from graftline.steps.evaluate import champion as champion_module
 from graftline.steps.evaluate.step import run
 from graftline.storage import open_store
 
@@ -217,8 +217,8 @@ def register(monkeypatch: pytest.MonkeyPatch, classifier: Classifier, champion: 
             assert name == "model"
             return champion
 
-    monkeypatch.setattr(opponent_module, "open_registry", lambda uri: Registry())
-    monkeypatch.setattr(opponent_module, "OnnxClassifier", Model)
+    monkeypatch.setattr(champion_module, "open_registry", lambda uri: Registry())
+    monkeypatch.setattr(champion_module, "OnnxClassifier", Model)
 
 
 COMPARED = {"tracking_uri": "sqlite:///x", "registered_model": "model"}
@@ -260,10 +260,10 @@ def test_the_same_answers_without_stored_features(world: World) -> None:
 
 
 def test_robustness_starts_from_the_evaluations_own_answers(world: World) -> None:
-    result = run(**world.arguments("shaken", evaluation={"robustness_images": 8}))
+    result = run(**world.arguments("corrupted", evaluation={"robustness_images": 8}))
     rows = world.snapshot.rows("test")
     assert len(rows) > 8 and result.robustness is not None and 0 < result.robustness < 1
-    text = (world.folder / "shaken" / "report.html").read_text()
+    text = (world.folder / "corrupted" / "report.html").read_text()
     assert "low resolution" in text and "The same 8 test images" in text
 
 
@@ -335,7 +335,7 @@ def test_images_that_the_champion_trained_on_are_left_out(
     register(monkeypatch, world.classifier, Champion("3", theirs.id, world.store))
     run(**world.arguments("left", **COMPARED))
     verdict = read_verdict(world.folder / "left" / "verdict.json")
-    assert verdict.left_out == {opponent_module.LEFT_OUT_TRAINED: 5}
+    assert verdict.left_out == {champion_module.LEFT_OUT_TRAINED: 5}
     assert verdict.compared_images == len(world.snapshot.rows("test")) - 5
     assert verdict.champion_snapshot_id == theirs.id
 
@@ -348,7 +348,7 @@ def test_other_classes_are_compared_on_the_shared_ones(
     run(**world.arguments("more", **COMPARED))
     verdict = read_verdict(world.folder / "more" / "verdict.json")
     of_three = int((world.snapshot.column("label")[world.snapshot.rows("test")] == "3").sum())
-    assert verdict.left_out[opponent_module.LEFT_OUT_CLASS] == of_three
+    assert verdict.left_out[champion_module.LEFT_OUT_CLASS] == of_three
     kept = verdict.test("classes_kept")
     assert kept is not None and kept.passed and "'3' besides" in kept.reason
 

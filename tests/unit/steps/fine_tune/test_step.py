@@ -279,7 +279,7 @@ def test_scratch_starts_from_random_weights_and_is_kept(
     tuned = load_classifier(tmp_path / "tuned")
     assert tuned.strategy == "scratch"
     means = [t for n, t in tuned.backbone.named_buffers() if n.endswith("running_mean")]
-    assert all(tensor.abs().sum() > 0 for tensor in means)  # gathered anew
+    assert all(tensor.abs().sum() > 0 for tensor in means)  # gathered again
 
 
 def test_equal_runs_give_equal_weights_and_other_seeds_others(

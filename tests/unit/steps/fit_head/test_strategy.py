@@ -33,7 +33,7 @@ def mends(level: float, deviation: float = 1e-6) -> Calibration:
 
 
 def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Decision:
-    cost = options.pop("cost", None)
+    cost, validation = options.pop("cost", None), options.pop("validation_images", 1000)
     strategy = options.pop("strategy", "auto")
     return decide(
         strategy,
@@ -42,6 +42,7 @@ def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Deci
         notes=[],
         snapshot_id="",
         backbone="",
+        validation_images=validation,
         cost=cost,
         calibrated=forecast,
     )
@@ -85,7 +86,7 @@ def test_the_limits_between_the_cells_are_the_users() -> None:
 
 @pytest.mark.parametrize("median", [20, 5000])
 @pytest.mark.parametrize(
-    ("accuracy", "mended", "choice"),
+    ("accuracy", "corrected", "choice"),
     [
         (0.90, 0.3, "fine_tune"),  # 10% of errors, 3 points to gain
         (0.90, 0.05, "probe"),  # half a point
@@ -95,13 +96,13 @@ def test_the_limits_between_the_cells_are_the_users() -> None:
     ],
 )
 def test_the_expected_gain_decides_whatever_the_accuracy_and_size(
-    median: float, accuracy: float, mended: float, choice: str
+    median: float, accuracy: float, corrected: float, choice: str
 ) -> None:
-    decision = decided(figures(median, accuracy), mends(mended))
+    decision = decided(figures(median, accuracy), mends(corrected))
     assert decision.choice == choice and decision.pilot is None
     assert decision.fine_tune == (choice == "fine_tune")
     assert decision.forecast is not None
-    assert decision.forecast.gain == pytest.approx(mended * (1 - accuracy))
+    assert decision.forecast.gain == pytest.approx(corrected * (1 - accuracy))
 
 
 def test_the_least_gain_is_the_users() -> None:
@@ -121,6 +122,14 @@ def test_a_pilot_decides_where_the_interval_includes_the_least_gain() -> None:
     # Without a pilot the expected gain alone decides.
     assert decided(data, unsure, pilot=False).choice == "fine_tune"
     assert decided(data, mends(0.09, 0.3), pilot=False).choice == "probe"
+
+
+def test_a_pilot_that_could_not_tell_is_not_made() -> None:
+    data, unsure = figures(100, 0.9), mends(0.05, deviation=0.3)
+    assert decided(data, unsure, validation_images=300).pilot is not None
+    blind = decided(data, unsure, validation_images=10)
+    assert blind.pilot is None and blind.choice == "probe"
+    assert "could not tell" in " ".join(blind.reasons)
 
 
 COST = Cost(2.0, (1.0, 4.0), "pool gpu (2 GPUs)", 2, 3.5)

@@ -172,3 +172,44 @@ def test_only_pairs_with_a_new_row_are_candidates() -> None:
     for row in (3, 20):
         partners = {a + b - row for a, b in pairs.tolist() if row in (a, b)}
         assert {int(sides[partner]) for partner in partners} == {0, 1, 2}
+
+
+def _on_a_ground(seed: int, ground: int, colours: tuple[int, ...] = (0, 1, 2)) -> np.ndarray:
+    """A few blobs on white or black; of some colours only, as a fluorescence picture has."""
+    random = np.random.default_rng(seed)
+    picture = np.full((120, 160, 3), ground, np.uint8)
+    y, x = np.mgrid[:120, :160]
+    for _ in range(5):
+        left, top = random.integers(20, 140), random.integers(20, 100)
+        wide, high = random.integers(6, 18, 2)
+        inside = ((x - left) / wide) ** 2 + ((y - top) / high) ** 2 < 1
+        for band in colours:
+            picture[..., band][inside] = random.integers(50, 205)
+    return picture
+
+
+GROUNDS = {
+    "things on white": lambda seed: _on_a_ground(seed, 255),
+    "things on black": lambda seed: _on_a_ground(seed, 0),
+    "green cells on black": lambda seed: _on_a_ground(seed, 0, (1,)),
+    "a colour that is full everywhere": lambda seed: np.where(
+        [True, False, False], np.uint8(255), np.maximum(_on_a_ground(seed, 90), 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", GROUNDS)
+def test_pictures_on_white_or_black_are_compared_by_what_is_on_it(kind: str) -> None:
+    """Where all that is white or black in both was left out, nothing was left to compare."""
+    pictures = [GROUNDS[kind](seed) for seed in range(8)]
+    details = np.array([detail_of(one) for one in pictures])
+    assert same_picture(details, details).all()
+    copies = []
+    for one in pictures:
+        stream = io.BytesIO()
+        image = Image.fromarray(one[3:-3, 4:-4]).resize((130, 96))
+        image.save(stream, "JPEG", quality=85, subsampling=0)
+        copies.append(detail_of(decode(stream.getvalue())))
+    assert same_picture(details, np.array(copies)).mean() >= 0.85
+    first, second = np.triu_indices(len(pictures), 1)
+    assert not same_picture(details[first], details[second]).any()

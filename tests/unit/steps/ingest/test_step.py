@@ -1,4 +1,4 @@
-"""The step `ingest` whole, on real small images: what comes in, what is set aside, what stays."""
+"""The step `ingest` whole, on real small images: what comes in, what is rejected, what stays."""
 
 import dataclasses
 import hashlib

@@ -1,0 +1,70 @@
+"""Hostile files: whatever is in them, a documented error or an answer, in bounded memory.
+
+Real files of each kind are mutated: bytes flipped, cut, repeated, numbers in headers made huge.
+The seeds are the data: `python tests/faults/hostile.py KIND FIRST COUNT` repeats some of them. They
+run in a process of their own with a limit on memory; a canary stands where a file that climbs out
+of its folder, or runs a command, would write.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from graftline.errors import GraftlineError
+from graftline.onnx_model.predict import OnnxClassifier
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+CODE = Path(__file__).with_name("hostile.py")
+KINDS = ("images", "tables", "archives", "parquet", "run_files", "onnx", "safetensors")
+QUICK = {"images": 150, "tables": 60, "archives": 40, "run_files": 40}
+MANY = {"images": 4000, "tables": 2000, "archives": 1500, "parquet": 500, "run_files": 1200}
+MANY |= {"onnx": 500, "safetensors": 400}
+
+
+def mutated(kind: str, first: int, count: int, folder: Path) -> None:
+    canary = folder / "canary"
+    canary.write_text("alive")
+    before = {path.name for path in folder.iterdir()}
+    done = subprocess.run(
+        [sys.executable, str(CODE), kind, str(first), str(count), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=3000,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    assert f"{count} cases" in done.stdout
+    assert canary.read_text() == "alive"
+    assert {path.name for path in folder.iterdir()} - before <= {"work"}
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_some_hostile_files(kind: str, tmp_path: Path) -> None:
+    mutated(kind, 0, QUICK[kind], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_ten_thousand_hostile_files(kind: str, tmp_path: Path) -> None:
+    mutated(kind, 100_000, MANY[kind], tmp_path)
+
+
+def test_there_are_ten_thousand() -> None:
+    assert sum(MANY.values()) >= 10_000 and set(MANY) == set(KINDS)
+
+
+def test_external_data_of_an_onnx_file_stays_in_its_folder(tmp_path: Path) -> None:
+    import hostile
+
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    (tmp_path / "canary").write_bytes(bytes(64))
+    plain, *outside = hostile.onnx_files()
+    for data, words in [(plain, "no model of"), *((data, "External data") for data in outside)]:
+        (folder / "m.onnx").write_bytes(data)
+        with pytest.raises(GraftlineError) as refused:
+            OnnxClassifier(folder / "m.onnx")
+        assert words != "External data" or words in str(refused.value)
