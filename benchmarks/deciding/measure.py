@@ -273,7 +273,7 @@ def _logits(head: nn.Module, features: Floats) -> Floats:
 
 
 def _predict(head: nn.Module, features: Floats) -> Index:
-    return _logits(head, features).argmax(axis=1)
+    return np.asarray(_logits(head, features).argmax(axis=1))
 
 
 def _in_parts(function: Any, x: Tensor) -> Tensor:

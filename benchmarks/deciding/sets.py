@@ -167,7 +167,7 @@ def terrain(root: Path) -> Labelled:
 def units(root: Path) -> Labelled:
     """The people that a unit of Battle for Wesnoth belongs to, standing still."""
     found = _largest(_wesnoth(root) / "units", 12)
-    return [(label, path) for label, path in found if not FRAME.search(Path(path).name)]
+    return [(x, p) for x, p in found if isinstance(p, Path) and not FRAME.search(p.name)]
 
 
 def unit_frames(root: Path) -> Labelled:
@@ -225,6 +225,11 @@ def write(name: str, root: Path, folder: Path) -> int:
         return sum(1 for _ in file) - 1
 
 
+def validation_images(size: int) -> int:
+    """How many images validate a training on so many."""
+    return max(20, size // 5)
+
+
 def cut(folder: Path, size: int) -> Path:
     """A table with so many training images, a fifth of that to validate, the rest to test.
 
@@ -235,7 +240,7 @@ def cut(folder: Path, size: int) -> Path:
     random.Random(1).shuffle(rows)
     test = min(TEST, len(rows) // 3)
     held = [(*row, "test") for row in rows[:test]]
-    train, val = _balanced(rows[test:], size), max(20, size // 5)
+    train, val = _balanced(rows[test:], size), validation_images(size)
     left = [row for row in rows[test:] if row not in set(train)]
     chosen = [(*row, "train") for row in train] + [(*row, "val") for row in left[:val]]
     table = folder / f"cut-{size}.csv"
@@ -246,7 +251,7 @@ def cut(folder: Path, size: int) -> Path:
 def _balanced(rows: list[tuple[str, str]], size: int) -> list[tuple[str, str]]:
     """The first ``size`` rows, after two of each class so that every class can be learned."""
     seen: dict[str, int] = defaultdict(int)
-    first, later = [], []
+    first, later = list[tuple[str, str]](), list[tuple[str, str]]()
     for row in rows:
         seen[row[1]] += 1
         (first if seen[row[1]] <= 2 else later).append(row)

@@ -37,6 +37,7 @@ def cache_folder() -> Path:
     """
     from platformdirs.unix import Unix  # here: a served model needs nothing but ONNX Runtime
 
+    ensure_home()
     # The same folder on every system, as PyTorch and the Hugging Face Hub have theirs.
     for folder in (Unix("graftline").user_cache_path, Path("~/.cache/graftline").expanduser()):
         try:
@@ -45,6 +46,22 @@ def cache_folder() -> Path:
             continue
         if os.access(folder, os.W_OK):
             return folder
+    return _temporary_home()
+
+
+def ensure_home() -> None:
+    """Give a user whom the system does not know a home, as many libraries ask for one.
+
+    Kubernetes and OpenShift run containers under ids that no file of users names, and may set no
+    ``HOME``.
+    """
+    try:
+        Path("~").expanduser()
+    except RuntimeError:
+        os.environ["HOME"] = str(_temporary_home())
+
+
+def _temporary_home() -> Path:
     folder = Path(tempfile.gettempdir()) / f"graftline-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder

@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from graftline.errors import GraftlineError
+from graftline.onnx_model.predict import OnnxClassifier
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 CODE = Path(__file__).with_name("hostile.py")
 KINDS = ("images", "tables", "archives", "parquet", "run_files", "onnx", "safetensors")
 QUICK = {"images": 150, "tables": 60, "archives": 40, "run_files": 40}
@@ -49,3 +54,17 @@ def test_ten_thousand_hostile_files(kind: str, tmp_path: Path) -> None:
 
 def test_there_are_ten_thousand() -> None:
     assert sum(MANY.values()) >= 10_000 and set(MANY) == set(KINDS)
+
+
+def test_external_data_of_an_onnx_file_stays_in_its_folder(tmp_path: Path) -> None:
+    import hostile
+
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    (tmp_path / "canary").write_bytes(bytes(64))
+    plain, *outside = hostile.onnx_files()
+    for data, words in [(plain, "no model of"), *((data, "External data") for data in outside)]:
+        (folder / "m.onnx").write_bytes(data)
+        with pytest.raises(GraftlineError) as refused:
+            OnnxClassifier(folder / "m.onnx")
+        assert words != "External data" or words in str(refused.value)

@@ -1,20 +1,17 @@
-"""Out of memory in a step, and a decoding worker that is killed: an end with a cause, in time."""
+"""A decoding worker that is killed: an end with a cause, in time."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 BOUND = 30.0
 
-COMMAND = "from graftline_pipelines.cli.main import main; main()"
 DECODE = """
 import io, sys, time
 import numpy as np
@@ -74,37 +71,3 @@ def test_a_worker_that_is_killed_ends_the_work_with_a_cause(record_property: Any
     assert process.returncode == 1, out[-2000:]
     assert "ran out of memory" in out and "Traceback" not in out, out[-2000:]
     record_property("points", 1)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_step_that_the_system_kills_for_memory_is_told_so(
-    make_digits_folder: Callable[..., Path], tmp_path: Path, record_property: Any
-) -> None:
-    run_file = tmp_path / "run.yaml"
-    content = {"name": "small", "data": {"source": str(make_digits_folder(20, 3))}}
-    content |= {"store": str(tmp_path / "store"), "backbone": "timm/test_resnet"}
-    content |= {"weights": "random", "strategy": "probe"}
-    content |= {"tracking": {"uri": f"sqlite:///{tmp_path}/mlflow.db"}}
-    run_file.write_text(yaml.safe_dump(content))
-    process = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "run", str(run_file)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "GRAFTLINE_COLD": "1"},
-    )
-    log = tmp_path / ".graftline" / "runs"
-    while process.poll() is None and not list(log.glob("*/steps/ingest.events.jsonl")):
-        time.sleep(0.02)
-    for pid in children(process.pid):  # as the system does where a container's memory is used up
-        os.kill(pid, signal.SIGKILL)
-    started = time.monotonic()
-    text, _ = process.communicate(timeout=120)
-    took = time.monotonic() - started
-    assert process.returncode == 1, text[-3000:]
-    assert "lack of memory" in text and "Traceback" not in text, text[-3000:]
-    assert took < BOUND, took
-    record_property("points", 1)
-    record_property("seconds", round(took))

@@ -64,24 +64,6 @@ def test_auto_decides_for_fine_tuning_and_takes_that_branch(
 
 
 @pytest.mark.slow
-def test_where_the_forecast_leaves_doubt_a_pilot_decides(
-    run_strategy: Callable[..., dict[str, Any]],
-) -> None:
-    """So little data is more likely spoilt than improved, but not surely."""
-    result = run_strategy(strategy="auto", auto={"min_gain": 0.0}, fine_tune=TRAINING)
-    decision = result["decision"]
-    pilot = decision["pilot"]
-    low, high = decision["forecast"]["gain_interval"]
-    assert low < 0.0 < high and "fine_tune" in result["seconds"]
-    assert pilot["expected"] == pytest.approx(pilot["offset"] + pilot["slope"] * pilot["gain"])
-    went_on = pilot["expected"] >= 0.0
-    assert (decision["outcome"] is not None) == went_on
-    assert decision["choice"] == ("fine_tune" if went_on else "probe")
-    assert result["strategy"] == result["bundle"]["strategy"]
-    assert any("The pilot differs" in reason for reason in decision["reasons"])
-
-
-@pytest.mark.slow
 def test_auto_decides_for_the_probe_and_starts_no_training(
     run_strategy: Callable[..., dict[str, Any]],
 ) -> None:

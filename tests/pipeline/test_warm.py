@@ -136,6 +136,7 @@ def test_a_run_has_computed_once_a_step_found_something_new(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # two whole runs
 def test_warm_and_cold_steps_write_the_same_bytes(
     run_graftline: Any,
     make_digits_folder: Any,

@@ -108,3 +108,23 @@ def test_room_is_made_by_what_was_used_least_lately(tmp_path: Path) -> None:
     machine.make_room(tmp_path, 10)
     assert {path.name for path in tmp_path.iterdir()} == {"read"}
     machine.make_room(tmp_path / "nowhere", 10)
+
+
+def test_a_user_whom_nobody_knows_gets_a_home(monkeypatch, tmp_path):
+    """As in a container with a random user id and no HOME."""
+    import os
+    import pwd
+    import tempfile
+    from pathlib import Path
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "x")
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert machine.cache_folder().is_dir()
+    assert Path.home() == tmp_path / f"graftline-{os.getuid()}"
+    assert Path.home().stat().st_mode & 0o077 == 0

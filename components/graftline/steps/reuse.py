@@ -208,7 +208,8 @@ def code_digest(step: str) -> str:
     """Digest of Graftline's own code, without that of the other steps."""
     root = Path(graftline.__file__).parent
     found = hashlib.sha256()
-    for path in sorted([*root.rglob("*.py"), *root.rglob("*.jinja*"), *root.rglob("*.html")]):
+    kinds = ("*.py", "*.jinja*", "*.html", "*.json", "*.csv")
+    for path in sorted(path for kind in kinds for path in root.rglob(kind)):
         name = path.relative_to(root)
         in_other_step = name.parts[0] == "steps" and len(name.parts) > 2 and name.parts[1] != step
         if not in_other_step:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from graftline.errors import GraftlineError
 from graftline.files import os_error, write_atomic
+from graftline.machine import ensure_home
 from graftline.progress import listening
 from graftline.records.run_records import State, write_record
 from graftline.redaction import guard_process, redacted
@@ -175,6 +176,7 @@ def step(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stdout
     )
     guard_process()
+    ensure_home()
     recorder = Recorder(
         name,
         Path(run_dir) if run_dir else None,

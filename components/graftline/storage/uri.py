@@ -31,7 +31,14 @@ def local_path(uri: str) -> Path | None:
                 f"{uri!r} is not a local path", fix="Write it as file:///path (three slashes)."
             )
         return Path(unquote(parts.path))
-    return None if named else Path(uri).expanduser()
+    if named:
+        return None
+    try:
+        return Path(uri).expanduser()
+    except RuntimeError as error:  # no HOME, no such user
+        raise ConfigurationError(
+            f"{uri!r}: the home folder is not known", why=str(error), fix="Write the whole path."
+        ) from error
 
 
 def parent_and_name(uri: str) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from graftline.errors import ConfigurationError, TrackingError, TrackingUnreacha
 from graftline.progress import message
 from graftline.records.run_records import is_known
 from graftline.redaction import excerpt
+from graftline.storage.uri import local_path
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -290,7 +291,7 @@ def absolute_uri(uri: str) -> str:
         return uri
     path = uri.removeprefix("sqlite:///")
     if path.startswith("~"):
-        path = str(Path(path).expanduser())
+        path = str(local_path(path))
     return f"sqlite:///{Path(path).absolute()}"
 
 

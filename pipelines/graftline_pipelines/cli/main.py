@@ -8,6 +8,7 @@ from typer.exceptions import TyperException
 
 from graftline import __version__
 from graftline.errors import ConfigurationError, GraftlineError
+from graftline.machine import ensure_home
 from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
     backbones,
@@ -79,6 +80,7 @@ arrange(app)
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
     guard_process()
+    ensure_home()
     try:
         code = app(prog_name="graftline", standalone_mode=False)
     except TyperException as error:

@@ -19,6 +19,8 @@ from graftline_pipelines.runfile.placeholders import KeyPath
 from graftline_pipelines.runfile.pools import assignment_problems, pool_name
 from graftline_pipelines.runfile.settings import RunSettings
 
+DEEPEST = 50  # levels of nesting
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -92,7 +94,7 @@ def _validated(
 
 def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     try:
-        _refuse_aliases(text)
+        _refuse_bombs(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         duplicates = list(_duplicates(node)) if node is not None else []
         values = yaml.safe_load(text)
@@ -115,14 +117,20 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
     return values, dict(_lines(node, ()))
 
 
-def _refuse_aliases(text: str) -> None:
-    """Refuse `*name`: a few of them, nested, stand for more values than memory holds."""
+def _refuse_bombs(text: str) -> None:
+    """Refuse what a short text makes endless: `*name` repeated, and thousands of brackets."""
+    brackets = "[" * DEEPEST, "{" * DEEPEST, "{x: " * DEEPEST
+    if any(run in text for run in brackets):  # which alone takes the parser seconds
+        raise yaml.MarkedYAMLError(problem="nested too deep")
+    depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        what = "nested too deep" if depth > DEEPEST else None
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(
-                problem=f"*{event.anchor} repeats a value, which a run file may not; write it out",
-                problem_mark=event.start_mark,  # type: ignore[arg-type]
-            )
+            what = f"*{event.anchor} repeats a value, which a run file may not; write it out"
+        if what is not None:
+            raise yaml.MarkedYAMLError(problem=what, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
 def _lines(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, int]]:

@@ -13,10 +13,11 @@ from graftline.models.backbone import Backbone
 from graftline.progress import message
 from graftline.records.decision import Decision
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
-from graftline.steps.fit_head.linear import LinearFit, Standardisation, fold
-from graftline.steps.fit_head.mlp import train_mlp
+from graftline.steps.fit_head.folds import make_folds
+from graftline.steps.fit_head.linear import LinearFit, Matrix, Standardisation, fold
+from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.parallel import side_by_side
-from graftline.steps.fit_head.probe import Measured
+from graftline.steps.fit_head.probe import Measured, Rows, group_numbers
 from graftline.steps.fit_head.search import fit_candidate
 
 
@@ -68,22 +69,35 @@ def fit_layers(
     decision: Decision,
     settings: FitHeadConfig,
 ) -> tuple[Fitted, Decision]:
-    """Train the fully connected head; the probe stays where the head does worse on val."""
-    labels = snapshot.labels()
+    """Train the fully connected head; the probe stays where the head does worse on val.
+
+    As with the probe, validation images choose nothing but the winner: a fifth of the training
+    images chooses the number of epochs, and the winner is trained again on train and val.
+    """
+    labels, classes = snapshot.labels(), len(snapshot.classes)
     train, val = snapshot.rows("train"), snapshot.rows("val")
-    trained = train_mlp(
-        (np.ascontiguousarray(features.matrix[train], dtype=np.float32), labels[train]),
-        (np.ascontiguousarray(features.matrix[val], dtype=np.float32), labels[val]),
-        len(snapshot.classes),
-        seed=settings.seed,
-        **settings.head.model_dump(),
+    options = settings.head.model_dump()
+
+    def fit(rows: Rows, stop: Rows | None = None, **changed: Any) -> TrainedHead:
+        def given(some: Rows) -> tuple[Matrix, Rows]:
+            return np.ascontiguousarray(features.matrix[some], dtype=np.float32), labels[some]
+
+        stopping = None if stop is None else given(stop)
+        asked = {**options, **changed}
+        return train_mlp(given(rows), stopping, classes, seed=settings.seed, **asked)
+
+    folds = make_folds(
+        labels[train], group_numbers(snapshot)[train], snapshot.classes, 5, settings.seed
     )
+    inside, outside = next(iter(folds))
+    stopped = fit(train[inside], train[outside])
+    trained = fit(train, epochs=stopped.best_epoch)
     held_out = HeldOut(rows=val, logits=_logits(probe.classifier, trained.head, features, val))
     head_val, probe_val = accuracy(snapshot, held_out), accuracy(snapshot, probe.held_out)
     decision.figures["head"] = {
         "val_accuracy": round(head_val, 6),
-        "epochs": trained.epochs,
-        "best_epoch": trained.best_epoch,
+        "epochs": stopped.epochs,
+        "best_epoch": stopped.best_epoch,
         "hidden": list(trained.head.hidden),
     }
     compared = f"on {len(val):,} validation images: {head_val:.1%} against {probe_val:.1%}"
@@ -91,17 +105,19 @@ def fit_layers(
         decision.reasons.append(f"The head is worse than the probe {compared}; the probe is used.")
         return probe, replace(decision, choice="probe")
     decision.reasons.append(f"The head is at least as good as the probe {compared}; it is used.")
+    both = np.sort(np.concatenate([train, val]))
     classifier = Classifier(
         probe.classifier.backbone,
-        trained.head,
+        fit(both, epochs=stopped.best_epoch).head,
         snapshot.classes,
         preprocessing=probe.classifier.preprocessing,
         strategy="head",
         snapshot_id=snapshot.id,
         backbone_fingerprint=features.fingerprint,
-        metadata={"head": decision.figures["head"], "fitted_on": "train"},
+        metadata={"head": decision.figures["head"], "fitted_on": "train and val"},
     )
-    return Fitted(classifier, held_out), decision
+    state = {name: tensor.detach() for name, tensor in trained.head.state_dict().items()}
+    return Fitted(classifier, replace(held_out, head=state)), decision
 
 
 def _logits(

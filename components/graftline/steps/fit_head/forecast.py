@@ -24,10 +24,13 @@ SCHEMA_VERSION = 1
 RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 # What the guide says in figures, before anything is measured: with 100 images a class as many
 # errors are made as mended, with ten times as many images a seventh is mended; give or take a
-# fifth. A pilot shows the whole training's gain give or take as much.
-GUIDE_SLOPE, GUIDE_DEVIATION = 0.15, 0.2
+# fifth. The whole training mends a tenth more than a pilot shows, give or take as much.
+GUIDE_SLOPE, GUIDE_DEVIATION, GUIDE_BEYOND_PILOT = 0.15, 0.2, 0.1
+EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
-PILOT_EPOCHS, PILOT_IMAGES = 3, 200
+GUIDE_SETS = 4  # that the guide's own doubt counts for: a few sets may agree by chance
+PILOT_TRAIN_IMAGES = 250  # of a measurement: with fewer, validation was too small to show a pilot
+PILOT_EPOCHS, PILOT_IMAGES = 3, 1000
 
 Floats = NDArray[np.float64]
 
@@ -101,26 +104,37 @@ class Calibration:
     def gain(self, figures: dict[str, Any], confidence: float) -> Gain:
         """The expected gain on new data."""
         errors = 1 - figures["probe"]["accuracy"]
-        mean = self._relative(figures)
-        # Tenfold the images of any measurement: twice as unsure.
-        beyond = np.log10(max(1.0, _per_class(figures) / self.largest))
-        deviation = self.deviation * (1 + float(beyond))
+        known = self._known(figures)
+        mean = _guided(figures, self.slope) + known * self._correction(figures)
+        deviation = known * self.deviation + (1 - known) * max(self.deviation, GUIDE_DEVIATION)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         low, high = (min(1.0, mean + sign * z * deviation) * errors for sign in (-1, 1))
         return Gain(
             min(1.0, mean) * errors, (low, high), confidence, deviation * errors, self.basis
         )
 
-    def after_pilot(self, figures: dict[str, Any], gain: Gain) -> tuple[float, float]:
-        """Offset and slope of the expected gain after the pilot's: both weighted by precision."""
+    def _known(self, figures: dict[str, Any]) -> float:
+        """How far the measurements hold: 1 among them, 0 for tenfold the images per class."""
+        return max(0.0, 1 - float(np.log10(max(1.0, _per_class(figures) / self.largest))))
+
+    def _correction(self, figures: dict[str, Any]) -> float:
+        """Relative gain beyond the guide's; what was never measured counts as the edge of it."""
+        standardised = (_measures(figures) - self.centre) / self.spread
+        return self.level + float(self.weights @ np.clip(standardised, -EDGE, EDGE))
+
+    def after_pilot(
+        self, figures: dict[str, Any], gain: Gain, validation_images: int
+    ) -> tuple[float, float]:
+        """Offset and slope of the expected gain after the pilot's: both weighted by precision.
+
+        The two models differ on about as many validation images as the probe gets wrong, each of
+        which counts for or against the pilot by chance.
+        """
         errors = 1 - figures["probe"]["accuracy"]
-        prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2
+        chance = errors / max(1, validation_images)
+        prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2 + chance
         slope = prior / max(prior + noise, 1e-12)
         return (1 - slope) * gain.mean + slope * self.pilot_bias * errors, slope
-
-    def _relative(self, figures: dict[str, Any]) -> float:
-        beyond = float(self.weights @ ((_measures(figures) - self.centre) / self.spread))
-        return _guided(figures, self.slope) + self.level + beyond
 
 
 def fit(rows: Sequence[Row]) -> Calibration:
@@ -135,7 +149,8 @@ def fit(rows: Sequence[Row]) -> Calibration:
         return _guide_alone()
     x = np.stack([_measures(row.figures) for row in rows])
     y = np.array([_of_errors(row, row.gain) for row in rows])
-    pilots = y - np.array([_of_errors(row, row.pilot_gain) for row in rows])
+    larger = np.array([row.figures["train_images"] >= PILOT_TRAIN_IMAGES for row in rows])
+    pilots = (y - np.array([_of_errors(row, row.pilot_gain) for row in rows]))[larger]
     y -= np.array([_guided(row.figures, GUIDE_SLOPE) for row in rows])
     missed = [y[sets == name] - _predict(x, y, sets != name, x[sets == name]) for name in names]
     centre, spread = x.mean(0), x.std(0) + 1e-9
@@ -146,12 +161,25 @@ def fit(rows: Sequence[Row]) -> Calibration:
         _weights((x - centre) / spread, y - y.mean()),
         GUIDE_SLOPE,
         float(y.mean()),
-        float(np.sqrt(np.mean(np.concatenate(missed) ** 2))),
-        float(pilots.mean()),
-        float(pilots.std()),
+        _pooled(np.concatenate(missed), len(names)),
+        _shrunken(pilots),
+        _pooled(pilots - _shrunken(pilots), len(pilots)),
         max(_per_class(row.figures) for row in rows),
         f"{len(rows)} trainings on {len(names)} data sets of {min(sizes)} to {max(sizes)} images",
     )
+
+
+def _pooled(missed: Floats, sets: int) -> float:
+    """Deviation of what was missed, together with the guide's own."""
+    own = float(np.mean(missed**2)) if len(missed) else 0.0
+    squares = sets * own + GUIDE_SETS * GUIDE_DEVIATION**2
+    return float(np.sqrt(squares / (sets + GUIDE_SETS)))
+
+
+def _shrunken(pilots: Floats) -> float:
+    """How much more a training gains than its pilot shows, drawn towards the guide's figure."""
+    total = float(pilots.sum()) + GUIDE_SETS * GUIDE_BEYOND_PILOT
+    return total / (len(pilots) + GUIDE_SETS)
 
 
 def _guide_alone() -> Calibration:
@@ -163,7 +191,7 @@ def _guide_alone() -> Calibration:
         GUIDE_SLOPE,
         0.0,
         GUIDE_DEVIATION,
-        0.0,
+        GUIDE_BEYOND_PILOT,
         GUIDE_DEVIATION,
         1000.0,
         "the usual guide alone",
@@ -232,4 +260,5 @@ def _weights(x: Floats, y: Floats) -> Floats:
 def _predict(x: Floats, y: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
     centre, spread = x[kept].mean(0), x[kept].std(0) + 1e-9
     weights = _weights((x[kept] - centre) / spread, y[kept] - y[kept].mean())
-    return np.asarray(y[kept].mean() + ((new - centre) / spread) @ weights)
+    standardised = np.clip((new - centre) / spread, -EDGE, EDGE)
+    return np.asarray(y[kept].mean() + standardised @ weights)

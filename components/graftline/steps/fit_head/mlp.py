@@ -29,7 +29,7 @@ class TrainedHead:
         head: Standardisation folded into its first layer; in eval mode, on the CPU.
         epochs: How many were trained.
         best_epoch: The one whose weights were kept, counted from 1.
-        val_accuracy: Of the kept weights.
+        val_accuracy: Of the kept weights, on the images that chose the epoch.
     """
 
     head: MLPHead
@@ -40,7 +40,7 @@ class TrainedHead:
 
 def train_mlp(
     train: tuple[Matrix, NDArray[np.int64]],
-    val: tuple[Matrix, NDArray[np.int64]],
+    val: tuple[Matrix, NDArray[np.int64]] | None,
     classes: int,
     *,
     hidden: Sequence[int] = (256,),
@@ -51,18 +51,18 @@ def train_mlp(
     patience: int = 10,
     seed: int = 0,
 ) -> TrainedHead:
-    """Train the head with AdamW and keep the epoch with the lowest validation loss.
+    """Train the head with AdamW and keep the epoch with the lowest loss on other images.
 
     Args:
         train: Features (N, feature_dim) and class indices (N,).
-        val: The same of the validation images; they choose the epoch.
+        val: The same of images that choose the epoch; None to train for exactly ``epochs``.
         classes: Number of classes.
         hidden: Widths of the hidden layers.
         dropout: Probability of dropping a hidden unit while training.
         epochs: Most epochs.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
-        patience: Epochs without a lower validation loss before it stops.
+        patience: Epochs without a lower loss before it stops.
         seed: Of the initial weights, the order and the dropout.
 
     Raises:
@@ -71,7 +71,7 @@ def train_mlp(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scaling = standardisation(train[0])
     x, y = _tensors(scaling.apply(train[0]), train[1], device)
-    val_x, val_y = _tensors(scaling.apply(val[0]), val[1], device)
+    others = None if val is None else _tensors(scaling.apply(val[0]), val[1], device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         head = MLPHead(train[0].shape[1], hidden, classes, dropout).to(device)
@@ -82,10 +82,10 @@ def train_mlp(
         best_loss, best_epoch, best_accuracy, epoch = float("inf"), 0, 0.0, 0
         for epoch in progress(range(1, epochs + 1), "training the head", unit="epochs"):
             _train_epoch(head, optimizer, x, y)
-            val_loss, accuracy = _measure(head.eval(), val_x, val_y)
+            val_loss, accuracy = _measure(head.eval(), *(others or (x, y)))
             if not np.isfinite(val_loss):
                 raise _diverged(val_loss, epoch, learning_rate)
-            if val_loss < best_loss:
+            if others is None or val_loss < best_loss:
                 best_loss, best_epoch, best_accuracy = val_loss, epoch, accuracy
                 best = {name: tensor.clone() for name, tensor in head.state_dict().items()}
             elif epoch - best_epoch >= patience:

@@ -110,6 +110,7 @@ def run(
         notes=measured.notes,
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
+        validation_images=len(snapshot.rows("val")),
         cost=_cost(settings, snapshot, network, store),
     )
     fitted = fit_probe(snapshot, features, network, measured, settings.probe)

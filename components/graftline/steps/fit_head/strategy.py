@@ -18,6 +18,9 @@ from graftline.steps.fit_head.guide import place
 # Of the forecast's intervals. Outside it the odds are four to one or better, which settles it;
 # where it includes min_gain, a pilot decides.
 CONFIDENCE = 0.6
+# What a pilot must count for beside the forecast, 0 to 1. On 20 validation images chance alone is
+# ten points: such a pilot costs a training and settles nothing.
+LEAST_SLOPE = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ def decide(
     notes: list[str],
     snapshot_id: str,
     backbone: str,
+    validation_images: int = 100,
     cost: Cost | None = None,
     calibrated: Calibration | None = None,
 ) -> Decision:
@@ -47,6 +51,7 @@ def decide(
         notes: For the record.
         snapshot_id: For the record.
         backbone: For the record.
+        validation_images: That a pilot would be measured on.
         cost: Of the fine-tuning that would follow; None where it is not known.
         calibrated: The forecast; None for the one of this version.
     """
@@ -54,7 +59,8 @@ def decide(
     calibrated = calibrated or calibration()
     gain = calibrated.gain(figures, CONFIDENCE)
     reasons = [*placed.reasons, *_clusters(figures), _forecast_in_words(gain, cost)]
-    guided = _choose(figures, gain, cost, settings, calibrated)
+    line = calibrated.after_pilot(figures, gain, validation_images)
+    guided = _choose(gain, cost, settings, line)
     if strategy == "auto":
         choice, pilot = guided.strategy, guided.pilot
         reasons.append(guided.why)
@@ -84,13 +90,16 @@ def decide(
 
 
 def _choose(
-    figures: dict[str, Any],
-    gain: Gain,
-    cost: Cost | None,
-    settings: AutoSettings,
-    calibrated: Calibration,
+    gain: Gain, cost: Cost | None, settings: AutoSettings, after_pilot: tuple[float, float]
 ) -> _Choice:
-    """What the expected gain and cost come to."""
+    """What the expected gain and cost come to.
+
+    Args:
+        gain: Expected.
+        cost: Expected; None where it is not known.
+        settings: Limits.
+        after_pilot: Offset and slope of the expected gain over what a pilot measures.
+    """
     low, high = gain.interval
     least = f"auto.min_gain ({settings.min_gain:.1%})"
     if high < settings.min_gain:
@@ -100,8 +109,8 @@ def _choose(
         return _Choice("probe", too_much)
     if low >= settings.min_gain:
         return _Choice("fine_tune", f"Even the lower end of the expected gain reaches {least}.")
-    if settings.pilot:
-        offset, slope = calibrated.after_pilot(figures, gain)
+    offset, slope = after_pilot
+    if settings.pilot and slope >= LEAST_SLOPE:
         pilot = Pilot(
             epochs=PILOT_EPOCHS,
             minutes=settings.pilot_minutes,
@@ -115,9 +124,10 @@ def _choose(
             f"{pilot.images} images and {pilot.minutes:g} minutes of fine-tuning) decides."
         )
         return _Choice("fine_tune", why, pilot)
+    blind = "" if not settings.pilot else " A pilot on so few validation images could not tell."
     if gain.mean >= settings.min_gain:
-        return _Choice("fine_tune", f"The expected gain reaches {least}.")
-    return _Choice("probe", f"The expected gain is below {least}.")
+        return _Choice("fine_tune", f"The expected gain reaches {least}.{blind}")
+    return _Choice("probe", f"The expected gain is below {least}.{blind}")
 
 
 def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:

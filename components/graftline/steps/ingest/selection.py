@@ -143,31 +143,23 @@ def select(
     moved = sum(bool(c.given and c.earlier and c.given != c.earlier) for c in candidates)
     pairs = [pair for pair in pairs if pair[0] in chosen and pair[1] in chosen]
     alike = _alike(chosen, pairs, assignment, carved=bool(filled))
-    splits = assignment.splits
-    near = {i for pair in pairs for i in pair}
     return Selection(
         chosen,
         assignment,
         aside,
-        len(near),
-        len(_across_splits(pairs, splits, alike)),
+        len({i for pair in pairs for i in pair}),
+        _across(pairs, assignment.splits, alike),
         moved,
         alike,
         filled,
-        _scattered(candidates, splits),
+        _scattered(candidates, assignment.splits),
     )
 
 
-def _across_splits(
-    pairs: list[tuple[str, str]], splits: Mapping[str, str], alike: Alike
-) -> set[str]:
-    """Images that look like one in another split and are evaluated all the same."""
-    return {
-        i
-        for pair in pairs
-        if splits[pair[0]] != splits[pair[1]] and not set(pair) & alike.not_evaluated.keys()
-        for i in pair
-    }
+def _across(pairs: list[tuple[str, str]], splits: Mapping[str, str], alike: Alike) -> int:
+    """How many images look like one in another split, and are tested on nevertheless."""
+    apart = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
+    return len({i for pair in apart if not set(pair) & alike.not_evaluated.keys() for i in pair})
 
 
 def _edges(candidates: list[Candidate], pairs: list[tuple[str, str]]) -> list[tuple[int, int]]:

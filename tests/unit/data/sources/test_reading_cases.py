@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from graftline.data.sources.layout import AmbiguousLayout
 from graftline.data.sources.layout_decision import decide
 from graftline.data.sources.samples import Orphans, images_of
 from graftline.data.sources.similar_labels import unified
+from graftline.data.sources.table_images import ImageFinder
 from graftline.errors import GraftlineError
 
 
@@ -384,3 +386,11 @@ def test_split_in_a_note_comes_before_that_of_the_archive() -> None:
     assert sample(".jpg", note(label="cat", split="Validation"), split="train")[0].split == "val"
     odd = sample(".jpg", note(label="cat", split="gold"), split="train")[0]
     assert odd.problem == "unknown split 'gold'"
+
+
+@pytest.mark.parametrize("image", ["/etc/passwd", "file:///var/run/secrets/token", "../../../x"])
+def test_table_on_s3_names_no_file_of_the_machine_that_reads_it(image: str) -> None:
+    """On a cluster that would be a file of the pod."""
+    finder = ImageFinder(SimpleNamespace(uri="s3://bucket/pets"), whole=False)  # type: ignore[arg-type]
+    location = finder.location(image, "t.csv")
+    assert location in finder.unreadable or location.startswith("s3://")

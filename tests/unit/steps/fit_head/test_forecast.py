@@ -49,7 +49,7 @@ def test_the_guide_is_corrected_by_a_ridge_regression() -> None:
         [row.gain / (1 - row.figures["probe"]["accuracy"]) - guide(row.figures) for row in data]
     )
     reference = Ridge(alpha=forecast.RIDGE).fit((x - x.mean(0)) / (x.std(0) + 1e-9), y)
-    new = made(np.random.default_rng(9), "new").figures
+    new = figures(30, 290, 0.72, 0.6)
     at = (forecast._measures(new) - x.mean(0)) / (x.std(0) + 1e-9)
     errors = 1 - new["probe"]["accuracy"]
     expected = (guide(new) + float(reference.predict(at[None])[0])) * errors
@@ -60,7 +60,7 @@ def test_intervals_hold_what_they_promise_on_new_data() -> None:
     random = np.random.default_rng(1)
     inside = []
     for seed in range(40):
-        fitted = fit(rows(seed))
+        fitted = fit(rows(seed, sets=40))
         for _ in range(10):
             row = made(random, "new")
             low, high = fitted.gain(row.figures, 0.8).interval
@@ -75,13 +75,25 @@ def test_no_gain_is_larger_than_the_errors() -> None:
     assert fitted.gain(figures(100, 1000, 1.0, 1.0), 0.8).interval == (0.0, 0.0)
 
 
-def test_data_beyond_the_measurements_is_less_certain() -> None:
+def test_beyond_the_measurements_the_guide_holds() -> None:
     fitted = fit(rows(3))
-    wide, wider = (
-        fitted.gain(figures(fitted.largest * times, 10**5, 0.7, 0.6), 0.8).deviation
-        for times in (1, 10)
-    )
-    assert wider == pytest.approx(2 * wide)
+    data = figures(fitted.largest * 10, 10**5, 0.7, 0.6)
+    gain = fitted.gain(data, 0.8)
+    assert gain.mean == pytest.approx(guide(data) * 0.3)
+    assert gain.deviation == pytest.approx(max(fitted.deviation, 0.2) * 0.3)
+    halfway = figures(fitted.largest * 10**0.5, 10**5, 0.7, 0.6)
+    assert fitted.deviation < fitted.gain(halfway, 0.8).deviation / 0.3 <= gain.deviation / 0.3
+
+
+def test_a_figure_that_hardly_varied_is_not_extrapolated() -> None:
+    """All sets were cut to nearly one size; a thousand times that is not a thousandfold effect."""
+    made_rows = [
+        Row(row.set, row.half, {**row.figures, "train_images": 80 + i}, row.gain, row.pilot_gain)
+        for i, row in enumerate(rows(6))
+    ]
+    fitted = fit(made_rows)
+    few, many = (fitted.gain(figures(30, n, 0.7, 0.6), 0.8).mean for n in (90, 10**6))
+    assert abs(many - few) < 0.1
 
 
 def test_after_a_pilot_both_are_weighted_by_how_sure_they_are() -> None:
@@ -89,11 +101,12 @@ def test_after_a_pilot_both_are_weighted_by_how_sure_they_are() -> None:
     fitted = fit(rows(4))
     data = figures(50, 500, 0.7, 0.6)
     gain = fitted.gain(data, 0.8)
-    offset, slope = fitted.after_pilot(data, gain)
+    offset, slope = fitted.after_pilot(data, gain, 150)
     measured = 0.08
     grid = np.linspace(-1, 1, 200_001)
     # The pilot shows the whole gain less a bias, give or take its deviation.
-    noise = fitted.pilot_deviation * 0.3 + 1e-9
+    # On 150 images, of which 30% are wrong, chance has a variance of 0.3 / 150.
+    noise = np.sqrt((fitted.pilot_deviation * 0.3) ** 2 + 0.3 / 150)
     shown = grid - fitted.pilot_bias * 0.3
     density = np.exp(-0.5 * ((grid - gain.mean) / gain.deviation) ** 2)
     density *= np.exp(-0.5 * ((measured - shown) / noise) ** 2)

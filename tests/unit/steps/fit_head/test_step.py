@@ -33,7 +33,7 @@ from graftline.steps.fit_head.linear import (
     fold_scikit_learn,
     standardisation,
 )
-from graftline.steps.fit_head.mlp import train_mlp
+from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
 
@@ -588,3 +588,25 @@ def _run(snapshot: Path, features: Path, store: str, folder: Path) -> FitHeadRes
         classifier_folder=folder / "classifier",
         decision_file=folder / "decision.json",
     )
+
+
+def test_validation_images_choose_only_between_the_head_and_the_probe(
+    fitted: Callable[..., tuple[FitHeadResult, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They neither train the compared head nor choose its epoch; the winner sees them at last."""
+    calls: list[tuple[int, int | None, int]] = []
+
+    def recorded(train: Data, val: Data | None, classes: int, **options: object) -> TrainedHead:
+        calls.append((len(train[1]), None if val is None else len(val[1]), options["epochs"]))  # type: ignore[arg-type]
+        return train_mlp(train, val, classes, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("graftline.steps.fit_head.fitted.train_mlp", recorded)
+    result, folder = fitted(strategy="head", head={"hidden": [32], "epochs": 60})
+    best = result.decision["figures"]["head"]["best_epoch"]
+    snapshot = read_snapshot(folder / "data" / "snapshot")
+    train, val = len(snapshot.rows("train")), len(snapshot.rows("val"))
+    inside, outside, _ = calls[0]
+    assert outside is not None
+    assert inside + outside == train
+    assert calls[1] == (train, None, best)
+    assert calls[2:] == ([(train + val, None, best)] if result.strategy == "head" else [])

@@ -33,7 +33,7 @@ def mends(level: float, deviation: float = 1e-6) -> Calibration:
 
 
 def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Decision:
-    cost = options.pop("cost", None)
+    cost, validation = options.pop("cost", None), options.pop("validation_images", 1000)
     strategy = options.pop("strategy", "auto")
     return decide(
         strategy,
@@ -42,6 +42,7 @@ def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Deci
         notes=[],
         snapshot_id="",
         backbone="",
+        validation_images=validation,
         cost=cost,
         calibrated=forecast,
     )
@@ -121,6 +122,14 @@ def test_a_pilot_decides_where_the_interval_includes_the_least_gain() -> None:
     # Without a pilot the expected gain alone decides.
     assert decided(data, unsure, pilot=False).choice == "fine_tune"
     assert decided(data, mends(0.09, 0.3), pilot=False).choice == "probe"
+
+
+def test_a_pilot_that_could_not_tell_is_not_made() -> None:
+    data, unsure = figures(100, 0.9), mends(0.05, deviation=0.3)
+    assert decided(data, unsure, validation_images=300).pilot is not None
+    blind = decided(data, unsure, validation_images=10)
+    assert blind.pilot is None and blind.choice == "probe"
+    assert "could not tell" in " ".join(blind.reasons)
 
 
 COST = Cost(2.0, (1.0, 4.0), "pool gpu (2 GPUs)", 2, 3.5)
