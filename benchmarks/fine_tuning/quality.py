@@ -195,7 +195,7 @@ class _Mixed(nn.Sequential):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits in fp32; evaluations compute in fp32 throughout."""
         with autocast(x.device, "auto" if self.training else "fp32"):
-            logits: torch.Tensor = super().forward(x)
+            logits: torch.Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return logits.float()
 
 
