@@ -158,7 +158,11 @@ class _Texts:
             path,
             version,
             None if row["image_id"] is None else self.id(row["image_id"]),
-            *(self.word(row[name]) for name in ("reason", "detail", "label", "split", "group")),
+            self.word(row["reason"]),
+            self.word(row["detail"]),
+            self.word(row["label"]),
+            self.word(row["split"]),
+            self.word(row["group"]),
             attributes,
         )
 
