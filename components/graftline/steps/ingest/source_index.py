@@ -307,10 +307,12 @@ def _image_rows(images: Iterable[Known]) -> Iterator[dict[str, Any]]:
 
 
 def _comparison_rows(memory: Memory) -> Iterator[dict[str, Any]]:
-    place = {image_id: row for row, image_id in enumerate(sorted(memory.images))}
-    known = memory.comparisons
-    for image_id in sorted(known.compared & place.keys()):
-        yield {"first": place[image_id], "second": place[image_id], "same": True}
+    ids, known = sorted(memory.images), memory.comparisons
+    for row, image_id in enumerate(ids):
+        if image_id in known.compared:
+            yield {"first": row, "second": row, "same": True}
+    asked = {image_id for pair in known.answers for image_id in pair}
+    place = {image_id: row for row, image_id in enumerate(ids) if image_id in asked}
     for one, other in sorted(known.answers):
         if one in place and other in place:
             same = known.answers[one, other]

@@ -158,6 +158,7 @@ def run(
                 raise
             message("Another run on this source was faster; deciding again with what it did")
     say(finding)
+    del entries, memory, found, named  # most of what a large source takes; the page takes it again
     page = write_page(snapshot, place, origin, warnings, data_page or snapshot_folder / FILE)
     return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
 
