@@ -168,9 +168,7 @@ def fit_candidate(
     return fit, scaling
 
 
-def _common_turn(
-    features: Matrix, labels: Index, scaling: Scaling
-) -> NDArray[np.float64] | None:
+def _common_turn(features: Matrix, labels: Index, scaling: Scaling) -> NDArray[np.float64] | None:
     """Principal directions of all images, near enough those of every fold: found once.
 
     It is a turn and nothing else: no fold learns from it what its held-out images are. None with

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -328,11 +327,20 @@ def test_turned_features_give_the_same_scores_in_fewer_steps(how: Scaling, famil
     plain = standardisation(x[:150], how, y[:150])
     turn = turned(plain, principal(plain.apply(x[:150])))
     inside = turn.apply(x[:150])
-    options: dict[str, Any] = {"family": family, "C": 1.0, "max_iterations": 2000, "tolerance": 1e-6}
+    options: dict[str, Any] = {
+        "family": family,
+        "C": 1.0,
+        "max_iterations": 2000,
+        "tolerance": 1e-6,
+    }
     fits = [
         fit_linear(plain.apply(x[:150]).astype(np.float64), y[:150], 4, **options),
         fit_linear(
-            inside.astype(np.float64), y[:150], 4, spread=inside.var(axis=0).astype(float), **options
+            inside.astype(np.float64),
+            y[:150],
+            4,
+            spread=inside.var(axis=0).astype(float),
+            **options,
         ),
     ]
     scores = [fits[0].decide(plain.apply(x[150:])), fits[1].decide(turn.apply(x[150:]))]
