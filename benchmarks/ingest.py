@@ -3,6 +3,7 @@
     python benchmarks/ingest.py                      5,000 small images and 500 photographs' size
     python benchmarks/ingest.py --small 0            only the JPEGs of 500 x 375
     python benchmarks/ingest.py --s3 s3://bucket/x   a bucket of yours instead of moto here
+    python benchmarks/ingest.py --memory             also of a million images (references.py)
     python benchmarks/ingest.py --json               one JSON object on stdout
 
 It also measures near-duplicates: how many planted copies share a group with their original, and
@@ -33,6 +34,8 @@ from pathlib import Path
 import numpy as np
 from look_alikes import false_groups, recall
 from PIL import Image
+from references import COUNT
+from references import measure as references
 from rich.console import Console
 from rich.table import Table
 
@@ -154,6 +157,7 @@ def main() -> None:
     parser.add_argument("--originals", type=int, default=200, help="of planted copies; 0: none")
     parser.add_argument("--pictures", type=int, default=2000, help="independent of one another")
     parser.add_argument("--scene", type=int, default=100, help="images of each scene")
+    parser.add_argument("--memory", action="store_true", help="of a million images; takes minutes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []
@@ -180,6 +184,11 @@ def main() -> None:
         for name, share in result["shares"].items():  # type: ignore[attr-defined]
             shown.add_row(name, f"{share:.2%}")
         Console(stderr=options.json).print(shown)
+    if options.memory:
+        result["million_references_gib"] = references(COUNT)
+        Console(stderr=options.json).print(
+            f"A million images, nothing new: {result['million_references_gib']:.2f} GiB"
+        )
     if options.json:
         print(json.dumps(result))
 

@@ -20,7 +20,8 @@ from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.steps.promote import step as promote_step
 from graftline.steps.runtime import StepResult
 from graftline.tracking.champion_alias import ALIAS
-from graftline.tracking.mlflow_run import connect, log_result, start_run
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import log_result, start_run
 from graftline.tracking.registry import open_registry
 
 
@@ -134,7 +135,7 @@ def test_a_server_that_is_away_is_told_by_its_address_and_what_to_do():
 
 @pytest.mark.timeout(60)
 def test_a_server_that_accepts_and_never_answers_is_given_up(monkeypatch):
-    monkeypatch.setattr("graftline.tracking.mlflow_run.PROBE_SECONDS", 1)
+    monkeypatch.setattr("graftline.tracking.server_answers.PROBE_SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         uri = f"http://127.0.0.1:{mute.getsockname()[1]}"
         with pytest.raises(TrackingUnreachable, match="does not answer"):

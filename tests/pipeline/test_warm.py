@@ -168,7 +168,8 @@ def test_warm_and_cold_steps_write_the_same_bytes(
 def test_the_database_of_mlflow_is_open_when_a_step_starts(
     server: WarmServer, mlflow_sqlite: str, capsys: Any
 ) -> None:
-    from graftline.tracking.mlflow_run import connect, start_run
+    from graftline.tracking.client import connect
+    from graftline.tracking.mlflow_run import start_run
 
     connect(mlflow_sqlite)
     server.open_tracking(mlflow_sqlite)

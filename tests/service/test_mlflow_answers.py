@@ -6,7 +6,8 @@ import pytest
 from tests.service.odd_server import HTML, OddServer
 
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
-from graftline.tracking.mlflow_run import connect, open_tracking, start_run
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import open_tracking, start_run
 from graftline.tracking.registry import open_registry
 
 

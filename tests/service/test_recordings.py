@@ -17,8 +17,9 @@ from kfp.dsl import PipelineTaskFinalStatus
 from graftline.records.retrain_notice import write_notice
 from graftline.records.run_records import shown_name, write_record
 from graftline.tracking import dead_runs
+from graftline.tracking.client import connect
 from graftline.tracking.dead_runs import close_runs
-from graftline.tracking.mlflow_run import connect, start_run
+from graftline.tracking.mlflow_run import start_run
 from graftline_pipelines.cluster import monitor
 
 DATA = Path(__file__).parents[1] / "data" / "kfp-recorded"

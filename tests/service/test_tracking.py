@@ -10,15 +10,9 @@ from graftline.errors import ConfigurationError, TrackingError
 from graftline.records.verdict import GateTest, Verdict, write_verdict
 from graftline.steps.promote import step as promote_step
 from graftline.steps.runtime import StepResult
-from graftline.tracking.mlflow_run import (
-    RUN_ID_VARIABLE,
-    absolute_uri,
-    connect,
-    log_result,
-    open_tracking,
-    redacted,
-    start_run,
-)
+from graftline.tracking.client import absolute_uri, connect
+from graftline.tracking.mlflow_run import RUN_ID_VARIABLE, log_result, open_tracking, start_run
+from graftline.tracking.server_answers import redacted
 
 
 class Result(StepResult):

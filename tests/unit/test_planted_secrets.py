@@ -70,7 +70,8 @@ def test_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tags_and_parameters(mlflow_sqlite: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from graftline.tracking.mlflow_run import connect, open_tracking, start_run
+    from graftline.tracking.client import connect
+    from graftline.tracking.mlflow_run import open_tracking, start_run
 
     monkeypatch.setenv("GRAFTLINE_KFP_TOKEN", SECRET)
     run_id = start_run(mlflow_sqlite, "secrets", "run")

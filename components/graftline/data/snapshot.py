@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from graftline.data.shards import ByteRange, read_ranges
-from graftline.data.tables import parquet_bytes, read_parquet
+from graftline.data.tables import GROUP, parquet_bytes, read_parquet
 from graftline.errors import ConfigurationError, DataError, IntegrityError
 from graftline.files import os_errors, write_atomic
 from graftline.images.stored_values import ValueRange
@@ -206,15 +207,17 @@ def write_snapshot(
     reading: Mapping[str, Any] | None = None,
 ) -> Snapshot:
     """Write the snapshot's folder; ``snapshot.json`` comes last and makes it complete."""
-    manifest = manifest.sort_by("image_id").combine_chunks()
+    if not _is_sorted(manifest.column("image_id")):
+        manifest = manifest.sort_by("image_id").combine_chunks()
     identity = snapshot_digest(manifest, sorted(not_evaluated), value_range)
-    classes = tuple(sorted(set(manifest.column("label").to_pylist())))
-    splits = manifest.column("split").to_pylist()
+    classes = tuple(sorted(manifest.column("label").unique().to_pylist()))
+    counted = manifest.column("split").value_counts().to_pylist()
+    splits = {one["values"]: one["counts"] for one in counted}
     head = {
         "schema_version": SCHEMA_VERSION,
         "id": identity,
         "classes": classes,
-        "images": {split: splits.count(split) for split in SPLITS},
+        "images": {split: splits.get(split, 0) for split in SPLITS},
         "store": store,
         "source": source,
         "created": created or datetime.now(UTC).isoformat(timespec="seconds"),
@@ -230,11 +233,17 @@ def write_snapshot(
     with os_errors(str(folder), "write"):
         digests = {}
         for name, table in zip(FILES, (manifest, set_aside), strict=False):
-            data = parquet_bytes(table)
+            data = parquet_bytes(table, GROUP)
             digests[name] = hashlib.sha256(data).hexdigest()
             write_atomic(folder / name, data)
-        write_atomic(folder / FILES[-1], seal({**head, "sha256": digests}, indent=1))
-    return read_snapshot(folder)
+        text = seal({**head, "sha256": digests}, indent=1)
+        write_atomic(folder / FILES[-1], text)
+    # Not read again: a second copy of the manifest would be the most of what ingest holds.
+    return _snapshot(folder, unseal(text, FILES[-1]), manifest, set_aside)
+
+
+def _is_sorted(ids: pa.ChunkedArray) -> bool:
+    return pc.all(pc.less_equal(ids[:-1], ids[1:])).as_py() is not False
 
 
 def read_snapshot(folder: Path | str) -> Snapshot:
@@ -251,26 +260,32 @@ def read_snapshot(folder: Path | str) -> Snapshot:
         parse_json(text, SCHEMA_VERSION, f"The snapshot in {folder}")  # other versions, other seals
         head = unseal(text, FILES[-1])
         tables = [_read_table(folder / name, head["sha256"][name]) for name in FILES[:-1]]
-        return Snapshot(
-            id=head["id"],
-            folder=folder,
-            manifest=tables[0],
-            classes=tuple(head["classes"]),
-            store=head["store"],
-            source=head["source"],
-            set_aside=tables[1],
-            created=head["created"],
-            not_evaluated=tuple(head.get("not_evaluated", ())),
-            contradictions=tuple((one, other) for one, other in head.get("contradictions", ())),
-            value_range=_value_range(head.get("value_range")),
-            reading=head.get("reading") or {},
-        )
+        return _snapshot(folder, head, *tables)
     except (IntegrityError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"The snapshot in {folder} is damaged",
             why=str(error),
             fix="Run `ingest` again: the images are still in the store.",
         ) from error
+
+
+def _snapshot(
+    folder: Path, head: Mapping[str, Any], manifest: pa.Table, set_aside: pa.Table
+) -> Snapshot:
+    return Snapshot(
+        id=head["id"],
+        folder=folder,
+        manifest=manifest,
+        classes=tuple(head["classes"]),
+        store=head["store"],
+        source=head["source"],
+        set_aside=set_aside,
+        created=head["created"],
+        not_evaluated=tuple(head.get("not_evaluated", ())),
+        contradictions=tuple((one, other) for one, other in head.get("contradictions", ())),
+        value_range=_value_range(head.get("value_range")),
+        reading=head.get("reading") or {},
+    )
 
 
 def _value_range(values: Any) -> ValueRange | None:

@@ -12,7 +12,8 @@ from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.storage.uri import local_path
 from graftline.tracking.champion_log import ChampionLog, Entry, Kind
-from graftline.tracking.mlflow_run import TAG, mlflow_errors
+from graftline.tracking.mlflow_run import TAG
+from graftline.tracking.server_answers import mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.run_records import is_known, read_records
-from graftline.tracking.mlflow_run import PIPELINE_RUN_TAG, TAG, connect, mlflow_errors
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import PIPELINE_RUN_TAG, TAG
+from graftline.tracking.server_answers import mlflow_errors
 
 SILENT_FOR = timedelta(hours=2)  # a step writes a sign of life every few minutes
 MOST = 100  # runs that are looked at

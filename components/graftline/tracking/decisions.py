@@ -8,7 +8,8 @@ from pathlib import Path
 from graftline.errors import IntegrityError, SchemaVersionError, TrackingError
 from graftline.progress import message
 from graftline.records.decision import Decision, parse_decision
-from graftline.tracking.mlflow_run import connect, mlflow_errors
+from graftline.tracking.client import connect
+from graftline.tracking.server_answers import mlflow_errors
 
 # The later step's record holds the outcome.
 FILES = ("fine_tune/decision.json", "fit_head/decision.json")

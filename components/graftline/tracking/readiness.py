@@ -9,16 +9,10 @@ from graftline.errors import ConfigurationError, TrackingError
 from graftline.files import sha256_of
 from graftline.storage.uri import local_path
 from graftline.tracking import relocation
-from graftline.tracking.mlflow_run import (
-    absolute_uri,
-    artifact_location,
-    connect,
-    deleted_experiment,
-    mlflow_errors,
-    probe,
-    redacted,
-)
+from graftline.tracking.client import absolute_uri, artifact_location, connect
+from graftline.tracking.mlflow_run import deleted_experiment
 from graftline.tracking.registry import RegisteredVersion
+from graftline.tracking.server_answers import mlflow_errors, probe, redacted
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

@@ -25,8 +25,10 @@ from graftline.progress import message
 from graftline.storage.base import Store
 from graftline.tracking.champion_alias import ATTEMPTS, ChampionAlias, restless
 from graftline.tracking.champion_log import Entry
+from graftline.tracking.client import connect
 from graftline.tracking.filters import equals
-from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
+from graftline.tracking.mlflow_run import TAG
+from graftline.tracking.server_answers import mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient

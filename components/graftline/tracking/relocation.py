@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from graftline.errors import TrackingError
 from graftline.storage.uri import local_path
-from graftline.tracking.mlflow_run import ARTIFACTS, TAG, absolute_uri
+from graftline.tracking.client import ARTIFACTS, absolute_uri
+from graftline.tracking.mlflow_run import TAG
 
 # Tables of MLflow 3 and their columns with locations; of the tags, only those that name a folder.
 _COLUMNS = (

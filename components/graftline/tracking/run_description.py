@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from graftline.errors import GraftlineError
 from graftline.redaction import redacted
-from graftline.tracking.mlflow_run import absolute_uri, connect, mlflow_errors
+from graftline.tracking.client import absolute_uri, connect
+from graftline.tracking.server_answers import mlflow_errors
 
 
 @dataclass(frozen=True)

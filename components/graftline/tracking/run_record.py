@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from graftline import __version__
-from graftline.tracking.mlflow_run import TAG, open_tracking, redacted
+from graftline.tracking.mlflow_run import TAG, open_tracking
+from graftline.tracking.server_answers import redacted
 
 BATCH = 100  # parameters or tags in one request, MLflow's limit
 LONGEST_VALUE = 500  # characters; a list of hundreds of paths is in the run file

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from graftline.errors import TrackingError
-from graftline.tracking.mlflow_run import absolute_uri, connect, open_curves
+from graftline.tracking.client import absolute_uri, connect
+from graftline.tracking.mlflow_run import open_curves
 
 SECONDS = 10.0  # between two samples, as MLflow's own default; its variables overrule it
 LAST_SECONDS = 10.0  # that the end waits for the last figures

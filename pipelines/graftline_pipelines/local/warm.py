@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from graftline.steps.runtime import read_result
-from graftline.tracking.mlflow_run import set_client_defaults
+from graftline.tracking.client import set_client_defaults
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
 IMPORT = "import"  # the key of a request to import the large libraries
@@ -280,7 +280,7 @@ def _make_ready(name: str) -> None:
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    from graftline.tracking.mlflow_run import connect
+    from graftline.tracking.client import connect
 
     try:
         client = connect(name)

@@ -13,8 +13,9 @@ from graftline.errors import DataError
 from graftline.records import run_records
 from graftline.records.run_records import StepRecord, read_records, shown_name, write_record
 from graftline.steps.runtime import Recorder, step
+from graftline.tracking.client import connect
 from graftline.tracking.dead_runs import close_lost, close_runs
-from graftline.tracking.mlflow_run import RUN_ID_VARIABLE, connect, start_run
+from graftline.tracking.mlflow_run import RUN_ID_VARIABLE, start_run
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from graftline.errors import ConfigurationError, TrackingError
-from graftline.tracking.mlflow_run import connect
+from graftline.tracking.client import connect
 from graftline.tracking.readiness import check_names, check_ready
 
 

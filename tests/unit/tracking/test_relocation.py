@@ -15,7 +15,8 @@ from graftline.tracking.registry import open_registry
 def project(folder: Path) -> str:
     """A project with one run, its files and a registered version; its tracking URI."""
     from graftline.storage import open_store
-    from graftline.tracking.mlflow_run import connect, open_tracking, start_run
+    from graftline.tracking.client import connect
+    from graftline.tracking.mlflow_run import open_tracking, start_run
 
     uri = f"sqlite:///{folder}/.graftline/mlflow.db"
     run_id = start_run(uri, "birds", "first")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline.tracking.mlflow_run import connect, start_run
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import start_run
 from graftline.tracking.system_metrics import system_metrics, watched
 
 

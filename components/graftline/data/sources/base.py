@@ -24,6 +24,7 @@ PARQUET = ".parquet"
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
+NO_ATTRIBUTES: Mapping[str, str | None] = {}  # one for all: a million empty ones are 64 MB
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class Entry:
     label: str | None = None
     split: str | None = None
     group: str | None = None
-    attributes: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    attributes: Mapping[str, str | None] = dataclasses.field(default_factory=lambda: NO_ATTRIBUTES)
     problem: str | None = None
     archive: bool = False
     detail: str | None = None

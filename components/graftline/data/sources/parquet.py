@@ -14,7 +14,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from graftline.data.sources.base import Columns, Entry, Reading, Source, listing
+from graftline.data.sources.base import NO_ATTRIBUTES, Columns, Entry, Reading, Source, listing
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import NO_LABEL
@@ -183,7 +183,7 @@ class ParquetSource(Source):
             label,
             split,
             group or None,
-            {name: text.get(name) or None for name in columns.attributes},
+            {name: text.get(name) or None for name in columns.attributes} or NO_ATTRIBUTES,
             problem,
         )
         return entry, data

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graftline.data.sources.base import Columns, Entry
+from graftline.data.sources.base import NO_ATTRIBUTES, Columns, Entry
 from graftline.data.sources.folder_names import MASK
 from graftline.data.sources.label_text import clean_text, clip, words_of
 from graftline.data.sources.split_names import is_split_column, names_split, stated_splits
@@ -200,7 +200,7 @@ def _picture(
         label=found.label,
         split=split,
         group=own or group or None,
-        attributes={name: found.text(name) for name in columns.attributes},
+        attributes={name: found.text(name) for name in columns.attributes} or NO_ATTRIBUTES,
         problem=problem,
         detail=FROM_FOLDER if found.from_folder else None,
         fault=found.fault,

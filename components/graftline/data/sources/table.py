@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
-from graftline.data.sources.base import Columns, Entry, Reading, Source
+from graftline.data.sources.base import NO_ATTRIBUTES, Columns, Entry, Reading, Source
 from graftline.data.sources.label_text import CLIP, clean_text, clip
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.similar_labels import unified
@@ -111,12 +111,14 @@ class TableSource(Source):
                 by_path[entry.path].append((where, entry))
                 named.add(same_name(image))
         entries = [entry for same in by_path.values() for entry in _one_for_each_path(same)]
+        del by_path
         if self.columns.split and not any(entry.split for entry in entries):
             entries = self._split_by_path(entries)
         if not self.columns.group:
             self._note(groups_in_paths([one.path for one in entries if one.problem is None]))
         not_named = self._not_named(named)
         self._note_wrong_names(entries, not_named)
+        self.images.listed.clear()  # as large as all entries; another listing starts anew
         return sorted(self._unified([*entries, *not_named]), key=lambda entry: entry.path)
 
     def _entries_of(self, name: str) -> Iterator[tuple[int, str, Entry]]:
@@ -197,7 +199,8 @@ class TableSource(Source):
             label=label,
             split=splits.get(split),
             group=(clean_text(cells.get(columns.group, "")) or None) if columns.group else None,
-            attributes={name: cells.get(name) or None for name in columns.attributes},
+            attributes={name: cells.get(name) or None for name in columns.attributes}
+            or NO_ATTRIBUTES,
             problem=problem,
         )
 

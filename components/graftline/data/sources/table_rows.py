@@ -17,6 +17,7 @@ CSV_ENDINGS = (".csv", ".tsv")
 JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
 SHOWN = 5
+_NOTHING_ODD: Mapping[str, str] = {}  # one for all rows
 CELL_CHARACTERS = 2**26  # a picture as a data: URI is one cell; the module's own limit is 131,072
 
 
@@ -35,7 +36,7 @@ class Row:
     line: int
     cells: dict[str, str]
     surplus: int = 0
-    odd: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    odd: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NOTHING_ODD)
     problem: str | None = None
 
 
@@ -147,7 +148,7 @@ def _row(number: int, values: Mapping[str, Any]) -> Row:
         cells[name] = text or ""
         if text is None:
             odd[name] = "a list" if isinstance(value, list) else "an object"
-    return Row(number, cells, odd=odd)
+    return Row(number, cells, odd=odd or _NOTHING_ODD)
 
 
 def cell_text(value: object) -> str | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from graftline.errors import GraftlineError
 from graftline.steps.doctor.findings import Examination, Problem
-from graftline.tracking.mlflow_run import connect, mlflow_errors, open_tracking, start_run
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import open_tracking, start_run
 from graftline.tracking.readiness import check_names
+from graftline.tracking.server_answers import mlflow_errors
 
 EXPERIMENT = "graftline-doctor"
 
@@ -56,7 +58,7 @@ def _version(uri: str) -> str:
         return ours
     import requests  # type: ignore[import-untyped]  # ships no types
 
-    from graftline.tracking.mlflow_run import login
+    from graftline.tracking.server_answers import login
 
     headers, who = login()
     try:

@@ -20,6 +20,7 @@ PARTNERS = 8  # images of one side that an image is compared with
 MAX_COLOUR = (8.0, 0.5)  # grey levels, and share of the colour, that thumbnails may differ by
 ALL_PAIRS = 2**29  # products of all with all, beyond which neighbourhoods are searched
 ROWS = 256  # at a time
+PART = 8192  # thumbnails that are floats at a time
 TABLES, BITS, PROBES, WINDOW = 6, 12, 4, 16  # of the search in neighbourhoods
 
 Rows = npt.NDArray[np.int64]
@@ -51,11 +52,13 @@ def candidates(
 
 def low_frequencies(thumbnails: Thumbnails) -> Floats:
     """(N, 36) of length 1: the lowest cosine frequencies of the luma, and how plain it is."""
-    luma = thumbnails[:, : LUMA * LUMA].reshape(-1, LUMA, LUMA).astype(np.float32)
     waves = np.cos(np.pi * np.outer(np.arange(FREQUENCIES), np.arange(LUMA) + 0.5) / LUMA)
     waves *= np.sqrt(np.where(np.arange(FREQUENCIES) == 0, 1, 2) / LUMA)[:, None]
     basis = np.kron(waves, waves).astype(np.float32)[1:]
-    vectors = luma.reshape(len(luma), -1) @ basis.T
+    luma = thumbnails[:, : LUMA * LUMA]
+    # In parts, and none of them small: as floats, all of them would be a kilobyte an image.
+    parts = np.array_split(luma, max(1, -(-len(luma) // PART)))
+    vectors = np.concatenate([part.astype(np.float32) @ basis.T for part in parts])
     plain = np.full((len(vectors), 1), LUMA * PLAIN, dtype=np.float32)
     vectors = np.concatenate([vectors, plain], axis=1)
     unit: Floats = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -105,11 +108,16 @@ def _among_neighbours(
     rng = np.random.default_rng(0)  # the same tables in every run: a pair is found or is not
     for side in np.unique(sides):
         columns = np.flatnonzero(sides == side)
-        found = [(np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32))]
+        pairs, cosine = np.empty((0, 2), dtype=np.int64), np.empty(0, dtype=np.float32)
         for _ in range(TABLES):
             planes = rng.standard_normal((vectors.shape[1] - 1, BITS + 1)).astype(np.float32)
-            found += _table(vectors, vectors[:, :-1] @ planes, wanted, columns)
-        yield _nearest(np.concatenate([p for p, _ in found]), np.concatenate([c for _, c in found]))
+            found = _table(vectors, vectors[:, :-1] @ planes, wanted, columns)
+            # After each table only the nearest stay: the nearest of all are among them.
+            pairs, cosine = _nearest(
+                np.concatenate([pairs, *(p for p, _ in found)]),
+                np.concatenate([cosine, *(c for _, c in found)]),
+            )
+        yield pairs
 
 
 def _table(
@@ -137,10 +145,10 @@ def _table(
     return found
 
 
-def _nearest(pairs: Rows, cosine: Floats) -> Rows:
-    """Of each first row, the pairs with its nearest few."""
+def _nearest(pairs: Rows, cosine: Floats) -> tuple[Rows, Floats]:
+    """Of each first row, the pairs with its nearest few, and how near they are."""
     pairs, first = np.unique(pairs, axis=0, return_index=True)
     order = np.lexsort((-cosine[first], pairs[:, 0]))
-    pairs = pairs[order]
-    rank = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
-    return pairs[rank < PARTNERS]
+    pairs, cosine = pairs[order], cosine[first][order]
+    near = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0]) < PARTNERS
+    return pairs[near], cosine[near]

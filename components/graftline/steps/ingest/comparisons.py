@@ -8,13 +8,14 @@ where what leaks from one split into another is the picture itself.
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
+from typing_extensions import override
 
 from graftline import machine
 from graftline.data.shards import read_ranges
@@ -48,17 +49,23 @@ class Comparisons:
     answers: dict[tuple[str, str], bool] = dataclasses.field(default_factory=dict)
 
     def compare(
-        self, images: Sequence["Known"], sides: npt.NDArray[np.int64], store: Store, max_pixels: int
+        self,
+        ids: Sequence[str],
+        known: Mapping[str, "Known"],
+        sides: npt.NDArray[np.int64],
+        store: Store,
+        max_pixels: int,
     ) -> list[tuple[int, int]]:
         """Positions of images that show the same picture, the smaller first, sorted.
 
         Args:
-            images: Sorted by id.
+            ids: Of the images, sorted.
+            known: What is known of them, by id.
             sides: The split of each one, as a number; newcomers meet every side.
             store: Holds their bytes.
             max_pixels: Of an image.
         """
-        ids = [one.image_id for one in images]
+        images = _Images(ids, known)
         new = np.array([i not in self.compared for i in ids], dtype=bool)
         if new.any():
             asked = [
@@ -69,6 +76,8 @@ class Comparisons:
             for (a, b), same in zip(asked, _answers(images, asked, store, max_pixels), strict=True):
                 self.answers[ids[a], ids[b]] = bool(same)
             self.compared = set(ids)
+        if not self.answers:
+            return []
         place = {image_id: index for index, image_id in enumerate(ids)}
         return sorted(
             (place[a], place[b])
@@ -77,10 +86,33 @@ class Comparisons:
         )
 
 
+class _Images(Sequence["Known"]):
+    """What is known of images, by their position; asked for one by one."""
+
+    def __init__(self, ids: Sequence[str], known: Mapping[str, "Known"]) -> None:
+        self.ids, self.known = ids, known
+
+    @overload
+    def __getitem__(self, index: int) -> "Known": ...
+    @overload
+    def __getitem__(self, index: slice) -> "_Images": ...
+    @override
+    def __getitem__(self, index: int | slice) -> "Known | _Images":
+        if isinstance(index, slice):
+            return _Images(self.ids[index], self.known)
+        return self.known[self.ids[index]]
+
+    @override
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 def _candidates(
     images: Sequence["Known"], new: npt.NDArray[np.bool_], sides: npt.NDArray[np.int64]
 ) -> Rows:
-    looks = b"".join(one.looks.thumbnail for one in images)
+    looks = bytearray()  # joined as they come: a list of all pieces would be as large again
+    for one in images:
+        looks += one.looks.thumbnail
     thumbnails = np.frombuffer(looks, dtype=np.uint8).reshape(len(images), -1)
     tiny = np.array([max(one.width, one.height) <= TINY for one in images], dtype=bool)
     pairs = [np.empty((0, 2), dtype=np.int64)]

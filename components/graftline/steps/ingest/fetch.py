@@ -67,7 +67,7 @@ def fetch(
     fetched: set[str] = set()
 
     def remember() -> None:
-        images = [dataclasses.replace(k, place=shards.places[i]) for i, k in waiting.items()]
+        images = [dataclasses.replace(k, place=shards.places.pop(i)) for i, k in waiting.items()]
         memory.seen.update((one.path, one) for one in seen)
         memory.images.update((one.image_id, one) for one in images)
         if images:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from graftline.data.shards import ByteRange
+from graftline.data.sources.base import NO_ATTRIBUTES
 from graftline.images.stored_values import Values
 from graftline.steps.ingest.duplicates import Looks
 
@@ -32,7 +33,7 @@ class Seen:
     label: str | None = None
     split: str | None = None
     group: str | None = None
-    attributes: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    attributes: Mapping[str, str | None] = dataclasses.field(default_factory=lambda: NO_ATTRIBUTES)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from graftline.data.snapshot import MANIFEST, SET_ASIDE, SPLITS
 from graftline.data.sources.base import Entry
+from graftline.data.tables import table_of
 from graftline.steps.ingest import linkage
 from graftline.steps.ingest.incomplete import complete, missing_splits, refuse_missing
 from graftline.steps.ingest.known import Known, Seen
@@ -90,13 +91,16 @@ def current(entries: list[Entry], memory: Memory) -> Iterator[Seen]:
         elif entry.problem is not None:
             yield Seen(entry.path, entry.version, None, entry.problem, label=entry.label)
         else:
-            yield dataclasses.replace(
-                memory.seen[entry.path],
-                label=entry.label,
-                split=entry.split,
-                group=entry.group,
-                attributes=entry.attributes,
-            )
+            yield _with_label(memory.seen[entry.path], entry)
+
+
+def _with_label(seen: Seen, entry: Entry) -> Seen:
+    """What was seen, with what the listing tells of it now."""
+    told = (entry.label, entry.split, entry.group, entry.attributes)
+    if told == (seen.label, seen.split, seen.group, seen.attributes):
+        return seen
+    label, split, group, attributes = told
+    return dataclasses.replace(seen, label=label, split=split, group=group, attributes=attributes)
 
 
 def select(
@@ -187,9 +191,8 @@ def _same_pictures(
     chosen: Mapping[str, Seen], memory: Memory, store: Store, max_pixels: int
 ) -> list[tuple[str, str]]:
     ids = sorted(chosen)
-    images = [memory.images[i] for i in ids]
     sides = np.array([_SIDE[chosen[i].split or memory.splits.get(i)] for i in ids], dtype=np.int64)
-    found = memory.comparisons.compare(images, sides, store, max_pixels)
+    found = memory.comparisons.compare(ids, memory.images, sides, store, max_pixels)
     return [(ids[one], ids[other]) for one, other in found]
 
 
@@ -236,7 +239,11 @@ def _assigned(
         and not {candidates[a].image_id, candidates[b].image_id} & ties.keys()
     ]
     edges = linkage.stars(together)
-    sided = [dataclasses.replace(one, earlier=side[place[one.image_id]]) for one in kept]
+    sided = [
+        one if one.earlier == now else dataclasses.replace(one, earlier=now)
+        for one in kept
+        for now in (side[place[one.image_id]],)
+    ]
     assignment = assign(sided, edges, fractions, seed, join=join)
     assignment.ties.update(ties)
     return assignment
@@ -280,19 +287,22 @@ def _alike(
 
 def _one_for_each_image(found: list[Seen]) -> tuple[dict[str, Seen], list[Aside]]:
     """Exact duplicates: one stays, held out rather than trained on; conflicting ones all go."""
-    by_image: dict[str, list[Seen]] = defaultdict(list)
+    chosen: dict[str, Seen] = {}
+    several: dict[str, list[Seen]] = {}
     aside = []
     for one in found:
         if one.image_id is None:
             aside.append(_aside(one, one.reason or "unknown", one.detail))
+        elif one.image_id in chosen:
+            several.setdefault(one.image_id, [chosen[one.image_id]]).append(one)
         else:
-            by_image[one.image_id].append(one)
-    chosen = {}
-    for image_id, same in by_image.items():
+            chosen[one.image_id] = one
+    for image_id, same in [(i, several[i]) for i in chosen if i in several]:
         labels = sorted({str(one.label) for one in same})
         if len(labels) > 1:
             why = f"the same bytes are labelled {', '.join(labels)}"
             aside += [_aside(one, CONFLICT, why) for one in same]
+            del chosen[image_id]
             continue
         first, *others = sorted(same, key=_held_out_first)
         chosen[image_id] = first
@@ -313,14 +323,14 @@ def tables(
     selection: Selection, memory: Memory, attributes: list[str]
 ) -> tuple[pa.Table, pa.Table]:
     """The manifest, sorted by image id, and the table of rejected files, sorted by name."""
-    rows = []
-    for image_id in sorted(selection.chosen):
-        one, known = selection.chosen[image_id], memory.images[image_id]
-        rows.append(_manifest_row(one, known, selection.assignment, attributes))
+    rows = (
+        _manifest_row(selection.chosen[i], memory.images[i], selection.assignment, attributes)
+        for i in sorted(selection.chosen)
+    )
     schema = MANIFEST
     for name in attributes:
         schema = schema.append(pa.field(name, pa.string()))
-    aside = [
+    aside = (
         {
             "source": one.path,
             "source_version": one.version,
@@ -330,11 +340,8 @@ def tables(
             "image_id": one.image_id,
         }
         for one in sorted(selection.aside, key=lambda one: (one.path, one.reason))
-    ]
-    return (
-        pa.Table.from_pylist(rows, schema=schema),
-        pa.Table.from_pylist(aside, schema=SET_ASIDE),
     )
+    return table_of(rows, schema), table_of(aside, SET_ASIDE)
 
 
 def _manifest_row(

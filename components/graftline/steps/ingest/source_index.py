@@ -8,20 +8,25 @@ fetched so far, one file a shard, so that an interrupted run goes on where it st
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from graftline.data.shards import ByteRange
-from graftline.data.tables import parquet_bytes, read_parquet
+from graftline.data.sources.base import NO_ATTRIBUTES, Entry
+from graftline.data.tables import parquet_bytes, parquet_rows, read_parquet, write_parquet
 from graftline.errors import DataError, StoreNotFound
+from graftline.files import os_errors, sha256_of
 from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
 from graftline.schema import parse_json
 from graftline.steps.ingest.comparisons import Comparisons
 from graftline.steps.ingest.duplicates import Looks
 from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.packed_images import PackedImages
 from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
 from graftline.storage.base import Store
 
@@ -47,7 +52,7 @@ class Memory:
     """
 
     seen: dict[str, Seen] = dataclasses.field(default_factory=dict)
-    images: dict[str, Known] = dataclasses.field(default_factory=dict)
+    images: MutableMapping[str, Known] = dataclasses.field(default_factory=PackedImages)
     splits: dict[str, str] = dataclasses.field(default_factory=dict)
     version: str | None = None
     partial: set[str] = dataclasses.field(default_factory=set)
@@ -64,16 +69,23 @@ def memory_key(source_uri: str, name: str = ".json") -> str:
     return f"sources/{digest}{name}"
 
 
-def load_memory(store: Store, source_uri: str) -> Memory:
-    """Read what is remembered; what stands in a shard that is gone is forgotten."""
+def load_memory(store: Store, source_uri: str, listed: Iterable[Entry] = ()) -> Memory:
+    """Read what is remembered; what stands in a shard that is gone is forgotten.
+
+    Args:
+        store: Holds it.
+        source_uri: Of the source.
+        listed: What is in the source now. Texts that are the same are one object in memory.
+    """
     memory = Memory()
+    texts = _Texts(listed)
     try:
         text, memory.version = store.read_versioned(memory_key(source_uri))
     except StoreNotFound:
         pass
     else:
-        _add_tables(memory, store, source_uri, text)
-    _add_partial(memory, store, source_uri)
+        _add_tables(memory, store, source_uri, text, texts)
+    _add_partial(memory, store, source_uri, texts)
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
     lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
     if lost:
@@ -93,7 +105,8 @@ def _forget(memory: Memory, ids: set[str]) -> None:
     archives = {path.partition("#")[0] for path in paths if "#" in path}
     forgotten = paths | archives
     memory.seen = {p: s for p, s in memory.seen.items() if p not in forgotten}
-    memory.images = {i: k for i, k in memory.images.items() if i not in ids}
+    for image_id in ids & memory.images.keys():
+        del memory.images[image_id]
     memory.unmeasured -= ids
 
 
@@ -118,17 +131,59 @@ def last_split(store: Store, source_uri: str) -> Mapping[str, float] | None:
     return split if isinstance(split, dict) else None
 
 
-def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -> None:
+class _Texts:
+    """One object for each text, however often it stands in the tables."""
+
+    def __init__(self, listed: Iterable[Entry]) -> None:
+        self.entries = {entry.path: entry for entry in listed}
+        self.ids: dict[str, str] = {}
+        self.words: dict[str, str] = {}
+
+    def id(self, image_id: str) -> str:
+        return self.ids.setdefault(image_id, image_id)
+
+    def word(self, text: str | None) -> str | None:
+        return None if text is None else self.words.setdefault(text, text)
+
+    def seen(self, row: Mapping[str, Any]) -> Seen:
+        path, version = row["path"], row["version"]
+        entry = self.entries.get(path)
+        if entry is not None:
+            path = entry.path
+            version = entry.version if entry.version == version else version
+        attributes = json.loads(row["attributes"]) if row["attributes"] else NO_ATTRIBUTES
+        if entry is not None and attributes == entry.attributes:
+            attributes = entry.attributes
+        return Seen(
+            path,
+            version,
+            None if row["image_id"] is None else self.id(row["image_id"]),
+            self.word(row["reason"]),
+            self.word(row["detail"]),
+            self.word(row["label"]),
+            self.word(row["split"]),
+            self.word(row["group"]),
+            attributes,
+        )
+
+
+def _add_tables(
+    memory: Memory, store: Store, source_uri: str, pointer: bytes, texts: _Texts
+) -> None:
     what = f"{store.uri}/{memory_key(source_uri)}"
     try:
         head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
         if "value_range" in head:
             low, high = head["value_range"]
             memory.value_range = (float(low), float(high))
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for name in ("seen", "images", "splits"):
-            what = f"{store.uri}/{head[name]}"
-            rows[name] = read_parquet(store.read(head[name])).to_pylist()
+        what = f"{store.uri}/{head['images']}"
+        _add_images(memory, _stored_rows(store, head["images"]), texts)
+        kept = list(memory.images)
+        what = f"{store.uri}/{head['splits']}"
+        for row in _stored_rows(store, head["splits"]):
+            memory.splits[texts.id(row["image_id"])] = str(texts.word(row["split"]))
+        what = f"{store.uri}/{head['seen']}"
+        _add_seen(memory, _stored_rows(store, head["seen"]), texts)
     except (ValueError, KeyError, TypeError, StoreNotFound) as error:
         raise DataError(
             f"{what} is damaged or gone",
@@ -136,51 +191,60 @@ def _add_tables(memory: Memory, store: Store, source_uri: str, pointer: bytes) -
             fix="Restore it from a backup: it holds the splits that earlier models were tested "
             f"on. To start again without them, remove {store.uri}/{memory_key(source_uri)}.",
         ) from error
-    _add(memory, rows["seen"], rows["images"])
-    memory.splits = {row["image_id"]: row["split"] for row in rows["splits"]}
     memory.split = head.get("split")
-    _add_comparisons(memory, store, head.get("comparisons"), rows["images"])
+    _add_comparisons(memory, store, head.get("comparisons"), kept)
 
 
-def _add_comparisons(memory: Memory, store: Store, kept: Any, images: list[dict[str, Any]]) -> None:
+def _stored_rows(store: Store, key: str) -> Iterator[dict[str, Any]]:
+    """The rows of a table in the store, few at a time in memory."""
+    with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
+        path = Path(folder) / "table.parquet"
+        store.download(key, path)
+        yield from parquet_rows(path)
+
+
+def _add_comparisons(memory: Memory, store: Store, kept: Any, images: list[str]) -> None:
     """Add what was compared; without it, or by another rule, everything is compared again."""
     if not isinstance(kept, dict) or kept.get("version") != COMPARISON_VERSION:
         return
+    names = [f.name for f in COMPARISON]
     try:
-        columns = read_parquet(store.read(str(kept["key"]))).to_pydict()
-        for one, other, same in zip(*(columns[f.name] for f in COMPARISON), strict=True):
-            first, second = images[one]["image_id"], images[other]["image_id"]
+        for row in _stored_rows(store, str(kept["key"])):
+            one, other, same = (row[name] for name in names)
             if one == other:
-                memory.comparisons.compared.add(first)
+                memory.comparisons.compared.add(images[one])
             else:
-                memory.comparisons.answers[first, second] = same
+                memory.comparisons.answers[images[one], images[other]] = same
     except (ValueError, KeyError, TypeError, IndexError, StoreNotFound):
         memory.comparisons = Comparisons()
         message("%s is damaged and is left out; images are compared again", kept.get("key"))
 
 
-def _add_partial(memory: Memory, store: Store, source_uri: str) -> None:
+def _add_partial(memory: Memory, store: Store, source_uri: str, texts: _Texts) -> None:
     """Add what interrupted runs left; what cannot be read is only fetched once more."""
     for info in list(store.list(memory_key(source_uri, "/partial/"))):
         memory.partial.add(info.key)
         try:
             table = read_parquet(store.read(info.key))
-            _add(memory, table.column("seen")[0].as_py(), table.column("images")[0].as_py())
+            _add_seen(memory, table.column("seen")[0].as_py(), texts)
+            _add_images(memory, table.column("images")[0].as_py(), texts)
         except StoreNotFound:
             continue  # another run is done with it, and moved the pointer
         except (ValueError, KeyError, TypeError):
             message("%s is damaged and is left out; its images are fetched again", info.key)
 
 
-def _add(
-    memory: Memory, seen: Iterable[Mapping[str, Any]], images: Iterable[Mapping[str, Any]]
-) -> None:
-    for row in seen:
-        attributes = json.loads(row["attributes"]) if row["attributes"] else {}
-        memory.seen[row["path"]] = Seen(**{**row, "attributes": attributes})
-    for row in images:
-        memory.images[row["image_id"]] = Known(
-            row["image_id"],
+def _add_seen(memory: Memory, rows: Iterable[Mapping[str, Any]], texts: _Texts) -> None:
+    for row in rows:
+        one = texts.seen(row)
+        memory.seen[one.path] = one
+
+
+def _add_images(memory: Memory, rows: Iterable[Mapping[str, Any]], texts: _Texts) -> None:
+    for row in rows:
+        image_id = texts.id(row["image_id"])
+        memory.images[image_id] = Known(
+            image_id,
             row["width"],
             row["height"],
             row["format"],
@@ -190,7 +254,7 @@ def _add(
             Values(**row["values"]) if row.get("values") else None,
         )
         if "values" not in row:
-            memory.unmeasured.add(row["image_id"])
+            memory.unmeasured.add(image_id)
 
 
 SEEN = pa.struct([(f.name, pa.string()) for f in dataclasses.fields(Seen)])
@@ -217,17 +281,17 @@ SPLIT = pa.struct([("image_id", pa.string()), ("split", pa.string())])
 COMPARISON = pa.struct([("first", pa.int32()), ("second", pa.int32()), ("same", pa.bool_())])
 
 
-def _seen_rows(seen: Iterable[Seen]) -> list[dict[str, Any]]:
+def _seen_rows(seen: Iterable[Seen]) -> Iterator[dict[str, Any]]:
     names = [f.name for f in dataclasses.fields(Seen)]
-    rows = [{name: getattr(one, name) for name in names} for one in seen]
-    for row in rows:
+    for one in seen:
+        row = {name: getattr(one, name) for name in names}
         row["attributes"] = json.dumps(row["attributes"]) if row["attributes"] else None
-    return rows
+        yield row
 
 
-def _image_rows(images: Iterable[Known]) -> list[dict[str, Any]]:
-    return [
-        {
+def _image_rows(images: Iterable[Known]) -> Iterator[dict[str, Any]]:
+    for one in images:
+        yield {
             "image_id": one.image_id,
             "width": one.width,
             "height": one.height,
@@ -240,24 +304,17 @@ def _image_rows(images: Iterable[Known]) -> list[dict[str, Any]]:
             "length": one.place.length,
             "values": None if one.values is None else dataclasses.asdict(one.values),
         }
-        for one in images
-    ]
 
 
-def _comparison_rows(memory: Memory) -> list[dict[str, Any]]:
+def _comparison_rows(memory: Memory) -> Iterator[dict[str, Any]]:
     place = {image_id: row for row, image_id in enumerate(sorted(memory.images))}
     known = memory.comparisons
-    rows = [
-        {"first": place[i], "second": place[i], "same": True}
-        for i in sorted(known.compared)
-        if i in place
-    ]
-    rows += [
-        {"first": place[one], "second": place[other], "same": known.answers[one, other]}
-        for one, other in sorted(known.answers)
-        if one in place and other in place
-    ]
-    return rows
+    for image_id in sorted(known.compared & place.keys()):
+        yield {"first": place[image_id], "second": place[image_id], "same": True}
+    for one, other in sorted(known.answers):
+        if one in place and other in place:
+            same = known.answers[one, other]
+            yield {"first": place[one], "second": place[other], "same": same}
 
 
 def save_partial(
@@ -266,12 +323,30 @@ def save_partial(
     """Leave what was fetched so far where the next run finds it; the key comes back."""
     table = pa.table(
         {
-            "seen": pa.array([_seen_rows(seen)], type=pa.list_(SEEN)),
-            "images": pa.array([_image_rows(images)], type=pa.list_(IMAGES)),
+            "seen": pa.array([list(_seen_rows(seen))], type=pa.list_(SEEN)),
+            "images": pa.array([list(_image_rows(images))], type=pa.list_(IMAGES)),
         }
     )
     key = memory_key(source_uri, f"/partial/{shard}.parquet")
     store.write(key, parquet_bytes(table))
+    return key
+
+
+def _store_rows(
+    store: Store,
+    source_uri: str,
+    name: str,
+    rows: Iterable[Mapping[str, Any]],
+    schema: pa.Schema,
+) -> str:
+    """Write a table named by its content, a part of it in memory at a time; the key comes back."""
+    with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
+        path = Path(folder) / "table.parquet"
+        with os_errors(folder, "write"):
+            write_parquet(path, rows, schema)
+            digest = sha256_of(path)
+        key = memory_key(source_uri, f"/{name}-{digest[:32]}.parquet")
+        store.upload(path, key, if_absent=True)
     return key
 
 
@@ -288,20 +363,17 @@ def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str)
     }
     if memory.value_range is not None:
         head["value_range"] = list(memory.value_range)
-    tables = {
+    tables: dict[str, tuple[Iterator[dict[str, Any]], pa.DataType]] = {
         "seen": (_seen_rows(memory.seen[path] for path in sorted(memory.seen)), SEEN),
         "images": (_image_rows(memory.images[i] for i in sorted(memory.images)), IMAGES),
         "splits": (
-            [{"image_id": i, "split": memory.splits[i]} for i in sorted(memory.splits)],
+            ({"image_id": i, "split": memory.splits[i]} for i in sorted(memory.splits)),
             SPLIT,
         ),
     }
     tables["comparisons"] = (_comparison_rows(memory), COMPARISON)
     for name, (rows, kind) in tables.items():
-        data = parquet_bytes(pa.Table.from_pylist(rows, schema=pa.schema(list(kind))))
-        digest = hashlib.sha256(data).hexdigest()
-        head[name] = memory_key(source_uri, f"/{name}-{digest[:32]}.parquet")
-        store.write_if_absent(head[name], data)
+        head[name] = _store_rows(store, source_uri, name, rows, pa.schema(list(kind)))
     head["comparisons"] = {"version": COMPARISON_VERSION, "key": head["comparisons"]}
     if memory.split is not None:
         head["split"] = dict(memory.split)

@@ -134,7 +134,7 @@ def run(
     check_given(origin, entries, split, minimum, settings.missing_splits)
     fetched: set[str] = set()
     for turn in range(TURNS):
-        memory = load_memory(place, origin.uri)
+        memory = load_memory(place, origin.uri, entries)
         fetched |= _fetch_new(origin, entries, place, memory, settings)
         found = list(current(entries, memory))
         named = merge_labels(read_packed_folders(found, origin), origin)
@@ -265,8 +265,10 @@ def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
 
 def _forget_absent(memory: Memory, entries: list[Entry], found: list[Seen]) -> None:
     """Drop the names that the source no longer has; splits are kept for ever."""
-    names = {entry.path for entry in entries} | {one.path for one in found}
-    memory.seen = {path: one for path, one in memory.seen.items() if path in names}
+    names = {entry.path for entry in entries}
+    names.update(one.path for one in found)
+    for path in [path for path in memory.seen if path not in names]:
+        del memory.seen[path]
 
 
 def _result(

@@ -20,10 +20,11 @@ from graftline.records.retrain_notice import read_notice
 from graftline.records.run_records import StepRecord, kfp_page, read_records
 from graftline.steps.notify.outcome import LONGEST, failed_step, failure_reasons, outcome
 from graftline.steps.runtime import StepResult
+from graftline.tracking.client import connect
 from graftline.tracking.dead_runs import End, close_runs
 from graftline.tracking.filters import equals
-from graftline.tracking.mlflow_run import connect, mlflow_errors
 from graftline.tracking.registry import open_registry
+from graftline.tracking.server_answers import mlflow_errors
 
 URL_VARIABLE = "GRAFTLINE_WEBHOOK_URL"
 TIMEOUT_SECONDS = 5.0  # without a byte

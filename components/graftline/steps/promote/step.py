@@ -15,8 +15,10 @@ from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.tracking.champion_alias import ALIAS
-from graftline.tracking.mlflow_run import connect, mlflow_errors, open_tracking
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import open_tracking
 from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
+from graftline.tracking.server_answers import mlflow_errors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

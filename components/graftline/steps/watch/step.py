@@ -39,9 +39,11 @@ from graftline.steps.watch.page import check_page
 from graftline.steps.watch.triggers import Found, Rule, judge
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.tracking.client import connect
 from graftline.tracking.filters import equals
-from graftline.tracking.mlflow_run import TAG, connect, mlflow_errors
+from graftline.tracking.mlflow_run import TAG
 from graftline.tracking.registry import RegisteredVersion, Registry, open_registry
+from graftline.tracking.server_answers import mlflow_errors
 
 FITTED_NETWORK = ("fine_tune", "scratch")  # strategies whose network has seen its training images
 MAX_BYTES = 200_000_000  # of one image in an archive

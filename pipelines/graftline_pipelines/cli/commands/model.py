@@ -176,7 +176,7 @@ def history(
 def _registry(tracking: str) -> "Registry":
     """The registry; a mistyped database is told rather than made."""
     from graftline.errors import ConfigurationError
-    from graftline.tracking.mlflow_run import absolute_uri
+    from graftline.tracking.client import absolute_uri
     from graftline.tracking.registry import open_registry
 
     uri = absolute_uri(tracking)

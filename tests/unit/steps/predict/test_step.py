@@ -165,7 +165,8 @@ def test_other_endings_are_refused_before_anything_is_read(tmp_path: Path) -> No
 
 def test_champion_from_the_registry(model: Path, photos: Path, tmp_path: Path) -> None:
     from graftline.storage import open_store
-    from graftline.tracking.mlflow_run import connect, open_tracking, start_run
+    from graftline.tracking.client import connect
+    from graftline.tracking.mlflow_run import open_tracking, start_run
     from graftline.tracking.registry import open_registry
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"

@@ -18,7 +18,8 @@ from graftline.steps.promote import step as promote_step
 from graftline.storage import open_store
 from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.champion_log import ChampionLog, Entry
-from graftline.tracking.mlflow_run import connect, start_run
+from graftline.tracking.client import connect
+from graftline.tracking.mlflow_run import start_run
 from graftline.tracking.registry import open_registry
 
 NAME = "animals"

@@ -1,0 +1,140 @@
+"""MLflow's client for a tracking URI, set up to give up in time; where local runs keep files."""
+
+import logging
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graftline.credentials import MLFLOW, tidy
+from graftline.errors import ConfigurationError, TrackingError
+from graftline.storage.uri import local_path
+from graftline.tracking.server_answers import mlflow_errors, probe
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+ARTIFACTS = "mlartifacts"  # beside a local database: the files of its runs
+SLOWEST_STORE = 5 * 1024 * 1024  # bytes a second between a server and its own store
+_TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_DEFAULTS = {
+    # Three tries of 16 s, 2 s of pauses and the last health check: told within a minute.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    _TIMEOUT: "16",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client of the tracking server and registry at ``uri``, once the server has answered.
+
+    Raises:
+        ConfigurationError: No MLflow of today can use such a URI.
+        TrackingUnreachable: The server does not answer.
+    """
+    set_client_defaults()
+    uri = absolute_uri(uri)
+    probe(uri)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):  # notes on making tables, and their like
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with mlflow_errors(uri, "its database" if "://" in uri else uri):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if uri.startswith("sqlite:"):
+            _open_sqlite(client)
+        return client
+
+
+def set_client_defaults() -> None:
+    """Let MLflow's client give up in time and stay quiet; what the environment says stands."""
+    tidy(MLFLOW)
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def time_to_store(path: Path) -> Iterator[None]:
+    """Wait longer for the answer to a large upload.
+
+    A server answers once it has passed the file on to its own store, which takes it longer than
+    any other request.
+
+    Args:
+        path: A file, or a folder whose largest file counts.
+    """
+    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+    largest = max((each.stat().st_size for each in files), default=0)
+    given = os.environ.get(_TIMEOUT, _DEFAULTS[_TIMEOUT])
+    if not given.isdigit():  # MLflow says what is wrong with it
+        yield
+        return
+    os.environ[_TIMEOUT] = str(int(given) + largest // SLOWEST_STORE)
+    try:
+        yield
+    finally:
+        os.environ[_TIMEOUT] = given
+
+
+def _open_sqlite(client: "MlflowClient") -> None:
+    """Make the file and its tables, and no ``mlruns`` folder in the working directory."""
+    path = Path(str(client.tracking_uri).removeprefix("sqlite:///"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry
+
+    _tracking_store_registry.get_store(client.tracking_uri, _artifact_root(path))
+
+
+def absolute_uri(uri: str) -> str:
+    """The URI with a relative sqlite path made absolute, so that every folder means the same.
+
+    Raises:
+        ConfigurationError: It has no scheme, or one that MLflow does not know.
+    """
+    uri = uri.strip()
+    scheme = urllib.parse.urlparse(uri).scheme
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+        raise ConfigurationError(
+            f"tracking.uri: {uri!r} does not start with http:// or https://",
+            fix=f"Write http://{uri}, or https:// for a server with TLS.",
+        )
+    if scheme in ("", "file"):
+        raise ConfigurationError(
+            f"tracking.uri: MLflow no longer keeps runs in plain folders, as {uri!r} asks.",
+            fix="Use a database, such as sqlite:///mlflow.db, or a server, http://host:5000.",
+        )
+    if scheme in ("http", "https"):
+        return uri.rstrip("/")
+    if scheme != "sqlite":
+        return uri
+    path = uri.removeprefix("sqlite:///")
+    if path.startswith("~"):
+        path = str(local_path(path))
+    return f"sqlite:///{Path(path).absolute()}"
+
+
+def artifact_location(uri: str, experiment: str) -> str | None:
+    """Where a new experiment's files go; a server decides that itself."""
+    uri = absolute_uri(uri)
+    if uri.startswith("sqlite:"):
+        root = _artifact_root(Path(uri.removeprefix("sqlite:///")))
+        name = re.sub(r"[^\w.-]+", "-", experiment)
+        return f"{root}/{urllib.parse.quote(name)}"
+    if urllib.parse.urlparse(uri).scheme not in ("http", "https", "databricks"):
+        raise TrackingError(
+            f"The MLflow experiment {experiment!r} does not exist, and a database does not say "
+            "where its files should go.",
+            fix="Use an MLflow server before the database, or make the experiment with "
+            "`mlflow experiments create --artifact-location`.",
+        )
+    return None
+
+
+def _artifact_root(database: Path) -> str:
+    return (database.parent / ARTIFACTS).as_uri()
