@@ -77,6 +77,11 @@ ROWS = {
         "SIGKILL, as the system sends it",
         "ends within 30 s with a cause, never hangs",
     ),
+    "test_step_killed": (
+        "a step of a local run, or the process that starts the steps, killed",
+        "SIGKILL, as the system sends it for lack of memory",
+        "a step's death ends the run within 30 s with the cause; a step outlives its starter",
+    ),
     "test_store_disk": (
         "full disk, read-only disk",
         "small tmpfs",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graftline_pipelines.local.warm import WarmServer, _component_of, has_computed
+from graftline_pipelines.local.warm import WarmServer, component_of, has_computed
 
 
 def component(body: str) -> list[str]:
@@ -87,7 +87,7 @@ def test_the_command_is_the_one_that_kfp_makes() -> None:
 
     made = dsl.component(func=work, base_image=f"python:{sys.version_info.major}")
     container = made.component_spec.implementation.container
-    source, arguments = _component_of([*container.command, *container.args])
+    source, arguments = component_of([*container.command, *container.args])
     assert "def work(text: str)" in source
     assert arguments[0] == "--executor_input"
 

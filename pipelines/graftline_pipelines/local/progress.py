@@ -148,7 +148,7 @@ class StepFollower:
         elif kind == "message":
             self._say(name, event["text"].removeprefix(f"{name}: "))
         elif kind in ("finished", "failed"):
-            self._ended.add(_step_of(name))
+            self._ended.add(step_of(name))
             if name in self._bars:
                 self._progress.remove_task(self._bars.pop(name))
             done = "failed"
@@ -158,7 +158,7 @@ class StepFollower:
             self._say(name, done, "green" if kind == "finished" else "red")
 
     def _start(self, name: str) -> None:
-        step = _step_of(name)
+        step = step_of(name)
         for skipped in self._steps[: self._steps.index(step) if step in self._steps else 0]:
             if skipped not in self._begun:
                 self._begun[skipped] = time.monotonic()
@@ -264,7 +264,8 @@ def steps_of(strategy: str, *, retrain: bool = False) -> list[str]:
     return ["watch", *steps] if retrain else steps
 
 
-def _step_of(task: str) -> str:
+def step_of(task: str) -> str:
+    """The step that a task of KFP is, or is a part of."""
     name = re.sub(r"_\d+$", "", task)
     return PARTS.get(name, name)
 

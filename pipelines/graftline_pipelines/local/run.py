@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,10 +28,15 @@ from graftline_pipelines.local.progress import (
     unfinished_step,
 )
 from graftline_pipelines.local.runs import State, write_end, write_start
-from graftline_pipelines.local.warm import WarmServer, warm_process, warm_steps
+from graftline_pipelines.local.tasks import KILLED, local_tasks
+from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 Runner = Literal["subprocess", "docker"]
+BATCHES = {  # the settings that decide how much memory a step takes
+    "extract_features": "extract.batch_size",
+    "fine_tune": "fine_tune.batch_size",
+}
 
 
 class StepFailed(GraftlineError):  # noqa: N818 -- a step has failed; this is its error, not ours
@@ -108,7 +114,7 @@ def run(
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
         nullcontext(server) if server else warm_process(wanted=runner == "subprocess") as warm,
-        warm_steps(warm, run_dir, settings.store, settings.tracking.uri),
+        local_tasks(warm, run_dir, settings.store, settings.tracking.uri) as codes,
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
         StepFollower(
@@ -127,7 +133,10 @@ def run(
             pipeline()
         except (RuntimeError, KeyboardInterrupt) as error:
             failed = error
-    _end(settings, run_id, run_dir, failed, console)
+    if failed is None:
+        _note_end(run_dir, "done")
+    else:
+        _end(settings, run_id, run_dir, failed, codes, console)
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
 
 
@@ -135,18 +144,17 @@ def _end(
     settings: RunSettings,
     run_id: str,
     run_dir: Path,
-    failed: RuntimeError | KeyboardInterrupt | None,
+    failed: RuntimeError | KeyboardInterrupt,
+    codes: dict[str, int],
     console: Console,
-) -> None:
-    """Record how the run ended; a run that failed or was stopped ends in its error."""
+) -> NoReturn:
+    """Record how a run that failed or was stopped ended, and raise its error."""
     stopped = isinstance(failed, KeyboardInterrupt)
-    _note_end(run_dir, "stopped" if stopped else "failed" if failed is not None else "done")
-    if failed is not None:
-        _end_in_mlflow(settings, run_id, console, stopped=stopped)
+    _note_end(run_dir, "stopped" if stopped else "failed")
+    _end_in_mlflow(settings, run_id, console, stopped=stopped)
     if isinstance(failed, KeyboardInterrupt):
         raise failed
-    if failed is not None:
-        raise _step_error(run_dir, failed)
+    raise _step_error(run_dir, failed, codes)
 
 
 def _note_end(run_dir: Path, state: State) -> None:
@@ -226,20 +234,47 @@ def _environment(run_dir: Path, scratch: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _step_error(run_dir: Path, error: Exception) -> StepFailed:
+def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> StepFailed:
+    """Why a run failed: the step's own words, else how its process ended.
+
+    Args:
+        run_dir: The run's folder.
+        error: What KFP said.
+        codes: Exit codes of the steps that failed; empty where the runner tells none.
+    """
     failure = failure_of(run_dir)
     if failure is not None:
         log = run_dir / "logs" / f"{failure['step']}.log"
         return StepFailed(failure["step"], failure["what"], failure["why"], failure["fix"], log)
-    killed = unfinished_step(run_dir)
-    if killed is not None:
-        return StepFailed(
-            killed,
-            "The step's process ended without a word.",
+    # A process that is killed while it imports its libraries has no record yet.
+    step = unfinished_step(run_dir) or next(reversed(codes), None)
+    log = run_dir / "logs" / f"{step}.log"
+    if not log.exists():
+        log = run_dir / "logs" / "kfp.log"
+    if step is None:
+        return StepFailed("unknown", str(error).strip(), None, "See the log.", log)
+    return StepFailed(step, *_ended(step, codes.get(step, -signal.SIGKILL)), log)
+
+
+def _ended(step: str, code: int) -> tuple[str, str, str]:
+    """What to say of a process that ended without an error of its own: what, why, fix."""
+    if code in KILLED:
+        smaller = f" or a smaller batch (`{BATCHES[step]}`)" if step in BATCHES else ""
+        return (
+            "The step's process was killed (SIGKILL): it ended without a word.",
             "It was killed from outside, most often by the system for lack of memory.",
-            "See the log; give it more memory or a smaller batch (`extract.batch_size`), and run "
-            "again: what was computed is kept.",
-            run_dir / "logs" / f"{killed}.log",
+            f"Close other programs or give it more memory{smaller}, and run again: what was "
+            "computed is kept. The system's log says whether it was memory (`journalctl -k`).",
         )
-    log = run_dir / "logs" / "kfp.log"
-    return StepFailed("unknown", str(error).strip(), None, "See the log.", log)
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return (
+            f"The step's process was ended by {name}: it ended without a word.",
+            "A library crashed, or someone sent the signal.",
+            "See the log, and run again: what was computed is kept.",
+        )
+    return (
+        f"The step's process ended with code {code} and no error of its own.",
+        "It failed before the step's work began, or a library ended the process.",
+        "See the log, and run again: what was computed is kept.",
+    )

@@ -29,10 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from graftline.errors import StoreError
-from graftline.steps.kept_results import PREFIX
 from graftline.steps.runtime import read_result
-from graftline.storage import open_store
 from graftline.tracking.client import set_client_defaults
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
@@ -62,7 +59,7 @@ LARGE = (  # in the order in which the steps of a run need them
 )
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")
-_COMPONENT = "ephemeral_component.py"  # KFP's name for the file of a lightweight component
+COMPONENT = "ephemeral_component.py"  # KFP's name for the file of a lightweight component
 
 
 class Call:
@@ -78,12 +75,12 @@ class Call:
                 yield from self._output
 
     def code(self) -> int:
-        """Its exit code, once it has ended."""
+        """Its exit code, once it has ended; negative for a signal."""
         text = b""
         if self._status is not None:
             with self._status:
-                text = self._status.read()
-        # Without a status the server died under the step, most often for lack of memory.
+                text = self._status.readline()  # of the fork, else of the server
+        # Without a word of either both are gone, most often for lack of memory.
         return int(text) if text else -signal.SIGKILL
 
     def answer(self) -> Any:
@@ -124,7 +121,7 @@ class WarmServer:
         Returns:
             Its exit code, negative for a signal; None where the server is gone and nothing ran.
         """
-        source, arguments = _component_of(command)
+        source, arguments = component_of(command)
         call = self._begin({"source": source, "arguments": arguments}, environment)
         if call is None:
             return None
@@ -204,48 +201,6 @@ def warm_process(*, wanted: bool = True) -> Iterator[WarmServer | None]:
         server.close()
 
 
-@contextlib.contextmanager
-def warm_steps(
-    server: WarmServer | None, run_dir: Path, store: str, tracking_uri: str = ""
-) -> Iterator[None]:
-    """Let KFP's local runner start its tasks in a warm process.
-
-    Args:
-        server: The process; None for a process of its own for each step.
-        run_dir: The run's folder.
-        store: URI of the store, whose results may be reused.
-        tracking_uri: Tracking URI of MLflow.
-    """
-    from kfp.local import status, subprocess_task_handler
-
-    if server is None:
-        yield
-        return
-    warm = server
-    warm.open_tracking(tracking_uri)
-    if not _has_results(store):
-        warm.import_large()
-    cold = subprocess_task_handler.SubprocessTaskHandler
-
-    class WarmTaskHandler(cold):  # type: ignore[misc, valid-type]
-        """Runs a task in a fork of the warm process; in a process of its own where it is gone."""
-
-        def run(self) -> status.Status:
-            code = warm.run(self.full_command, {**os.environ, **self.env_vars})
-            if code is None:
-                return super().run()
-            if has_computed(run_dir):
-                warm.import_large()
-            return status.Status.SUCCESS if code == 0 else status.Status.FAILURE
-
-    # KFP picks the handler by the runner's exact class, so a runner of our own is refused.
-    subprocess_task_handler.SubprocessTaskHandler = WarmTaskHandler
-    try:
-        yield
-    finally:
-        subprocess_task_handler.SubprocessTaskHandler = cold
-
-
 def has_computed(run_dir: Path) -> bool:
     """Whether a step of a run found something new, so that the next ones have work to do."""
     for path in (run_dir / "steps").glob("*.json"):
@@ -257,19 +212,12 @@ def has_computed(run_dir: Path) -> bool:
     return False
 
 
-def _has_results(store: str) -> bool:
-    try:
-        return next(iter(open_store(store).list(f"{PREFIX}/")), None) is not None
-    except StoreError:  # the first step says what is wrong
-        return False
-
-
-def _component_of(command: list[str]) -> tuple[str, list[str]]:
+def component_of(command: list[str]) -> tuple[str, list[str]]:
     """The source of a lightweight component, and the arguments of KFP's executor.
 
     KFP's command is ``sh -ec SCRIPT SOURCE ARGUMENTS...``; the script writes the source to a file.
     """
-    script = next(i for i, part in enumerate(command) if f'"$program_path/{_COMPONENT}"' in part)
+    script = next(i for i, part in enumerate(command) if f'"$program_path/{COMPONENT}"' in part)
     return command[script + 1], command[script + 2 :]
 
 
@@ -282,7 +230,11 @@ def serve(connection: socket.socket) -> None:
     wanted: list[str | Request] = list(LIGHT)
 
     def begin(request: Request) -> None:
-        pid, status = _fork(connection, *request)
+        of_others = [status for _, status in children.values()]
+        for waiting in wanted:
+            if not isinstance(waiting, str):
+                of_others += waiting[1:]
+        pid, status = _fork(connection, of_others, *request)
         handle = os.pidfd_open(pid)
         children[handle] = (pid, status)
         selector.register(handle, selectors.EVENT_READ)
@@ -357,20 +309,38 @@ def _receive(connection: socket.socket) -> Request | None:
 
 
 def _fork(
-    connection: socket.socket, request: dict[str, Any], output: int, status: int
+    connection: socket.socket,
+    of_others: list[int],
+    request: dict[str, Any],
+    output: int,
+    status: int,
 ) -> tuple[int, int]:
+    """Start a request's work.
+
+    Args:
+        connection: To the command line.
+        of_others: Descriptors of other requests: who holds one keeps its reader waiting.
+        request: What to do.
+        output: Where it prints.
+        status: Where its exit code goes.
+
+    Returns:
+        Process id, and the descriptor for its exit code.
+    """
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
             connection.close()
-            os.close(status)
+            for descriptor in of_others:
+                os.close(descriptor)
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.close(output)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             code = _work(request)
         finally:
+            _tell(status, code)  # the server may be gone
             os._exit(code)
     os.close(output)
     return pid, status
@@ -379,9 +349,13 @@ def _fork(
 def _report(handle: int, pid: int, status: int) -> None:
     os.close(handle)
     _, state = os.waitpid(pid, 0)
-    with contextlib.suppress(OSError):
-        os.write(status, str(os.waitstatus_to_exitcode(state)).encode())
+    _tell(status, os.waitstatus_to_exitcode(state))  # a killed fork could not
     os.close(status)
+
+
+def _tell(status: int, code: int) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        os.write(status, f"{code}\n".encode())
 
 
 def _work(request: dict[str, Any]) -> int:
@@ -400,7 +374,7 @@ def _work(request: dict[str, Any]) -> int:
         from kfp.dsl.executor_main import executor_main
 
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / _COMPONENT
+            path = Path(folder) / COMPONENT
             path.write_text(request["source"], encoding="utf-8")
             sys.argv = ["executor_main", "--component_module_path", str(path)]
             sys.argv += request["arguments"]

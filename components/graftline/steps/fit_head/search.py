@@ -21,14 +21,17 @@ from graftline.steps.fit_head.linear import (
     balanced_weights,
     fit_linear,
     on_device,
+    principal,
     standardisation,
+    turned,
 )
 from graftline.steps.fit_head.parallel import side_by_side
 
 SEARCH_ITERATIONS = 100  # the order of candidates is settled long before a fit has converged
 SEARCH_TOLERANCE = 5e-4
+FINE_TOLERANCE = 2e-4  # of turned features, whose gradient is divided by the root of the curvature
 ROUGH_ITERATIONS, ROUGH_TOLERANCE = 30, 2e-3  # of the coarse search: only where the best is
-PATIENCE = 2  # coarse values without a better one, after which a path ends
+PATIENCE = 2  # values without a better one, after which a path ends
 GIVE_UP_BELOW = 0.01  # a path over C ends once it is this much worse than its best
 REFINED_WITHIN = 0.003  # of the best so far: other paths are not searched more finely
 LONG_GRID, COARSE_STEP = 16, 4  # from so many values on, every fourth first
@@ -123,21 +126,21 @@ def search(
     fits = len(scalings) * len(families) * len(coarse) * folds.count
     with Progress("choosing the probe", fits, "fits") as bar:
         for scaling in scalings:
-            parts = [_Part(features, labels, fit, held, scaling) for fit, held in folds]
+            turn = _common_turn(features, labels, scaling)
+            parts = [_Part(features, labels, fit, held, scaling, turn) for fit, held in folds]
             for family in families:
                 walk = _Walk(parts, classes, family, scaling, balanced, folds.effective)
                 if family == "mean":  # nothing is regularised
                     found += walk.along((1.0,), bar)
                     bar.advance((len(coarse) - 1) * folds.count)
                     continue
-                path = walk.along(coarse, bar, rough=len(coarse) < len(grid))
+                long = len(coarse) < len(grid)
+                path = walk.along(coarse, bar, rough=long, patience=PATIENCE if long else None)
                 bar.advance((len(coarse) - len(path)) * folds.count)
                 best = max(path, key=lambda candidate: candidate.accuracy)
                 top = max([c.accuracy for c in found], default=0.0)
-                near = _around(best.C, grid) if len(coarse) < len(grid) else []
-                if best.accuracy >= top - REFINED_WITHIN:
-                    fine = walk.along(near, None)
-                    path = [c for c in path if c.C not in {other.C for other in fine}] + fine
+                if long and best.accuracy >= top - REFINED_WITHIN:
+                    path = walk.refined(path, grid)
                 found += path
     return sorted(found, key=lambda c: (-round(c.accuracy, 9), FAMILIES.index(c.family), c.C))
 
@@ -165,15 +168,39 @@ def fit_candidate(
     return fit, scaling
 
 
+def _common_turn(features: Matrix, labels: Index, scaling: Scaling) -> NDArray[np.float64] | None:
+    """Principal directions of all images, near enough those of every fold: found once.
+
+    It is a turn and nothing else: no fold learns from it what its held-out images are. None with
+    so few images that each fold is quickly turned by itself, and with too many features.
+    """
+    count, width = features.shape
+    if count <= width // 2 or width > WIDEST:
+        return None
+    return principal(standardisation(features, scaling, labels).apply(features))
+
+
 class _Part:
-    """A fold with its features standardised by its own fit rows."""
+    """A fold with its features standardised by its own fit rows and turned."""
 
     def __init__(
-        self, features: Matrix, labels: Index, fit: Index, held_out: Index, scaling: Scaling
+        self,
+        features: Matrix,
+        labels: Index,
+        fit: Index,
+        held_out: Index,
+        scaling: Scaling,
+        turn: NDArray[np.float64] | None,
     ) -> None:
         raw = features[fit]
-        by = standardisation(raw, scaling, labels[fit], in_span=True)
-        self.fit, self.fit_labels = on_device(by.apply(raw)), labels[fit]
+        by = standardisation(raw, scaling, labels[fit], in_span=turn is None)
+        if turn is None and features.shape[1] <= WIDEST:
+            turn = principal(by.apply(raw))
+        if turn is not None:
+            by = turned(by, turn)
+        inside = by.apply(raw)
+        self.spread = None if turn is None else inside.var(axis=0, dtype=np.float64)
+        self.fit, self.fit_labels = on_device(inside), labels[fit]
         self.held_out, self.held_out_labels = by.apply(features[held_out]), labels[held_out]
 
     def correct(self, fit: LinearFit) -> int:
@@ -193,7 +220,12 @@ class _Walk:
     units: int
 
     def along(
-        self, grid: Sequence[float], bar: Progress | None, *, rough: bool = False
+        self,
+        grid: Sequence[float],
+        bar: Progress | None,
+        *,
+        rough: bool = False,
+        patience: int | None = None,
     ) -> list[Candidate]:
         """Candidates from strong to weak regularisation, until one cannot win any more."""
         path: list[Candidate] = []
@@ -208,12 +240,23 @@ class _Walk:
             fits = list(fitted)
             if bar is not None:
                 bar.advance(len(self.parts))
-            if _past_its_best(path, PATIENCE if rough else len(grid)):
+            if _past_its_best(path, len(grid) if patience is None else patience):
                 break
         return path
 
+    def refined(self, path: Sequence[Candidate], grid: Sequence[float]) -> list[Candidate]:
+        """The path with the values around its best one; no rough value is better than those."""
+        best = max(path, key=lambda candidate: candidate.accuracy)
+        near = self.along(_around(best.C, grid), None, patience=PATIENCE)
+        fine = {candidate.C: candidate for candidate in near}
+        top = max(candidate.accuracy for candidate in fine.values())
+        rough = [candidate for candidate in path if candidate.C not in fine]
+        # Fits that stop early can look better than what they become.
+        return [candidate for candidate in rough if candidate.accuracy < top] + list(fine.values())
+
     def _fit(self, part: _Part, C: float, start: LinearFit | None, rough: bool) -> LinearFit:
         weights = balanced_weights(part.fit_labels, self.classes) if self.balanced else None
+        fine = SEARCH_TOLERANCE if part.spread is None else FINE_TOLERANCE
         return fit_linear(
             part.fit,
             part.fit_labels,
@@ -222,8 +265,9 @@ class _Walk:
             C=C,
             start=start,
             class_weight=weights,
+            spread=part.spread,
             max_iterations=ROUGH_ITERATIONS if rough else SEARCH_ITERATIONS,
-            tolerance=ROUGH_TOLERANCE if rough else SEARCH_TOLERANCE,
+            tolerance=ROUGH_TOLERANCE if rough else fine,
         )
 
     def _measured(self, C: float, fitted: Sequence[LinearFit]) -> Candidate:

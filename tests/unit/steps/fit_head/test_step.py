@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -25,13 +25,16 @@ from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folds import make_folds, subsample
 from graftline.steps.fit_head.linear import (
+    Family,
     Scaling,
     Standardisation,
     balanced_weights,
     fit_linear,
     fold,
     fold_scikit_learn,
+    principal,
     standardisation,
+    turned,
 )
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
@@ -314,6 +317,36 @@ def test_wilson_interval_has_known_values() -> None:
     # Newcombe 1998, table I: 81 of 263 gives 0.2553 to 0.3662; 0 of 20 gives 0 to 0.1611
     assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
     assert wilson(0.0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+
+
+@pytest.mark.parametrize("how", list(Scaling))
+@pytest.mark.parametrize("family", ["logistic", "svm"])
+def test_turned_features_give_the_same_scores_in_fewer_steps(how: Scaling, family: Family) -> None:
+    x, y = clusters(count=200, width=30, spread=3.0)
+    x[:, ::2] *= 30  # loud and quiet directions: a badly conditioned fit
+    plain = standardisation(x[:150], how, y[:150])
+    turn = turned(plain, principal(plain.apply(x[:150])))
+    inside = turn.apply(x[:150])
+    options: dict[str, Any] = {
+        "family": family,
+        "C": 1.0,
+        "max_iterations": 2000,
+        "tolerance": 1e-6,
+    }
+    fits = [
+        fit_linear(plain.apply(x[:150]).astype(np.float64), y[:150], 4, **options),
+        fit_linear(
+            inside.astype(np.float64),
+            y[:150],
+            4,
+            spread=inside.var(axis=0).astype(float),
+            **options,
+        ),
+    ]
+    scores = [fits[0].decide(plain.apply(x[150:])), fits[1].decide(turn.apply(x[150:]))]
+    assert scores[1] == pytest.approx(scores[0], abs=2e-3 * float(np.abs(scores[0]).max()))
+    if how is Scaling.SHARED:
+        assert fits[1].iterations < fits[0].iterations / 2
 
 
 # --- search.py ---
