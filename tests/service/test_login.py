@@ -122,7 +122,7 @@ def free_port() -> int:
 
 def test_no_address(graftline: Run, kfp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
-    said = graftline("runs")
+    said = graftline("stop", "a-run")
     assert said.code == 2 and "Which Kubeflow Pipelines server is not known" in said.err
     assert "port-forward" in said.err
     said = graftline("runs", "--host", "kubeflow.example.com")

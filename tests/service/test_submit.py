@@ -320,7 +320,7 @@ def test_a_step_whose_pod_waits_is_explained_once(
     console = Console(file=stream, width=300)
     waiting = monitor.Waiting(server, console, waiting_seconds=0, look_seconds=0)
     for _ in range(3):
-        waiting.look(server.run(started["run_id"]))
+        waiting.check(server.run(started["run_id"]))
     said = stream.getvalue()
     assert said.count("fine_tune waits for its pod") == 1
     assert "No node fits the step's pool." in said and "3 Insufficient nvidia.com/gpu" in said
@@ -426,7 +426,7 @@ def test_a_pool_that_asks_for_what_the_cluster_lacks(
     assert said.code == 2 and "pools.gpu: no node fits (1 in the cluster)" in said.err
     assert "1 nvidia.com/gpu, it offers 0" in said.err and not kfp.requests("POST")
     unseen = submit(graftline, path)
-    assert unseen.code == 0 and "--kube-context NAME looks at them" in unseen.out
+    assert unseen.code == 0 and "--kube-context NAME checks them" in unseen.out
 
 
 @pytest.mark.usefixtures("nodes")

@@ -107,6 +107,18 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def shortened(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A run file whose long values are cut texts, so that it fits into a pipeline's parameter."""
+    return {key: _short_value(value) for key, value in settings.items()}
+
+
+def _short_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return shortened(value)
+    text = _shortened(value)
+    return text if text.endswith("...") else value
+
+
 def _shortened(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."

@@ -113,12 +113,16 @@ class Graph:
 
     @property
     def tracking_of_first(self) -> str:
-        """The same for the step that starts the tracking run and records the run file there."""
+        """The same for the step that starts the tracking run and records the run file there.
+
+        A schedule or another cluster makes no other pipeline, so they are left out.
+        """
+        from graftline.tracking.run_record import shortened
+
         known: dict[str, Any] = json.loads(self.tracking)
         where = "cluster" if self.on_cluster else "local"
-        return json.dumps(
-            {**known, "where": where, "settings": self.settings.model_dump(mode="json")}
-        )
+        settings = self.settings.model_dump(mode="json", exclude={"schedule", "cluster"})
+        return json.dumps({**known, "where": where, "settings": shortened(settings)})
 
     def config(self, **values: Any) -> str:
         """Keyword arguments of a step as JSON: a dict parameter would turn numbers to floats."""

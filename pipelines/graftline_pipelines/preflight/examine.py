@@ -97,12 +97,13 @@ def ask_mlflow(settings: RunSettings, found: Preflight) -> None:
 
 def _known(settings: RunSettings) -> str:
     from graftline.models import lookup
+    from graftline.models.weights import location
     from graftline.storage.uri import local_path
 
     lookup.check_known(settings.backbone)
     weights = str(settings.weights or "")
     if weights.startswith(("/", "file://")):
-        path = local_path(weights.partition("#")[0])
+        path = local_path(location.parse(weights).place)
         if path is not None and not path.exists():
             raise _no_weights(weights)
     return ""

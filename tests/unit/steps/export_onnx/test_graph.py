@@ -176,7 +176,8 @@ def kinds_of_files() -> dict[str, bytes]:
     colour = Image.fromarray(images([(90, 140)])[0])
     grey = np.asarray(colour.convert("L"))
     transparent = colour.convert("RGBA")
-    transparent.putalpha(Image.fromarray(255 - grey))
+    clear_or_solid = np.where(grey > np.median(grey), 255, 0).astype(np.uint8)
+    transparent.putalpha(Image.fromarray(clear_or_solid))
     files = {
         "colour.png": encoded(colour, "PNG"),
         "photograph.jpg": encoded(colour, "JPEG"),
