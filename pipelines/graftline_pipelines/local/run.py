@@ -95,7 +95,7 @@ def run(
         runs_dir: The folder of all runs; this one gets a folder of its own in it.
         console: Where progress is shown.
         runner: ``subprocess``, or ``docker`` for one container a step.
-        server: A warm process for the steps that was started before; else one is started.
+        server: A warm process for the steps, if one was started before.
         retrain: Whether the graph begins with the look for changes.
 
     Raises:
@@ -106,9 +106,7 @@ def run(
 
         require_engine(settings, console.print)
     run_id = new_run_id(settings.name)
-    run_dir = (runs_dir / run_id).absolute()
-    _make_folders(run_dir)
-    write_start(run_dir, settings)
+    run_dir = _new_folder(runs_dir / run_id, settings)
     started = time.monotonic()
     settings = with_absolute_paths(settings)
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
@@ -177,6 +175,13 @@ def _end_in_mlflow(settings: RunSettings, run_id: str, console: Console, *, stop
         close_runs(uri, settings.experiment, run_id, status, why)
     except GraftlineError as error:
         console.print(f"[yellow]Note:[/] {escape(error.what)}", highlight=False)
+
+
+def _new_folder(run_dir: Path, settings: RunSettings) -> Path:
+    run_dir = run_dir.absolute()
+    _make_folders(run_dir)
+    write_start(run_dir, settings)
+    return run_dir
 
 
 def _make_folders(run_dir: Path) -> None:

@@ -127,8 +127,7 @@ def run(
     origin = open_source(source, settings.format, settings.columns, settings.reading)
     place = open_store(store)
     place.check_writable()
-    entries = origin.entries()
-    message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
+    entries = _listed(origin)
     told = _tell(origin, 0)
     minimum, split = settings.min_images_per_class, settings.split
     check_given(origin, entries, split, minimum, settings.missing_splits)
@@ -161,6 +160,12 @@ def run(
     del entries, memory, found, named  # most of what a large source takes; the page takes it again
     page = write_page(snapshot, place, origin, warnings, data_page or snapshot_folder / FILE)
     return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
+
+
+def _listed(origin: Source) -> list[Entry]:
+    entries = origin.entries()
+    message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
+    return entries
 
 
 def _checked_range(settings: IngestConfig) -> ValueRange | None:
