@@ -244,7 +244,7 @@ def check_alpha(alpha: Pixels) -> None:
     """Refuse the fourth band of a PNG or WebP that is a picture of its own, such as infrared.
 
     Both formats call it transparency, and mean it: soft edges, shadows and fades are taken. A band
-    with hardly a clear or solid pixel that changes from pixel to pixel is none of these.
+    with hardly a clear or solid pixel that changes from pixel to pixel is not transparency.
 
     Args:
         alpha: (H, W).

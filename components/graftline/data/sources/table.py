@@ -118,7 +118,7 @@ class TableSource(Source):
             self._note(groups_in_paths([one.path for one in entries if one.problem is None]))
         not_named = self._not_named(named)
         self._note_wrong_names(entries, not_named)
-        self.images.listed.clear()  # as large as all entries; another listing starts anew
+        self.images.listed.clear()  # as large as all entries; another listing starts again
         return sorted(self._unified([*entries, *not_named]), key=lambda entry: entry.path)
 
     def _entries_of(self, name: str) -> Iterator[tuple[int, str, Entry]]:

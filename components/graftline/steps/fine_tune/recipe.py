@@ -85,7 +85,7 @@ def trained_count(total: int, unfreeze: float | str | None) -> int:
             blocks as a float, rounded down, but one block at least.
 
     Raises:
-        ConfigurationError: It is none of these.
+        ConfigurationError: The recipe is not one of these.
     """
     if unfreeze == "all":
         return total

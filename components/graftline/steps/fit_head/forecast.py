@@ -23,8 +23,8 @@ TABLE = Path(__file__).with_name("decision_calibration.json")
 SCHEMA_VERSION = 1
 RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 # What the guide says in figures, before anything is measured: with 100 images a class as many
-# errors are made as mended, with ten times as many images a seventh is mended; give or take a
-# fifth. The whole training mends a tenth more than a pilot shows, give or take as much.
+# errors are made as corrected, with ten times as many a seventh is corrected; give or take a
+# fifth. The whole training corrects a tenth more than a pilot shows, give or take as much.
 GUIDE_SLOPE, GUIDE_DEVIATION, GUIDE_BEYOND_PILOT = 0.15, 0.2, 0.1
 EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
@@ -75,7 +75,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The fitted forecast. Gains are shares of the probe's errors here: 0.2 mends a fifth.
+    """The fitted forecast. Gains are shares of the probe's errors here: 0.2 corrects a fifth.
 
     Attributes:
         centre: Mean of each figure, shape (F,).
