@@ -288,10 +288,9 @@ class _Decision:
                     ]
                 )
             return here
-        third = subfolders(one_level_down(dirs))
-        again = [name for names in third.values() for name in names - PLAIN]
-        shared = len(set(again)) > 1 and len(again) > len(set(again))
-        raise self.refuse.groups_or_classes(above, tops, below, set(again) if shared else ())
+        third = [s for names in subfolders(one_level_down(dirs)).values() for s in names - PLAIN]
+        shared = 1 < len(set(third)) < len(third)
+        raise self.refuse.groups_or_classes(above, tops, below, set(third) if shared else ())
 
     def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles from a level of groups on; what is below a person is no group of its own."""

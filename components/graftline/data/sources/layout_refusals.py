@@ -109,10 +109,11 @@ class Refusals:
 
         One is enough where a folder has nothing else (cat, dog, old/cat).
         """
-        shared = {t: len(names & (subs.keys() - {t})) for t, names in subs.items()}
-        again = {
-            t for t, count in shared.items() if count > 1 or (count and subs[t] <= subs.keys())
-        }
+        again = set()
+        for top, names in subs.items():
+            shared = names & (subs.keys() - {top})
+            if len(shared) > 1 or (shared and names <= subs.keys()):
+                again.add(top)
         rest = subs.keys() - again
         if not again or len(rest) < 2 or any(subs[t] - rest for t in again):
             return
@@ -138,11 +139,11 @@ class Refusals:
         if path is None or len(holds) != 1 or not flat or len(flat) + 1 != len(subs):
             return
         (top,) = holds
-        others = some_names(sorted(flat))
+        others, inside = some_names(sorted(flat)), some_names(sorted(subs[top]))
         raise AmbiguousLayout(
             f"The folders of {self.where} can be read in two ways",
-            why=f"{top} holds folders that may be the classes ({some_names(sorted(subs[top]))}), and "
-            f"{others} with images beside it may be classes too",
+            why=f"{top} holds folders that may be the classes ({inside}), and {others} with images "
+            "beside it may be classes too",
             fix=f"Let `data.source` be `{'/'.join([self.where, *path, top])}`, or leave the others "
             f"out: `data.exclude: [{others}]`. If {top} is a class like them, set `data.layout: "
             f'"{"/".join((*("*" for _ in path), "class"))}"`.',

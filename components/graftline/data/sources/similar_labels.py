@@ -18,8 +18,8 @@ _LOOK_ALIKE = str.maketrans(
 )
 # What file managers make of a name that is there already, in several languages.
 _COPY = re.compile(
-    r"^(?:copy of|kopie von|copie de|copia de|c\u00f3pia de) | (?:\(\d+\)|\(?(?:copy|kopie|copie|copia|"
-    r"c\u00f3pia)\)?(?: \(?\d+\)?)?)$"
+    r"^(?:copy of|kopie von|copie de|copia de|c\u00f3pia de) | (?:\(\d+\)|\(?(?:copy|kopie|copie|"
+    r"copia|c\u00f3pia)\)?(?: \(?\d+\)?)?)$"
 )
 _NO_CLASS = words_of("none null nil unknown undefined unclassified missing tbd todo na nolabel")
 _SEVERAL = [re.compile(r) for r in (r"\s*[|;,+&/]\s*", r"\s+(?:and|und|et|y|e)\s+", r"\s+")]

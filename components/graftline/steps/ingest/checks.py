@@ -238,8 +238,8 @@ def _check_counts(
             why=f"all {sum(aside.values()):,} files were rejected: {_listed(aside)}"
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
-            fix="Write the label of each image beside it in the archive (001.jpg, 001.cls), or pack "
-            "one folder for each class."
+            fix="Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
+            "pack one folder for each class."
             if source.format == "shards"
             else "Correct `data.source` and `data.format`: class folders of images, a CSV table or "
             "tar shards.",
@@ -278,9 +278,9 @@ def _check_tested(
             f"No image to train on in {_names(untrained)}",
             why="the splits that the source gives, or groups that must stay together, put all of "
             "them into val or test",
-            fix="Add images of other groups, or put some into train. To have the splits chosen from "
-            "all images, set `data.split_column: null`, or give the folders of splits the role * in "
-            '`data.layout` (for instance "*/class").',
+            fix="Add images of other groups, or put some into train. To have the splits chosen "
+            "from all images, set `data.split_column: null`, or give the folders of splits the "
+            'role * in `data.layout` (for instance "*/class").',
         )
     for split in ("val", "test"):
         tested = {label for label, one in have if one == split}
