@@ -117,12 +117,12 @@ class Refusals:
         rest = subs.keys() - again
         if not again or len(rest) < 2 or any(subs[t] - rest for t in again):
             return
-        names = some_names(sorted(again))
+        said = some_names(sorted(again))
         here = (*above, "class")
         raise self.ambiguous(
             [
-                (here, f"{names} is a class like the others", None),
-                (here, f"{names} holds the others again", f"data.exclude: [{names}]"),
+                (here, f"{said} is a class like the others", None),
+                (here, f"{said} holds the others again", f"data.exclude: [{said}]"),
             ]
         )
 
