@@ -26,7 +26,7 @@ CONTAINERS = re.compile(
 )
 # Children of a stage that is a class of its own: RegNet's b1, DenseNet's denselayer1, DLA's tree1.
 UNIT = re.compile(r"^(b|block|layer|denselayer|unit|tree)_?\d+$")
-NO_STAGE = re.compile(r"embed|norm|head|stem|pos")  # may repeat one class side by side
+NO_STAGE = re.compile(r"embed|norm|head|stem|pos|downsample")  # may repeat one class side by side
 NEARLY_ALL = 0.9
 DEEPEST = 8
 
@@ -122,8 +122,8 @@ def _is_stage(module: nn.Module) -> bool:
     lists = [
         child
         for name, child in module.named_children()
-        if isinstance(child, nn.Sequential) or CONTAINERS.match(name)
-        if _repeats(child) or _several_units(child)
+        if (isinstance(child, nn.Sequential) and _several_units(child))
+        or (CONTAINERS.match(name) and (_repeats(child) or _several_units(child)))
     ]
     return 2 * sum(map(_size, lists)) > _size(module)
 
@@ -148,8 +148,11 @@ def _several_units(module: nn.Module) -> bool:
 
 
 def _is_unit(module: nn.Module) -> bool:
-    weights = sum(parameter.ndim > 1 for parameter in module.parameters())
-    return weights > 1 and any(map(_has_tensors, module.children()))
+    """Whether it has several layers; a depthwise convolution is one with the layer behind it."""
+    weights = [
+        p for p in module.parameters() if p.ndim > 1 and not (p.ndim == 4 and p.shape[1] == 1)
+    ]
+    return len(weights) > 1 and any(map(_has_tensors, module.children()))
 
 
 def _in_order(parts: Named, network: nn.Module, first_use: Mapping[str, int]) -> list[_Placed]:
