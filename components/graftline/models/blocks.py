@@ -114,18 +114,21 @@ def _holds_stages(name: str, module: nn.Module, total: int) -> bool:
 
 
 def _is_stage(module: nn.Module) -> bool:
-    """Whether a module holds several units, or has lists that do and little else."""
+    """Whether a module holds several units, or lists of them, and little else."""
     if _has_buffers(module):
         return False
     if _repeats(module) or (isinstance(module, nn.Sequential) and _several_units(module)):
         return True
+    named = list(module.named_children())
+    units = [child for name, child in named if UNIT.match(name) and _is_unit(child)]
     lists = [
         child
-        for name, child in module.named_children()
+        for name, child in named
         if (isinstance(child, nn.Sequential) and _several_units(child))
         or (CONTAINERS.match(name) and (_repeats(child) or _several_units(child)))
     ]
-    return 2 * sum(map(_size, lists)) > _size(module)
+    inside = lists + (units if len(units) > 1 else [])
+    return 2 * sum(map(_size, inside)) > _size(module)
 
 
 def _repeats(module: nn.Module) -> bool:

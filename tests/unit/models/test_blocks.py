@@ -37,6 +37,8 @@ def test_a_resnets_blocks_are_its_residual_units() -> None:
         ("timm/test_convnext", 13),
         ("timm/regnety_002", 14),
         ("timm/densenet121", 62),
+        ("torchvision/regnet_y_400mf", 17),  # 1, 3, 6 and 6 units, and the stem
+        ("timm/nest_tiny", 14),  # 2, 2 and 8 layers; its first level and two poolings
     ],
 )
 def test_every_tensor_is_in_one_block(name: str, count: int) -> None:

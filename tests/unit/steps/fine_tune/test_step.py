@@ -15,7 +15,7 @@ from torch import nn
 
 from graftline.classifier.bundle import Classifier, load_classifier, read_held_out, save_classifier
 from graftline.data.snapshot import read_snapshot
-from graftline.errors import ConfigurationError, FrozenWeightsMoved, TrainingError
+from graftline.errors import ConfigurationError, FrozenWeightsMoved, StoreError, TrainingError
 from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, build
 from graftline.records.decision import read_decision
@@ -338,6 +338,28 @@ def test_short_memory_halves_the_micro_batch_and_changes_no_gradient(
     whole, parts = (load_classifier(tmp_path / out).state_dict() for out in ("whole", "parts"))
     for name, tensor in whole.items():
         assert torch.allclose(tensor.float(), parts[name].float(), atol=2e-3), name
+
+
+def test_a_store_that_is_away_for_some_checkpoints_changes_nothing(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Away for all but the last save, and for all."""
+    fitted("whole", checkpoint_key="whole", strategy="scratch", epochs=3)
+    save, tries = Checkpoints.save, []
+
+    def away(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        tries.append(checkpoint.scalars["epoch"])
+        if checkpoint.scalars["epoch"] < 3 or self._key == "gone":
+            raise StoreError("the store does not answer")
+        save(self, checkpoint)
+
+    monkeypatch.setattr(Checkpoints, "save", away)
+    for key in ("away", "gone"):
+        fitted(key, checkpoint_key=key, strategy="scratch", epochs=3)
+        assert tries[-1] == 3 and len(tries) > 1
+        weights = [tmp_path / name / "weights.safetensors" for name in ("whole", key)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+        tries.clear()
 
 
 def test_no_memory_for_one_image_is_an_error_with_a_remedy(
