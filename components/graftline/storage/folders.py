@@ -55,6 +55,12 @@ FOLDERS = (
         "idle",
         (f"{FINE_TUNE}.search",),
     ),
+    Folder(
+        "frozen-outputs",
+        "outputs of frozen blocks in trainings",
+        "idle",
+        (f"{FINE_TUNE}.kept_outputs",),
+    ),
     Folder("train-jobs", "inputs of trainings on several nodes", "idle", (f"{FINE_TUNE}.nodes",)),
     Folder("training-rates", "measured speeds", "never", ("graftline.records.training_forecast",)),
     Folder("weights", "mirrored weights", "never", ("graftline.models.weights.load",)),

@@ -81,9 +81,9 @@ def test_what_is_idle_goes_as_a_whole_and_nothing_else(tmp_path: Path) -> None:
     looked = list(collect_idle(store, remove=False))
     assert {info.key for info in store.list()} == before
     assert list(collect_idle(store, remove=True)) == looked
-    assert [(each.entries, each.files, each.bytes) for each in looked] == [(1, 2, 8)] * 4
+    assert [(each.entries, each.files, each.bytes) for each in looked] == [(1, 2, 8)] * 5
     gone = before - {info.key for info in store.list()}
-    idle = ("checkpoints", "fine-tune-searches", "train-jobs", "doctor")
+    idle = ("checkpoints", "fine-tune-searches", "frozen-outputs", "train-jobs", "doctor")
     assert gone == {f"{folder}/old/{number}" for folder in idle for number in (0, 1)}
     assert list(collect_idle(store, remove=True)) == []
     assert [each.folder for each in collect_idle(store, days=10, remove=False)] == list(idle)

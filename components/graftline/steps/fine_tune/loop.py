@@ -32,6 +32,7 @@ from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
 from graftline.steps.fine_tune.freezing import Division, joined, optimizer_for, training_mode
 from graftline.steps.fine_tune.guard import cut_rate
 from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.kept_outputs import KeptOutputs
 from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
@@ -117,6 +118,7 @@ class Trainer:
         self.at = Progressed(micro_batch=self.sampler.batch_size)
         whole = self._upper if self.halves is not None else classifier
         self.evaluation = Evaluation(classifier, whole, self.batches)
+        self.outputs: KeptOutputs | None = None
         self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
     def train(self) -> Progressed:
@@ -128,6 +130,8 @@ class Trainer:
         resumed = self.saving.resume()
         if resumed is not None:
             self.at, self.best = resumed
+        if self.outputs is not None and not self.at.finished:
+            self.outputs.load()
         if self.at.steps_done == 0 and self.floor is not None:
             self._measure_start()
         with _terminated() as stop, Progress("training", self.sampler.steps, "steps") as bar:
@@ -146,6 +150,8 @@ class Trainer:
                     if self._out_of_time():
                         break
                 self._end_epoch()
+                if self.outputs is not None:
+                    self.outputs.keep()
                 self.saving.after_epoch(self.at, self.best)
         state.put(self.tensors, self.best)
         return self.at

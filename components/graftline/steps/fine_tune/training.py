@@ -34,6 +34,7 @@ from graftline.steps.fine_tune.freezing import (
     frozen_digests,
 )
 from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.kept_outputs import KeptOutputs, fingerprint
 from graftline.steps.fine_tune.loop import EpochListener, Trainer
 from graftline.steps.fine_tune.nodes import pod_of, train_on_nodes
 from graftline.steps.fine_tune.processes import count_of, together
@@ -215,6 +216,10 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
             ranks,
         )
         with closing(trainer):
+            if trainer.batches.keeps_lower and device.type == "cpu":
+                name = fingerprint(before, classifier.preprocessing, options, device)
+                ids = snapshot.image_ids()
+                trainer.outputs = KeptOutputs(store, name, ids, trainer.arrays)
             progressed = trainer.train()
             val_logits = trainer.logits(start.held_out.rows)
     classifier = classifier.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -462,6 +462,53 @@ def test_a_few_views_are_computed_once(
     assert sum(images) == short  # three more epochs need no image again
 
 
+@pytest.mark.parametrize("options", [{"views": 2}, {"augment": False}])
+def test_another_training_takes_the_frozen_blocks_outputs_from_the_store(
+    fitted: Callable[..., FineTuneResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    """With other rates none is computed again; with the same, the weights are the same bits."""
+    lower, images = Split.lower, []
+
+    def counted(self: Split, x: torch.Tensor) -> torch.Tensor:
+        images.append(len(x))
+        return lower(self, x)
+
+    _spoil(tmp_path / "probe")
+    same = {"learning_rate": 3e-3, "precision": "fp32", **options}
+    fitted("first", checkpoint_key="first", **same)
+    monkeypatch.setattr(Split, "lower", counted)
+    found = fitted("second", checkpoint_key="second", **same)
+    checked = len(images)  # the halves are compared with the whole network at the start
+    assert checked <= 1 and found.strategy == "fine_tune"
+    weights = [tmp_path / name / "weights.safetensors" for name in ("first", "second")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    fitted("third", checkpoint_key="third", **same, weight_decay=0.0)
+    assert len(images) == 2 * checked
+    fitted("fourth", checkpoint_key="fourth", **same, seed=1, unfreeze=1)
+    assert len(images) > 3 * checked  # other blocks are frozen
+
+
+def test_damaged_outputs_of_frozen_blocks_are_computed_again(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _spoil(tmp_path / "probe")
+    fitted("first", checkpoint_key="first", views=1)
+    parts = list(tmp_path.rglob("frozen-outputs/*/*.safetensors"))
+    assert parts
+    for part in parts:
+        part.chmod(0o644)
+        part.write_bytes(part.read_bytes()[:-1] + b"?")
+    fitted("second", checkpoint_key="second", views=1)
+    weights = [tmp_path / name / "weights.safetensors" for name in ("first", "second")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert "is damaged" in capsys.readouterr().err
+    fitted("third", checkpoint_key="third", views=1)
+    assert "is damaged" not in capsys.readouterr().err
+
+
 def test_a_checkpoint_of_other_settings_is_refused(fitted: Callable[..., FineTuneResult]) -> None:
     fitted(checkpoint_key="mine", epochs=1)
     with pytest.raises(ConfigurationError, match="another training"):
