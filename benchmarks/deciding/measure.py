@@ -26,9 +26,9 @@ from graftline.steps.fine_tune.freezing import Division, divide_by, freeze
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split, split
 from graftline.steps.fine_tune.start_and_outcome import compare
+from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.learning_curve import learning_curve
-from graftline.steps.fit_head.linear import fold
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.probe import Rows
 from graftline.steps.fit_head.search import Candidate, fit_candidate, knn_accuracies, search
