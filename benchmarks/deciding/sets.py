@@ -227,17 +227,17 @@ def patches(root: Path) -> Labelled:
 # anything was measured.
 SETS = {
     "digits": DataSet(digits, "measure", (80, 320, 1000)),
-    "glyphs": DataSet(glyphs, "fit", (80, 320, 800, 2000)),
+    "glyphs": DataSet(glyphs, "fit", (80, 320, 800, 1800)),
     "typefaces": DataSet(typefaces, "measure", (80, 320, 800, 1800)),
-    "scripts": DataSet(scripts, "fit", (80, 320, 800, 1400)),
+    "scripts": DataSet(scripts, "fit", (80, 320, 960)),
     "emoji": DataSet(emoji, "measure", (80, 320, 800)),
     "icon_context": DataSet(icon_context, "fit", (40, 80, 320)),
     "icon_theme": DataSet(icon_theme, "measure", (20, 80, 320, 1200)),
-    "clipart": DataSet(clipart, "measure", (80, 320, 800, 2000)),
+    "clipart": DataSet(clipart, "measure", (80, 320, 800, 1600)),
     "stamps": DataSet(stamps, "fit", (80, 320)),
-    "terrain": DataSet(terrain, "fit", (80, 320, 800, 2000)),
+    "terrain": DataSet(terrain, "fit", (80, 320, 800, 1600)),
     "units": DataSet(units, "measure", (60, 180)),
-    "unit_frames": DataSet(unit_frames, "fit", (80, 320, 800, 2000)),
+    "unit_frames": DataSet(unit_frames, "fit", (80, 320, 800, 1600)),
     "patches": DataSet(patches, "measure", (80, 320, 800)),
 }
 
