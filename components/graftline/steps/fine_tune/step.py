@@ -9,7 +9,7 @@ from graftline.classifier.bundle import HeldOut, load_classifier, save_classifie
 from graftline.files import write_atomic
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
-from graftline.reports.decision_parts import completed
+from graftline.steps.decision_parts import completed
 from graftline.steps.fine_tune.loop import EpochListener
 from graftline.steps.fine_tune.pilot import run_pilot
 from graftline.steps.fine_tune.search import search
@@ -19,6 +19,24 @@ from graftline.steps.fine_tune.trial import Trial
 from graftline.steps.runtime import StepResult
 
 WORKERS = tuple(field.name for field in dataclasses.fields(Workers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is no part of the recipe.
+
+    Attributes:
+        search: Minutes for trials beforehand.
+        checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
+        probe_page: The decision page that fit_head wrote.
+    """
+
+    search: float | None = None
+    checkpoint_key: str | None = None
+    probe_page: Path | None = None
+
+
+EXTRAS = tuple(field.name for field in dataclasses.fields(Extras))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +111,6 @@ def run(
     decision_out: Path,
     strategy: str = "fine_tune",
     on_epoch: EpochListener | None = None,
-    probe_page: Path | None = None,
     page_file: Path | None = None,
     **settings: Any,
 ) -> FineTuneResult:
@@ -108,11 +125,8 @@ def run(
         decision_out: Where the decision record with its outcome is written.
         strategy: ``fine_tune``, or ``scratch`` for random weights with nothing frozen.
         on_epoch: Is given the figures of each epoch while it trains.
-        probe_page: The decision page that fit_head wrote.
-        page_file: Where it is written with the outcome.
-        settings: Fields of :class:`~graftline.steps.fine_tune.recipe.Settings` and of
-            :class:`~graftline.steps.fine_tune.training.Workers`; ``search``, in minutes; and
-            ``checkpoint_key``, the name of the checkpoints, else a digest of all that matters.
+        page_file: Where the decision page is written with the outcome.
+        settings: Fields of the recipe's ``Settings``, of ``Workers`` and of :class:`Extras`.
 
     Raises:
         TrainingError: Training diverged or does not fit into memory.
@@ -121,8 +135,8 @@ def run(
         ConfigurationError: A setting, the probe or the checkpoint does not fit this run.
     """
     workers = Workers(**{k: settings.pop(k) for k in WORKERS if k in settings})
-    minutes, checkpoint_key = settings.pop("search", None), settings.pop("checkpoint_key", None)
-    pages = (probe_page, page_file)
+    extras = Extras(**{k: settings.pop(k) for k in EXTRAS if k in settings})
+    pages = (extras.probe_page, page_file)
     order = Order(
         snapshot_folder=str(snapshot_folder),
         probe_folder=str(probe_folder),
@@ -130,7 +144,7 @@ def run(
         store=store,
         strategy=strategy,
         settings=settings,
-        checkpoint_key=checkpoint_key,
+        checkpoint_key=extras.checkpoint_key,
     )
     start = read(order)
     if strategy == "fine_tune" and start.decision.pilot is not None:
@@ -139,7 +153,7 @@ def run(
         if not pilot.decision.fine_tune:
             _save(classifier_folder, None, probe_folder, start.held_out)
             return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out, pages)
-    order, start, trials = _searched(order, start, minutes)
+    order, start, trials = _searched(order, start, extras.search)
     trained = train(order, start, workers=workers, on_epoch=on_epoch)
     compared = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
     outcome = with_training(compared, trained.progressed, trials)

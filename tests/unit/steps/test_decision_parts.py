@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from graftline.records.decision import Decision, Forecast, Outcome, Pilot
-from graftline.reports.decision_parts import completed, part
+from graftline.steps.decision_parts import completed, part
 
 BEFORE = Decision(
     strategy="auto",
