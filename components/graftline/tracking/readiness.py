@@ -11,11 +11,12 @@ from graftline.storage.uri import local_path
 from graftline.tracking import relocation
 from graftline.tracking.client import absolute_uri, artifact_location, connect
 from graftline.tracking.mlflow_run import deleted_experiment
-from graftline.tracking.registry import RegisteredVersion
 from graftline.tracking.server_answers import mlflow_errors, probe, redacted
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+
+    from graftline.tracking.registry import RegisteredVersion
 
 LONGEST_MODEL_NAME = 256  # MLflow's column; a longer one fails in the database
 
@@ -90,7 +91,7 @@ def check_names(experiment: str, registered_model: str) -> None:
         )
 
 
-def check_champion(version: RegisteredVersion) -> None:
+def check_champion(version: "RegisteredVersion") -> None:
     """Refuse a champion that a new model could not be compared with.
 
     Raises:
@@ -122,7 +123,7 @@ def check_champion(version: RegisteredVersion) -> None:
     _check_digest(version, path, champion)
 
 
-def _check_digest(version: RegisteredVersion, path: Path | None, champion: str) -> None:
+def _check_digest(version: "RegisteredVersion", path: Path | None, champion: str) -> None:
     """Compare a local file with what was registered; reading it takes no time."""
     if path is None or version.digest is None:
         return

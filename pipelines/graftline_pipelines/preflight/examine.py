@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from graftline.errors import WeightsError
 from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
-from graftline_pipelines.preflight.forecast import training_forecast
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -53,6 +52,8 @@ def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight
     """Ask the same, and what a run would do."""
     found, entries = _ask(settings, asking)
     if not found.unasked:
+        from graftline_pipelines.preflight.forecast import training_forecast
+
         found.look("pipeline", lambda: _pipeline(settings))
         found.look("fine-tuning", lambda: training_forecast(settings, entries))
     found.facts["a run would"] = _plan(settings)
@@ -96,11 +97,11 @@ def ask_mlflow(settings: RunSettings, found: Preflight) -> None:
 
 
 def _known(settings: RunSettings) -> str:
-    from graftline.models import lookup
+    from graftline.models.known import check_known
     from graftline.models.weights import location
     from graftline.storage.uri import local_path
 
-    lookup.check_known(settings.backbone)
+    check_known(settings.backbone)
     weights = str(settings.weights or "")
     if weights.startswith(("/", "file://")):
         path = local_path(location.parse(weights).place)
