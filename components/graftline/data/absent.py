@@ -7,9 +7,15 @@ from pathlib import Path
 from graftline.errors import StoreNotFound
 from graftline.storage.uri import local_path
 
+FIX = "Correct `data.source`."
 
-def refuse_absent(uri: str) -> None:
+
+def refuse_absent(uri: str, fix: str = FIX) -> None:
     """Refuse a source on this machine that does not exist; one elsewhere is not asked.
+
+    Args:
+        uri: The source.
+        fix: What to do where no name beside it is like it.
 
     Raises:
         StoreNotFound: With the name beside it that was probably meant.
@@ -19,10 +25,10 @@ def refuse_absent(uri: str) -> None:
         return
     with suppress(OSError):  # of rights on the way there, or of the name: said where it is opened
         if not path.exists():
-            raise absent(path)
+            raise absent(path, fix)
 
 
-def absent(path: Path) -> StoreNotFound:
+def absent(path: Path, fix: str = FIX) -> StoreNotFound:
     """The error for a folder or file that does not exist."""
     path = path.absolute()
     there = next((one for one in path.parents if one.is_dir()), path.parent)
@@ -32,6 +38,6 @@ def absent(path: Path) -> StoreNotFound:
         names = sorted(one.name for one in there.iterdir() if not one.name.startswith("."))
     near = difflib.get_close_matches(meant, names, 1)
     did = f"Did you mean {there / near[0]}? " if near else ""
-    return StoreNotFound(
-        f"The source {path} does not exist", fix=f"{did}Correct `data.source` in the run file."
-    )
+    if "$" in str(path):
+        did = "Write the path itself: variables are not replaced. "
+    return StoreNotFound(f"The source {path} does not exist", fix=f"{did}{fix}")

@@ -1,6 +1,7 @@
 """What MLflow would refuse at the end of a run, asked before its start. Nothing is written."""
 
 import os
+import tempfile
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +38,9 @@ def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool
             cannot be written to.
     """
     check_names(experiment, registered_model)
+    if not exists(uri):  # asking MLflow would make it
+        _check_can_be_made(relocation.database_of(uri))
+        return
     relocation.check_writable(uri)
     client = connect(uri)
     with mlflow_errors(uri, f"the experiment {experiment!r}"):
@@ -46,6 +50,27 @@ def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool
         location = found.artifact_location if found else artifact_location(uri, experiment)
     if not moved:
         _check_files_writable(uri, experiment, location)
+
+
+def exists(uri: str) -> bool:
+    """Whether there is anything to ask: a local database is made by the first run."""
+    database = relocation.database_of(uri)
+    return database is None or database.exists()
+
+
+def _check_can_be_made(database: Path | None) -> None:
+    if database is None:
+        return
+    there = next(parent for parent in database.parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise TrackingError(
+            f"MLflow's database {database} cannot be made.",
+            why=f"{there} cannot be written to: {error.strerror}.",
+            fix="Make the folder writable, or give another tracking.uri.",
+        ) from None
 
 
 def check_answers(uri: str) -> None:

@@ -144,7 +144,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int], l
     if not isinstance(values, dict):
         what = "holds no keys." if values is None else "is not a mapping of keys to values."
         if isinstance(values, list):
-            what = "is a list; a run file holds keys, such as `name: flowers`, without a '-' before."
+            what = "is a list; a run file holds keys, such as `name: flowers`, with no '-' before."
         fix = "`graftline init FOLDER` writes one for your images."
         raise RunFileError(str(path), [Problem("the file", None, what, fix)])
     return values, dict(_lines(node, ())), duplicates

@@ -49,7 +49,7 @@ def test_the_package_of_the_graph_is_checked_for_what_it_reads(tmp_path: Path) -
     (tmp_path / "run.yaml").write_text(RUN.replace("s3://b/birds", "birds") + images)
     settings = load(tmp_path / "run.yaml")
     package = build(settings, "predict", tmp_path)
-    with pytest.raises(SubmissionError, match="predict.source is not set") as refused:
+    with pytest.raises(SubmissionError, match=r"predict\.source is not set") as refused:
         check(package, settings, {})
     assert "data.source" not in str(refused.value)
     check(package, settings, {"source": "s3://b/new", "output": "s3://b/out.csv"})

@@ -20,7 +20,7 @@ def test_the_folder_beside_it_is_named(tmp_path: Path) -> None:
 
 def test_the_part_of_a_path_that_is_wrong_is_found(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "train").mkdir(parents=True)
-    with pytest.raises(StoreNotFound, match="Did you mean .*/pictures[?]"):
+    with pytest.raises(StoreNotFound, match=r"Did you mean .*/pictures[?]"):
         refuse_absent(str(tmp_path / "picture" / "train"))
 
 

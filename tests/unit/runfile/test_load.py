@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline_pipelines.runfile import reference
 from graftline.errors import ConfigurationError
+from graftline_pipelines.runfile import reference
 from graftline_pipelines.runfile.load import RunFileError, load
 
 ROOT = Path(__file__).parents[3]
@@ -98,7 +98,7 @@ def test_what_a_later_step_would_refuse_is_refused_now(
 
 def test_absent_file_is_named(tmp_path: Path) -> None:
     write(tmp_path, "name: a\n")
-    with pytest.raises(ConfigurationError, match="There is no run file .*/runs.yaml") as caught:
+    with pytest.raises(ConfigurationError, match=r"There is no run file .*/runs\.yaml") as caught:
         load(tmp_path / "runs.yaml")
     assert "Did you mean" in str(caught.value) and "run.yaml?" in str(caught.value)
     with pytest.raises(ConfigurationError, match="is a folder, not a run file"):
