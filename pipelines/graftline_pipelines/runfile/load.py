@@ -65,22 +65,22 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     return _validated(values, overrides, str(path), lines, found)
 
 
-def _unreadable(path: Path, error: Exception) -> ConfigurationError:
+def _unreadable(path: Path, error: Exception) -> "RunFileError":
     """Why there is no text in a file, and what to give instead."""
-    init = "`graftline init FOLDER` writes one for your images."
+    fix = "`graftline init FOLDER` writes one for your images."
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         beside = [] if not path.parent.is_dir() else [*path.parent.glob("*.y*ml")]
         near = difflib.get_close_matches(path.name, [one.name for one in beside], 1)
-        did = f"Did you mean {path.with_name(near[0])}? " if near else ""
-        return ConfigurationError(f"There is no run file {path}.", fix=did + init)
-    if isinstance(error, IsADirectoryError):
-        return ConfigurationError(f"{path} is a folder, not a run file.", fix=init)
-    if isinstance(error, UnicodeDecodeError):
-        what, fix = f"The run file {path} is not UTF-8 text.", "Save it as UTF-8."
-        return ConfigurationError(what, why=f"Byte {error.start} is no part of a letter.", fix=fix)
-    why = getattr(error, "strerror", None) or str(error)
-    fix = "Check the file's rights."
-    return ConfigurationError(f"The run file {path} cannot be read.", why=f"{why}.", fix=fix)
+        fix = f"Did you mean {path.with_name(near[0])}?" if near else fix
+        what = "there is no such file."
+    elif isinstance(error, IsADirectoryError):
+        what = "is a folder, not a run file."
+    elif isinstance(error, UnicodeDecodeError):
+        what, fix = "cannot be read: it is not UTF-8 text.", "Save it as UTF-8."
+    else:
+        why = getattr(error, "strerror", None) or str(error)
+        what, fix = f"cannot be read: {why}.", "Check the file's rights."
+    return RunFileError("The run file", [Problem(str(path), None, what, fix)])
 
 
 def load_values(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
@@ -135,7 +135,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int], l
         what = f"not valid YAML: {getattr(error, 'problem', None) or error}."
         fix = "Check indentation, colons and quotes there."
         if "'\\t'" in what:
-            what, fix = "a tab stands where YAML wants spaces.", "Indent with spaces."
+            what, fix = "not valid YAML: a tab in place of spaces.", "Indent with spaces."
         raise RunFileError(str(path), [Problem("the file", line, what, fix)]) from None
     except (ValueError, RecursionError) as error:  # a date of no calendar, 5,000 brackets
         deep = isinstance(error, RecursionError)
@@ -144,7 +144,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int], l
     if not isinstance(values, dict):
         what = "holds no keys." if values is None else "is not a mapping of keys to values."
         if isinstance(values, list):
-            what = "is a list; a run file holds keys, such as `name: flowers`, with no '-' before."
+            what = "is a list, not a mapping of keys to values: write `name: flowers` without '-'."
         fix = "`graftline init FOLDER` writes one for your images."
         raise RunFileError(str(path), [Problem("the file", None, what, fix)])
     return values, dict(_lines(node, ())), duplicates

@@ -23,9 +23,9 @@ _KINDS = {
     "model": "keys with values, indented below it",
 }
 _LIMITS = {
-    "greater_than_equal": ("ge", "at least"),
-    "greater_than": ("gt", "more than"),
-    "less_than_equal": ("le", "at most"),
+    "greater_than_equal": ("ge", "greater than or equal to"),
+    "greater_than": ("gt", "greater than"),
+    "less_than_equal": ("le", "less than or equal to"),
     "less_than": ("lt", "less than"),
 }
 

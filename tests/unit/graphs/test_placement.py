@@ -228,7 +228,7 @@ def test_kubernetes_own_spelling_is_understood(tmp_path: Path, key: str, where: 
     [
         ({"accelerator": "nvidia-l4"}, "pick the model of the GPU by `node_selectors`"),
         ({"accelerator_count": 2}, "`accelerator_count` needs `accelerator`"),
-        ({"accelerator": "nvidia.com/gpu", "accelerator_count": 0}, "at least 1"),
+        ({"accelerator": "nvidia.com/gpu", "accelerator_count": 0}, "greater than or equal to 1"),
         ({"memory": "16 GB"}, "is not an amount of memory; write for example 512Mi or 16Gi"),
         ({"memory": "8Gi", "memory_limit": "4Gi"}, "`memory_limit` 4Gi is below `memory` 8Gi"),
         ({"cpu": "4", "cpu_limit": "500m"}, "`cpu_limit` 500m is below `cpu` 4"),
@@ -242,8 +242,8 @@ def test_kubernetes_own_spelling_is_understood(tmp_path: Path, key: str, where: 
         ({"node_selectors": {"a": "c d"}}, "is not a Kubernetes label value"),
         ({"queue": "gpu queue"}, "is not a Kubernetes label value"),
         ({"disk": {"size": "5Gi", "storage_class": "x"}}, "`storage_class` needs `kind: volume`"),
-        ({"hourly_price": -1}, "at least 0"),
-        ({"retries": 11}, "at most 10"),
+        ({"hourly_price": -1}, "greater than or equal to 0"),
+        ({"retries": 11}, "less than or equal to 10"),
         ({"acelerator": "nvidia.com/gpu"}, "Did you mean `accelerator`?"),
     ],
 )
