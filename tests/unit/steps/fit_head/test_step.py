@@ -23,20 +23,17 @@ from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.config import ProbeSettings
+from graftline.steps.fit_head.folding import fold, fold_scikit_learn
 from graftline.steps.fit_head.folds import make_folds, subsample
-from graftline.steps.fit_head.linear import (
-    Family,
+from graftline.steps.fit_head.linear import Family, balanced_weights, fit_linear
+from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
+from graftline.steps.fit_head.scaling import (
     Scaling,
     Standardisation,
-    balanced_weights,
-    fit_linear,
-    fold,
-    fold_scikit_learn,
     principal,
     standardisation,
     turned,
 )
-from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
 
