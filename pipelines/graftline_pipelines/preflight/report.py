@@ -76,7 +76,8 @@ class PreflightError(ConfigurationError):
 
 def _each_reason_once(problems: list[tuple[str, GraftlineError]]) -> list[tuple[str, str]]:
     """What each problem says; one with the reason of another names that one instead."""
-    told, first = [], {}
+    told: list[tuple[str, str]] = []
+    first: dict[tuple[str | None, str | None], str] = {}
     for key, error in problems:
         reason = (error.why, error.fix)
         before = first.setdefault(reason, key) if error.why else key
