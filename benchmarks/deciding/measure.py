@@ -26,12 +26,14 @@ from graftline.steps.fine_tune.freezing import Division, divide_by, freeze
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split, split
 from graftline.steps.fine_tune.start_and_outcome import compare
+from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.probe import Rows
 from graftline.steps.fit_head.search import Candidate, fit_candidate, knn_accuracies, search
+from graftline.steps.fit_head.suspects import out_of_fold
 
 BACKBONE, IMAGE_SIZE, UNFROZEN = "tf_efficientnet_lite0", 64, 0.5
 GRID, FOLDS, NEIGHBOURS = (0.01, 0.1, 1.0), 3, (1, 5, 20)
@@ -203,7 +205,8 @@ def _fit_probe(features: Floats, data: Data) -> tuple[_Probe, dict[str, Any]]:
     x, y = features[rows], data.labels[rows]
     folds = make_folds(y, np.arange(len(y)), data.classes, FOLDS, 0)
     knn = knn_accuracies(x, y, folds, NEIGHBOURS, count)
-    found = search(x, y, folds, count, grid=GRID, balanced=False)
+    divided = Divided(x, y, folds)
+    found = search(x, y, folds, count, grid=GRID, balanced=False, divided=divided)
     best, both = found[0], np.concatenate([rows, data.rows["val"]])
     heads = [_probe_on(features, data, best, part) for part in (rows, both)]
     counts, nearest = np.bincount(y, minlength=count), max(knn, key=lambda k: knn[k])
@@ -212,7 +215,7 @@ def _fit_probe(features: Floats, data: Data) -> tuple[_Probe, dict[str, Any]]:
         y,
         np.arange(len(y)),
         folds,
-        count,
+        out_of_fold(divided, count, best, balanced=False),
         best,
         train_images=len(y),
         balanced=False,
