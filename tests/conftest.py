@@ -18,6 +18,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker for each core, hence one thread for each: on two busy cores, two threads on one
+    # small matrix spend six times the processor time waiting for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
