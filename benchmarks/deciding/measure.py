@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deciding.scores import h_score, log_me
-from deciding.training import VIEWS, Data, Floats, Trained, crops, in_parts, pixels, train
+from deciding.training import DEVICE, VIEWS, Data, Floats, Trained, crops, in_parts, pixels, train
 from graftline.data.sampling import stratified_sample
 from graftline.models.backbone import Backbone, build
 from graftline.steps.fine_tune.freezing import Division, divide_by, freeze
@@ -121,7 +121,7 @@ def measure(name: str, half: str, table: Path) -> Measured:
     network, clock = _network(), _Clock()
     data = _read(table, network, clock)
     with torch.no_grad():
-        features: Floats = in_parts(network.halves.upper, data.lower).numpy()
+        features: Floats = in_parts(network.halves.upper, data.lower).cpu().numpy()
     with clock("probe"):
         probe, figures = _fit_probe(features, data)
     test = data.rows["test"]
@@ -171,7 +171,7 @@ def _plans(data: Data) -> Iterator[tuple[str, Rows, int, bool]]:
 
 
 def _network() -> _Network:
-    backbone = build(BACKBONE, image_size=IMAGE_SIZE)
+    backbone = build(BACKBONE, image_size=IMAGE_SIZE).to(DEVICE)
     division = divide_by(backbone, UNFROZEN)
     freeze(backbone, division)
     halves = split(backbone, division)
@@ -191,7 +191,7 @@ def _read(table: Path, network: _Network, clock: _Clock) -> Data:
         name: np.flatnonzero([line["split"] == name for line in lines])
         for name in ("train", "val", "test")
     }
-    lower = in_parts(network.halves.lower, inputs)
+    lower = in_parts(network.halves.lower, inputs.to(DEVICE))
     place = np.full(len(lines), -1)
     place[rows["train"]] = np.arange(len(rows["train"]))
     with clock("crops"):
@@ -293,6 +293,7 @@ def _scored(found: Trained, before: Floats, truth: NDArray[np.int64], images: in
 
     return {
         "images": images,
+        "passes": found.passes,
         "history": found.history,
         "best_epoch": found.best_epoch,
         "judges": len(truth),

@@ -13,7 +13,7 @@ from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_mis
 from graftline.steps.ingest.selection import Selection
 from graftline.steps.ingest.source_index import Memory, memory_key
 from graftline.storage.base import Store
-from graftline.storage.uri import local_path
+from graftline.storage.uri import local_path, shown
 
 SHOWN = 5
 SHOWN_PAIRS = 3
@@ -219,7 +219,7 @@ def changed_split(
         f"{'; '.join(changed)}: {'the' if images is None else f'{images:,}'} images of this source "
         "that already have a split keep it, so only new images are split by these values. To split "
         f"all images again, use another `store`, or remove "
-        f"{store.uri}/{memory_key(source_uri)}: models trained before cannot be "
+        f"{shown(store.uri)}/{memory_key(source_uri)}: models trained before cannot be "
         "compared fairly on the new test images. Otherwise restore the earlier values"
     )
 
