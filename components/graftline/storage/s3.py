@@ -135,7 +135,8 @@ class S3Store(S3Client, Store):
             for item in page.get("Contents", []):
                 if not item["Key"].endswith("/"):  # consoles make these for folders
                     key = str(item["Key"])[len(start) :]
-                    yield ObjectInfo(key, int(item["Size"]), str(item["ETag"]).strip('"'))
+                    etag, modified = str(item["ETag"]).strip('"'), item["LastModified"].timestamp()
+                    yield ObjectInfo(key, int(item["Size"]), etag, modified)
             if not page.get("IsTruncated"):
                 return
             more["ContinuationToken"] = page["NextContinuationToken"]
