@@ -6,7 +6,8 @@ One request a connection. Each fault is a name and the requests it strikes::
         proxy.faults = [("503", 2), ("flip", 1)]     # the next two, then one more
 
 Faults: ``503``, ``403``, ``reset`` (before the server sees anything), ``lost`` (the server did
-it, its answer is lost), ``truncate``, ``flip`` (one bit of the answer's body), ``stall``.
+it, its answer is lost), ``twice`` (a proxy on the way asks again, and passes on the second answer),
+``truncate``, ``flip`` (one bit of the answer's body), ``stall``.
 """
 
 import random
@@ -119,7 +120,10 @@ class FaultProxy:
             if asked and self.careless == "races" and not self._holds(bare, asked.group()):
                 client.sendall(REFUSED)
                 return
-        answer = self._ask(bare[:-2] + b"Connection: close\r\n\r\n" + body)
+        request = bare[:-2] + b"Connection: close\r\n\r\n" + body
+        answer = self._ask(request)
+        if fault == "twice":
+            answer = self._ask(request)
         self.after(len(self.lines), head.split(b"\r\n")[0].decode("latin-1"))
         start = answer.index(b"\r\n\r\n") + 4
         if fault == "lost" or (fault == "truncate" and start == len(answer)):

@@ -214,11 +214,8 @@ class S3Client:
         """Write the object; a write that was done but not acknowledged counts as done."""
         digest = hashlib.sha256(data).hexdigest()
         writer = uuid.uuid4().hex
-        tries = 0
 
         def work() -> str:
-            nonlocal tries
-            tries += 1
             try:
                 answer = self.client.put_object(
                     Bucket=self.bucket,
@@ -229,7 +226,8 @@ class S3Client:
                     **condition,
                 )
             except Exception as error:
-                if tries > 1 and code_of(error) in ("PreconditionFailed", "412", *ABSENT):
+                # At the first try as well: a proxy on the way may have asked again by itself.
+                if code_of(error) in ("PreconditionFailed", "412", *ABSENT):
                     mine = self.version_by(key, writer)
                     if mine is not None:
                         return mine

@@ -334,6 +334,7 @@ class Cluster:
                 f"{self.host}{path}",
                 headers=self.login.headers(),
                 timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
                 verify=os.environ.get(CA_VARIABLE) or True,
             )
         except requests.RequestException as error:
