@@ -64,12 +64,13 @@ def killed(
     struck: list[int] = []
     forks: list[int] = []
 
-    def strike(number: int, line: str) -> None:
+    def strike(number: int, line: str) -> bool:
         if number == k and not struck:
             struck.append(number)
             os.kill(forks[0], signal.SIGKILL)
             while _runs(forks[0]):  # the answer must not reach it
                 pass
+        return bool(struck)  # what its other threads still send never reaches the server
 
     proxy.lines.clear()
     proxy.before, proxy.after = (strike, _nothing) if when == "before" else (_nothing, strike)
@@ -83,6 +84,7 @@ def killed(
         },
         begun=forks.append,
     )
+    proxy.wait_until_idle()
     proxy.before = proxy.after = _nothing
     assert done.returncode == (-signal.SIGKILL if struck else 0), done.output
     return bool(struck)

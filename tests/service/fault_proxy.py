@@ -39,12 +39,14 @@ class FaultProxy:
         self.requests: Counter[str] = Counter()
         self.lines: list[str] = []  # "GET /bucket/key"
         self.storm: random.Random | None = None  # strikes at random, see STORM
-        self.before: Callable[[int, str], None] = lambda number, line: None  # sees each request
+        # Sees each request; what it answers True to never reaches the server.
+        self.before: Callable[[int, str], bool | None] = lambda number, line: None
         self.after: Callable[[int, str], None] = lambda number, line: None  # once it was done
         self.careless = ""  # "ignores": conditions are dropped; "races": checked, then written
         self.released = threading.Event()
         self.stall_seconds = stall_seconds
         self.lock = threading.Lock()
+        self.active = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
@@ -84,7 +86,21 @@ class FaultProxy:
             return "503"
         return fault or None
 
+    def wait_until_idle(self) -> None:
+        """Until no request is on its way any more; a client that is gone leaves some."""
+        while self.active:
+            time.sleep(0.01)
+
     def _serve(self, client: socket.socket) -> None:
+        with self.lock:
+            self.active += 1
+        try:
+            self._serve_one(client)
+        finally:
+            with self.lock:
+                self.active -= 1
+
+    def _serve_one(self, client: socket.socket) -> None:
         with client:
             try:
                 head, body = read_message(client)
@@ -93,7 +109,8 @@ class FaultProxy:
                 method, target, _ = head.decode("latin-1").split(" ", 2)
                 fault = self._fault(method, target)
                 number, line = len(self.lines), f"{method} {target}"
-                self.before(number, line)
+                if self.before(number, line):
+                    return
                 if fault in ANSWERS:
                     status, code = ANSWERS[fault]
                     text = XML.format(code).encode()

@@ -29,7 +29,7 @@ from graftline.errors import (
 )
 from graftline.files import os_errors, write_atomic
 from graftline.images.stored_values import ValueRange
-from graftline.schema import SEAL, check_schema_version, parse_json, seal, unseal
+from graftline.schema import SEAL, parse_json, seal, unseal
 from graftline.storage import commit, open_store
 from graftline.storage.base import Store
 
@@ -352,9 +352,8 @@ def keep_snapshot(store: Store, snapshot: Snapshot, *, replace: bool = False) ->
 
 def fetch_snapshot(store: Store, snapshot_id: str, folder: Path) -> Snapshot:
     """Copy a kept snapshot out of the store and read it."""
-    manifest = commit.read(store, snapshot_key(snapshot_id, FILES[-1]))
+    manifest = commit.read(store, snapshot_key(snapshot_id, FILES[-1]), SCHEMA_VERSION)
     what = f"The snapshot {snapshot_id} in {store.uri}"
-    check_schema_version(manifest.content, SCHEMA_VERSION, what)
     for name in FILES[:-1]:
         digest = _digest_of(manifest.content, name, what)
         try:

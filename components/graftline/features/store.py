@@ -13,7 +13,6 @@ readers find every row at every moment, some of them twice. Several runs may fil
 fingerprint; a row that two of them computed is kept once by the next run that reads it.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -112,7 +111,7 @@ class FeatureStore:
         found = []
         for info in self.store.list("agreement/"):
             try:
-                content = json.loads(self.store.read(info.key))
+                content = commit.read(self.store, info.key).content
                 if content.pop("schema_version") == SCHEMA_VERSION:
                     found.append((float(content["cosine"]), content))
             except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):

@@ -136,7 +136,7 @@ def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> st
                 return
             wanted = f"bytes={start}-{stop - 1}"
             answer = store.client.get_object(**place, Range=wanted, IfMatch=head["ETag"])
-            require_range(answer, stop - start)
+            require_range(answer, start, stop - start)
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)
             if stream.tell() != stop:

@@ -9,6 +9,7 @@ to a proxy on the way that asked again by itself) that the manifest in the store
 What earlier versions wrote has neither token nor sha256, and is read as it is.
 """
 
+import contextlib
 import hashlib
 import tempfile
 import uuid
@@ -19,7 +20,7 @@ from typing import Any
 
 from graftline.errors import IntegrityError, PreconditionFailed, StoreNotFound
 from graftline.files import flush_folder, sha256_of
-from graftline.schema import SEAL, seal, unseal
+from graftline.schema import SEAL, parse_json, seal, unseal
 from graftline.storage.base import Store
 
 TOKEN = "commit"  # a manifest's key for the token of its writer  # noqa: S105 -- no secret
@@ -143,14 +144,24 @@ def overwrite(store: Store, key: str, content: Mapping[str, Any]) -> None:
     store.write(key, _signed(content))
 
 
-def read(store: Store, key: str) -> Manifest:
+def read(store: Store, key: str, schema_version: int | None = None) -> Manifest:
     """Read a manifest.
+
+    Args:
+        store: Where.
+        key: The manifest.
+        schema_version: What it must say; None for any. It is looked at first, since another
+            version may have another seal.
 
     Raises:
         StoreNotFound: There is none.
         IntegrityError: It is not the one that was written.
+        SchemaVersionError: Another version of Graftline wrote it.
     """
     data, version = store.read_versioned(key)
+    if schema_version is not None:
+        with contextlib.suppress(ValueError):
+            parse_json(data, schema_version, f"{store.uri}/{key}")
     return Manifest(parse(data, f"{store.uri}/{key}"), version, data)
 
 
@@ -175,7 +186,7 @@ def _signed(content: Mapping[str, Any]) -> bytes:
 def _read_back(store: Store, key: str) -> bytes | None:
     try:
         return store.read(key)
-    except StoreNotFound:
+    except (StoreNotFound, IntegrityError):
         return None
 
 

@@ -23,7 +23,6 @@ from graftline.models.architectures import Architecture, checkpoint_filter, crea
 from graftline.models.weights import checkpoint_file, location, published
 from graftline.models.weights.checkpoint_file import Checkpoint
 from graftline.models.weights.published import Origin
-from graftline.schema import parse_json
 from graftline.storage import commit
 from graftline.storage.base import Store
 
@@ -282,9 +281,9 @@ def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
     what = f"The pointer to mirrored weights {store.uri}/{key}"
     again = f"Run `graftline mirror-weights {architecture.full_name} --store {store.uri}` again."
     try:
-        pointer = parse_json(store.read(key), SCHEMA_VERSION, what)
+        pointer = commit.read(store, key, SCHEMA_VERSION).content
         place = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
-    except (ValueError, KeyError, TypeError) as error:
+    except (IntegrityError, KeyError) as error:
         raise IntegrityError(f"{what} is damaged.", why=str(error), fix=again) from error
     return checkpoint_file.read_checkpoint(place)
 

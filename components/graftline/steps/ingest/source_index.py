@@ -22,7 +22,6 @@ from graftline.errors import DataError, IntegrityError, StoreNotFound
 from graftline.files import os_errors, sha256_of
 from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
-from graftline.schema import check_schema_version
 from graftline.steps.ingest.comparisons import Comparisons
 from graftline.steps.ingest.duplicates import Looks
 from graftline.steps.ingest.known import Known, Seen
@@ -126,16 +125,13 @@ def _pointer(store: Store, source_uri: str) -> commit.Manifest | None:
     """What says which tables are current, None before the first run."""
     key = memory_key(source_uri)
     try:
-        pointer = commit.read(store, key)
+        return commit.read(store, key, SCHEMA_VERSION)
     except StoreNotFound:
         return None
     except IntegrityError as error:
         raise DataError(
             f"{store.uri}/{key} is damaged", why=error.what, fix=_fix(store, key)
         ) from error
-    what = f"The memory of {source_uri} in {store.uri}"
-    check_schema_version(pointer.content, SCHEMA_VERSION, what)
-    return pointer
 
 
 def _fix(store: Store, key: str) -> str:
