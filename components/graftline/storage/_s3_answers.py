@@ -114,11 +114,11 @@ def _check_refusal(status: int, headers: Any, data: bytes) -> None:
 
 def _check_success(name: str, status: int, headers: Any, data: bytes) -> None:
     root = _ROOTS.get(name)
+    if status not in _STATUS.get(name, (200,)):
+        raise NotS3(status, f"it answers with status {status}")
     length = str(headers.get("content-length", "" if name in _WITH_LENGTH else 0))
     if not (length.isascii() and length.isdigit() and int(length) <= MOST_BYTES):
         raise NotS3(status, f"it answers with the content length {length[:40]!r}")
-    if status not in _STATUS.get(name, (200,)):
-        raise NotS3(status, f"it answers with status {status}")
     if name in _WITH_ETAG and "etag" not in headers:
         said = f"it answers with status {status} without an ETag: {_described(headers, data)}"
         raise NotS3(status, said)
