@@ -177,7 +177,6 @@ LISTED = {
     "urlencoded keys": ["a b", "c/d"],
     "duplicate": ["a"],
     "unsorted": ["c", "a", "b"],
-    "modified none": ["a"],
     "truncated maybe": ["a"],
     "key ..": ["../../etc/passwd"],
 }

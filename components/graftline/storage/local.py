@@ -245,7 +245,8 @@ def _info(key: str, entry: "os.DirEntry[str]") -> ObjectInfo | None:
         return ObjectInfo(key, 0, "a link to nothing") if entry.is_symlink() else None
     if not entry.is_file():
         return None
-    return ObjectInfo(key, stat.st_size, f"{stat.st_mtime_ns}:{stat.st_size}")
+    version = f"{stat.st_mtime_ns}:{stat.st_size}"
+    return ObjectInfo(key, stat.st_size, version, stat.st_mtime)
 
 
 def _remove_stale(folder: Path) -> None:

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +198,11 @@ class S3Store(S3Client, Store):
 def _info(item: dict[str, Any], start: str) -> ObjectInfo | None:
     """A listed object by its whole name; None for what no listing of this prefix holds."""
     key, size, tag = item.get("Key"), item.get("Size"), item.get("ETag")
+    modified = item.get("LastModified")
     if not isinstance(key, str) or not key.startswith(start) or not key:
         return None
     if not isinstance(size, int) or not 0 <= size <= MOST_BYTES or tag is None:
         return None
-    return ObjectInfo(key, size, str(tag).strip('"'))
+    if not isinstance(modified, datetime):
+        return None
+    return ObjectInfo(key, size, str(tag).strip('"'), modified.timestamp())

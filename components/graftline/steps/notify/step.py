@@ -193,7 +193,7 @@ def _promoted(
 
     def newer() -> bool:
         with mlflow_errors(uri, f"the versions of {model}"):
-            found = connect(uri).search_model_versions(f"name = '{model}'")
+            found = connect(uri).search_model_versions(equals("name", model))
         return any(version.creation_timestamp >= started for version in found)
 
     return bool(_quietly("whether a model was registered", newer))

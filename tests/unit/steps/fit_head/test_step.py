@@ -23,20 +23,17 @@ from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.config import ProbeSettings
+from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds, subsample
-from graftline.steps.fit_head.linear import (
-    Family,
+from graftline.steps.fit_head.linear import Family, LinearFit, balanced_weights, fit_linear
+from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
+from graftline.steps.fit_head.scaling import (
     Scaling,
     Standardisation,
-    balanced_weights,
-    fit_linear,
-    fold,
-    fold_scikit_learn,
     principal,
     standardisation,
     turned,
 )
-from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
 
@@ -102,14 +99,13 @@ def test_the_folded_layer_is_scikit_learns_decision_function(
     scaler = StandardScaler().fit(x.astype(np.float64))
     z = scaler.transform(x.astype(np.float64))
     estimator.fit(z, y)
-    layer = fold_scikit_learn(
-        estimator.coef_, estimator.intercept_, Standardisation(scaler.mean_, scaler.scale_)
-    )
+    weight, bias = estimator.coef_, estimator.intercept_
+    fit = LinearFit(weight, bias, "logistic", C=0.1, iterations=1, converged=True)
+    layer = fold(fit, Standardisation(scaler.mean_, scaler.scale_))
     with torch.inference_mode():
         logits = layer(torch.from_numpy(x)).numpy()
-    expected = estimator.decision_function(z)
-    found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
-    assert np.abs(found - expected).max() < 1e-4
+    expected = estimator.decision_function(z).reshape(len(z), -1)
+    assert np.abs(logits - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("family", ["logistic", "svm"])
@@ -173,17 +169,22 @@ def test_the_nearest_class_mean_is_scikit_learns_discriminant_analysis() -> None
     assert np.allclose(weighted.bias - np.log(0.25), fit.bias - np.log(shares))
 
 
+@pytest.mark.parametrize("count", [3, 5])
 def test_a_long_grid_is_searched_coarse_to_fine_and_finds_what_all_values_find(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     x, y = clusters(count=150, width=10, classes=3, spread=3.0)
-    folds = make_folds(y, np.arange(150), tuple("abc"), 3, seed=0)
+    folds = make_folds(y, np.arange(150), tuple("abc"), count, seed=0)
     grid = ProbeSettings().grid
     ranked = search(x, y, folds, 3, grid=grid, balanced=False)
     tried = {(c.family, c.scaling, c.C) for c in ranked}
     monkeypatch.setattr("graftline.steps.fit_head.search.LONG_GRID", 1000)
     every = search(x, y, folds, 3, grid=grid, balanced=False)
     assert len(tried) == len(ranked) < 2 / 3 * len(every)
+    # Of more than three folds, only the best paths are walked on all.
+    measured = [len(candidate.fold_accuracies) for candidate in ranked]
+    assert measured[0] == max(measured) == count and measured == sorted(measured, reverse=True)
+    assert min(measured) == (2 if count == 5 else count)
     assert ranked[0].C in grid
     assert ranked[0].accuracy >= every[0].accuracy - 0.007  # one of 150 images
 
