@@ -41,7 +41,7 @@ class EngineRecord:
     batch_size: int | None
 
     def to_bytes(self) -> bytes:
-        """As it stands in the store."""
+        """As it is in the store."""
         content = {
             "schema_version": SCHEMA_VERSION,
             "engine": self.engine,

@@ -2,10 +2,10 @@
 
 A block is what the network repeats: a residual unit of a ResNet, a layer of a transformer. So a
 third of the blocks is about a third of the depth in every architecture, where a third of the stages
-would be a few percent of some (two of a ResNet's sixteen units stand in its first stage, six in its
+would be a few percent of some (two of a ResNet's sixteen units are in its first stage, six in its
 third).
 
-Libraries name their parts freely, so the order is read off the module tree: children stand in the
+Libraries name their parts freely, so the order is read off the module tree: children are in the
 order of the forward pass, containers that only hold stages are opened, so are stages that repeat
 one unit, and what carries no block of its own (a norm, a class token) goes with its neighbour.
 Every tensor of the network is in exactly one block.
