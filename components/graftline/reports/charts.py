@@ -120,6 +120,8 @@ class _Axes:
                 text_shape(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end")
             )
         for value in ticks(*self.x):
+            if self.counts and value != round(value):
+                continue  # there is no half epoch
             said = f"{value:,.0f}" if self.counts else percent(value, _digits(*self.x))
             shapes.append(text_shape(said, self.across(value), floor + 17))
         shapes.append(line_shape("axis", self.left, floor, right, floor))
