@@ -162,7 +162,7 @@ def _rows_in(text: str) -> dict[str, tuple[str, str, str]]:
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table as it stands in docs/reliability.md."""
+    """The table as it is in docs/reliability.md."""
     lines = (" | ".join(row) for row in [HEAD, ("---",) * len(HEAD), *rows])
     return "\n".join(f"| {line} |" for line in lines)
 
