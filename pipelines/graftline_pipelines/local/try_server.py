@@ -259,8 +259,8 @@ def _reduced(size: tuple[int, int], decoded: tuple[int, int]) -> str | None:
     if size == decoded:
         return None
     return (
-        f"It was read at {decoded[0]:,} x {decoded[1]:,} pixels to save memory; `graftline predict` "
-        "reads all of it, and its probabilities may differ a little"
+        f"It was read at {decoded[0]:,} x {decoded[1]:,} pixels to save memory; `graftline "
+        "predict` reads all of it, and its probabilities may differ a little"
     )
 
 
