@@ -176,6 +176,7 @@ def _relocate(settings: RunSettings, console: Console | None) -> None:
             f"[yellow]Note:[/] this folder was moved from {escape(str(moved.before))}; "
             f"{changed:,} of MLflow's records now name the files here.",
             highlight=False,
+            soft_wrap=not console.is_terminal,
         )
 
 
