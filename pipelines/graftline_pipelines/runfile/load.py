@@ -118,7 +118,7 @@ def _validated(
 
 
 def _by_line(problems: Sequence[Problem]) -> list[Problem]:
-    """From the top of the file down; what stands in no line comes last."""
+    """From the top of the file down; what is in no line comes last."""
     return sorted(problems, key=lambda one: (one.line is None, one.line or 0))
 
 
