@@ -54,7 +54,7 @@ _format_warning = warnings.formatwarning
 
 
 def learn(*values: str | None) -> None:
-    """Mask these values too from now on: secrets that stand in no variable."""
+    """Mask these values too from now on: secrets that are in no variable."""
     with _lock:
         _learned.update(value for value in values if value)
 

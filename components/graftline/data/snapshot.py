@@ -1,7 +1,7 @@
 """The dataset snapshot: which images, with which label, in which split, and where their bytes are.
 
 A folder with ``snapshot.json``, ``manifest.parquet`` (one row an image, sorted by image id) and
-``set_aside.parquet`` (what was not taken, and why). The images stand in the store's shards.
+``set_aside.parquet`` (what was not taken, and why). The images are in the store's shards.
 """
 
 import dataclasses

@@ -42,7 +42,7 @@ class EngineRecord:
     batch_size: int | None
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in the store."""
+        """As it is in the store."""
         return {
             "schema_version": SCHEMA_VERSION,
             "engine": self.engine,

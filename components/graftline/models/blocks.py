@@ -2,7 +2,7 @@
 
 A block is what the network repeats: a residual unit of a ResNet, a layer of a transformer. So a
 third of the blocks is about a third of the depth in every architecture, where a third of the stages
-would be a few percent of some (two of a ResNet's sixteen units stand in its first stage, six in its
+would be a few percent of some (two of a ResNet's sixteen units are in its first stage, six in its
 third).
 
 Where one block ends is read off the module tree: containers that only hold stages are opened, so

@@ -1,6 +1,6 @@
 """Charts for the pages, as inline SVG: no script, no library to load, colours of the page.
 
-Each chart is an image with a title for screen readers; the figures behind it stand in a table of
+Each chart is an image with a title for screen readers; the figures behind it are in a table of
 the page. Coordinates are pixels of a view box that scales with the window. The geometry is
 computed here, the macro ``chart`` of ``ui.html`` writes it.
 """

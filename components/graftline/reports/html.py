@@ -81,7 +81,7 @@ class Fact:
 
     def __post_init__(self) -> None:
         if self.link and urlsplit(self.link).scheme not in ("http", "https"):
-            raise ValueError(f"{self.link!r} is no address of a page")
+            raise ValueError(f"{self.link!r} is not the address of a page")
 
 
 @dataclass

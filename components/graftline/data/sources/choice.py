@@ -72,7 +72,7 @@ def refuse_class_folders(folders: FolderSource, names: list[str], kind: str) -> 
         shown = ", ".join(map(clip, names[:3]))
         raise DataError(
             f"{folders.uri} can be read in two ways",
-            why=f"{shown} may hold images, and {len(labels):,} images stand in folders of "
+            why=f"{shown} may hold images, and {len(labels):,} images are in folders of "
             f"{len(set(labels.values()))} classes",
             fix=f"Select one in the run file: `data.format: {kind}` or `data.format: folders`.",
         )

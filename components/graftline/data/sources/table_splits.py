@@ -65,7 +65,7 @@ def splits_in_paths(locations: Sequence[str]) -> Mapping[str, str]:
 
 
 def said_of_paths(found: Mapping[str, str]) -> str:
-    """The note on splits that stand in the paths."""
+    """The note on splits that are in the paths."""
     kinds = ", ".join(sorted(set(found.values())))
     return (
         f"The folders in the table's paths say which split an image is for ({clip(kinds)}); "

@@ -1,6 +1,6 @@
 """Tar shards as WebDataset writes them: ``name.jpg`` with ``name.cls`` or ``name.json``.
 
-An image with neither takes the folder it stands in for its label. A label that is there and not
+An image with neither takes the folder that it is in as its label. A label that is there and not
 understood is an error, see :mod:`graftline.data.sources.samples`.
 
 Archives are read member by member and never unpacked to disk. Only regular files are looked at,

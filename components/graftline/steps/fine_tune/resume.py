@@ -130,7 +130,7 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError):
             theirs = -1
         if theirs >= steps:
-            message("Another process trains the same model and is further on; its state is kept.")
+            message("Another process trains the same model and is ahead; its state is kept.")
             self._version = version
             return False
         self._version = commit.replace(self._store, POINTER, pointer, version)

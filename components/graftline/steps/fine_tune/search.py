@@ -2,7 +2,7 @@
 
 A trial is a whole training with its own schedule, of few epochs on a part of the training images,
 and is judged on validation. Trials follow a fixed order, from the settings given outwards. Those
-that are done stand in the store: a search that is tried again goes on where it was, and from the
+that are done are in the store: a search that is started again continues where it was, and from the
 same trials it always draws the same conclusion.
 """
 

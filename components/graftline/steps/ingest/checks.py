@@ -268,7 +268,7 @@ def _check_counts(
 
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
-    """What to give in place of a folder of one class, whose images stand in no folder of it."""
+    """What to give in place of a folder of one class, whose images are in no folder of it."""
     if set(aside) != {NO_CLASS}:
         return ""
     folder, _, name = source.uri.rstrip("/").rpartition("/")

@@ -43,6 +43,6 @@ def check_same_reading(store: Store, source: Source, chosen: Reading) -> None:
         f"The folders of {source.uri} look like {source.layout.text} now; they were read as "
         f"{before} for the last snapshot",
         why=f"the layout is decided from what is there, and that has changed\n{source.tree}",
-        fix=f'Fix it in the run file: `data.layout: "{before}"` as before, or `data.layout: '
+        fix=f'Set it in the run file: `data.layout: "{before}"` as before, or `data.layout: '
         f'"{source.layout.text}"`.',
     )

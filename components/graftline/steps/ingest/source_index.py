@@ -70,7 +70,7 @@ def memory_key(source_uri: str, name: str = ".json") -> str:
 
 
 def load_memory(store: Store, source_uri: str, listed: Iterable[Entry] = ()) -> Memory:
-    """Read what is remembered; what stands in a shard that is gone is forgotten.
+    """Read what is remembered; what is in a shard that is gone is forgotten.
 
     Args:
         store: Holds it.
@@ -142,7 +142,7 @@ def _fix(store: Store, key: str) -> str:
 
 
 class _Texts:
-    """One object for each text, however often it stands in the tables."""
+    """One object for each text, however often it occurs in the tables."""
 
     def __init__(self, listed: Iterable[Entry]) -> None:
         self.entries = {entry.path: entry for entry in listed}
