@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -28,10 +27,11 @@ from graftline.steps.fine_tune.augment import seed_of
 from graftline.steps.fine_tune.batches import Batches, Item, autocast
 from graftline.steps.fine_tune.ema import Average
 from graftline.steps.fine_tune.evaluation import Evaluation
-from graftline.steps.fine_tune.failures import diverged, halved
+from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
 from graftline.steps.fine_tune.freezing import Division, joined, optimizer_for, training_mode
 from graftline.steps.fine_tune.guard import cut_rate
 from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.kept_outputs import KeptOutputs
 from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
@@ -117,6 +117,8 @@ class Trainer:
         self.at = Progressed(micro_batch=self.sampler.batch_size)
         whole = self._upper if self.halves is not None else classifier
         self.evaluation = Evaluation(classifier, whole, self.batches)
+        self.forward = self._upper if self.batches.keeps_lower else classifier
+        self.outputs: KeptOutputs | None = None
         self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
     def train(self) -> Progressed:
@@ -128,6 +130,8 @@ class Trainer:
         resumed = self.saving.resume()
         if resumed is not None:
             self.at, self.best = resumed
+        if self.outputs is not None and not self.at.finished:
+            self.outputs.load()
         if self.at.steps_done == 0 and self.floor is not None:
             self._measure_start()
         with _terminated() as stop, Progress("training", self.sampler.steps, "steps") as bar:
@@ -137,7 +141,7 @@ class Trainer:
                 began = time.monotonic()
                 for items, rows in self._rest_of_epoch():
                     self._step(items, rows)
-                    began = self._count_seconds(began)
+                    self.at.seconds, began = _clocked(self.at.seconds, began)
                     bar.advance()
                     if stop.is_set():
                         self.saving.now(self.at, self.best)
@@ -149,10 +153,6 @@ class Trainer:
                 self.saving.after_epoch(self.at, self.best)
         state.put(self.tensors, self.best)
         return self.at
-
-    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Uncalibrated float32 logits (rows, classes), with the evaluation's preprocessing."""
-        return self.evaluation.logits(rows)
 
     def close(self) -> None:
         """Remove what is kept on the disk."""
@@ -168,26 +168,15 @@ class Trainer:
         for rows, _ in mine:
             yield list(islice(loaded, len(rows))), rows
 
-    def _count_seconds(self, began: float) -> float:
-        now = time.monotonic()
-        self.at.seconds += now - began
-        return now
-
     def _step(self, images: list[Item], rows: NDArray[np.int64]) -> None:
-        """One optimiser step; in smaller passes where memory is short."""
+        """One optimiser step."""
         steps, warmup = self.sampler.steps, self.settings.warmup_fraction
         set_rates(self.optimizer, self.at.rate * rate_factor(self.at.steps_done, steps, warmup))
-        while True:
-            try:
-                loss = self._gradient(images, rows)
-                break
-            except torch.OutOfMemoryError as error:
-                self.optimizer.zero_grad(set_to_none=True)
-                self.at.micro_batch = halved(self.at.micro_batch, error)
+        loss = self._gradient(images, rows)
         if not math.isfinite(loss):
-            self._diverged("loss", loss)
+            diverged("loss", loss, self.at, self.settings)
         if not math.isfinite(norm := clip(self.optimizer, CLIP_NORM)):
-            self._diverged("gradient", norm)
+            diverged("gradient", norm, self.at, self.settings)
         self.optimizer.step()
         self.average.update(self.at.steps_done)
         self.at.step += 1
@@ -195,29 +184,38 @@ class Trainer:
         self.at.loss_sum += loss
 
     def _gradient(self, images: list[Item], rows: NDArray[np.int64]) -> float:
-        """Gradients of the batch's mean loss, added up over micro-batches; the loss."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Gradients of the batch's mean loss; the loss."""
         targets = torch.from_numpy(self.labels[rows]).to(self.device)
-        with _seeded(seed_of(self.settings.seed, self.at.steps_done), self.device):
+        seed, step = self.settings.seed, self.at.steps_done
+        with _seeded(seed_of(seed, step), self.device), no_memory_left():
             x = self.batches.stacked(images, training=True)
             x, shares = self.batches.mixed(x, targets, len(self.class_weights))
             x, shares = self.ranks.own(x), self.ranks.own(shares)
-            weight = self.ranks.sum(total_weight(shares, self.class_weights))
-            parts = math.ceil(len(x) / self.at.micro_batch)
-            self._set_mode(len(x) // parts)
-            total = torch.zeros((), device=self.device)
-            for part, wanted in zip(x.tensor_split(parts), shares.tensor_split(parts), strict=True):
-                with autocast(self.device, self.settings.precision):
-                    logits = self._logits(part)
-                smoothing = self.settings.label_smoothing
-                loss = summed_loss(logits, wanted, self.class_weights, smoothing) / weight
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
+        weight = self.ranks.sum(total_weight(shares, self.class_weights))
+        total = None
+        while total is None:
+            try:
+                with _seeded(seed_of(seed, step, "passes"), self.device):  # each try alike
+                    total = self._passes(x, shares, weight)
+            except (RuntimeError, MemoryError) as error:
+                self.at.micro_batch = halved(self.at.micro_batch, error)
         self.ranks.add_gradients(self.optimizer)
         return float(self.ranks.sum(total))
 
-    def _logits(self, x: Tensor) -> Tensor:
-        return self._upper(x) if self.batches.keeps_lower else self.classifier(x)
+    def _passes(self, x: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
+        """Add up the gradients of micro-batches, which are as large as memory allows; the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = math.ceil(len(x) / self.at.micro_batch)
+        self._set_mode(len(x) // parts)
+        total = torch.zeros((), device=self.device)
+        for part, wanted in zip(x.tensor_split(parts), shares.tensor_split(parts), strict=True):
+            with autocast(self.device, self.settings.precision):
+                logits = self.forward(part)
+            smoothing = self.settings.label_smoothing
+            loss = summed_loss(logits, wanted, self.class_weights, smoothing) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
     def _upper(self, lower: Tensor) -> Tensor:
         assert self.halves is not None
@@ -266,8 +264,10 @@ class Trainer:
         }
         at.history.append(figures)
         self._report(figures)
+        if self.outputs is not None:
+            self.outputs.keep()
         if not math.isfinite(loss):
-            self._diverged("validation loss", loss)
+            diverged("validation loss", loss, at, self.settings)
         at.step, at.loss_sum = 0, 0.0
         if (accuracy, -loss) > (at.best_accuracy, -at.best_loss):
             at.best_epoch, at.best_accuracy, at.best_loss = at.epoch, accuracy, loss
@@ -297,8 +297,11 @@ class Trainer:
             return False
         return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * limit
 
-    def _diverged(self, what: str, value: float) -> NoReturn:
-        diverged(what, value, self.at, self.settings.learning_rate)
+
+def _clocked(seconds: float, began: float) -> tuple[float, float]:
+    """The seconds with those since the beginning, and the present moment."""
+    now = time.monotonic()
+    return seconds + now - began, now
 
 
 @contextmanager

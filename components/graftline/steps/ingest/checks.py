@@ -242,8 +242,13 @@ def _check_counts(
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix=_one_class_given(source, aside)
-            or "Correct `data.source` and `data.format`: class folders of images, a CSV table or "
-            "tar shards.",
+            or (
+                "Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
+                "pack one folder for each class."
+                if source.format == "shards"
+                else "Correct `data.source` and `data.format`: class folders of images, a CSV "
+                "table or tar shards."
+            ),
         )
     if len(counts) == 1:
         raise DataError(
@@ -257,12 +262,13 @@ def _check_counts(
             f"Too few images in {_listed(few)}",
             why=f"a class needs {minimum}: one each to train on, to calibrate on and to test on"
             + also,
-            fix="Add images to these classes, merge them with others, or remove them.",
+            fix="Add images to these classes, merge them with others, or leave them out "
+            "(data.exclude takes names of folders).",
         )
 
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
-    """What to give in place of a folder of one class, whose images stand in no folder of it."""
+    """What to give in place of a folder of one class, whose images are in no folder of it."""
     if set(aside) != {NO_CLASS}:
         return ""
     folder, _, name = source.uri.rstrip("/").rpartition("/")
@@ -290,7 +296,9 @@ def _check_tested(
             f"No image to train on in {_names(untrained)}",
             why="the splits that the source gives, or groups that must stay together, put all of "
             "them into val or test",
-            fix="Add images of other groups, or put some into train.",
+            fix="Add images of other groups, or put some into train. To have the splits chosen "
+            "from all images, set `data.split_column: null`, or give the folders of splits the "
+            'role * in `data.layout` (for instance "*/class").',
         )
     for split in ("val", "test"):
         tested = {label for label, one in have if one == split}

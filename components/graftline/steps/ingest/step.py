@@ -36,7 +36,7 @@ from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.storage.uri import shown
 
-SAMPLES_VERSION = 2  # of how a shard's samples are read; another one reads the shards again
+SAMPLES_VERSION = 3  # of how a shard's samples are read; another one reads the shards again
 TURNS = 5  # of giving way to another run on the same source
 
 
