@@ -9,7 +9,7 @@ of it is kept instead, and those blocks are never run on it again.
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from graftline import machine
 from graftline.images.preprocessing import MAX_ASPECT, Preprocessing
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import mixed, policy, seed_of, shrunk
+from graftline.steps.fine_tune.device_batches import LARGEST, DeviceBatches, Ready, in_a_thread
 from graftline.steps.fine_tune.images import LocalImages, ahead, random_crop
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split
@@ -36,7 +37,8 @@ class Item:
 
     Attributes:
         key: What the lower half's output is kept under; None where it is not kept.
-        tensor: (S, S, 3) uint8; (3, S, S) float32 in 0..255; or the lower half's output.
+        tensor: (S, S, 3) uint8, of another size where a device resizes it; (3, S, S) float32 in
+            0..255; or the lower half's output.
         lower: Whether it is the latter.
         seed: Of the policy's variation; None for none.
     """
@@ -76,6 +78,10 @@ class Batches:
         self._policy = policy(settings.policy) if settings.augment else None
         repeats = not settings.augment or settings.views is not None
         self.keeps_lower = halves is not None and repeats
+        plain = self._policy is None and not self.keeps_lower and settings.augment
+        self._on_device = (
+            DeviceBatches(preprocessing, device) if plain and device.type == "cuda" else None
+        )
 
     def load(self, rows: NDArray[np.int64], passes: NDArray[np.int64]) -> Iterator[Item]:
         """Training images, decoded and cropped in threads, in order.
@@ -87,17 +93,27 @@ class Batches:
         pairs = [(int(row), int(number)) for row, number in zip(rows, passes, strict=True)]
         return ahead(self._train_item, pairs)
 
+    def made_ahead(
+        self, batches: Iterator[tuple[list[Item], NDArray[np.int64]]]
+    ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
+        """Training batches with their rows, made on the device while the one before trains."""
+        if self._on_device is None:
+            return batches
+        return in_a_thread((self._made(items), rows) for items, rows in batches)
+
     def load_held_out(self, rows: Iterable[int]) -> Iterator[Item]:
         """The same for images that are evaluated."""
         return ahead(self._held_out_item, [int(row) for row in rows])
 
-    def stacked(self, items: Sequence[Item], *, training: bool) -> Tensor:
+    def stacked(self, items: Sequence[Item] | Ready, *, training: bool) -> Tensor:
         """Normalised images as one batch on the device, or outputs of the lower half.
 
         Args:
-            items: From :meth:`load` or :meth:`load_held_out`.
+            items: From :meth:`load`, :meth:`made_ahead` or :meth:`load_held_out`.
             training: The lower half runs in the training's precision, else in fp32.
         """
+        if isinstance(items, Ready):
+            return items.get()
         if items[0].key is None:
             return self._network_input(items)
         missing = [item for item in items if not item.lower]
@@ -147,7 +163,7 @@ class Batches:
         return made
 
     def _cropped(self, row: int, view: int) -> Tensor:
-        """A random part of the image at the network's size, (S, S, 3) uint8."""
+        """A random part of the image, (S, S, 3) uint8, or as it is where a device resizes it."""
         crop = random_crop(
             self._decoded(row).numpy(),
             seed=self._settings.seed,
@@ -158,8 +174,21 @@ class Batches:
         )
         if self._preprocessing.fit == "pad":
             crop = _squared(crop, self._preprocessing.mean)
+        most = LARGEST * self._preprocessing.input_size
+        if self._on_device is not None and max(crop.shape) <= most:
+            return torch.from_numpy(crop)
+        return self._shrunk(torch.from_numpy(crop))
+
+    def _shrunk(self, crop: Tensor) -> Tensor:
         size = self._preprocessing.input_size
-        return shrunk(torch.from_numpy(crop), (size, size), self._preprocessing.interpolation)
+        return shrunk(crop, (size, size), self._preprocessing.interpolation)
+
+    def _made(self, items: list[Item]) -> list[Item] | Ready:
+        assert self._on_device is not None
+        try:
+            return self._on_device.make([item.tensor for item in items])
+        except torch.OutOfMemoryError:  # whoever trains needs that memory more
+            return [replace(item, tensor=self._shrunk(item.tensor)) for item in items]
 
     def _varied(self, item: Item) -> Tensor:
         """The image under the policy: in the calling thread, since torch's generator is global."""
