@@ -40,7 +40,7 @@ UPPER = 1 / 3
 CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 SIZES = {"batch_size": 32, "steps": 8, "plain_steps": 3}
-DEVICE_SIZES = {"batch_size": 128, "steps": 48, "plain_steps": 64}
+DEVICE_SIZES = {"batch_size": 128, "steps": 40, "plain_steps": 64}
 TARGETS = {"times_faster_than_plain": 4.0, "fraction_of_ready_batches": 0.9}
 
 console = Console(stderr=True)
