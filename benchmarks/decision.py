@@ -7,9 +7,11 @@
 ROOT is where Debian's packages are unpacked: `/` after `apt-get install`, or a folder after
 `dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring fine-tunes the upper
 half of tf_efficientnet_lite0 at 64 pixels on each set and size, on stored outputs of the lower
-half, and takes about half an hour on two cores; sets and sizes that the table has are not measured
-again. The forecast of `auto` is fitted on one half of the sets, fixed before anything was measured
-in benchmarks/deciding/sets.py; the figures are those of the other half:
+half for four crops of each image. It takes minutes on a machine with many cores (``--jobs``). Sets
+and sizes that the table has are not measured again. ``--pictures FOLDER`` keeps the pictures; sets
+whose pictures are there need no packages. The forecast of `auto` is fitted on one half of the
+sets, fixed before anything was measured in benchmarks/deciding/sets.py; the figures are those of
+the other half:
 
     regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
                        delivers it: the probe where validation does not find it better) less that
@@ -22,9 +24,12 @@ With --json the last line is one JSON object.
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -138,21 +143,49 @@ def show(judged: list[Judged]) -> None:
     console.print(table)
 
 
-def measure_all(root: Path, names: list[str], table: Path) -> None:
-    """Measure what the table lacks; it is written after each row."""
+def measure_all(
+    root: Path, names: list[str], table: Path, pictures: Path, jobs: int, largest: int
+) -> None:
+    """Measure what the table lacks; it is written after each row.
+
+    Args:
+        root: Of the unpacked packages; not needed for sets that ``pictures`` has.
+        names: Of the sets.
+        table: Is made longer.
+        pictures: Folder for the sets' pictures.
+        jobs: Rows that are measured side by side, each on a core of its own.
+        largest: Sizes above this are left out.
+    """
     rows = json.loads(table.read_text("utf-8"))["rows"] if table.exists() else []
-    with tempfile.TemporaryDirectory(prefix="decision-") as folder:
-        for name in names:
-            pictures = Path(folder) / name / "images"
-            write(name, root, pictures)
-            for size in SETS[name].sizes:
-                if any((row["set"], row["size"]) == (name, size) for row in rows):
-                    continue
-                measured = measure(name, SETS[name].half, cut(pictures, size))
-                console.print(f"{name} {size}: {measured.accuracy}")
-                rows.append(measured.to_dict())
-                content = {"schema_version": SCHEMA_VERSION, "rows": rows}
-                table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    known = {(row["set"], row["size"]) for row in rows}
+    planned = [(name, size) for name in names for size in SETS[name].sizes if size <= largest]
+    planned = sorted(set(planned) - known, key=lambda pair: (-pair[1], pair[0]))
+    for name in sorted({name for name, _ in planned}):
+        write(name, root, pictures / name)
+    context = get_context("spawn")
+    free: Any = context.Queue()
+    for core in sorted(os.sched_getaffinity(0))[-jobs:]:
+        free.put(core)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=pin, initargs=(free,)) as pool:
+        tasks = {
+            pool.submit(measure, name, SETS[name].half, cut(pictures / name, size)): (name, size)
+            for name, size in planned
+        }
+        for task in as_completed(tasks):
+            measured = task.result()
+            console.print(f"{measured.set} {measured.size}: {measured.accuracy}")
+            rows.append(measured.to_dict())
+            rows.sort(key=lambda row: (row["half"], row["set"], row["size"]))
+            content = {"schema_version": SCHEMA_VERSION, "rows": rows}
+            table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def pin(free: Any) -> None:
+    """One core and one thread for this process, so that the times of a row can be compared."""
+    import torch
+
+    os.sched_setaffinity(0, {free.get()})
+    torch.set_num_threads(1)
 
 
 def main() -> None:
@@ -162,11 +195,22 @@ def main() -> None:
     )
     parser.add_argument("--measure", type=Path, metavar="ROOT", help="measure first")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="keep the pictures there")
+    parser.add_argument("--jobs", type=int, default=1, help="rows side by side, one core each")
+    parser.add_argument("--largest", type=int, default=100_000, help="leave out larger sizes")
     parser.add_argument("--table", type=Path, default=TABLE, help="of measurements")
     parser.add_argument("--json", action="store_true", help="figures as the last line")
     arguments = parser.parse_args()
     if arguments.measure is not None:
-        measure_all(arguments.measure, arguments.sets, arguments.table)
+        with tempfile.TemporaryDirectory(prefix="decision-") as folder:
+            measure_all(
+                arguments.measure,
+                arguments.sets,
+                arguments.table,
+                arguments.pictures or Path(folder),
+                arguments.jobs,
+                arguments.largest,
+            )
     rows = json.loads(arguments.table.read_text("utf-8"))["rows"]
     judged = [judge(row) for row in rows if row["set"] in arguments.sets]
     show(judged)

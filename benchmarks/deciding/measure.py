@@ -1,51 +1,43 @@
 """One data set at one size: the figures, and what each strategy comes to on its test images.
 
-The parts are Graftline's own: folds and search of the probe, blocks, optimiser, schedule, the
-start from the probe and the comparison with it. The steps around them (stores, files, checkpoints)
-are left out, and the frozen lower half runs once over each image: what a laptop can measure.
+The parts are Graftline's own: folds and search of the probe, the head, blocks, optimiser, schedule,
+the start from the probe and the comparison with it. The steps around them (stores, files,
+checkpoints) are left out, and the frozen lower half runs once over each image and its crops.
 """
 
-import copy
 import csv
-import os
-import resource
-from dataclasses import asdict, dataclass, replace
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
-from graftline.classifier.bundle import Classifier, HeldOut
+from deciding.scores import h_score, log_me
+from deciding.training import VIEWS, Data, Floats, Trained, crops, in_parts, pixels, train
 from graftline.data.sampling import stratified_sample
 from graftline.models.backbone import Backbone, build
-from graftline.steps.fine_tune.freezing import (
-    Division,
-    divide_by,
-    freeze,
-    optimizer_for,
-    training_mode,
-)
-from graftline.steps.fine_tune.loop import CLIP_NORM
+from graftline.steps.fine_tune.freezing import Division, divide_by, freeze
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fine_tune.sampler import Sampler
-from graftline.steps.fine_tune.schedule import rate_factor
 from graftline.steps.fine_tune.split import Split, split
-from graftline.steps.fine_tune.start_and_outcome import compare, from_probe
+from graftline.steps.fine_tune.start_and_outcome import compare
+from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds
-from graftline.steps.fit_head.forecast import PILOT_EPOCHS, PILOT_IMAGES
-from graftline.steps.fit_head.linear import fold
+from graftline.steps.fit_head.learning_curve import learning_curve
+from graftline.steps.fit_head.mlp import train_mlp
+from graftline.steps.fit_head.probe import Rows
 from graftline.steps.fit_head.search import Candidate, fit_candidate, knn_accuracies, search
 
 BACKBONE, IMAGE_SIZE, UNFROZEN = "tf_efficientnet_lite0", 64, 0.5
 GRID, FOLDS, NEIGHBOURS = (0.01, 0.1, 1.0), 3, (1, 5, 20)
-BATCH = 100
+OTHERS = 1000  # images at most that a paired pilot is measured on
 
-Index = NDArray[np.int64]
-Floats = NDArray[np.float32]
+Scored = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,11 +50,14 @@ class Measured:
         size: Training images it was cut to.
         figures: As ``fit_head`` measures them.
         test_images: How many the accuracies are measured on.
-        accuracy: On test images, by strategy: ``probe``, and ``fine_tune`` as the product uses
-            it (the probe where validation did not find it better); ``training`` is the trained
-            network in any case.
+        accuracy: On test images, by strategy: ``probe``, ``head``, and ``fine_tune`` as the product
+            uses it (the probe where validation did not find it better); ``training`` is the
+            trained network in any case.
         gain: On validation images, of the training and of the pilot.
         seconds: Processor time of each strategy beyond the features.
+        trials: Of each training and pilot: accuracy and loss by epoch, and what it was
+            compared with.
+        scores: LogME and H-score of the features, and the head in one fold.
     """
 
     set: str
@@ -73,20 +68,12 @@ class Measured:
     accuracy: dict[str, float]
     gain: dict[str, float]
     seconds: dict[str, float]
+    trials: dict[str, Scored]
+    scores: dict[str, float]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Labels and splits of the images, and the outputs of the frozen half for each."""
-
-    labels: Index
-    rows: dict[str, Index]
-    classes: tuple[str, ...]
-    lower: Tensor
 
 
 @dataclass(frozen=True)
@@ -98,6 +85,29 @@ class _Probe:
     final: nn.Module
 
 
+@dataclass
+class _Clock:
+    """Processor time of this process by what it was spent on; neighbours hardly disturb it."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        began = time.process_time()
+        yield
+        spent = self.seconds.get(name, 0.0) + time.process_time() - began
+        self.seconds[name] = round(spent, 2)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """The backbone as it was before any training, and its trained half."""
+
+    backbone: Backbone
+    division: Division
+    halves: Split
+
+
 def measure(name: str, half: str, table: Path) -> Measured:
     """Run every strategy.
 
@@ -106,67 +116,108 @@ def measure(name: str, half: str, table: Path) -> Measured:
         half: Its half.
         table: Its images, labels and splits.
     """
-    backbone = build(BACKBONE, image_size=IMAGE_SIZE)
-    division = divide_by(backbone, UNFROZEN)
-    freeze(backbone, division)
-    halves = split(backbone, division)
-    assert halves is not None
-    data = _read(table, backbone, halves)
+    network, clock = _network(), _Clock()
+    data = _read(table, network, clock)
     with torch.no_grad():
-        features = _in_parts(halves.upper, data.lower).numpy()
-    began = _processor_seconds()
-    probe, figures = _fit_probe(features, data)
-    seconds = {"probe": _processor_seconds() - began}
-    test, truth = data.rows["test"], data.labels[data.rows["test"]]
-    right = _predict(probe.final, features[test]) == truth
-    accuracy, gain = {"probe": float(right.mean())}, dict[str, float]()
-    for kind in ("training", "pilot"):
-        began = _processor_seconds()
-        used, gain[kind], logits = _trained(backbone, division, features, data, probe, kind)
-        seconds[kind] = _processor_seconds() - began
+        features: Floats = in_parts(network.halves.upper, data.lower).numpy()
+    with clock("probe"):
+        probe, figures = _fit_probe(features, data)
+    test = data.rows["test"]
+    accuracy = {"probe": _accuracy(_logits(probe.final, features[test]), data, test)}
+    with clock("head"):
+        accuracy["head"], scores = _fit_head(features, data)
+    train_rows = data.rows["train"]
+    scores |= {
+        "log_me": round(log_me(features[train_rows], data.labels[train_rows]), 5),
+        "h_score": round(h_score(features[train_rows], data.labels[train_rows]), 5),
+    }
+    trials = dict[str, Scored]()
+    for kind, rows, epochs, paired in _plans(data):
+        with clock(kind):
+            trials[kind], logits = _trial(network, features, data, probe, rows, epochs, paired)
         if kind == "training":
-            accuracy[kind] = float((logits.argmax(axis=1) == truth).mean())
-            accuracy["fine_tune"] = accuracy[kind if used else "probe"]
+            accuracy["training"] = _accuracy(logits["test"], data, test)
+            used = trials[kind]["used"]
+            accuracy["fine_tune"] = accuracy["training" if used == "fine_tune" else "probe"]
+    clock.seconds["training"] = round(clock.seconds["training"] + clock.seconds["crops"], 2)
     return Measured(
         set=name,
         half=half,
         size=int(table.stem.split("-")[1]),
         figures=figures,
         test_images=len(test),
-        accuracy={key: round(value, 5) for key, value in accuracy.items()},
-        gain=gain,
-        seconds={key: round(value, 2) for key, value in seconds.items()},
+        accuracy=accuracy,
+        gain={kind: trial["gain"] for kind, trial in trials.items()},
+        seconds=clock.seconds,
+        trials=trials,
+        scores=scores,
     )
 
 
-def _read(table: Path, backbone: Backbone, halves: Split) -> _Data:
+def _plans(data: Data) -> Iterator[tuple[str, Rows, int, bool]]:
+    """Each training: its name, images, epochs, and whether a probe on the same images is beaten."""
+    rows, labels = data.rows["train"], data.labels[data.rows["train"]]
+
+    def some(count: int) -> Rows:
+        return rows if count >= len(rows) else rows[stratified_sample(labels, count, 0)]
+
+    quarter = some(max(len(rows) // 4, min(len(rows), 60)))
+    yield "training", rows, Settings().epochs, False
+    yield "pilot", some(1000), 3, False
+    yield "pilot_quarter", quarter, 3, False
+    yield "pilot_paired", quarter, 3, True
+
+
+def _network() -> _Network:
+    backbone = build(BACKBONE, image_size=IMAGE_SIZE)
+    division = divide_by(backbone, UNFROZEN)
+    freeze(backbone, division)
+    halves = split(backbone, division)
+    assert halves is not None
+    return _Network(backbone, division, halves)
+
+
+def _read(table: Path, network: _Network, clock: _Clock) -> Data:
     with table.open(newline="") as file:
         lines = list(csv.DictReader(file))
     classes = tuple(sorted({line["label"] for line in lines}))
     number = {label: i for i, label in enumerate(classes)}
-    preprocessing = backbone.spec.preprocessing
-    pixels = [np.asarray(Image.open(table.parent / line["image"]).convert("RGB")) for line in lines]
-    inputs = torch.stack([preprocessing.apply(image) for image in pixels])
+    images = [pixels(table.parent / line["image"]) for line in lines]
+    preprocessing = network.backbone.spec.preprocessing
+    inputs = torch.stack([preprocessing.apply(image) for image in images])
     rows = {
         name: np.flatnonzero([line["split"] == name for line in lines])
         for name in ("train", "val", "test")
     }
+    lower = in_parts(network.halves.lower, inputs)
+    place = np.full(len(lines), -1)
+    place[rows["train"]] = np.arange(len(rows["train"]))
+    with clock("crops"):
+        views = crops([images[row] for row in rows["train"]], network.backbone, network.halves)
     labels = np.array([number[line["label"]] for line in lines])
-    return _Data(labels, rows, classes, _in_parts(halves.lower, inputs))
+    return Data(labels, rows, classes, lower, views, place)
 
 
-def _fit_probe(features: Floats, data: _Data) -> tuple[_Probe, dict[str, Any]]:
-    train, count = data.rows["train"], len(data.classes)
-    x, y = features[train], data.labels[train]
+def _fit_probe(features: Floats, data: Data) -> tuple[_Probe, dict[str, Any]]:
+    rows, count = data.rows["train"], len(data.classes)
+    x, y = features[rows], data.labels[rows]
     folds = make_folds(y, np.arange(len(y)), data.classes, FOLDS, 0)
     knn = knn_accuracies(x, y, folds, NEIGHBOURS, count)
-    best = search(x, y, folds, count, grid=GRID, balanced=False)[0]
-    both = np.concatenate([train, data.rows["val"]])
-    heads = [
-        fold(*fit_candidate(features[rows], data.labels[rows], count, best, balanced=False))
-        for rows in (train, both)
-    ]
+    found = search(x, y, folds, count, grid=GRID, balanced=False)
+    best, both = found[0], np.concatenate([rows, data.rows["val"]])
+    heads = [_probe_on(features, data, best, part) for part in (rows, both)]
     counts, nearest = np.bincount(y, minlength=count), max(knn, key=lambda k: knn[k])
+    curve = learning_curve(
+        x,
+        y,
+        np.arange(len(y)),
+        folds,
+        count,
+        best,
+        train_images=len(y),
+        balanced=False,
+        seed=0,
+    )
     figures = {
         "classes": count,
         "train_images": len(y),
@@ -178,92 +229,74 @@ def _fit_probe(features: Floats, data: _Data) -> tuple[_Probe, dict[str, Any]]:
         "majority": round(float(counts.max() / counts.sum()), 6),
         "knn": {"k": nearest, "accuracy": round(knn[nearest], 6)},
         "probe": best.to_dict(),
+        "learning_curve": {"points": curve["points"]},
     }
     return _Probe(best, heads[0], heads[1]), figures
 
 
-def _trained(
-    backbone: Backbone,
-    division: Division,
+def _probe_on(features: Floats, data: Data, best: Candidate, rows: Rows) -> nn.Module:
+    count = len(data.classes)
+    return fold(*fit_candidate(features[rows], data.labels[rows], count, best, balanced=False))
+
+
+def _fit_head(features: Floats, data: Data) -> tuple[float, dict[str, float]]:
+    """Accuracy on test images of the head, and in the fold that chose its epochs."""
+    rows, count = data.rows["train"], len(data.classes)
+    folds = make_folds(data.labels[rows], np.arange(len(rows)), data.classes, 5, 0)
+    inside, outside = (rows[part] for part in next(iter(folds)))
+
+    def given(some: Rows) -> tuple[Floats, Rows]:
+        return features[some], data.labels[some]
+
+    stopped = train_mlp(given(inside), given(outside), count)
+    both, test = np.concatenate([rows, data.rows["val"]]), data.rows["test"]
+    head = train_mlp(given(both), None, count, epochs=stopped.best_epoch).head
+    scores = {"head_fold": round(stopped.val_accuracy, 5)}
+    return _accuracy(_logits(head, features[test]), data, test), scores
+
+
+def _trial(
+    network: _Network,
     features: Floats,
-    data: _Data,
+    data: Data,
     probe: _Probe,
-    kind: str,
-) -> tuple[bool, float, Floats]:
-    """Whether the trained network is used, its gain on val, and its logits of the test images."""
-    val, train = data.rows["val"], data.rows["train"]
-    truth, options = data.labels[val], Settings(augment=False, unfreeze=UNFROZEN)
-    if kind == "pilot":
-        options = replace(options, epochs=PILOT_EPOCHS)
-        train = train[stratified_sample(data.labels[train], PILOT_IMAGES, 0)]
-    logits = _logits(probe.train_only, features[val])
-    state = {name: tensor.detach() for name, tensor in probe.train_only.state_dict().items()}
-    network = copy.deepcopy(backbone)
-    start = Classifier(
-        network,
-        probe.train_only,
-        data.classes,
-        preprocessing=network.spec.preprocessing,
-        strategy="probe",
-        snapshot_id="",
-        backbone_fingerprint="none",
-    )
-    classifier = from_probe(start, HeldOut(rows=val, logits=logits, head=state), truth)
-    freeze(classifier.backbone, division)
-    halves = split(classifier.backbone, division)
-    assert halves is not None
-    best = _train(classifier, halves, division, data, train, options)
-    classifier.load_state_dict(best)
-    classifier.eval()
-    with torch.no_grad():
-        found = {
-            name: _in_parts(lambda x: classifier.head(halves.upper(x)), data.lower[rows]).numpy()
-            for name, rows in (("val", val), ("test", data.rows["test"]))
-        }
-    outcome = compare("fine_tune", found["val"], logits, truth)
-    return outcome.used == "fine_tune", round(outcome.gain, 5), found["test"]
+    rows: Rows,
+    epochs: int,
+    paired: bool,
+) -> tuple[Scored, dict[str, Floats]]:
+    """A training, and what its network came to against the probe on images that neither saw."""
+    options = replace(Settings(unfreeze=UNFROZEN, views=VIEWS), epochs=epochs)
+    wanted = {"val": data.rows["val"], "test": data.rows["test"]}
+    head, judges = probe.train_only, data.rows["val"]
+    if paired:
+        head = _probe_on(features, data, probe.best, rows)
+        others = np.setdiff1d(data.rows["train"], rows)[:OTHERS]
+        judges = np.concatenate([judges, others])
+    wanted["judges"] = judges
+    found = train(network.backbone, network.division, data, head, rows, options, wanted)
+    before, truth = _logits(head, features[judges]), data.labels[judges]
+    outcome = compare("fine_tune", found.logits["judges"], before, truth)
+    return _scored(found, before, truth, len(rows)) | {
+        "used": outcome.used,
+        "gain": round(outcome.gain, 5),
+        "gain_interval": [round(value, 5) for value in outcome.gain_interval],
+    }, found.logits
 
 
-def _train(
-    classifier: Classifier,
-    halves: Split,
-    division: Division,
-    data: _Data,
-    train: Index,
-    options: Settings,
-) -> dict[str, Tensor]:
-    """The weights of the epoch that is best on val."""
-    optimizer = optimizer_for(classifier, division, options)
-    sampler = Sampler(train, options.batch_size, options.epochs, options.seed)
-    weights = [p for group in optimizer.param_groups for p in group["params"]]
-    val, best, at, done = data.rows["val"], dict[str, Tensor](), (-1.0, 0.0), 0
-    best_epoch = 0
-    for epoch in range(options.epochs):
-        for step in range(done, sampler.end_of(epoch)):
-            rows = sampler.batch(step)[0]
-            factor = rate_factor(step, sampler.steps, options.warmup_fraction)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            training_mode(classifier, division, adapt_batch_norm=False)
-            logits = classifier.head(halves.upper(data.lower[rows]))
-            loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.labels[rows]))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(weights, CLIP_NORM)
-            optimizer.step()
-        done = sampler.end_of(epoch)
-        classifier.eval()
-        with torch.no_grad():
-            logits = classifier.head(halves.upper(data.lower[val]))
-            wanted = torch.from_numpy(data.labels[val])
-            right = float((logits.argmax(1) == wanted).float().mean())
-            found = (right, -float(nn.functional.cross_entropy(logits, wanted)))
-        if not best or found > at:
-            at, best_epoch = found, epoch
-            best = {key: value.clone() for key, value in classifier.state_dict().items()}
-        if epoch - best_epoch >= options.patience:
-            break
-    return best
+def _scored(found: Trained, before: Floats, truth: NDArray[np.int64], images: int) -> Scored:
+    def loss(logits: Floats) -> float:
+        x, y = torch.from_numpy(logits), torch.from_numpy(truth)
+        return round(float(nn.functional.cross_entropy(x, y)), 5)
+
+    return {
+        "images": images,
+        "history": found.history,
+        "best_epoch": found.best_epoch,
+        "judges": len(truth),
+        "loss": loss(found.logits["judges"]),
+        "probe_loss": loss(before),
+        "probe_accuracy": round(float((before.argmax(axis=1) == truth).mean()), 5),
+    }
 
 
 def _logits(head: nn.Module, features: Floats) -> Floats:
@@ -272,15 +305,5 @@ def _logits(head: nn.Module, features: Floats) -> Floats:
     return logits
 
 
-def _predict(head: nn.Module, features: Floats) -> Index:
-    return np.asarray(_logits(head, features).argmax(axis=1))
-
-
-def _in_parts(function: Any, x: Tensor) -> Tensor:
-    return torch.cat([function(part) for part in torch.split(x, BATCH)])
-
-
-def _processor_seconds() -> float:
-    """Of this process and its children: neighbours on the machine disturb it less than a clock."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(os.times()[:2]) + children.ru_utime + children.ru_stime
+def _accuracy(logits: Floats, data: Data, rows: Rows) -> float:
+    return round(float((logits.argmax(axis=1) == data.labels[rows]).mean()), 5)

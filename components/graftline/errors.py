@@ -28,7 +28,17 @@ of these; a traceback means a fault of ours. No message holds a secret: see
 :mod:`graftline.redaction`.
 """
 
+import re
+from urllib.parse import unquote
+
 from graftline.redaction import redacted
+
+_FILE_URI = re.compile(r"file://(/[^\s'\"<>]*)")
+
+
+def _with_paths(text: str) -> str:
+    """Paths of this machine as a person types them, in place of ``file:`` URIs."""
+    return _FILE_URI.sub(lambda found: unquote(found[1]), text)
 
 
 class GraftlineError(Exception):
@@ -41,9 +51,9 @@ class GraftlineError(Exception):
     """
 
     def __init__(self, what: str, *, why: str | None = None, fix: str | None = None) -> None:
-        super().__init__(redacted(what))
-        self.what = redacted(what)
-        self.why = redacted(why) if why else why
+        self.what = _with_paths(redacted(what))
+        super().__init__(self.what)
+        self.why = _with_paths(redacted(why)) if why else why
         self.fix = redacted(fix) if fix else fix
 
     def __str__(self) -> str:

@@ -5,25 +5,28 @@ A function is counted from its `def` to its last line, signature and docstring i
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 ROOTS = ("components", "pipelines")
 FUNCTION_LINES, PARAMETERS, CLASS_LINES = 60, 10, 250
+RUN_LINES = 40  # of a step, without its docstring: the step in one view
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def modules() -> Iterator[tuple[str, str]]:
-    """Path and text of every module."""
-    for root in ROOTS:
-        for path in sorted((ROOT / root).rglob("*.py")):
-            yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+@cache
+def modules() -> list[tuple[str, str, ast.Module]]:
+    """Path, text and tree of every module."""
+    paths = [path for root in ROOTS for path in sorted((ROOT / root).rglob("*.py"))]
+    texts = [(str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")) for path in paths]
+    return [(path, text, ast.parse(text)) for path, text in texts]
 
 
 def nodes(*kinds: type[ast.AST]) -> Iterator[tuple[str, ast.AST]]:
     """Every node of these kinds, with its place."""
-    for path, text in modules():
-        for node in ast.walk(ast.parse(text)):
+    for path, _, tree in modules():
+        for node in ast.walk(tree):
             if isinstance(node, kinds):
                 yield f"{path}:{getattr(node, 'lineno', 0)} {getattr(node, 'name', '')}", node
 
@@ -32,6 +35,15 @@ def lines(node: ast.AST) -> int:
     """From the first line to the last."""
     assert isinstance(node, Function | ast.ClassDef) and node.end_lineno is not None
     return node.end_lineno - node.lineno + 1
+
+
+def docstring_lines(node: ast.AST) -> int:
+    """Of a function that may have none."""
+    assert isinstance(node, Function)
+    first = node.body[0]
+    if ast.get_docstring(node) is None or first.end_lineno is None:
+        return 0
+    return first.end_lineno - first.lineno + 1
 
 
 def parameters(function: Function) -> int:
@@ -68,6 +80,14 @@ def test_no_function_is_longer_than_60_lines() -> None:
     ] == []
 
 
+def test_a_step_reads_in_one_view() -> None:
+    steps = [(place, node) for place, node in nodes(ast.FunctionDef) if "/step.py:" in place]
+    runs = {place: node for place, node in steps if place.endswith(" run")}
+    assert len(runs) >= 9
+    lengths = {place: lines(node) - docstring_lines(node) for place, node in runs.items()}
+    assert {place: count for place, count in lengths.items() if count > RUN_LINES} == {}
+
+
 def test_no_function_takes_more_than_10_parameters() -> None:
     found = [
         f"{place}: {parameters(node)}"
@@ -86,4 +106,4 @@ def test_no_class_is_longer_than_250_lines() -> None:
 
 def test_the_formatter_is_never_switched_off() -> None:
     marks = ("fmt: " + "skip", "fmt: " + "off", "yapf: " + "disable")
-    assert [path for path, text in modules() if any(mark in text for mark in marks)] == []
+    assert [path for path, text, _ in modules() if any(mark in text for mark in marks)] == []

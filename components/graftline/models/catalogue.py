@@ -8,14 +8,13 @@ pinned versions of timm and torchvision, which its first line names. With other 
 import csv
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from graftline.images.preprocessing import Preprocessing
-from graftline.models.names import LIBRARIES
+from graftline.models.known import TABLE as TABLE
+from graftline.models.known import made_with as made_with
+from graftline.models.known import versions as versions
 
-TABLE = Path(__file__).with_name("backbones.csv")
 COLUMNS = (
     "name",
     "parameters",
@@ -67,23 +66,6 @@ class Entry:
         preprocessing = Preprocessing.from_dict(values["preprocessing"])
         tags = tuple(values["tags"])
         return cls(**{**values, "preprocessing": preprocessing, "tags": tags})
-
-
-def versions() -> list[str]:
-    """The installed versions of the libraries, in the order of ``LIBRARIES``."""
-    found = []
-    for library in LIBRARIES:
-        try:
-            found.append(version(library).partition("+")[0])
-        except PackageNotFoundError:
-            found.append("none")
-    return found
-
-
-def made_with() -> list[str]:
-    """The versions of the libraries that the table was made with."""
-    with TABLE.open(encoding="utf-8") as stream:
-        return stream.readline().removeprefix("#").split()[1::2]
 
 
 @lru_cache

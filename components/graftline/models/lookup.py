@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from graftline import machine
 from graftline.errors import BackboneError, UnknownBackbone
-from graftline.models import catalogue
+from graftline.models import catalogue, known
 from graftline.models.catalogue import COLUMNS, TABLE, Entry
-from graftline.models.names import LIBRARIES, near
+from graftline.models.names import LIBRARIES
 from graftline.models.weights import published
 from graftline.storage.base import Store
 
 
 def entries(pattern: str | None = None) -> Iterator[Entry]:
     """The backbones whose names contain the pattern; those without pooled features are left out."""
-    known = catalogue.table()
+    listed = catalogue.table()
     for name in _matching(_names(), pattern):
-        entry = known.get(name) or measure(name)
+        entry = listed.get(name) or measure(name)
         if entry is not None and entry.feature_dim:
             yield entry
 
@@ -36,28 +36,7 @@ def one(name: str) -> Entry | None:
 
 def unknown(name: str) -> UnknownBackbone:
     """The error for a name that no backbone has, with near ones."""
-    return UnknownBackbone(
-        f"No backbone is called '{name}'.",
-        why="Neither timm nor torchvision has a network of this name with pooled features.",
-        fix=near(name, _names()),
-    )
-
-
-def check_known(name: str) -> None:
-    """Refuse a name that the table does not have, without asking the libraries, which take seconds.
-
-    Nothing is refused where the table was made with other libraries.
-
-    Raises:
-        UnknownBackbone: With near names.
-    """
-    library, _, bare = name.rpartition("/")
-    if catalogue.made_with() != catalogue.versions() or (library and library not in LIBRARIES):
-        return
-    architecture = bare.partition(".")[0]
-    libraries = (library,) if library else LIBRARIES
-    if not any(f"{each}/{architecture}" in catalogue.table() for each in libraries):
-        raise unknown(name)
+    return known.unknown(name, _names())
 
 
 def available_locally(found: Sequence[Entry], store: Store | None = None) -> set[str]:

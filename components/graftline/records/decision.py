@@ -81,11 +81,6 @@ class Forecast:
     cost: float | None = None
     cost_interval: tuple[float, float] | None = None
 
-    @property
-    def accelerator_hours(self) -> float | None:
-        """Hours times GPUs."""
-        return None if self.hours is None else self.hours * self.accelerators
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pilot:

@@ -1,6 +1,7 @@
 """What MLflow would refuse at the end of a run, asked before its start. Nothing is written."""
 
 import os
+import tempfile
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,12 @@ from graftline.storage.uri import local_path
 from graftline.tracking import relocation
 from graftline.tracking.client import absolute_uri, artifact_location, connect
 from graftline.tracking.mlflow_run import deleted_experiment
-from graftline.tracking.registry import RegisteredVersion
 from graftline.tracking.server_answers import mlflow_errors, probe, redacted
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
+
+    from graftline.tracking.registry import RegisteredVersion
 
 LONGEST_MODEL_NAME = 256  # MLflow's column; a longer one fails in the database
 
@@ -36,6 +38,9 @@ def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool
             cannot be written to.
     """
     check_names(experiment, registered_model)
+    if not exists(uri):  # asking MLflow would make it
+        _check_can_be_made(relocation.database_of(uri))
+        return
     relocation.check_writable(uri)
     client = connect(uri)
     with mlflow_errors(uri, f"the experiment {experiment!r}"):
@@ -45,6 +50,27 @@ def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool
         location = found.artifact_location if found else artifact_location(uri, experiment)
     if not moved:
         _check_files_writable(uri, experiment, location)
+
+
+def exists(uri: str) -> bool:
+    """Whether there is anything to ask: a local database is made by the first run."""
+    database = relocation.database_of(uri)
+    return database is None or database.exists()
+
+
+def _check_can_be_made(database: Path | None) -> None:
+    if database is None:
+        return
+    there = next(parent for parent in database.parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise TrackingError(
+            f"MLflow's database {database} cannot be made.",
+            why=f"{there} cannot be written to: {error.strerror}.",
+            fix="Make the folder writable, or give another tracking.uri.",
+        ) from None
 
 
 def check_answers(uri: str) -> None:
@@ -90,7 +116,7 @@ def check_names(experiment: str, registered_model: str) -> None:
         )
 
 
-def check_champion(version: RegisteredVersion) -> None:
+def check_champion(version: "RegisteredVersion") -> None:
     """Refuse a champion that a new model could not be compared with.
 
     Raises:
@@ -122,7 +148,7 @@ def check_champion(version: RegisteredVersion) -> None:
     _check_digest(version, path, champion)
 
 
-def _check_digest(version: RegisteredVersion, path: Path | None, champion: str) -> None:
+def _check_digest(version: "RegisteredVersion", path: Path | None, champion: str) -> None:
     """Compare a local file with what was registered; reading it takes no time."""
     if path is None or version.digest is None:
         return

@@ -33,10 +33,20 @@ def probe(uri: str) -> None:
         where = redacted(uri, uri)
         raise TrackingUnreachable(
             f"MLflow at {where} does not answer.",
-            why=redacted(str(error), uri)[:300],
+            why=redacted(_short(error), uri)[:300],
             fix="Start the server or correct tracking.uri; without a server use "
             "sqlite:///mlflow.db. Behind a proxy, check NO_PROXY.",
         ) from None
+
+
+def _short(error: BaseException) -> str:
+    """The system's own words for it, out of what the libraries between have wrapped around them."""
+    found = re.search(r"\[Errno -?\d+\] ([^)'\"]+)", str(error))
+    if found:
+        return f"{found[1].strip()}."
+    if "timed out" in str(error):
+        return f"It did not answer within {PROBE_SECONDS} seconds."
+    return str(error)
 
 
 def _probe_http(uri: str) -> None:

@@ -1,5 +1,6 @@
 """The command ``graftline``."""
 
+import re
 import sys
 from typing import Annotated
 
@@ -115,6 +116,9 @@ def _show_usage(error: TyperException) -> None:
         return
     command = context.command_path if context else "graftline"
     text = " ".join(error.format_message().split())
+    extra = re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", text)
+    if extra:
+        text = f"{extra[1]!r} is more than this command takes"
     end = "" if text.endswith((".", "?")) else "."
     _show(ConfigurationError(f"{text}{end}", fix=f"`{command} --help` shows what it takes."))
 

@@ -60,6 +60,7 @@ class Package:
         spec: The pipeline spec in it.
         images: Every container image that a step may run in.
         platform: What of it is Kubernetes' own: nodes, disks, secrets.
+        graph: Which graph of the run file it is.
     """
 
     pipeline: str
@@ -68,6 +69,7 @@ class Package:
     spec: Mapping[str, Any]
     images: tuple[str, ...]
     platform: Mapping[str, Any] = field(default_factory=dict)
+    graph: GraphName = "train"
 
 
 def pipeline_name(settings: RunSettings, graph: GraphName) -> str:
@@ -90,6 +92,7 @@ def build(settings: RunSettings, graph: GraphName, folder: Path) -> Package:
         spec,
         tuple(images),
         documents[1] if len(documents) > 1 else {},
+        graph,
     )
 
 
@@ -114,7 +117,8 @@ def check(package: Package, settings: RunSettings, parameters: Mapping[str, Any]
         *_placeholder_problems(settings, parameters),
         *_name_problems(settings),
         *_parameter_problems(package.spec, parameters),
-        *_place_problems(settings, parameters.get("source")),
+        *_place_problems(settings, package.graph, parameters.get("source")),
+        *(prediction_problems(settings, parameters) if package.graph == "predict" else ()),
         *image_problems(package.images, require_digest=settings.images.require_digest),
     ]
     if problems:
@@ -244,7 +248,38 @@ def _parameter_problems(spec: Mapping[str, Any], given: Mapping[str, Any]) -> li
     return problems
 
 
-def _place_problems(settings: RunSettings, source: object = None) -> list[str]:
+def prediction_problems(settings: RunSettings, parameters: Mapping[str, Any]) -> list[str]:
+    """What a pod that classifies a bucket would find out after minutes.
+
+    Args:
+        settings: The run file.
+        parameters: Values that replace those of its section ``predict``.
+    """
+    source = parameters.get("source") or settings.predict.source
+    output = parameters.get("output") or settings.predict.output
+    problems = []
+    for key, value, option in (
+        ("predict.source", source, "--source"),
+        ("predict.output", output, "--out"),
+    ):
+        if not value:
+            problems.append(
+                f"{key} is not set. Set it in the run file, or give "
+                f"`graftline submit-predict` {option} s3://..."
+            )
+        elif not str(value).startswith("s3://"):
+            problems.append(
+                f"{key}: {value!r} is a path in a pod, which no one else sees. Give an s3:// URI."
+            )
+    if output and not str(output).lower().endswith((".csv", ".parquet")):
+        problems.append(
+            f"predict.output: {output!r} ends in neither .csv nor .parquet. Name a file such as "
+            "answers.csv."
+        )
+    return problems
+
+
+def _place_problems(settings: RunSettings, graph: GraphName, source: object = None) -> list[str]:
     """Addresses that only this machine knows; ``source`` replaces the run file's."""
     problems = []
     places = {
@@ -252,6 +287,8 @@ def _place_problems(settings: RunSettings, source: object = None) -> list[str]:
         "store": settings.store,
         "weights": settings.weights if settings.weights != "random" else None,
     }
+    if graph == "predict":  # which reads other images, with a model that is registered
+        del places["data.source"], places["weights"]
     for key, value in places.items():
         if value is not None and not value.startswith("s3://"):
             problems.append(

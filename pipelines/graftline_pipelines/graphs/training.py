@@ -248,6 +248,7 @@ def add_fine_tuning(graph: Graph, snapshot: Any, fitted: Any, shared: dict[str, 
         snapshot=snapshot,
         probe=fitted.outputs["classifier"],
         probe_decision=fitted.outputs["decision"],
+        probe_page=fitted.outputs["page"],
         config=graph.config(
             **config, strategy="scratch" if scratch else "fine_tune", seed=settings.seed
         ),

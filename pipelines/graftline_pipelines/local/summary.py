@@ -54,7 +54,9 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "parity": exported.get("parity"),
         "registered": {key: promoted.get(key) for key in ("name", "version", "alias")},
         "data_page": placed(ingested.get("page"), run.run_dir / "data.html"),
-        "decision_page": placed(fitted.get("page"), run.run_dir / "decision.html"),
+        "decision_page": placed(
+            trained.get("page") or fitted.get("page"), run.run_dir / "decision.html"
+        ),
         "report": placed(evaluated.get("report_file"), run.run_dir / "report.html"),
         "tracking_run": promoted.get("run_id"),
         "seconds": {**run.seconds, "total": round(run.total_seconds, 2)},

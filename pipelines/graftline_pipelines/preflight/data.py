@@ -33,6 +33,9 @@ def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
     listed: list[Any] = []
 
     def ask() -> str:
+        from graftline.data.absent import refuse_absent
+
+        refuse_absent(settings.data.source)  # the libraries below take most of a second to import
         from graftline.steps.ingest.checks import (
             MIN_IMAGES_PER_CLASS,
             check_arguments,

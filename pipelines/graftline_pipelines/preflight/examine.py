@@ -12,7 +12,6 @@ from rich.markup import escape
 
 from graftline.errors import WeightsError
 from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
-from graftline_pipelines.preflight.forecast import training_forecast
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -53,9 +52,12 @@ def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight
     """Ask the same, and what a run would do."""
     found, entries = _ask(settings, asking)
     if not found.unasked:
+        from graftline_pipelines.preflight.forecast import training_forecast
+
         found.look("pipeline", lambda: _pipeline(settings))
         found.look("fine-tuning", lambda: training_forecast(settings, entries))
-    found.facts["a run would"] = _plan(settings)
+    if not found.problems:
+        found.facts["a run would"] = _plan(settings)
     return found
 
 
@@ -96,11 +98,11 @@ def ask_mlflow(settings: RunSettings, found: Preflight) -> None:
 
 
 def _known(settings: RunSettings) -> str:
-    from graftline.models import lookup
+    from graftline.models.known import check_known
     from graftline.models.weights import location
     from graftline.storage.uri import local_path
 
-    lookup.check_known(settings.backbone)
+    check_known(settings.backbone)
     weights = str(settings.weights or "")
     if weights.startswith(("/", "file://")):
         path = local_path(location.parse(weights).place)
@@ -125,7 +127,7 @@ def _store(settings: RunSettings) -> str:
 
 def _tracking(settings: RunSettings, found: Preflight) -> str:
     from graftline.tracking import relocation
-    from graftline.tracking.readiness import check_ready
+    from graftline.tracking.readiness import check_ready, exists
 
     uri = settings.tracking.uri
     moved = relocation.find(uri)
@@ -133,7 +135,8 @@ def _tracking(settings: RunSettings, found: Preflight) -> str:
         found.notes.append(("tracking.uri", _moved(moved.before, copied=moved.copied)))
     check_ready(uri, settings.experiment, settings.registered_model, moved=moved is not None)
     return (
-        f"{uri} answers; experiment {settings.experiment!r}, "
+        f"{uri} {'answers' if exists(uri) else 'is made by the first run'}; "
+        f"experiment {settings.experiment!r}, "
         f"registered model {settings.registered_model!r}"
     )
 
@@ -171,12 +174,14 @@ NO_CHAMPION = "none yet: the first model has to pass the floors only"
 
 def _champion(settings: RunSettings) -> str:
     from graftline.tracking import relocation
-    from graftline.tracking.readiness import check_champion
+    from graftline.tracking.readiness import check_champion, exists
     from graftline.tracking.registry import open_registry
 
     moved = relocation.find(settings.tracking.uri)
     if moved is not None and not moved.copied:
         return "known after the folder's records are in order"
+    if not exists(settings.tracking.uri):
+        return NO_CHAMPION
     champion = open_registry(settings.tracking.uri).champion(settings.registered_model)
     if champion is None:
         return NO_CHAMPION

@@ -2,7 +2,7 @@
 
 import copy
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,6 +18,7 @@ from graftline_pipelines.runfile import placeholders
 from graftline_pipelines.runfile.placeholders import KeyPath
 from graftline_pipelines.runfile.pools import assignment_problems, pool_name
 from graftline_pipelines.runfile.settings import RunSettings
+from graftline_pipelines.runfile.wording import what_is_wrong
 
 DEEPEST = 50  # levels of nesting
 
@@ -58,14 +59,28 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        problem = Problem(str(path), None, "there is no such file.", "Check the path.")
-        raise RunFileError("The run file", [problem]) from None
-    except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(str(path), None, f"cannot be read: {error}.", None)
-        raise RunFileError("The run file", [problem]) from None
-    values, lines = _parse(text, path)
-    return _validated(values, overrides, str(path), lines)
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    values, lines, found = _parse(text, path)
+    return _validated(values, overrides, str(path), lines, found)
+
+
+def _unreadable(path: Path, error: Exception) -> "RunFileError":
+    """Why there is no text in a file, and what to give instead."""
+    fix = "`graftline init FOLDER` writes one for your images."
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        beside = [] if not path.parent.is_dir() else [*path.parent.glob("*.y*ml")]
+        near = difflib.get_close_matches(path.name, [one.name for one in beside], 1)
+        fix = f"Did you mean {path.with_name(near[0])}?" if near else fix
+        what = "there is no such file."
+    elif isinstance(error, IsADirectoryError):
+        what = "is a folder, not a run file."
+    elif isinstance(error, UnicodeDecodeError):
+        what, fix = "cannot be read: it is not UTF-8 text.", "Save it as UTF-8."
+    else:
+        why = getattr(error, "strerror", None) or str(error)
+        what, fix = f"cannot be read: {why}.", "Check the file's rights."
+    return RunFileError("The run file", [Problem(str(path), None, what, fix)])
 
 
 def load_values(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> RunSettings:
@@ -74,47 +89,65 @@ def load_values(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Run
     Raises:
         RunFileError: with every mistake found.
     """
-    return _validated(copy.deepcopy(dict(values)), overrides, "The run file", {})
+    return _validated(copy.deepcopy(dict(values)), overrides, "The run file", {}, [])
 
 
 def _validated(
-    values: dict[str, Any], overrides: Sequence[str], source: str, lines: dict[KeyPath, int]
+    values: dict[str, Any],
+    overrides: Sequence[str],
+    source: str,
+    lines: dict[KeyPath, int],
+    found: list[Problem],
 ) -> RunSettings:
-    unreadable = _override(values, overrides)
+    found += _override(values, overrides)
+    replaced = {tuple(one.partition("=")[0].split(".")) for one in overrides}
+
+    def overridden(location: KeyPath) -> bool:
+        return any(location[:n] in replaced for n in range(1, len(location) + 1))
+
     try:
         settings = RunSettings.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(detail, lines) for detail in error.errors(include_url=False)]
-        raise RunFileError(source, unreadable + problems) from None
-    problems = unreadable + list(_contradictions(settings, lines))
-    if problems:
-        raise RunFileError(source, problems)
+        details = error.errors(include_url=False)
+        found += [_problem(detail, lines, overridden) for detail in details]
+        raise RunFileError(source, _by_line(found)) from None
+    found += _contradictions(settings, lines)
+    if found:
+        raise RunFileError(source, _by_line(found))
     return settings
 
 
-def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+def _by_line(problems: Sequence[Problem]) -> list[Problem]:
+    """From the top of the file down; what stands in no line comes last."""
+    return sorted(problems, key=lambda one: (one.line is None, one.line or 0))
+
+
+def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int], list[Problem]]:
+    """The values, the line of each key, and keys that stand twice."""
     try:
         _refuse_bombs(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        duplicates = list(_duplicates(node)) if node is not None else []
+        duplicates = list(_duplicates(node, ())) if node is not None else []
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else None
         what = f"not valid YAML: {getattr(error, 'problem', None) or error}."
         fix = "Check indentation, colons and quotes there."
+        if "'\\t'" in what:
+            what, fix = "not valid YAML: a tab in place of spaces.", "Indent with spaces."
         raise RunFileError(str(path), [Problem("the file", line, what, fix)]) from None
     except (ValueError, RecursionError) as error:  # a date of no calendar, 5,000 brackets
         deep = isinstance(error, RecursionError)
         what = f"holds a value that cannot be read: {'nested too deep' if deep else error}."
         raise RunFileError(str(path), [Problem("the file", None, what[:300], None)]) from None
-    if duplicates:
-        raise RunFileError(str(path), duplicates)
     if not isinstance(values, dict):
         what = "holds no keys." if values is None else "is not a mapping of keys to values."
-        fix = "Start from examples/digits.yaml."
+        if isinstance(values, list):
+            what = "is a list, not a mapping of keys to values: write `name: flowers` without '-'."
+        fix = "`graftline init FOLDER` writes one for your images."
         raise RunFileError(str(path), [Problem("the file", None, what, fix)])
-    return values, dict(_lines(node, ()))
+    return values, dict(_lines(node, ())), duplicates
 
 
 def _refuse_bombs(text: str) -> None:
@@ -144,7 +177,7 @@ def _lines(node: yaml.Node | None, path: KeyPath) -> Iterator[tuple[KeyPath, int
             yield from _lines(value, (*path, index))
 
 
-def _duplicates(node: yaml.Node) -> Iterator[Problem]:
+def _duplicates(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
     """YAML keeps the last of two equal keys without a word; a run file may not hold two."""
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
@@ -152,12 +185,13 @@ def _duplicates(node: yaml.Node) -> Iterator[Problem]:
             line = key.start_mark.line + 1
             if key.value in seen:
                 what = f"stands twice, first in line {seen[key.value]}."
-                yield Problem(str(key.value), line, what, "Remove one of the two.")
+                name = ".".join(str(part) for part in (*path, key.value))
+                yield Problem(name, line, what, "Remove one of the two.")
             seen[key.value] = line
-            yield from _duplicates(value)
+            yield from _duplicates(value, (*path, key.value))
     elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            yield from _duplicates(value)
+        for index, value in enumerate(node.value):
+            yield from _duplicates(value, (*path, index))
 
 
 def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
@@ -185,25 +219,23 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]
     return problems
 
 
-def _problem(detail: ErrorDetails, lines: dict[KeyPath, int]) -> Problem:
+def _problem(
+    detail: ErrorDetails, lines: dict[KeyPath, int], overridden: Callable[[KeyPath], bool]
+) -> Problem:
     location = tuple(part for part in detail["loc"] if part != "[key]")
     key = ".".join(str(part) for part in location) or "the file"
     line = next(
         (lines[location[:n]] for n in range(len(location), 0, -1) if location[:n] in lines), None
     )
-    value = detail["input"]
+    if overridden(location):
+        key, line = f"--set {key}", None
     kind = detail["type"]
-    context = detail.get("ctx", {})
     if kind == "extra_forbidden":
         return Problem(key, line, "there is no such key.", _nearest(location))
     if kind == "missing":
         return Problem(key, line, "is missing.", _description(location))
-    shown = repr(value) if len(repr(value)) < 60 else f"{repr(value)[:57]}..."
-    if kind == "value_error":
-        return Problem(key, line, f"{context['error']}.", None)
-    message = detail["msg"]
-    message = message[0].lower() + message[1:]
-    return Problem(key, line, f"{shown} does not fit: {message}.", _description(location))
+    meaning = None if kind == "value_error" else _description(location)
+    return Problem(key, line, what_is_wrong(detail), meaning)
 
 
 def _nearest(location: KeyPath) -> str:
@@ -220,7 +252,8 @@ def _description(location: KeyPath) -> str | None:
     field = model.model_fields.get(str(location[-1])) if model is not None else None
     if field is None or field.description is None:
         return None
-    return f"It is: {' '.join(field.description.split())}"
+    first, dot, _ = " ".join(field.description.split()).partition(". ")
+    return f"It is: {first}{'.' if dot else ''}"
 
 
 def _model_at(location: KeyPath) -> type[BaseModel] | None:

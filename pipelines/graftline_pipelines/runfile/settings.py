@@ -31,6 +31,7 @@ from graftline_pipelines.runfile.pools import (
     PoolSettings,
     StepName,
 )
+from graftline_pipelines.runfile.wording import NAME
 
 AUTO_BACKBONE = "auto"
 
@@ -171,7 +172,7 @@ class RetrainSettings(Section):
 class RunSettings(Section):
     """One run file: a data set, a backbone, a strategy, and where results go."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+    name: Annotated[str, Field(pattern=NAME)]
     """Name of the pipeline, and default name of the experiment and the registered model."""
     data: DataSettings
     """Where the labelled images are."""

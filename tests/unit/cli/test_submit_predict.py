@@ -9,6 +9,8 @@ from typer.testing import CliRunner
 
 from graftline.errors import ConfigurationError
 from graftline_pipelines.cli.main import app
+from graftline_pipelines.cluster.package import SubmissionError, build, check
+from graftline_pipelines.runfile.load import load
 
 RUN = "name: birds\ndata: {source: 's3://b/birds'}\nstore: s3://b/graftline\n"
 
@@ -28,6 +30,29 @@ def test_mistakes(tmp_path: Path, more: str, options: list[str], said: str) -> N
     done = CliRunner().invoke(app, ["submit-predict", str(tmp_path / "run.yaml"), *options])
     assert isinstance(done.exception, ConfigurationError)
     assert said in str(done.exception)
+
+
+@pytest.mark.parametrize("command", ["trigger", "submit"])
+def test_other_commands_that_start_the_graph_say_it_too(tmp_path: Path, command: str) -> None:
+    """All problems together, before a server is looked for."""
+    (tmp_path / "run.yaml").write_text(RUN + "predict: {source: new, output: answers.txt}")
+    run_file = str(tmp_path / "run.yaml")
+    done = CliRunner().invoke(app, [command, run_file, "--pipeline", "predict"])
+    assert isinstance(done.exception, ConfigurationError)
+    for said in ("predict.source: 'new' is a path in a pod", "neither .csv nor .parquet"):
+        assert said in str(done.exception)
+
+
+def test_the_package_of_the_graph_is_checked_for_what_it_reads(tmp_path: Path) -> None:
+    """Not for the images of the training, which it never opens."""
+    images = "\nimages: {registry: r.example.com/ml, tag: 0.1.0}\ntracking: {uri: 'http://m'}\n"
+    (tmp_path / "run.yaml").write_text(RUN.replace("s3://b/birds", "birds") + images)
+    settings = load(tmp_path / "run.yaml")
+    package = build(settings, "predict", tmp_path)
+    with pytest.raises(SubmissionError, match=r"predict\.source is not set") as refused:
+        check(package, settings, {})
+    assert "data.source" not in str(refused.value)
+    check(package, settings, {"source": "s3://b/new", "output": "s3://b/out.csv"})
 
 
 def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,6 @@ def test_cheap_problems_are_told_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["resnet50", "timm/resnet50.a1_in1k", "torchvision/resnet18"])
 def test_known_names_pass(name: str) -> None:
-    from graftline.models.lookup import check_known
+    from graftline.models.known import check_known
 
     check_known(name)

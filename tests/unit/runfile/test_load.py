@@ -1,6 +1,7 @@
 """The run file: every mistake at once, with its line, in the user's own key names."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,53 @@ def test_what_a_later_step_would_refuse_is_refused_now(
 
 
 def test_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunFileError, match="no such file"):
-        load(tmp_path / "none.yaml")
+    write(tmp_path, "name: a\n")
+    with pytest.raises(RunFileError, match=r"runs\.yaml: there is no such file") as caught:
+        load(tmp_path / "runs.yaml")
+    assert "Did you mean" in str(caught.value) and "run.yaml?" in str(caught.value)
+    with pytest.raises(RunFileError, match="is a folder, not a run file"):
+        load(tmp_path)
+
+
+def test_a_file_of_another_encoding_is_said(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_bytes("name: a\n".encode("utf-16"))
+    with pytest.raises(RunFileError, match="it is not UTF-8 text"):
+        load(tmp_path / "run.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: 5", "name (line 1): 5 does not fit: it has to be text. Write it in quotes: '5'."),
+        ("name: Small Flowers", "at both ends. For example small-flowers."),
+        ("name: a\nstrategy: fine-tune", "Did you mean fine_tune?"),
+        ("name: a\nseed: 1.5", "it has to be a whole number."),
+        ("name: a\nauto: {min_gain: 1%}", "it has to be a number. Write 0.01 for 1%."),
+        ("name: a\ngate: yes", "true does not fit: it has to be keys with values, indented below"),
+        ("name: a\nschedule: {enabled: maybe}", "it has to be true or false."),
+        ("name: a\nimage_size: 3", "it has to be greater than or equal to 16."),
+        ("name: a\ndata:\n\tsource: x", "not valid YAML: a tab in place of spaces."),
+        ("name: a\ndata: {source: a}\ndata: {source: b}", "data (line 3): stands twice"),
+        ("name: a\ndata: {source: a, source: b}", "data.source (line 2): stands twice"),
+    ],
+)
+def test_mistakes_are_said_without_a_programmers_words(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(RunFileError) as caught:
+        load(tmp_path / "run.yaml")
+    assert said in str(caught.value)
+    assert not re.search("Settings|pattern|valid (?!YAML)|parse|instance", str(caught.value))
+
+
+def test_all_kinds_of_mistakes_are_reported_together_from_the_top_down(tmp_path: Path) -> None:
+    text = "name: A\nseed: x\nseed: y\ndata: {sorce: x, source: y}\n"
+    with pytest.raises(RunFileError) as caught:
+        load(write(tmp_path, text), ["strategy=best", "data.format=zip"])
+    keys = [problem.key for problem in caught.value.problems]
+    assert keys[:4] == ["name", "seed", "seed", "data.sorce"]
+    assert sorted(keys[4:]) == ["--set data.format", "--set strategy"]
 
 
 def test_set_replaces_and_creates_keys(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def test_experiment_name(uri: str) -> None:
         check_names("e" * 501, "m")
 
 
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    check_ready(f"sqlite:///{tmp_path}/new/mlflow.db", "e", "m")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError, match=r"mlflow\.db cannot be made"):
+        check_ready(f"sqlite:///{tmp_path}/file/mlflow.db", "e", "m")
+
+
 def test_nothing_is_written(uri: str) -> None:
     check_ready(uri, "new", "new")
     client = connect(uri)

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from graftline.data.absent import absent
 from graftline.data.sources.layout import Layout, excluded
-from graftline.errors import DataError, StoreError, StoreNotFound
+from graftline.errors import DataError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
 
@@ -203,9 +204,7 @@ def _refuse_empty(store: Store) -> None:
     from graftline.storage.local import FileStore
 
     if isinstance(store, FileStore) and not store.root.exists():
-        raise StoreNotFound(
-            f"The source {store.uri} does not exist", fix="Correct `data.source` in the run file."
-        )
+        raise absent(store.root)
     if isinstance(store, FileStore) and not store.root.is_dir():
         raise DataError(
             f"The source {store.uri} is a single file and neither a table nor a tar shard",

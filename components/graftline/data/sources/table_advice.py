@@ -78,8 +78,9 @@ def other_files(paths: Sequence[str]) -> str:
     if not found:
         return ""
     return (
-        f"{some(found)} may hold labels or images and is not read: `data.source` can name a table "
-        "(CSV, TSV, JSON lines, Parquet) or tar files; export or unpack it as one of these."
+        f"{some(found)} may hold labels or images and {'is' if len(found) == 1 else 'are'} not "
+        "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet) or tar files; export "
+        f"or unpack {'it' if len(found) == 1 else 'them'} as one of these."
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.errors import DataError
 
-CSV_ENDINGS = (".csv", ".tsv")
 JSON_ENDINGS = (".jsonl", ".ndjson")
 PARQUET = ".parquet"
 SHOWN = 5

@@ -120,19 +120,7 @@ def run(
     write_reference(onnx_folder, sha256_of(path), ids, expected)
 
     exported = Exported(network, metadata, classifier, class_means, snapshot, place, expected)
-    asked = {"fp16": settings.fp16, "int8": settings.int8}
-    smaller = {
-        precision: write_low_precision(
-            precision,
-            exported,
-            folder=onnx_folder,
-            max_drop=settings.max_drop,
-            calibration_images=settings.calibration_images,
-            seed=settings.seed,
-        )
-        for precision, wanted in asked.items()
-        if wanted
-    }
+    smaller = _in_low_precision(exported, onnx_folder, settings)
     return _record(onnx_folder, path, parity, smaller, metadata, content)
 
 
@@ -181,6 +169,25 @@ def _prove(
     odd = odd_sizes_difference(model, classifier)
     in_manifest_order = np.argsort(order, kind="stable")
     return dataclasses.replace(parity, odd_sizes_difference=odd), expected[in_manifest_order]
+
+
+def _in_low_precision(
+    exported: Exported, folder: Path, settings: ExportConfig
+) -> dict[str, Smaller]:
+    """The files that the run file asks for, by precision."""
+    asked = {"fp16": settings.fp16, "int8": settings.int8}
+    return {
+        precision: write_low_precision(
+            precision,
+            exported,
+            folder=folder,
+            max_drop=settings.max_drop,
+            calibration_images=settings.calibration_images,
+            seed=settings.seed,
+        )
+        for precision, wanted in asked.items()
+        if wanted
+    }
 
 
 def _record(

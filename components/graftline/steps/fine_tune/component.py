@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from kfp.dsl import Artifact, Dataset, Input, Model, Output
+from kfp.dsl import HTML, Artifact, Dataset, Input, Model, Output
 
 
 def fine_tune(
@@ -13,8 +13,10 @@ def fine_tune(
     snapshot: Input[Dataset],
     probe: Input[Model],
     probe_decision: Input[Artifact],
+    probe_page: Input[HTML],
     classifier: Output[Model],
     decision: Output[Artifact],
+    page: Output[HTML],
     pipeline_run: str = "",
 ) -> NamedTuple("Outputs", [("strategy", str)]):  # type: ignore[valid-type]
     """Train the upper blocks and the head; keep them only if they beat the probe.
@@ -27,8 +29,10 @@ def fine_tune(
         snapshot: The dataset snapshot.
         probe: The classifier that fit_head wrote.
         probe_decision: The decision record that fit_head wrote.
+        probe_page: What it says, for a person.
         classifier: The trained classifier, or the probe where it was not better.
         decision: The decision record with its outcome.
+        page: The page with the outcome.
         pipeline_run: Id of the pipeline run.
 
     Returns:
@@ -49,9 +53,9 @@ def fine_tune(
             store,
             pipeline_run,
             inputs=inputs,
-            outputs=paths(classifier_folder=classifier, decision_out=decision),
+            outputs=paths(classifier_folder=classifier, decision_out=decision, page_file=page),
             settings=json.loads(config),
-            given={"store": store, "on_epoch": curves},
+            given={"store": store, "on_epoch": curves, **paths(probe_page=probe_page)},
         )
         for figures in result.history if result.reused_from is not None else ():
             curves(figures)

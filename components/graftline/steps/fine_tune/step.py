@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from graftline.classifier.bundle import HeldOut, load_classifier, save_classifier
+from graftline.files import write_atomic
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
+from graftline.steps.decision_parts import completed
 from graftline.steps.fine_tune.loop import EpochListener
 from graftline.steps.fine_tune.pilot import run_pilot
 from graftline.steps.fine_tune.search import search
@@ -17,6 +19,24 @@ from graftline.steps.fine_tune.trial import Trial
 from graftline.steps.runtime import StepResult
 
 WORKERS = tuple(field.name for field in dataclasses.fields(Workers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is no part of the recipe.
+
+    Attributes:
+        search: Minutes for trials beforehand.
+        checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
+        probe_page: The decision page that fit_head wrote.
+    """
+
+    search: float | None = None
+    checkpoint_key: str | None = None
+    probe_page: Path | None = None
+
+
+EXTRAS = tuple(field.name for field in dataclasses.fields(Extras))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +59,7 @@ class FineTuneResult(StepResult):
         device: Where it was trained.
         decision: The decision record with its outcome.
         decision_file: Where it was written.
+        page: The decision page with the outcome; None where there was no page.
     """
 
     strategy: str
@@ -54,6 +75,7 @@ class FineTuneResult(StepResult):
     device: str
     decision: dict[str, Any]
     decision_file: Path
+    page: Path | None = None
 
     def metrics(self) -> dict[str, float]:
         """Accuracies for the tracking run."""
@@ -74,8 +96,9 @@ class FineTuneResult(StepResult):
         }
 
     def files(self) -> dict[str, Path]:
-        """The decision record with its outcome."""
-        return {"fine_tune/decision.json": self.decision_file}
+        """The decision record and its page, with the outcome."""
+        page = {} if self.page is None else {"fine_tune/decision.html": self.page}
+        return {"fine_tune/decision.json": self.decision_file, **page}
 
 
 def run(
@@ -87,8 +110,8 @@ def run(
     classifier_folder: Path,
     decision_out: Path,
     strategy: str = "fine_tune",
-    checkpoint_key: str | None = None,
     on_epoch: EpochListener | None = None,
+    page_file: Path | None = None,
     **settings: Any,
 ) -> FineTuneResult:
     """Train, compare with the probe on val, and write the better classifier.
@@ -101,10 +124,9 @@ def run(
         classifier_folder: Where the bundle is written.
         decision_out: Where the decision record with its outcome is written.
         strategy: ``fine_tune``, or ``scratch`` for random weights with nothing frozen.
-        checkpoint_key: Name of the checkpoints; a digest of all that matters where absent.
         on_epoch: Is given the figures of each epoch while it trains.
-        settings: Fields of :class:`~graftline.steps.fine_tune.recipe.Settings` and of
-            :class:`~graftline.steps.fine_tune.training.Workers`, and ``search``, in minutes.
+        page_file: Where the decision page is written with the outcome.
+        settings: Fields of the recipe's ``Settings``, of ``Workers`` and of :class:`Extras`.
 
     Raises:
         TrainingError: Training diverged or does not fit into memory.
@@ -113,7 +135,8 @@ def run(
         ConfigurationError: A setting, the probe or the checkpoint does not fit this run.
     """
     workers = Workers(**{k: settings.pop(k) for k in WORKERS if k in settings})
-    minutes = settings.pop("search", None)
+    extras = Extras(**{k: settings.pop(k) for k in EXTRAS if k in settings})
+    pages = (extras.probe_page, page_file)
     order = Order(
         snapshot_folder=str(snapshot_folder),
         probe_folder=str(probe_folder),
@@ -121,7 +144,7 @@ def run(
         store=store,
         strategy=strategy,
         settings=settings,
-        checkpoint_key=checkpoint_key,
+        checkpoint_key=extras.checkpoint_key,
     )
     start = read(order)
     if strategy == "fine_tune" and start.decision.pilot is not None:
@@ -129,15 +152,15 @@ def run(
         start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
         if not pilot.decision.fine_tune:
             _save(classifier_folder, None, probe_folder, start.held_out)
-            return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out)
-    order, start, trials = _searched(order, start, minutes)
+            return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out, pages)
+    order, start, trials = _searched(order, start, extras.search)
     trained = train(order, start, workers=workers, on_epoch=on_epoch)
     compared = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
     outcome = with_training(compared, trained.progressed, trials)
     message("%s", outcome.sentence)
     better = None if outcome.used == "probe" else trained
     _save(classifier_folder, better, probe_folder, start.held_out)
-    return _result(outcome, trained, start.decision.with_outcome(outcome), decision_out)
+    return _result(outcome, trained, start.decision.with_outcome(outcome), decision_out, pages)
 
 
 def _searched(
@@ -160,7 +183,11 @@ def _save(folder: Path, trained: Trained | None, probe: Path, held_out: HeldOut)
 
 
 def _result(
-    outcome: Outcome, trained: Trained, decision: Decision, decision_file: Path
+    outcome: Outcome,
+    trained: Trained,
+    decision: Decision,
+    decision_file: Path,
+    pages: tuple[Path | None, Path | None],
 ) -> FineTuneResult:
     write_decision(decision_file, decision)
     at = trained.progressed
@@ -178,4 +205,14 @@ def _result(
         device=trained.device,
         decision=decision.to_dict(),
         decision_file=decision_file,
+        page=_completed(*pages, decision),
     )
+
+
+def _completed(before: Path | None, after: Path | None, decision: Decision) -> Path | None:
+    """Write the decision page with the outcome; None where fit_head could write none."""
+    text = before.read_text("utf-8") if before is not None and before.is_file() else ""
+    if not text or after is None:
+        return None
+    write_atomic(after, completed(text, decision).encode())
+    return after

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftline.steps.fit_head.folds import Folds, Index, make_folds
-from graftline.steps.fit_head.linear import Matrix
+from graftline.steps.fit_head.scaling import Matrix
 from graftline.steps.fit_head.search import Candidate, fit_candidate, search
 
 

@@ -17,14 +17,9 @@ from numpy.typing import NDArray
 from graftline.progress import Progress
 from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.folds import Folds, Index, subsample
-from graftline.steps.fit_head.linear import (
-    LinearFit,
-    Matrix,
-    balanced_weights,
-    fit_linear,
-    standardisation,
-)
+from graftline.steps.fit_head.linear import LinearFit, balanced_weights, fit_linear
 from graftline.steps.fit_head.parallel import side_by_side
+from graftline.steps.fit_head.scaling import Matrix, standardisation
 from graftline.steps.fit_head.search import SEARCH_ITERATIONS, SEARCH_TOLERANCE, Candidate
 
 SHARES = ((0.1, 4), (0.25, 2), (0.5, 2), (1.0, 1))  # of a fold's fit rows, and repeats

@@ -13,7 +13,8 @@ from graftline.files import write_atomic
 from graftline.progress import message
 from graftline.records.decision import Decision
 from graftline.reports.charts import Chart, Series, Shape, line_chart
-from graftline.reports.html import Cell, Data, interval, percent, points, render_page, ui
+from graftline.reports.html import Cell, Data, interval, percent, render_page, ui
+from graftline.steps.decision_parts import part
 from graftline.steps.fit_head.guide import GUIDE, PROBE_NAMES
 from graftline.steps.fit_head.page_evidence import Evidence, gather
 from graftline.steps.run_page import run_page
@@ -45,6 +46,8 @@ def write_page(
         write_atomic(path, render(decision, snapshot, found).encode())
     except GraftlineError as error:
         message("There is no decision page: %s", error)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()  # on a cluster, fine_tune could not start without its input
         return None
     return path
 
@@ -76,7 +79,8 @@ def render(decision: Decision, snapshot: Snapshot, found: Evidence) -> str:
         ],
         guide=_guide(decision),
         cards=_cards(figures, probe),
-        forecast=_forecast(decision),
+        choice=part("choice", decision),
+        outcome=part("outcome", decision),
         curve=_curve(figures.get("learning_curve"), figures["train_images"]),
         sweeps=_sweeps(figures["candidates"]),
         candidates=_candidates(figures["candidates"]),
@@ -116,32 +120,6 @@ def _cards(figures: dict[str, Any], probe: dict[str, Any]) -> list[tuple[str, st
         (f"{knn['k']} nearest neighbours", percent(knn["accuracy"]), "without any fitting"),
         ("Chance", percent(figures["majority"]), "always the largest class"),
     ]
-
-
-def _forecast(decision: Decision) -> dict[str, Any] | None:
-    """What fine-tuning was expected to gain and to cost, beside what it did."""
-    said, outcome = decision.forecast, decision.outcome
-    if said is None:
-        return None
-    hours = "" if outcome is None or outcome.hours is None else f"{outcome.hours:.2g} h"
-    rows = [
-        (
-            "gain in points",
-            f"{points(said.gain)} ({points(said.gain_interval[0])} to "
-            f"{points(said.gain_interval[1])})",
-            "" if outcome is None else points(outcome.gain),
-        )
-    ]
-    if said.hours is not None:
-        rows.append(("training time", f"{said.hours:.2g} h on {said.device}", hours))
-    if said.cost is not None:
-        rows.append(("cost", f"{said.cost:.2f}", ""))
-    return {
-        "rows": rows,
-        "basis": said.basis,
-        "confidence": percent(said.confidence, 0),
-        "known": outcome is not None,
-    }
 
 
 def _curve(curve: dict[str, Any] | None, train_images: int) -> dict[str, Any] | None:

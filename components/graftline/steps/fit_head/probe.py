@@ -12,7 +12,7 @@ from graftline.features.matrix import Features
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folds import Folds, make_folds, subsample
 from graftline.steps.fit_head.learning_curve import learning_curve
-from graftline.steps.fit_head.linear import Matrix
+from graftline.steps.fit_head.scaling import Matrix
 from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
 from graftline.steps.fit_head.suspects import hardest_pairs, out_of_fold, suspects
 

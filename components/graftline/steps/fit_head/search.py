@@ -12,20 +12,22 @@ from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.folds import Folds, Index
 from graftline.steps.fit_head.linear import (
     FAMILIES,
-    WIDEST,
     Family,
     LinearFit,
-    Matrix,
-    Scaling,
-    Standardisation,
     balanced_weights,
     fit_linear,
     on_device,
+)
+from graftline.steps.fit_head.parallel import side_by_side
+from graftline.steps.fit_head.scaling import (
+    WIDEST,
+    Matrix,
+    Scaling,
+    Standardisation,
     principal,
     standardisation,
     turned,
 )
-from graftline.steps.fit_head.parallel import side_by_side
 
 SEARCH_ITERATIONS = 100  # the order of candidates is settled long before a fit has converged
 SEARCH_TOLERANCE = 5e-4

@@ -16,7 +16,7 @@ from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.cost import Cost, forecast_cost
 from graftline.steps.fit_head.fitted import accuracy, fit_layers, fit_probe
 from graftline.steps.fit_head.page import FILE, write_page
-from graftline.steps.fit_head.probe import check, measure
+from graftline.steps.fit_head.probe import Measured, check, measure
 from graftline.steps.fit_head.strategy import decide
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
@@ -103,16 +103,7 @@ def run(
     network = _network(settings, snapshot, features, store)
 
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
-    decision = decide(
-        settings.strategy,
-        measured.figures,
-        settings.auto,
-        notes=measured.notes,
-        snapshot_id=snapshot.id,
-        backbone=network.spec.name,
-        validation_images=len(snapshot.rows("val")),
-        cost=_cost(settings, snapshot, network, store),
-    )
+    decision = _decide(settings, measured, snapshot, network, store)
     fitted = fit_probe(snapshot, features, network, measured, settings.probe)
     decision.figures["probe"]["val_accuracy"] = round(accuracy(snapshot, fitted.held_out), 6)
     if settings.strategy == "head":
@@ -156,6 +147,21 @@ def _network(
     network = _decoding_as(network, features)
     _check_same_network(network, features)
     return network
+
+
+def _decide(
+    settings: FitHeadConfig, measured: Measured, snapshot: Snapshot, network: Backbone, store: str
+) -> Decision:
+    return decide(
+        settings.strategy,
+        measured.figures,
+        settings.auto,
+        notes=measured.notes,
+        snapshot_id=snapshot.id,
+        backbone=network.spec.name,
+        validation_images=len(snapshot.rows("val")),
+        cost=_cost(settings, snapshot, network, store),
+    )
 
 
 def _cost(

@@ -15,14 +15,9 @@ from scipy.special import softmax
 
 from graftline.data.snapshot import Snapshot
 from graftline.steps.fit_head.folds import Folds, Index
-from graftline.steps.fit_head.linear import (
-    LinearFit,
-    Matrix,
-    balanced_weights,
-    fit_linear,
-    standardisation,
-)
+from graftline.steps.fit_head.linear import LinearFit, balanced_weights, fit_linear
 from graftline.steps.fit_head.parallel import side_by_side
+from graftline.steps.fit_head.scaling import Matrix, standardisation
 from graftline.steps.fit_head.search import SEARCH_ITERATIONS, SEARCH_TOLERANCE, Candidate
 
 MOST_SUSPECTS = 300  # in the decision record

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from urllib.parse import unquote
 
 from graftline.data.snapshot import MANIFEST, SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.data.sources.label_text import clip
+from graftline.data.sources.layout import NO_CLASS
 from graftline.errors import ConfigurationError, DataError
 from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_missing
 from graftline.steps.ingest.selection import Selection
 from graftline.steps.ingest.source_index import Memory, memory_key
 from graftline.storage.base import Store
+from graftline.storage.uri import local_path
 
 SHOWN = 5
 SHOWN_PAIRS = 3
@@ -238,7 +241,8 @@ def _check_counts(
             why=f"all {sum(aside.values()):,} files were rejected: {_listed(aside)}"
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
-            fix="Correct `data.source` and `data.format`: class folders of images, a CSV table or "
+            fix=_one_class_given(source, aside)
+            or "Correct `data.source` and `data.format`: class folders of images, a CSV table or "
             "tar shards.",
         )
     if len(counts) == 1:
@@ -255,6 +259,18 @@ def _check_counts(
             + also,
             fix="Add images to these classes, merge them with others, or remove them.",
         )
+
+
+def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
+    """What to give in place of a folder of one class, whose images stand in no folder of it."""
+    if set(aside) != {NO_CLASS}:
+        return ""
+    folder, _, name = source.uri.rstrip("/").rpartition("/")
+    path = local_path(folder)
+    return (
+        f"Give the folder that holds a folder for each class. If {unquote(name)!r} is one of the "
+        f"classes, that is {path or folder}."
+    )
 
 
 def _check_tested(

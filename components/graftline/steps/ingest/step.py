@@ -129,8 +129,7 @@ def run(
     place.check_writable()
     entries = _listed(origin)
     told = _tell(origin, 0)
-    minimum, split = settings.min_images_per_class, settings.split
-    check_given(origin, entries, split, minimum, settings.missing_splits)
+    _check_given(origin, entries, settings)
     fetched: set[str] = set()
     for turn in range(TURNS):
         memory = load_memory(place, origin.uri, entries)
@@ -142,20 +141,13 @@ def run(
         selection = _select(named, memory, place, settings)
         finding = _range(selection, memory, place, given)
         warnings = _warnings(selection, memory, origin, place, settings) + list(finding.warnings)
-        snapshot = _write(
-            snapshot_folder, selection, memory, origin, place, settings, finding.value_range
-        )
+        snapshot = _write(snapshot_folder, selection, memory, origin, place, settings, finding)
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
         _forget_absent(memory, entries, found)
-        try:
-            save_memory(place, origin.uri, memory, snapshot.id)
+        if _saved(memory, place, origin, snapshot, last_turn=turn == TURNS - 1):
             break
-        except PreconditionFailed:
-            if turn == TURNS - 1:
-                raise
-            message("Another run on this source was faster; deciding again with what it did")
     say(finding)
     del entries, memory, found, named  # most of what a large source takes; the page takes it again
     page = write_page(snapshot, place, origin, warnings, data_page or snapshot_folder / FILE)
@@ -166,6 +158,11 @@ def _listed(origin: Source) -> list[Entry]:
     entries = origin.entries()
     message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
     return entries
+
+
+def _check_given(origin: Source, entries: list[Entry], settings: IngestConfig) -> None:
+    minimum, split = settings.min_images_per_class, settings.split
+    check_given(origin, entries, split, minimum, settings.missing_splits)
 
 
 def _checked_range(settings: IngestConfig) -> ValueRange | None:
@@ -223,7 +220,7 @@ def _write(
     source: Source,
     store: Store,
     settings: IngestConfig,
-    value_range: ValueRange | None,
+    finding: Finding,
 ) -> Snapshot:
     record = describe(source, selection.missing)
     manifest, rejected = tables(selection, memory, list(settings.attributes))
@@ -235,7 +232,7 @@ def _write(
         source=source.uri,
         not_evaluated=sorted(selection.alike.not_evaluated),
         contradictions=selection.alike.contradictions,
-        value_range=value_range,
+        value_range=finding.value_range,
         reading=record,
     )
 
@@ -267,6 +264,20 @@ def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
     if seen is None or seen.version != entry.version or seen.reason == GONE:
         return True
     return entry.archive and seen.detail != columns
+
+
+def _saved(
+    memory: Memory, store: Store, source: Source, snapshot: Snapshot, *, last_turn: bool
+) -> bool:
+    """Whether this run was the first to save what it decided."""
+    try:
+        save_memory(store, source.uri, memory, snapshot.id)
+    except PreconditionFailed:
+        if last_turn:
+            raise
+        message("Another run on this source was faster; deciding again with what it did")
+        return False
+    return True
 
 
 def _forget_absent(memory: Memory, entries: list[Entry], found: list[Seen]) -> None:

@@ -53,6 +53,7 @@ def submit(
 
     graph, given = graph_name(pipeline), _parameters(parameters or ())
     settings = settled(load(run_file, overrides or ()))
+    _check_prediction(graph, settings, given)
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
@@ -86,10 +87,6 @@ def submit_predict(
     as_json: JsonLast = False,
 ) -> None:
     """Classify the images of a bucket on Kubeflow Pipelines, with the champion."""
-    from graftline_pipelines.runfile.load import load
-
-    settings = load(run_file, overrides or ())
-    _check_prediction(source or settings.predict.source, out or settings.predict.output)
     given = {name: value for name, value in (("source", source), ("output", out)) if value}
     submit(
         run_file,
@@ -104,26 +101,13 @@ def submit_predict(
     )
 
 
-def _check_prediction(source: str | None, output: str | None) -> None:
-    """What a pod would find out after minutes."""
-    from graftline.errors import ConfigurationError
-    from graftline.storage.uri import scheme
+def _check_prediction(graph: str, settings: Any, given: dict[str, Any]) -> None:
+    """What a pod would find out after minutes, before a server is asked for anything."""
+    from graftline_pipelines.cluster.package import SubmissionError, prediction_problems
 
-    if not source or not output:
-        missing = "predict.source" if not source else "predict.output"
-        option = "--source" if not source else "--out"
-        raise ConfigurationError(
-            f"{missing} is not set.", fix=f"Set it in the run file, or give {option} s3://..."
-        )
-    if not output.lower().endswith((".csv", ".parquet")):
-        raise ConfigurationError(
-            f"{output} ends in neither .csv nor .parquet.", fix="Name a file such as answers.csv."
-        )
-    if scheme(output) != "s3":
-        raise ConfigurationError(
-            f"The output {output} is a path in a pod, which is gone after the run.",
-            fix="Give an s3:// URI.",
-        )
+    problems = prediction_problems(settings, given) if graph == "predict" else []
+    if problems:
+        raise SubmissionError(problems)
 
 
 def trigger(
@@ -148,6 +132,7 @@ def trigger(
 
     graph = graph_name(pipeline)
     settings = settled(load(run_file, overrides or ()))
+    _check_prediction(graph, settings, {})
     console = Console(stderr=as_json, soft_wrap=True)
     server = connect(host, settings.cluster.namespace, console)
     active_runs = [] if even_if_running else submission.active_runs(settings, graph, server)

@@ -25,10 +25,12 @@ def init(
     """Look at your images and write a first run file. Nothing is overwritten."""
     from rich.console import Console
 
+    from graftline.data.absent import refuse_absent
     from graftline.errors import ConfigurationError
     from graftline.files import os_errors
     from graftline_pipelines.preflight.starter import name_of, starter
 
+    refuse_absent(source, "Give the folder of your images.")
     path = out or Path(f"{name or name_of(source)}.yaml")
     if path.exists():
         raise ConfigurationError(

@@ -38,7 +38,7 @@ def race(
     """Let backbones compete on a sample of the data: accuracy against time and size."""
     from rich.console import Console
 
-    from graftline.models.lookup import check_known
+    from graftline.models.known import check_known
     from graftline_pipelines.local.race_memory import candidates, run_race
     from graftline_pipelines.local.run import with_absolute_paths
     from graftline_pipelines.runfile.load import load

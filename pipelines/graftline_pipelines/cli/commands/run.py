@@ -65,7 +65,6 @@ def check(
     from rich.console import Console
 
     from graftline_pipelines.local import run as local
-    from graftline_pipelines.local.race_memory import expected, with_backbone
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
@@ -74,6 +73,8 @@ def check(
     settings = load(run_file, overrides or ())
     console = Console(stderr=as_json)
     if settings.backbone == AUTO_BACKBONE:
+        from graftline_pipelines.local.race_memory import expected, with_backbone
+
         note, name = expected(settings)
         console.print(note, highlight=False, soft_wrap=True)
         settings = with_backbone(settings, name)

@@ -13,6 +13,7 @@ from graftline.data.sources.base import Columns, Entry
 from graftline.errors import ConfigurationError, DataError, StoreNotFound
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.storage.uri import local_path
 
 
 def png(seed: int = 0) -> bytes:
@@ -251,7 +252,8 @@ def test_source_that_is_not_there_or_empty(place: Store) -> None:
     is_s3 = place.uri.startswith("s3")
     with pytest.raises(DataError if is_s3 else StoreNotFound) as caught:
         open_source(place.uri).entries()
-    assert place.uri in caught.value.what and "data.source" in str(caught.value.fix)
+    shown = place.uri if is_s3 else str(local_path(place.uri))  # as a person writes it
+    assert shown in caught.value.what and "data.source" in str(caught.value.fix)
     with pytest.raises(StoreNotFound, match=r"none\.csv does not exist"):
         open_source(f"{place.uri}/none.csv").entries()
 

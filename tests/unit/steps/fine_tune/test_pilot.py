@@ -1,5 +1,6 @@
 """The pilot: a sample of the training images, and whether the whole training follows."""
 
+import html
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,8 @@ def train_with(
             store=store,
             classifier_folder=tmp_path / "out",
             decision_out=tmp_path / "out.json",
+            probe_page=tmp_path / "decision.html",
+            page_file=tmp_path / "out.html",
             **{"epochs": 3, "batch_size": 16, "learning_rate": 1e-3, **options},
         )
 
@@ -71,6 +74,8 @@ def test_a_pilot_that_shows_too_little_ends_the_training(
     decision = read_decision(tmp_path / "out.json")
     assert decision.to_dict() == result.decision
     assert decision.choice == "probe" and decision.outcome is None
+    page = (tmp_path / "out.html").read_text("utf-8")
+    assert page.count("Strategy: probe") == 1 and page.count(decision.reasons[-1]) == 1
     assert decision.pilot is not None and decision.pilot.gain is not None
     assert decision.pilot.gain == pytest.approx(result.val_accuracy - result.probe_val_accuracy)
     # The probe as it was, though the pilot has trained its network in place.
@@ -90,6 +95,10 @@ def test_after_a_good_pilot_the_whole_training_starts_from_the_probe(
     decision = read_decision(tmp_path / "out.json")
     assert decision.outcome is not None and decision.outcome.hours is not None
     assert decision.pilot is not None and decision.pilot.goes_on
+    assert after.files()["fine_tune/decision.html"] == tmp_path / "out.html"
+    page = html.unescape((tmp_path / "out.html").read_text("utf-8"))
+    assert page.count(decision.outcome.sentence) == 1
+    assert decision.outcome.sentence not in (tmp_path / "decision.html").read_text("utf-8")
     # The start is the probe's own accuracy again, not what the pilot left behind.
     assert after.start_val_accuracy == pytest.approx(after.probe_val_accuracy)
 

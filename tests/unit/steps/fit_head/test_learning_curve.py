@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.learning_curve import Point, extrapolate, learning_curve
-from graftline.steps.fit_head.linear import Scaling
+from graftline.steps.fit_head.scaling import Scaling
 from graftline.steps.fit_head.search import Candidate, fit_candidate
 
 DIGITS = tuple("0123456789")

@@ -126,4 +126,4 @@ def test_a_store_that_is_gone_costs_the_page_only(
     gone = open_store(str(tmp_path / "gone"))
     path = tmp_path / "page.html"
     assert write_page(decision(), snapshot, matrix, gone, path, 0) is None
-    assert not path.exists()
+    assert path.read_bytes() == b""  # on a cluster, fine_tune takes the file as an input

@@ -23,20 +23,17 @@ from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.config import ProbeSettings
+from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds, subsample
-from graftline.steps.fit_head.linear import (
-    Family,
+from graftline.steps.fit_head.linear import Family, LinearFit, balanced_weights, fit_linear
+from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
+from graftline.steps.fit_head.scaling import (
     Scaling,
     Standardisation,
-    balanced_weights,
-    fit_linear,
-    fold,
-    fold_scikit_learn,
     principal,
     standardisation,
     turned,
 )
-from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
 
@@ -102,14 +99,13 @@ def test_the_folded_layer_is_scikit_learns_decision_function(
     scaler = StandardScaler().fit(x.astype(np.float64))
     z = scaler.transform(x.astype(np.float64))
     estimator.fit(z, y)
-    layer = fold_scikit_learn(
-        estimator.coef_, estimator.intercept_, Standardisation(scaler.mean_, scaler.scale_)
-    )
+    weight, bias = estimator.coef_, estimator.intercept_
+    fit = LinearFit(weight, bias, "logistic", C=0.1, iterations=1, converged=True)
+    layer = fold(fit, Standardisation(scaler.mean_, scaler.scale_))
     with torch.inference_mode():
         logits = layer(torch.from_numpy(x)).numpy()
-    expected = estimator.decision_function(z)
-    found = logits[:, 1] - logits[:, 0] if classes == 2 else logits
-    assert np.abs(found - expected).max() < 1e-4
+    expected = estimator.decision_function(z).reshape(len(z), -1)
+    assert np.abs(logits - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("family", ["logistic", "svm"])

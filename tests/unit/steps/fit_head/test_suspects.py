@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from graftline.steps.fit_head.folds import make_folds
-from graftline.steps.fit_head.linear import Scaling
+from graftline.steps.fit_head.scaling import Scaling
 from graftline.steps.fit_head.search import Candidate, search
 from graftline.steps.fit_head.suspects import hardest_pairs, out_of_fold, suspect_rows
 
