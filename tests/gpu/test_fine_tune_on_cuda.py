@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from graftline.models.backbone import build
-from graftline.steps.fine_tune import batches, device_batches
-from graftline.steps.fine_tune.device_batches import DeviceBatches
+from graftline.steps.fine_tune import batches
+from graftline.steps.fine_tune.device_batches import Crop, DeviceBatches, padded_batch, resized
 from graftline.steps.fine_tune.loop import Trainer
 from graftline.steps.fine_tune.step import FineTuneResult, run
 from graftline.steps.fit_head.step import run as fit_head
@@ -90,9 +90,9 @@ def test_crops_resized_on_the_device_are_those_of_the_cpu() -> None:
     sizes = [(200, 250), (256, 180), (8, 9), (224, 224), (440, 300)]
     crops = [torch.randint(0, 256, (*s, 3), dtype=torch.uint8, generator=generator) for s in sizes]
     prepare = build("timm/test_resnet", weights="random", image_size=224).spec.preprocessing
-    made = DeviceBatches(prepare, torch.device("cuda")).make(crops).get().cpu()
-    padded, lengths = device_batches.padded_batch(crops)
-    there = device_batches.resized(padded, lengths, 224, prepare.interpolation)
+    whole = [Crop(crop, (slice(0, crop.shape[0]), slice(0, crop.shape[1]))) for crop in crops]
+    made = DeviceBatches(prepare, torch.device("cuda")).make(whole).get().cpu()
+    there = resized(*padded_batch(whole, torch.device("cpu")), 224, prepare.interpolation)
     wanted = prepare.normalise(there)
     grey = 1.01 / 255 / min(prepare.std)  # a value on the edge may round the other way
     assert (made - wanted).abs().max() <= grey

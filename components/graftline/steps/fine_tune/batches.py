@@ -9,7 +9,8 @@ of it is kept instead, and those blocks are never run on it again.
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,8 @@ from graftline import machine
 from graftline.images.preprocessing import MAX_ASPECT, Preprocessing
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import mixed, policy, seed_of, shrunk
-from graftline.steps.fine_tune.device_batches import LARGEST, DeviceBatches, Ready, in_a_thread
-from graftline.steps.fine_tune.images import LocalImages, ahead, random_crop
+from graftline.steps.fine_tune.device_batches import Crop, DeviceBatches, Ready, in_a_thread
+from graftline.steps.fine_tune.images import LocalImages, ahead, random_crop, random_part
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split
 
@@ -37,8 +38,7 @@ class Item:
 
     Attributes:
         key: What the lower half's output is kept under; None where it is not kept.
-        tensor: (S, S, 3) uint8, of another size where a device resizes it; (3, S, S) float32 in
-            0..255; or the lower half's output.
+        tensor: (S, S, 3) uint8; (3, S, S) float32 in 0..255; or the lower half's output.
         lower: Whether it is the latter.
         seed: Of the policy's variation; None for none.
     """
@@ -78,10 +78,29 @@ class Batches:
         self._policy = policy(settings.policy) if settings.augment else None
         repeats = not settings.augment or settings.views is not None
         self.keeps_lower = halves is not None and repeats
-        plain = self._policy is None and not self.keeps_lower and settings.augment
+        plain = self._policy is None and not repeats
         self._on_device = (
-            DeviceBatches(preprocessing, device) if plain and device.type == "cuda" else None
+            DeviceBatches(preprocessing, device)
+            if plain and preprocessing.fit != "pad" and device.type == "cuda"
+            else None
         )
+
+    def ahead(
+        self, steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
+        """Training batches and their rows, in order, prepared while the one before trains.
+
+        Args:
+            steps: Manifest rows of each batch, and which pass over the data each belongs to.
+        """
+        if not steps:
+            return
+        if self._on_device is not None:
+            yield from in_a_thread(self._made(self._on_device, steps))
+            return
+        loaded = self.load(*(np.concatenate(part) for part in zip(*steps, strict=True)))
+        for rows, _ in steps:
+            yield list(islice(loaded, len(rows))), rows
 
     def load(self, rows: NDArray[np.int64], passes: NDArray[np.int64]) -> Iterator[Item]:
         """Training images, decoded and cropped in threads, in order.
@@ -93,14 +112,6 @@ class Batches:
         pairs = [(int(row), int(number)) for row, number in zip(rows, passes, strict=True)]
         return ahead(self._train_item, pairs)
 
-    def made_ahead(
-        self, batches: Iterator[tuple[list[Item], NDArray[np.int64]]]
-    ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
-        """Training batches with their rows, made on the device while the one before trains."""
-        if self._on_device is None:
-            return batches
-        return in_a_thread((self._made(items), rows) for items, rows in batches)
-
     def load_held_out(self, rows: Iterable[int]) -> Iterator[Item]:
         """The same for images that are evaluated."""
         return ahead(self._held_out_item, [int(row) for row in rows])
@@ -109,7 +120,7 @@ class Batches:
         """Normalised images as one batch on the device, or outputs of the lower half.
 
         Args:
-            items: From :meth:`load`, :meth:`made_ahead` or :meth:`load_held_out`.
+            items: From :meth:`ahead` or :meth:`load_held_out`.
             training: The lower half runs in the training's precision, else in fp32.
         """
         if isinstance(items, Ready):
@@ -163,7 +174,7 @@ class Batches:
         return made
 
     def _cropped(self, row: int, view: int) -> Tensor:
-        """A random part of the image, (S, S, 3) uint8, or as it is where a device resizes it."""
+        """A random part of the image at the network's size, (S, S, 3) uint8."""
         crop = random_crop(
             self._decoded(row).numpy(),
             seed=self._settings.seed,
@@ -174,21 +185,47 @@ class Batches:
         )
         if self._preprocessing.fit == "pad":
             crop = _squared(crop, self._preprocessing.mean)
-        most = LARGEST * self._preprocessing.input_size
-        if self._on_device is not None and max(crop.shape) <= most:
-            return torch.from_numpy(crop)
         return self._shrunk(torch.from_numpy(crop))
 
     def _shrunk(self, crop: Tensor) -> Tensor:
         size = self._preprocessing.input_size
         return shrunk(crop, (size, size), self._preprocessing.interpolation)
 
-    def _made(self, items: list[Item]) -> list[Item] | Ready:
-        assert self._on_device is not None
-        try:
-            return self._on_device.make([item.tensor for item in items])
-        except torch.OutOfMemoryError:  # whoever trains needs that memory more
-            return [replace(item, tensor=self._shrunk(item.tensor)) for item in items]
+    def _made(
+        self,
+        device: DeviceBatches,
+        steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
+        """Batches on the device; on the CPU where the device has no room for one."""
+        there = device.kept()
+        missing = [row for rows, _ in steps for row in rows.tolist() if row not in there]
+        decode = self._decoded if device.full else self._fresh
+        decoded = ahead(decode, missing, alone=True)
+        for rows, passes in steps:
+            crops = []
+            for row, number in zip(rows.tolist(), passes.tolist(), strict=True):
+                image = device.get(row) if row in there else device.keep(row, next(decoded))
+                crops.append(
+                    self._crop(self._decoded(row) if image is None else image, row, number)
+                )
+            batch: list[Item] | Ready
+            try:
+                batch = device.make(crops)
+            except torch.OutOfMemoryError:  # whoever trains needs that memory more
+                device.let_go()
+                batch = [Item(None, self._shrunk(crop.cut())) for crop in crops]
+            yield batch, rows
+
+    def _crop(self, image: Tensor, row: int, number: int) -> Crop:
+        part, mirrored = random_part(
+            (image.shape[0], image.shape[1]),
+            seed=self._settings.seed,
+            epoch=number,
+            image_id=self._ids[row],
+            flip=self._settings.flip,
+            whole=self._preprocessing.fit != "crop",
+        )
+        return Crop(image, part, mirrored)
 
     def _varied(self, item: Item) -> Tensor:
         """The image under the policy: in the calling thread, since torch's generator is global."""
@@ -202,6 +239,12 @@ class Batches:
         """(H, W, 3) uint8, no larger than crops need; decoded once."""
         if (kept := self._arrays.get(("decoded", row))) is not None:
             return kept
+        image = self._fresh(row)
+        self._arrays.put(("decoded", row), image)
+        return image
+
+    def _fresh(self, row: int) -> Tensor:
+        """The same, decoded now."""
         image = torch.from_numpy(self._images.decoded(row).copy())  # decoders' own is read-only
         height, width = image.shape[:2]
         short, side = min(height, width), math.ceil(self._preprocessing.input_size * ROOM)
@@ -213,7 +256,6 @@ class Batches:
                 (min(size[0], longest), min(size[1], longest)),
                 self._preprocessing.interpolation,
             )
-        self._arrays.put(("decoded", row), image)
         return image
 
     def _lower(self, items: Sequence[Item], *, training: bool) -> Tensor:

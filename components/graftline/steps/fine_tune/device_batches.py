@@ -1,13 +1,13 @@
-"""Random crops resized in one go on the device, while the step before them is computed.
+"""Training batches made on a GPU, from images that lie there, while the step before is computed.
 
-A CPU that resizes every crop cannot feed a fast GPU. So threads only read and cut; crops travel
-as they are, in page-locked memory and on a stream of their own, and the device resizes a whole
-batch by two matrix products.
+Threads of one Python process cannot crop and resize as many images as a fast GPU trains. So
+decoded images are kept in the GPU's memory, as far as a share of it reaches; a batch of crops is
+cut out there and resized by two matrix products, on a stream of its own.
 """
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,11 +18,30 @@ from torch import Tensor
 from graftline.images.preprocessing import Preprocessing
 from graftline.images.resample import SUPPORT
 
+SHARE_OF_FREE = 0.25  # of the GPU's memory, for images; the network and its gradients need more
 WAITING = 2  # batches that are ready before they are asked for
-# A larger crop, of a very wide picture, is resized before: the batch has the largest one's shape.
-LARGEST = 2  # sides of the network's input
 
 Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image.
+
+    Attributes:
+        image: (H, W, 3) uint8, on whatever device.
+        part: Its rows and columns.
+        mirrored: Whether it is to be mirrored.
+    """
+
+    image: Tensor
+    part: tuple[slice, slice]
+    mirrored: bool = False
+
+    def cut(self) -> Tensor:
+        """The part on the CPU, mirrored where it is to be."""
+        cut = self.image[self.part].cpu()
+        return cut.flip(1) if self.mirrored else cut
 
 
 @dataclass(frozen=True)
@@ -31,7 +50,7 @@ class Ready:
 
     Attributes:
         tensor: (B, 3, S, S), normalised, channels_last.
-        made: Happens once it is there.
+        made: Happens once it is there; None where it is there already.
     """
 
     tensor: Tensor
@@ -39,37 +58,78 @@ class Ready:
 
     def get(self) -> Tensor:
         """The batch, for the present stream."""
-        stream = torch.cuda.current_stream(self.tensor.device)
-        stream.wait_event(self.made)
-        self.tensor.record_stream(stream)
+        if self.made is not None:
+            stream = torch.cuda.current_stream(self.tensor.device)
+            stream.wait_event(self.made)
+            self.tensor.record_stream(stream)
         return self.tensor
 
 
 class DeviceBatches:
-    """Makes batches of crops on a CUDA device.
+    """Keeps images on a CUDA device and makes batches of their crops.
 
     Args:
         preprocessing: The network's.
-        device: Where.
+        device: Where; tests have only the CPU.
+        room: Bytes for images; None for a share of what is free.
     """
 
-    def __init__(self, preprocessing: Preprocessing, device: torch.device) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, device: torch.device, room: int | None = None
+    ) -> None:
         self._preprocessing, self._device = preprocessing, device
-        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream: Any = None
+        if device.type == "cuda":
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._kept: dict[int, Tensor] = {}
+        if room is None:
+            room = int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_FREE)
+        self._room = room
 
-    def make(self, crops: Sequence[Tensor]) -> Ready:
-        """A batch of crops, (h, w, 3) uint8 each."""
-        padded, sizes = padded_batch(crops, pinned=True)
+    def kept(self) -> Collection[int]:
+        """The rows whose images lie on the device now."""
+        return set(self._kept)
+
+    @property
+    def full(self) -> bool:
+        """Whether no more images are kept."""
+        return self._room <= 0
+
+    def get(self, row: int) -> Tensor | None:
+        """A kept image."""
+        return self._kept.get(row)
+
+    def keep(self, row: int, image: Tensor) -> Tensor:
+        """The image on the device, kept while there is room."""
+        if self.full:
+            return image
+        try:
+            with torch.cuda.stream(self._stream):
+                there = image.to(self._device)
+        except torch.OutOfMemoryError:
+            self.let_go()
+            return image
+        self._room -= image.nbytes
+        self._kept[row] = there
+        return there
+
+    def let_go(self) -> None:
+        """Give back the memory, for good."""
+        self._room = 0
+        self._kept.clear()
+        torch.cuda.empty_cache()
+
+    def make(self, crops: Sequence[Crop]) -> Ready:
+        """A batch of crops."""
+        prepare = self._preprocessing
         with torch.cuda.stream(self._stream):
-            x = resized(
-                padded.to(self._device, non_blocking=True),
-                sizes.to(self._device, non_blocking=True),
-                self._preprocessing.input_size,
-                self._preprocessing.interpolation,
-            )
-            x = self._preprocessing.normalise(x).contiguous(memory_format=torch.channels_last)
-            made: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            made.record(self._stream)
+            batch = padded_batch(crops, self._device)
+            x = resized(*batch, prepare.input_size, prepare.interpolation)
+            x = prepare.normalise(x).contiguous(memory_format=torch.channels_last)
+        if self._stream is None:
+            return Ready(x, None)
+        made: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        made.record(self._stream)
         return Ready(x, made)
 
 
@@ -106,31 +166,38 @@ def in_a_thread(values: Iterator[Value]) -> Iterator[Value]:
         thread.join()
 
 
-def padded_batch(crops: Sequence[Tensor], *, pinned: bool = False) -> tuple[Tensor, Tensor]:
+def padded_batch(crops: Sequence[Crop], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Crops of several sizes in one tensor.
 
-    Args:
-        crops: (h, w, 3) uint8 each.
-        pinned: In page-locked memory.
-
     Returns:
-        (B, H, W, 3) uint8 with undefined values beyond each crop, and (B, 2) heights and widths.
+        (B, H, W, 3) uint8 with undefined values beyond each crop, (B, 2) float32 heights and
+        widths, and (B,) whether each is to be mirrored.
     """
-    sizes = torch.tensor([crop.shape[:2] for crop in crops], dtype=torch.float32)
-    height, width = (int(side) for side in sizes.amax(0))
-    padded = torch.empty((len(crops), height, width, 3), dtype=torch.uint8, pin_memory=pinned)
-    whole = padded.numpy()  # as numpy: less time with the interpreter's lock held
-    for number, crop in enumerate(crops):
-        whole[number, : crop.shape[0], : crop.shape[1]] = crop.numpy()
-    return padded, sizes.pin_memory() if pinned else sizes
+    sizes = [[along.stop - along.start for along in crop.part] for crop in crops]
+    height, width = (max(side) for side in zip(*sizes, strict=True))
+    padded = torch.empty((len(crops), height, width, 3), dtype=torch.uint8, device=device)
+    for place, crop, (high, wide) in zip(padded, crops, sizes, strict=True):
+        place[:high, :wide].copy_(crop.image[crop.part], non_blocking=True)
+    mirrored = torch.tensor([crop.mirrored for crop in crops])
+    return padded, _moved(torch.tensor(sizes).float(), device), _moved(mirrored, device)
 
 
-def resized(padded: Tensor, sizes: Tensor, side: int, interpolation: str) -> Tensor:
+def _moved(values: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what it computes."""
+    if device.type != "cuda":
+        return values
+    return values.pin_memory().to(device, non_blocking=True)
+
+
+def resized(
+    padded: Tensor, sizes: Tensor, mirrored: Tensor, side: int, interpolation: str
+) -> Tensor:
     """Each crop resized to a square with antialiasing, in whole grey levels.
 
     Args:
         padded: (B, H, W, 3) uint8.
         sizes: (B, 2) float32, the part of each that counts.
+        mirrored: (B,) which ones are mirrored.
         side: Of the square.
         interpolation: ``bilinear`` or ``bicubic``.
 
@@ -140,6 +207,7 @@ def resized(padded: Tensor, sizes: Tensor, side: int, interpolation: str) -> Ten
     batch, height, width, _ = padded.shape
     rows = _weights(sizes[:, 0], side, height, interpolation)
     columns = _weights(sizes[:, 1], side, width, interpolation)
+    columns = torch.where(mirrored[:, None, None], columns.flip(1), columns)
     flat = padded.reshape(batch, height, width * 3).float()
     tall = torch.bmm(rows, flat).reshape(batch, side, width, 3)
     turned = tall.permute(0, 2, 1, 3).reshape(batch, width, side * 3)

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import NoReturn
 
 import numpy as np
@@ -163,11 +162,7 @@ class Trainer:
         """This process's part of each batch that is left in the epoch: images and their rows."""
         steps = range(self.at.steps_done, self.sampler.end_of(self.at.epoch))
         mine = [self.ranks.part(*self.sampler.batch(step), self.settings.mix) for step in steps]
-        if not mine:
-            return
-        loaded = self.batches.load(*(np.concatenate(part) for part in zip(*mine, strict=True)))
-        batches = ((list(islice(loaded, len(rows))), rows) for rows, _ in mine)
-        yield from self.batches.made_ahead(batches)
+        return self.batches.ahead(mine)
 
     def _count_seconds(self, began: float) -> float:
         now = time.monotonic()
