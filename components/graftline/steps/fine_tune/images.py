@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import struct
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,8 @@ Result = TypeVar("Result")
 
 CROP_AREA = (0.6, 1.0)  # share of the image that a random crop keeps: light, so labels stay true
 CROP_RATIO = (3 / 4, 4 / 3)
+TRIES = 10  # of a crop that fits; then the whole image
+DRAWS = 2 * TRIES + 3
 LOG_RATIO = (math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1]))
 AHEAD = 64  # images decoded ahead of the network for each thread
 
@@ -120,21 +123,25 @@ def random_part(
     size: tuple[int, int], *, seed: int, epoch: int, image_id: str, flip: bool, whole: bool
 ) -> tuple[tuple[slice, slice], bool]:
     """Rows and columns of :func:`random_crop` of an image of this size, and whether to mirror."""
-    digest = hashlib.sha256(f"{seed}:{epoch}:{image_id}".encode()).digest()
-    random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
+    # A digest as the source of numbers: NumPy's generators cost more to seed than all of this.
+    digest = hashlib.shake_128(f"{seed}:{epoch}:{image_id}".encode()).digest(8 * DRAWS)
+    random = iter(number / 2**64 for number in struct.unpack(f"<{DRAWS}Q", digest))
     height, width = size
-    mirrored = flip and random.random() < 0.5
-    for _ in range(10):
-        area = height * width * random.uniform(*CROP_AREA)
-        ratio = math.exp(random.uniform(*LOG_RATIO))
+    mirrored = flip and next(random) < 0.5
+    for _ in range(TRIES):
+        area = height * width * _between(CROP_AREA, next(random))
+        ratio = math.exp(_between(LOG_RATIO, next(random)))
         if whole:
             ratio *= width / height
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            top = int(random.integers(height - h + 1))
-            left = int(random.integers(width - w + 1))
+            top, left = (int(next(random) * (most + 1)) for most in (height - h, width - w))
             return (slice(top, top + h), slice(left, left + w)), mirrored
     return (slice(0, height), slice(0, width)), mirrored
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    return ends[0] + share * (ends[1] - ends[0])
 
 
 def network_input(
