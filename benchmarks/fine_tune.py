@@ -13,6 +13,9 @@ Sections:
                torchvision script (ImageFolder, eager fp32, full backward) and beside the same
                training on ready batches. A run is ten epochs, the first of which decodes.
 
+On a CUDA device all of it runs there, with larger batches and more of them; the plain script gets
+a worker process for every core, and ready batches lie on the device.
+
 All ways of the speed section run one after another in every round; only their ratios mean anything
 on a machine that others use. With --json the last line is one JSON object: `accuracy` by data set
 and method, `times_faster_than_plain` and `fraction_of_ready_batches` by backbone.
