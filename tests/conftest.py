@@ -18,6 +18,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from graftline import redaction
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker for each core, hence one thread for each: on two busy cores, two threads on one
+    # small matrix spend six times the processor time waiting for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 
 def _free_port() -> int:
     with socket.socket() as probe:
@@ -47,6 +55,13 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(autouse=True)
+def no_secret_of_another_test() -> Iterator[None]:
+    """What one test's token was is an ordinary word in the messages of the next."""
+    yield
+    redaction._learned.clear()
 
 
 @pytest.fixture(scope="session")

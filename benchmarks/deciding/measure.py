@@ -19,19 +19,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deciding.scores import h_score, log_me
-from deciding.training import VIEWS, Data, Floats, Trained, crops, in_parts, pixels, train
+from deciding.training import DEVICE, VIEWS, Data, Floats, Trained, crops, in_parts, pixels, train
 from graftline.data.sampling import stratified_sample
 from graftline.models.backbone import Backbone, build
 from graftline.steps.fine_tune.freezing import Division, divide_by, freeze
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split, split
 from graftline.steps.fine_tune.start_and_outcome import compare
+from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.probe import Rows
 from graftline.steps.fit_head.search import Candidate, fit_candidate, knn_accuracies, search
+from graftline.steps.fit_head.suspects import out_of_fold
 
 BACKBONE, IMAGE_SIZE, UNFROZEN = "tf_efficientnet_lite0", 64, 0.5
 GRID, FOLDS, NEIGHBOURS = (0.01, 0.1, 1.0), 3, (1, 5, 20)
@@ -119,7 +121,7 @@ def measure(name: str, half: str, table: Path) -> Measured:
     network, clock = _network(), _Clock()
     data = _read(table, network, clock)
     with torch.no_grad():
-        features: Floats = in_parts(network.halves.upper, data.lower).numpy()
+        features: Floats = in_parts(network.halves.upper, data.lower).cpu().numpy()
     with clock("probe"):
         probe, figures = _fit_probe(features, data)
     test = data.rows["test"]
@@ -169,7 +171,7 @@ def _plans(data: Data) -> Iterator[tuple[str, Rows, int, bool]]:
 
 
 def _network() -> _Network:
-    backbone = build(BACKBONE, image_size=IMAGE_SIZE)
+    backbone = build(BACKBONE, image_size=IMAGE_SIZE).to(DEVICE)
     division = divide_by(backbone, UNFROZEN)
     freeze(backbone, division)
     halves = split(backbone, division)
@@ -189,7 +191,7 @@ def _read(table: Path, network: _Network, clock: _Clock) -> Data:
         name: np.flatnonzero([line["split"] == name for line in lines])
         for name in ("train", "val", "test")
     }
-    lower = in_parts(network.halves.lower, inputs)
+    lower = in_parts(network.halves.lower, inputs.to(DEVICE))
     place = np.full(len(lines), -1)
     place[rows["train"]] = np.arange(len(rows["train"]))
     with clock("crops"):
@@ -203,7 +205,8 @@ def _fit_probe(features: Floats, data: Data) -> tuple[_Probe, dict[str, Any]]:
     x, y = features[rows], data.labels[rows]
     folds = make_folds(y, np.arange(len(y)), data.classes, FOLDS, 0)
     knn = knn_accuracies(x, y, folds, NEIGHBOURS, count)
-    found = search(x, y, folds, count, grid=GRID, balanced=False)
+    divided = Divided(x, y, folds)
+    found = search(x, y, folds, count, grid=GRID, balanced=False, divided=divided)
     best, both = found[0], np.concatenate([rows, data.rows["val"]])
     heads = [_probe_on(features, data, best, part) for part in (rows, both)]
     counts, nearest = np.bincount(y, minlength=count), max(knn, key=lambda k: knn[k])
@@ -212,7 +215,7 @@ def _fit_probe(features: Floats, data: Data) -> tuple[_Probe, dict[str, Any]]:
         y,
         np.arange(len(y)),
         folds,
-        count,
+        out_of_fold(divided, count, best, balanced=False),
         best,
         train_images=len(y),
         balanced=False,
@@ -290,6 +293,7 @@ def _scored(found: Trained, before: Floats, truth: NDArray[np.int64], images: in
 
     return {
         "images": images,
+        "passes": found.passes,
         "history": found.history,
         "best_epoch": found.best_epoch,
         "judges": len(truth),

@@ -35,6 +35,7 @@ from graftline.steps.fine_tune.state import tensors_of
 from graftline.steps.fit_head.probe import Rows
 
 VIEWS = 4
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH = 100
 
 Floats = NDArray[np.float32]
@@ -66,11 +67,13 @@ class Trained:
     """What a training came to.
 
     Attributes:
+        passes: Images that went forwards and backwards, each as often as it did.
         history: Accuracy and mean loss after each epoch, on the images that choose it.
         best_epoch: Whose weights were kept, counted from 1.
         logits: Of those weights, by name of the rows that were asked for.
     """
 
+    passes: int
     history: list[tuple[float, float]]
     best_epoch: int
     logits: dict[str, Floats]
@@ -85,7 +88,7 @@ def crops(images: list[NDArray[np.uint8]], backbone: Backbone, halves: Split) ->
             for number, image in enumerate(images)
         ]
         x = network_input(parts, preprocessing, torch.device("cpu"), cropped=True)
-        found.append(in_parts(halves.lower, x))
+        found.append(in_parts(halves.lower, x.to(DEVICE)))
     return torch.stack(found)
 
 
@@ -121,7 +124,7 @@ def train(
     average = Average(tensors_of(classifier, division), options.ema)
     history = list[tuple[float, float]]()
     best: dict[str, Tensor] = {}
-    at, best_epoch, done = (-1.0, 0.0), 0, 0
+    reached, best_epoch, done = (-1.0, 0.0), 0, 0
     for epoch in range(options.epochs):
         training_mode(classifier, division, adapt_batch_norm=False)
         for step in range(done, sampler.end_of(epoch)):
@@ -129,9 +132,10 @@ def train(
             factor = rate_factor(step, sampler.steps, options.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
-            x = data.views[torch.from_numpy(passes % VIEWS), torch.from_numpy(data.place[batch])]
+            at = torch.from_numpy(np.stack([passes % VIEWS, data.place[batch]])).to(DEVICE)
+            x, wanted_labels = data.views[at[0], at[1]], torch.from_numpy(data.labels[batch])
             logits = classifier.head(halves.upper(x))
-            loss = nn.functional.cross_entropy(logits, torch.from_numpy(data.labels[batch]))
+            loss = nn.functional.cross_entropy(logits, wanted_labels.to(DEVICE))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             _clip(optimizer)
@@ -141,20 +145,20 @@ def train(
         with average.applied():
             logits_val = _logits(classifier, halves, data.lower[wanted["val"]])
             history.append(_measured(logits_val, data.labels[wanted["val"]]))
-            if (history[-1][0], -history[-1][1]) > at:
-                at, best_epoch = (history[-1][0], -history[-1][1]), epoch + 1
+            if (history[-1][0], -history[-1][1]) > reached:
+                reached, best_epoch = (history[-1][0], -history[-1][1]), epoch + 1
                 best = {name: value.clone() for name, value in classifier.state_dict().items()}
         if epoch + 1 - best_epoch >= options.patience:
             break
     classifier.load_state_dict(best)
     found = {name: _logits(classifier, halves, data.lower[rows]) for name, rows in wanted.items()}
-    return Trained(history, best_epoch, found)
+    return Trained(done * sampler.batch_size, history, best_epoch, found)
 
 
 def _start(
     backbone: Backbone, division: Division, data: Data, head: nn.Module, val: Rows
 ) -> tuple[Classifier, Split]:
-    network = copy.deepcopy(backbone)
+    network, head = copy.deepcopy(backbone), copy.deepcopy(head).to(DEVICE)
     start = Classifier(
         network,
         head,
@@ -167,9 +171,10 @@ def _start(
     whole = split(network, division)
     assert whole is not None
     logits = _logits(start, whole, data.lower[val])
-    state = {name: tensor.detach() for name, tensor in head.state_dict().items()}
+    state = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
     held_out = HeldOut(rows=val, logits=logits, head=state)
     classifier = from_probe(start, held_out, data.labels[val])
+    classifier.to(DEVICE)
     freeze(classifier.backbone, division)
     halves = split(classifier.backbone, division)
     assert halves is not None
@@ -185,7 +190,7 @@ def _logits(classifier: Classifier, halves: Split, lower: Tensor) -> Floats:
     classifier.eval()
     with torch.no_grad():
         found = in_parts(lambda x: classifier.head(halves.upper(x)), lower)
-    logits: Floats = found.numpy()
+    logits: Floats = found.cpu().numpy()
     return logits
 
 

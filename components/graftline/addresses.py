@@ -25,7 +25,7 @@ def is_metadata_address(uri: str) -> bool:
 
     Decimal, hexadecimal, octal and shortened IPv4, IPv6 that holds IPv4, full-width digits,
     percent-encoding, a trailing dot and names that stand for an address are seen through. What a
-    name of one's own resolves to is not asked.
+    name of one's own resolves to is not asked: see :func:`leads_to_metadata`.
     """
     try:
         host = urlsplit(uri.strip()).hostname or ""
@@ -41,6 +41,21 @@ def is_metadata_address(uri: str) -> bool:
         four = ".".join(inside[-4:])
         return any(_is_service(one) for one in (four, inside[-1].replace("-", ".")))
     return _is_service(plain)
+
+
+def leads_to_metadata(uri: str) -> bool:
+    """Whether a URI names a metadata service, or a name that resolves to one now.
+
+    For whoever is about to send a request there. A name that does not resolve is left to them.
+    """
+    if is_metadata_address(uri):
+        return True
+    try:
+        host = urlsplit(uri.strip()).hostname
+        found = socket.getaddrinfo(host, None) if host else []
+    except (ValueError, OSError):
+        return False
+    return any(_is_service(str(address[0]).partition("%")[0]) for *_, address in found)
 
 
 def _is_service(host: str) -> bool:

@@ -15,6 +15,7 @@
     ├── BackboneError
     │   ├── UnknownBackbone
     │   └── WeightsError
+    ├── OutOfMemory                 this machine's or container's, or a GPU's
     ├── FrozenWeightsMoved          a tensor that must not change has changed
     ├── TrainingError               training cannot go on (diverged, out of memory)
     ├── ParityError                 the exported model is not the evaluated one
@@ -119,6 +120,10 @@ class UnknownBackbone(BackboneError):  # noqa: N818
 
 class WeightsError(BackboneError):
     """Weights are missing, damaged, or do not fit the architecture."""
+
+
+class OutOfMemory(GraftlineError):  # noqa: N818
+    """A library was refused the memory that it asked for."""
 
 
 class FrozenWeightsMoved(GraftlineError):  # noqa: N818

@@ -21,6 +21,14 @@ BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})  # the last one is h
 # Where drivers of what PyTorch calls CUDA show themselves: NVIDIA, the same under WSL and on
 # Jetson, and AMD.
 CUDA_SIGNS = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu", "/dev/kfd")
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate",
+    "out of memory",
+    "status_alloc_failed",  # cuBLAS and cuDNN
+)
 
 
 def cores() -> int:
@@ -95,6 +103,16 @@ def has_cuda() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library ran out of memory, of this machine or of a GPU."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(
+        sign in text for sign in _OUT_OF_MEMORY
+    )
 
 
 def remembered(kind: str, key: dict[str, Any]) -> dict[str, Any] | None:

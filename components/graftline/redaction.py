@@ -33,6 +33,15 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_FILE = re.compile(r"(TOKEN|PASSWORD|SECRET|KEY)_(FILE|PATH)$")
 _URL_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"<>]+(?=@)")
+# A slash in a password should be %2F, and often is not; `host:5000/path@x` has no password.
+_URL_ODD_PASSWORD = re.compile(r"(?<=://)[^/@\s'\"<>:]+:(?!\d+/)[^@\s'\"<>]+(?=@)")
+# What lets its bearer in without being a value of ours: a presigned address, a header.
+_SIGNED = re.compile(
+    r"((?:\bX-(?:Amz|Goog)-(?:Signature|Security-Token|Credential)|\b(?:Credential|Signature|"
+    r"AWSAccessKeyId|access_token|id_token|refresh_token)|[?&;]sig)(?:=|%3D))[^&\s,'\"<>]{6,}",
+    re.I,
+)
+_HEADER = re.compile(r"(\bauthorization\W{1,6}(?:basic|bearer|token)\s+)[^\s'\"<>,]+", re.I)
 _FILE_BYTES = 16 * 2**10
 # Where a long word is broken: at white space, an escaped line break, the border of a table.
 _BREAK = r"(?:\s|│|\\+(?:[nrt]|\r?\n)|=\r?\n)"
@@ -45,7 +54,7 @@ _format_warning = warnings.formatwarning
 
 
 def learn(*values: str | None) -> None:
-    """Mask these values too from now on: secrets that stand in no variable."""
+    """Mask these values too from now on: secrets that are in no variable."""
     with _lock:
         _learned.update(value for value in values if value)
 
@@ -59,7 +68,9 @@ def redacted(text: str, *more: str | None) -> str:
     """
     if not text:
         return text
-    text = _URL_PASSWORD.sub(MASK, text)
+    if "://" in text:
+        text = _URL_ODD_PASSWORD.sub(MASK, _URL_PASSWORD.sub(MASK, text))
+    text = _HEADER.sub(rf"\1{MASK}", _SIGNED.sub(rf"\1{MASK}", text))
     compact = ""
     for secret in [*(_secret(value) for value in more if value), *_secrets()]:
         compact = compact or _BREAKS.sub("", text)

@@ -123,7 +123,7 @@ def rows_of(stats: dict[str, list[Any]]) -> list[tuple[str, str, str, str, str]]
 
 
 def markdown(rows: list[tuple[str, str, str, str, str]]) -> str:
-    """The table as it stands in docs/reliability.md."""
+    """The table as it is in docs/reliability.md."""
     head = "| fault | how | must hold | tried | found |\n| --- | --- | --- | --- | --- |"
     return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
 

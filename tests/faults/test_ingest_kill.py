@@ -1,16 +1,16 @@
 """A real ingest, killed or refused at one system call after the other, and then run again."""
 
 import hashlib
-import os
 import re
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.faults.fork_server import Done, ForkServer
 
 from graftline.data.snapshot import fetch_snapshot, read_images, read_snapshot
 from graftline.steps.ingest.step import run
@@ -51,24 +51,22 @@ def expected(images: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     ).snapshot_id
 
 
-def traced(images: Path, place: Path, *options: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with ForkServer(["graftline.steps.ingest.step", "graftline.reports.html"]) as forks:
+        yield forks
+
+
+def traced(server: ForkServer, images: Path, place: Path, *options: str) -> Done:
     arguments = [str(images), str(place / "store"), str(place / "snapshot")]
-    return subprocess.run(
-        [
-            *("strace", "-f", "-qq", "-o", str(place / "trace"), *options),
-            *(sys.executable, "-B", "-c", INGEST, *arguments),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    strace = ["-o", str(place / "trace"), *options]
+    return server.run(INGEST, arguments, place, strace=strace)
 
 
-def calls(images: Path, place: Path, names: str) -> dict[str, int]:
+def calls(server: ForkServer, images: Path, place: Path, names: str) -> dict[str, int]:
     """How often a whole run makes each of these system calls."""
-    done = traced(images, place, "-e", f"trace={names}")
-    assert done.returncode == 0, done.stderr
+    done = traced(server, images, place, "-e", f"trace={names}")
+    assert done.returncode == 0, done.output
     found = re.findall(r"^\d+ +(\w+)\(", (place / "trace").read_text(), flags=re.M)
     return {name: found.count(name) for name in names.split(",")}
 
@@ -83,11 +81,13 @@ def check_store(place: Path) -> None:
             assert info.key == f"shards/{hashlib.sha256(data).hexdigest()}.tar"
 
 
-def kill_at(images: Path, place: Path, name: str, number: int, expected: str) -> None:
+def kill_at(
+    server: ForkServer, images: Path, place: Path, name: str, number: int, expected: str
+) -> None:
     place.mkdir()
     inject = f"inject={name}:signal=SIGKILL:when={number}"
-    done = traced(images, place, "-e", f"trace={name}", "-e", inject)
-    assert done.returncode in (-9, 137), (name, number, done.returncode, done.stderr)
+    done = traced(server, images, place, "-e", f"trace={name}", "-e", inject)
+    assert done.returncode == -9, (name, number, done.returncode, done.output)
     check_store(place)
     again = run(source=str(images), store=str(place / "store"), snapshot_folder=place / "snapshot")
     assert again.snapshot_id == expected, (name, number)
@@ -101,15 +101,21 @@ def kill_at(images: Path, place: Path, name: str, number: int, expected: str) ->
     shutil.rmtree(place)
 
 
-def test_killed_ingest_is_finished_by_the_next(images: Path, expected: str, tmp_path: Path) -> None:
+def test_killed_ingest_is_finished_by_the_next(
+    server: ForkServer, images: Path, expected: str, tmp_path: Path, record_property: Any
+) -> None:
     """At five points; the slow test takes all of them."""
-    for name, number in (("fsync", 3), ("rename", 2), ("link", 1), ("link", 4), ("write", 7)):
-        kill_at(images, tmp_path / f"{name}-{number}", name, number, expected)
+    moments = (("fsync", 3), ("rename", 2), ("link", 1), ("link", 4), ("write", 7))
+    for name, number in moments:
+        kill_at(server, images, tmp_path / f"{name}-{number}", name, number, expected)
+    record_property("points", len(moments))
 
 
-def test_every_file_is_on_disk_before_it_has_its_name(images: Path, tmp_path: Path) -> None:
+def test_every_file_is_on_disk_before_it_has_its_name(
+    server: ForkServer, images: Path, tmp_path: Path
+) -> None:
     """What a power cut would show: fsync of the file, then its name, then fsync of the folder."""
-    calls(images, tmp_path, "fsync,rename,link")
+    calls(server, images, tmp_path, "fsync,rename,link")
     found = re.findall(r"^\d+ +(\w+)\(", (tmp_path / "trace").read_text(), flags=re.M)
     names = [place for place, name in enumerate(found) if name != "fsync"]
     assert len(names) > 10
@@ -118,15 +124,22 @@ def test_every_file_is_on_disk_before_it_has_its_name(images: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_ingest_killed_at_every_write_fsync_rename_and_link(
-    images: Path, expected: str, tmp_path: Path
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ["write", "fsync", "rename", "link", "unlink"])
+def test_ingest_killed_at_every_one_of_its_system_calls(
+    server: ForkServer,
+    images: Path,
+    expected: str,
+    tmp_path: Path,
+    name: str,
+    record_property: Any,
 ) -> None:
     (tmp_path / "count").mkdir()
-    found = calls(images, tmp_path / "count", "write,fsync,rename,link,unlink")
-    assert all(found.values()), found
-    for name, count in found.items():
-        for number in range(1, count + 1):
-            kill_at(images, tmp_path / f"{name}-{number}", name, number, expected)
+    count = calls(server, images, tmp_path / "count", name)[name]
+    assert count > 2
+    for number in range(1, count + 1):
+        kill_at(server, images, tmp_path / f"{name}-{number}", name, number, expected)
+    record_property("points", count)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +154,22 @@ def test_ingest_killed_at_every_write_fsync_rename_and_link(
     ],
 )
 def test_refusal_of_the_system_is_an_error_with_its_remedy(
-    images: Path, expected: str, tmp_path: Path, name: str, number: int, error: str, kind: str
+    server: ForkServer,
+    images: Path,
+    expected: str,
+    tmp_path: Path,
+    name: str,
+    number: int,
+    error: str,
+    kind: str,
+    record_property: Any,
 ) -> None:
     inject = f"inject={name}:error={error}:when={number}"
-    done = traced(images, tmp_path, "-e", f"trace={name}", "-e", inject)
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert done.stdout.startswith(f"{kind}: Cannot ") and "What to do: " in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    done = traced(server, images, tmp_path, "-e", f"trace={name}", "-e", inject)
+    assert done.returncode == 1, done.output
+    assert f"{kind}: Cannot " in done.output and "What to do: " in done.output
+    assert "Traceback" not in done.output
+    record_property("points", 1)
     check_store(tmp_path)
     again = run(
         source=str(images), store=str(tmp_path / "store"), snapshot_folder=tmp_path / "snapshot"

@@ -1,4 +1,4 @@
-"""A decoding worker that is killed: an end with a cause, in time."""
+"""No memory for a step, or for a decoding worker: an end with a cause, in time."""
 
 import os
 import signal
@@ -8,7 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from tests.faults.fork_server import ForkServer
 
 BOUND = 30.0
 
@@ -71,3 +74,52 @@ def test_a_worker_that_is_killed_ends_the_work_with_a_cause(record_property: Any
     assert process.returncode == 1, out[-2000:]
     assert "ran out of memory" in out and "Traceback" not in out, out[-2000:]
     record_property("points", 1)
+
+
+# The limit is on address space: an allocation beyond it fails, as in a machine without overcommit.
+STARVED = """
+import resource, sys
+from pathlib import Path
+from graftline.steps.ingest.step import run
+from graftline.steps.runtime import step
+
+mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (mapped + int(sys.argv[1]),) * 2)
+with step("ingest"):
+    found = run(source=sys.argv[2], store=sys.argv[3], snapshot_folder=Path(sys.argv[4]))
+    # No image that could not be decoded for lack of memory is taken for a broken one.
+    assert (sum(found.images.values()), found.set_aside) == (12, {}), found
+print("done", flush=True)
+"""
+
+
+@pytest.mark.timeout(300)
+def test_a_step_without_memory_ends_with_the_cause_and_the_next_goes_on(
+    tmp_path: Path, record_property: Any
+) -> None:
+    images = tmp_path / "images"
+    for number in range(12):  # 7 MB each once they are decoded
+        path = images / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((1500, 1500, 3), number, np.uint8)
+        pixels[number * 50 :, : 100 * number + 50] = 255 - 7 * number
+        Image.fromarray(pixels).save(path, compress_level=1)
+    ended = {"done": 0, "without memory": 0}
+    with ForkServer(["graftline.steps.ingest.step", "graftline.steps.runtime"]) as server:
+        for mib in (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 4096):
+            place = tmp_path / str(mib)
+            arguments = [str(mib * 2**20), str(images), str(place / "store"), str(place / "s")]
+            started = time.monotonic()
+            done = server.run(STARVED, arguments, place / "fork")
+            assert time.monotonic() - started < BOUND
+            assert "Traceback" not in done.output, (mib, done.output[-3000:])
+            if done.returncode == 0:
+                ended["done"] += 1
+                continue
+            assert done.returncode == 1, (mib, done)
+            assert "ran out of memory" in done.output and "What to do: " in done.output, done.output
+            ended["without memory"] += 1
+            again = server.run(STARVED, [str(2**33), *arguments[1:]], place / "fork")
+            assert "done" in again.output, again.output
+    assert ended["done"] and ended["without memory"] > 3, ended
+    record_property("points", sum(ended.values()))

@@ -2,8 +2,7 @@
 
 import hashlib
 import os
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.faults.fork_server import ForkServer
 from tests.service.fault_proxy import FaultProxy
 
 from graftline.data.snapshot import fetch_snapshot, read_images
@@ -45,28 +45,57 @@ def proxy(s3_server: str, s3_bucket: str) -> Iterator[FaultProxy]:
         yield between
 
 
-def killed(images: Path, store: str, folder: Path, proxy: FaultProxy, k: int, when: str) -> bool:
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with ForkServer(["graftline.steps.ingest.step", "graftline.storage.s3", "boto3"]) as forks:
+        yield forks
+
+
+def killed(
+    server: ForkServer,
+    images: Path,
+    store: str,
+    folder: Path,
+    proxy: FaultProxy,
+    k: int,
+    when: str,
+) -> bool:
     """Whether the ingest was killed at its k-th request, before or after the server did it."""
     struck: list[int] = []
+    forks: list[int] = []
 
-    def strike(number: int, line: str) -> None:
+    def strike(number: int, line: str) -> bool:
         if number == k and not struck:
             struck.append(number)
-            process.kill()
-            process.wait()
+            os.kill(forks[0], signal.SIGKILL)
+            while _runs(forks[0]):  # the answer must not reach it
+                pass
+        return bool(struck)  # what its other threads still send never reaches the server
 
     proxy.lines.clear()
     proxy.before, proxy.after = (strike, _nothing) if when == "before" else (_nothing, strike)
-    process = subprocess.Popen(
-        [sys.executable, "-B", "-c", INGEST, str(images), store, str(folder)],
-        env={**os.environ, "AWS_ENDPOINT_URL_S3": proxy.url, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    done = server.run(
+        INGEST,
+        [str(images), store, str(folder)],
+        folder,
+        environment={
+            **{name: value for name, value in os.environ.items() if name.startswith("AWS_")},
+            "AWS_ENDPOINT_URL_S3": proxy.url,
+        },
+        begun=forks.append,
     )
-    code = process.wait(timeout=120)
+    proxy.wait_until_idle()
     proxy.before = proxy.after = _nothing
-    assert struck or code == 0, "it failed without being killed"
+    assert done.returncode == (-signal.SIGKILL if struck else 0), done.output
     return bool(struck)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return " Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 def _nothing(number: int, line: str) -> None:
@@ -101,6 +130,7 @@ def shards(store: str) -> set[str]:
 )
 @pytest.mark.timeout(900)
 def test_killed_at_the_kth_request_nothing_partial_is_seen_and_the_rerun_is_the_undisturbed_one(
+    server: ForkServer,
     images: Path,
     proxy: FaultProxy,
     s3_bucket: str,
@@ -114,7 +144,7 @@ def test_killed_at_the_kth_request_nothing_partial_is_seen_and_the_rerun_is_the_
     points = 0
     for k in range(3, 200, step):
         store = f"{s3_bucket}/{when}-{k}"
-        if not killed(images, store, tmp_path / f"killed-{k}", proxy, k, when):
+        if not killed(server, images, store, tmp_path / f"killed-{k}", proxy, k, when):
             break
         points += 1
         check(store, expected, tmp_path / f"seen-{k}")

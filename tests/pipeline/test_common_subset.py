@@ -1,6 +1,7 @@
 """Every pipeline keeps to what KFP's local runner and a cluster both do."""
 
 import ast
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from google.protobuf.json_format import MessageToDict
+from tests.pipeline.conftest import PLANTED
 
-from graftline_pipelines.graphs.compile import compile_to
 from graftline_pipelines.graphs.prediction import prediction_pipeline
 from graftline_pipelines.graphs.retraining import retraining_pipeline
 from graftline_pipelines.graphs.training import training_pipeline
@@ -25,12 +26,6 @@ RUN_FILES = sorted(
 COMPONENTS = sorted((ROOT / "components").rglob("*component.py"))
 GRAPHS = ("train", "retrain", "predict")
 STRATEGIES = ("auto", "probe", "head", "fine_tune", "scratch")
-
-
-def compiled(run_file: Path, graph: str, output: Path, *overrides: str) -> dict[str, Any]:
-    compile_to(load(run_file, overrides), graph, output)
-    document: dict[str, Any] = next(yaml.safe_load_all(output.read_text(encoding="utf-8")))
-    return document
 
 
 def dags(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -96,34 +91,32 @@ def test_there_are_run_files_and_components_to_check() -> None:
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("run_file", RUN_FILES, ids=lambda path: path.stem)
 def test_every_example_compiles_within_the_subset(
-    run_file: Path, graph: str, tmp_path: Path
+    compiled: Any, run_file: Path, graph: str
 ) -> None:
-    document = compiled(run_file, graph, tmp_path / "pipeline.yaml")
+    document = compiled(run_file.name, graph)[1][0]
     assert document["schemaVersion"] == "2.1.0"
     assert violations(document) == []
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_strategy_compiles_within_the_subset(strategy: str, tmp_path: Path) -> None:
-    run_file = ROOT / "examples/digits.yaml"
-    document = compiled(run_file, "train", tmp_path / "pipeline.yaml", f"strategy={strategy}")
+def test_every_strategy_compiles_within_the_subset(compiled: Any, strategy: str) -> None:
+    document = compiled("digits.yaml", "train", f"strategy={strategy}")[1][0]
     assert violations(document) == []
     executors = document["deploymentSpec"]["executors"]
     assert ("exec-fine-tune" in executors) == (strategy in ("auto", "fine_tune", "scratch"))
 
 
-def test_fan_out_loops_over_the_plan_in_the_training_graph_only(tmp_path: Path) -> None:
-    run_file = ROOT / "examples/digits.yaml"
-    output = tmp_path / "pipeline.yaml"
-    train = compiled(run_file, "train", output, "extract.workers=4")
-    retrain = compiled(run_file, "retrain", output, "extract.workers=4")
+def test_fan_out_loops_over_the_plan_in_the_training_graph_only(compiled: Any) -> None:
+    train, retrain = (
+        compiled("digits.yaml", graph, "extract.workers=4")[1][0] for graph in ("train", "retrain")
+    )
     assert violations(train) == [] and violations(retrain) == []
     assert "exec-extract-share" in train["deploymentSpec"]["executors"]
     assert "exec-extract-share" not in retrain["deploymentSpec"]["executors"]
 
 
-def test_a_violation_is_found(tmp_path: Path) -> None:
-    document = compiled(ROOT / "examples/digits.yaml", "train", tmp_path / "pipeline.yaml")
+def test_a_violation_is_found(compiled: Any) -> None:
+    document = copy.deepcopy(compiled("digits.yaml", "train")[1][0])
     root = document["root"]["dag"]["tasks"]
     root["ingest"].setdefault("cachingOptions", {})["enableCache"] = True
     root["ingest"]["triggerPolicy"] = {"condition": "inputs.parameter_values['x'] == 'text'"}
@@ -134,13 +127,10 @@ def test_a_violation_is_found(tmp_path: Path) -> None:
     assert len(violations(document)) == 3
 
 
-def test_nothing_secret_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "MLFLOW_TRACKING_PASSWORD"):
-        monkeypatch.setenv(name, f"very-secret-{name}")
-    output = tmp_path / "pipeline.yaml"
-    for graph in GRAPHS:
-        compile_to(load(ROOT / "examples/digits.yaml"), graph, output)
-        assert "very-secret" not in output.read_text(encoding="utf-8")
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_nothing_secret_is_compiled(compiled: Any, graph: str) -> None:
+    """The environment in which the fixture compiles is full of secrets."""
+    assert PLANTED not in yaml.safe_dump_all(compiled("digits.yaml", graph)[1])
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
@@ -154,25 +144,3 @@ def test_components_are_interfaces_and_not_the_work(path: Path) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom)
     ]
     assert {str(name).split(".")[0] for name in imported} <= {"kfp", "typing"}
-
-
-def test_no_step_imports_another_and_no_shared_module_imports_a_step() -> None:
-    package = ROOT / "components/graftline"
-    steps = {path.parent.name for path in COMPONENTS}
-    wrong = []
-    for path in package.rglob("*.py"):
-        own = path.relative_to(package).parts[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = []
-            if isinstance(node, ast.ImportFrom) and node.module:
-                names = [node.module]
-            elif isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            for name in names:
-                parts = name.split(".")
-                foreign = len(parts) > 1 and parts[0] == "graftline" and parts[1] in steps
-                if foreign and parts[1] != own:
-                    wrong.append(f"{path.relative_to(package)} imports {name}")
-                if parts[0] == "kfp" and not path.name.endswith("component.py"):
-                    wrong.append(f"{path.relative_to(package)} imports kfp")
-    assert not wrong

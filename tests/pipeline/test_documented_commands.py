@@ -160,7 +160,7 @@ def test_the_readmes_local_commands_run_as_they_are_written(
         if run is not None:
             line = line.replace("<run>", run.name).replace("MODEL.onnx", str(run / "model.onnx"))
         for name, stands_for in {
-            "compare A B": "compare latest latest",
+            "compare A B": "compare previous latest",
             "IMAGES": "'flowers/3/*.png'",
             "DIR": "flowers",
             "--name NAME": "--name flowers",

@@ -2,33 +2,24 @@
 
 import json
 import re
-from collections.abc import Iterator
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.pipeline.conftest import EXAMPLES, PLANTED
 
+from graftline_pipelines.cluster import package as package_module
 from graftline_pipelines.cluster.package import build, check, image_problems
-from graftline_pipelines.graphs.compile import GraphName, compile_to
+from graftline_pipelines.graphs.compile import GraphName
 from graftline_pipelines.runfile.load import load
 from graftline_pipelines.runfile.pools import pool_name
 from graftline_pipelines.runfile.quantities import to_bytes
-from graftline_pipelines.runfile.settings import RunSettings
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted(path.name for path in EXAMPLES.glob("*.yaml"))
 CLUSTERS = sorted(set(FILES) - {"digits.yaml"})
 
-SECRETS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "GRAFTLINE_KFP_TOKEN",
-    "GRAFTLINE_WEBHOOK_URL",
-)
 GPU = {
     "gke.yaml": {
         "selector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
@@ -64,31 +55,6 @@ GPU = {
 }
 
 
-@pytest.fixture(scope="module")
-def secrets() -> Iterator[None]:
-    """An environment full of secrets, each with a value that can be recognised."""
-    with pytest.MonkeyPatch.context() as patch:
-        for variable in SECRETS:
-            patch.setenv(variable, f"the-value-of-{variable}")
-        yield
-
-
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory, secrets: None) -> Any:
-    """The settings and the compiled documents of an example, each compiled once."""
-    kept: dict[tuple[str, str], tuple[RunSettings, list[Any]]] = {}
-
-    def get(name: str, graph: GraphName = "train") -> tuple[RunSettings, list[Any]]:
-        if (name, graph) not in kept:
-            settings = load(EXAMPLES / name)
-            path = tmp_path_factory.mktemp("compiled") / "pipeline.yaml"
-            compile_to(settings, graph, path)
-            kept[name, graph] = settings, list(yaml.safe_load_all(path.read_text()))
-        return kept[name, graph]
-
-    return get
-
-
 def containers(documents: list[Any]) -> dict[str, Any]:
     """The container of each executor, by step."""
     executors = documents[0]["deploymentSpec"]["executors"]
@@ -111,7 +77,7 @@ def test_there_is_a_preset_for_each_platform() -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_it_validates_and_compiles(compiled: Any, name: str) -> None:
-    settings, documents = compiled(name)
+    settings, documents, _ = compiled(name)
     assert documents[0]["pipelineInfo"]["name"] == settings.name
     assert {"ingest", "fit_head", "evaluate", "export_onnx", "promote"} <= set(
         containers(documents)
@@ -120,9 +86,12 @@ def test_it_validates_and_compiles(compiled: Any, name: str) -> None:
 
 @pytest.mark.parametrize("graph", ["train", "retrain"])
 @pytest.mark.parametrize("name", CLUSTERS)
-def test_it_can_be_submitted(name: str, graph: GraphName, tmp_path: Path) -> None:
+def test_it_can_be_submitted(
+    compiled: Any, name: str, graph: GraphName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that is checked before anything is sent: server rules, places, images."""
-    settings = load(EXAMPLES / name)
+    settings, _, path = compiled(name, graph)
+    monkeypatch.setattr(package_module, "compile_to", lambda *to: shutil.copy(path, to[-1]))
     package = build(settings, graph, tmp_path)
     check(package, settings, {})
     assert image_problems(package.images, require_digest=False) == []
@@ -140,7 +109,7 @@ def test_images_can_be_pinned(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_gpu_steps_ask_for_the_right_nodes(compiled: Any, name: str) -> None:
-    settings, documents = compiled(name)
+    settings, documents, _ = compiled(name)
     wanted, steps = GPU[name], platforms(documents)
     on_gpu = {step for step in steps if pool_name(step, settings.assign) != "default"}
     on_gpu -= {step for step in on_gpu if pool_name(step, settings.assign) == "small"}
@@ -180,7 +149,7 @@ def ephemeral_storage() -> int:
 @pytest.mark.parametrize("graph", ["train", "retrain"])
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_other_steps_ask_for_nothing_special(compiled: Any, name: str, graph: GraphName) -> None:
-    settings, documents = compiled(name, graph)
+    settings, documents, _ = compiled(name, graph)
     plain = {
         step
         for step in platforms(documents)
@@ -200,7 +169,7 @@ def test_nothing_secret_is_compiled(compiled: Any, name: str, graph: GraphName) 
     """Secrets by name only, whatever the environment of whoever compiles holds."""
     documents = compiled(name, graph)[1]
     text = json.dumps(documents)
-    assert "the-value-of" not in text
+    assert PLANTED not in text
     assert not re.search(r"AKIA[0-9A-Z]{16}|://[^/\s\"']*@", text)
     for container in containers(documents).values():
         for variable in container.get("env", []):

@@ -1,5 +1,6 @@
 """Every strategy through the whole graph under KFP's local runner: which branch runs, and why."""
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,53 @@ def test_head_and_scratch_end_in_a_model(
         better = figures["head"]["val_accuracy"] >= figures["probe"]["val_accuracy"]
         assert result["strategy"] == result["bundle"]["strategy"] == ("head" if better else "probe")
         assert "The head is" in decision["reasons"][-1]
+
+
+@pytest.mark.slow
+def test_a_pilot_decides_in_the_graph_and_the_page_says_what_it_found(
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path]
+) -> None:
+    """Least gain asked for: exactly the forecast, so that its interval includes it."""
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=60, classes=10))},
+        "backbone": "timm/test_resnet",
+        "weights": "random",
+        "image_size": 32,
+        "probe": {"c_grid": [1e-5]},
+        "fine_tune": {"epochs": 4, "batch_size": 32, "learning_rate": 1e-3},
+    }
+    expected = run_graftline({**run_file, "strategy": "probe"}, "--json")[0]
+    gain = expected["decision"]["forecast"]["gain"]
+    assert expected["decision"]["pilot"] is None
+    result = run_graftline({**run_file, "auto": {"min_gain": gain}}, "--json")[0]
+    decision = result["decision"]
+    pilot = decision["pilot"]
+    assert pilot["gain"] is not None and "fine_tune" in result["seconds"]
+    goes_on = pilot["offset"] + pilot["slope"] * pilot["gain"] >= gain
+    assert decision["choice"] == ("fine_tune" if goes_on else "probe")
+    assert (decision["outcome"] is not None) == goes_on
+    page = html.unescape(Path(result["decision_page"]).read_text("utf-8"))
+    assert page.count("gain of the pilot in points") == 1
+    said = [reason for reason in decision["reasons"] if reason.startswith("The pilot differs")]
+    assert len(said) == 1 and said[0] in page
+
+
+@pytest.mark.slow
+def test_backbone_auto_races_once_and_all_runs_take_the_winner(
+    run_graftline: Callable[..., Any], make_digits_folder: Callable[..., Path]
+) -> None:
+    names = ["timm/test_resnet", "timm/test_vit"]
+    run_file = {
+        "data": {"source": str(make_digits_folder(per_class=24, classes=3))},
+        "backbone": "auto",
+        "race": {"backbones": names, "images": 40},
+        "weights": "random",
+        "strategy": "probe",
+        "probe": {"c_grid": [0.01]},
+    }
+    first, said = run_graftline(run_file, "--json")
+    assert first["backbone"] in names and all(name in said for name in names)
+    second, said = run_graftline(run_file, "--json")
+    assert second["backbone"] == first["backbone"]
+    assert not any(name in said for name in names if name != first["backbone"])
+    assert second["extracted"] == 0

@@ -26,6 +26,12 @@ def component(body: str) -> list[str]:
     return ["sh", "-ec", script, source, *arguments]
 
 
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder, where a component writes its outputs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def server() -> Any:
     server = WarmServer()
@@ -34,9 +40,8 @@ def server() -> Any:
 
 
 def test_a_component_prints_in_its_own_folder_and_environment(
-    server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    server: WarmServer, tmp_path: Path, capsys: Any
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     body = "import os\nprint(text, os.getcwd(), os.environ['ONLY_HERE'], os.getpid())"
     command = component(body)
     environment = {**os.environ, "ONLY_HERE": "yes"}
@@ -58,15 +63,8 @@ def test_a_component_prints_in_its_own_folder_and_environment(
     ],
 )
 def test_a_failure_is_the_steps_own(
-    server: WarmServer,
-    tmp_path: Path,
-    monkeypatch: Any,
-    capsys: Any,
-    body: str,
-    code: int,
-    said: str,
+    server: WarmServer, capsys: Any, body: str, code: int, said: str
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     assert server.run(component(body), dict(os.environ)) == code
     assert said in capsys.readouterr().out
     assert server.run(component("print('still there')"), dict(os.environ)) == 0

@@ -6,7 +6,8 @@ One request a connection. Each fault is a name and the requests it strikes::
         proxy.faults = [("503", 2), ("flip", 1)]     # the next two, then one more
 
 Faults: ``503``, ``403``, ``reset`` (before the server sees anything), ``lost`` (the server did
-it, its answer is lost), ``truncate``, ``flip`` (one bit of the answer's body), ``stall``.
+it, its answer is lost), ``twice`` (a proxy on the way asks again, and passes on the second answer),
+``truncate``, ``flip`` (one bit of the answer's body), ``stall``.
 """
 
 import random
@@ -38,12 +39,14 @@ class FaultProxy:
         self.requests: Counter[str] = Counter()
         self.lines: list[str] = []  # "GET /bucket/key"
         self.storm: random.Random | None = None  # strikes at random, see STORM
-        self.before: Callable[[int, str], None] = lambda number, line: None  # sees each request
+        # Sees each request; what it answers True to never reaches the server.
+        self.before: Callable[[int, str], bool | None] = lambda number, line: None
         self.after: Callable[[int, str], None] = lambda number, line: None  # once it was done
         self.careless = ""  # "ignores": conditions are dropped; "races": checked, then written
         self.released = threading.Event()
         self.stall_seconds = stall_seconds
         self.lock = threading.Lock()
+        self.active = 0
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
 
@@ -83,7 +86,21 @@ class FaultProxy:
             return "503"
         return fault or None
 
+    def wait_until_idle(self) -> None:
+        """Until no request is on its way any more; a client that is gone leaves some."""
+        while self.active:
+            time.sleep(0.01)
+
     def _serve(self, client: socket.socket) -> None:
+        with self.lock:
+            self.active += 1
+        try:
+            self._serve_one(client)
+        finally:
+            with self.lock:
+                self.active -= 1
+
+    def _serve_one(self, client: socket.socket) -> None:
         with client:
             try:
                 head, body = read_message(client)
@@ -92,7 +109,8 @@ class FaultProxy:
                 method, target, _ = head.decode("latin-1").split(" ", 2)
                 fault = self._fault(method, target)
                 number, line = len(self.lines), f"{method} {target}"
-                self.before(number, line)
+                if self.before(number, line):
+                    return
                 if fault in ANSWERS:
                     status, code = ANSWERS[fault]
                     text = XML.format(code).encode()
@@ -119,7 +137,10 @@ class FaultProxy:
             if asked and self.careless == "races" and not self._holds(bare, asked.group()):
                 client.sendall(REFUSED)
                 return
-        answer = self._ask(bare[:-2] + b"Connection: close\r\n\r\n" + body)
+        request = bare[:-2] + b"Connection: close\r\n\r\n" + body
+        answer = self._ask(request)
+        if fault == "twice":
+            answer = self._ask(request)
         self.after(len(self.lines), head.split(b"\r\n")[0].decode("latin-1"))
         start = answer.index(b"\r\n\r\n") + 4
         if fault == "lost" or (fault == "truncate" and start == len(answer)):

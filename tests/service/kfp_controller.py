@@ -115,8 +115,8 @@ def _last(name: str) -> str:
 def nodes_of(workflow: str, steps: list[dict]) -> dict[str, dict]:
     """Argo's nodes for steps, as KFP compiles them.
 
-    A graph with ``watch`` has the exit handler: ``notify`` stands in its hook, what comes after
-    ``watch`` in the condition. Without it the steps stand in the root.
+    A graph with ``watch`` has the exit handler: ``notify`` is in its hook, what comes after
+    ``watch`` in the condition. Without it the steps are in the root.
 
     Args:
         workflow: The workflow's name.

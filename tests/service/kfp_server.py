@@ -12,7 +12,7 @@ It runs no pipeline. A test moves runs and time on through ``/control/...``:
     POST /control/expire     run_id: the pods go after the workflow's time to live
     POST /control/replay     run, workflow, logs (pod -> text): a recording of a real server
     POST /control/inputs     run_id, task, status: the parameters that the driver hands to a task
-    GET  /control/orphans    what stands in Kubernetes though its creation was refused
+    GET  /control/orphans    what is in Kubernetes though its creation was refused
     POST /control/fire       now (ISO time): what the schedules' controller does then
     POST /control/delete     kind, id: as a colleague would in the UI
     GET  /control/requests   every API request so far, as "METHOD path?query"

@@ -10,7 +10,7 @@ HTML = {"Content-Type": "text/html"}
 
 
 class OddServer:
-    """Answers on ``url``; what was asked stands in ``lines`` as "GET /path"."""
+    """Answers on ``url``; what was asked is in ``lines`` as "GET /path"."""
 
     def __init__(self) -> None:
         self.status, self.headers, self.body = 200, dict[str, str](), b""

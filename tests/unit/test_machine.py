@@ -1,6 +1,7 @@
 """What this machine is, and what is remembered of it."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_everything_that_counts_cores_obeys_the_containers_limit(
     monkeypatch: pytest.MonkeyPatch, exported_model: tuple
 ) -> None:
     from graftline.onnx_model.predict import OnnxClassifier
+    from graftline.steps.fine_tune.images import ahead
     from graftline.steps.fit_head import parallel
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
@@ -60,6 +62,15 @@ def test_everything_that_counts_cores_obeys_the_containers_limit(
     folder, *_ = exported_model
     session = OnnxClassifier(folder / "onnx" / "model.onnx")._session
     assert session.get_session_options().intra_op_num_threads == 3
+    used: set[int] = set()
+    together = threading.Barrier(3, timeout=60)
+
+    def decode(_: int) -> None:
+        together.wait()  # so that no thread is left out by chance
+        used.add(threading.get_ident())
+
+    list(ahead(decode, range(9)))
+    assert len(used) == 3
 
 
 def test_what_is_remembered_is_found_under_its_key_only(

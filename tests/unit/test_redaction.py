@@ -154,3 +154,36 @@ def test_the_guard_is_set_once(monkeypatch: pytest.MonkeyPatch) -> None:
         assert logging.getLogRecordFactory() is first
     finally:
         logging.setLogRecordFactory(before)
+
+
+SIGNED = (
+    "https://b.s3.amazonaws.com/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAHIDDEN%2F2026"
+    "&X-Amz-Expires=60&X-Amz-Security-Token=hidden%2Ftoken&X-Amz-Signature=hidden0123456789",
+    "https://storage.googleapis.com/b/k?X-Goog-Signature=hidden99&x=1",
+    "https://a.blob.core.windows.net/c/k?sv=2024&sig=hidden%2Bsig%3D&se=2026",
+    "https://b.s3.amazonaws.com/k?AWSAccessKeyId=AKIAHIDDEN&Signature=hidden%3D&Expires=1",
+    "Authorization: AWS4-HMAC-SHA256 Credential=AKIAHIDDEN/2026, SignedHeaders=host, "
+    "Signature=hidden0123",
+    "{'Authorization': 'Bearer hidden.jwt.text'}",
+    'authorization: Basic aGlkZGVuOnBhc3M= "',
+    "http://user:hidden/pass@host:5000/x",
+    "Max retries exceeded with url: /k?X-Amz-Signature=hidden0123456789 (Caused by x)",
+)
+
+
+@pytest.mark.parametrize("text", SIGNED)
+def test_what_lets_its_bearer_in_is_masked_without_being_known(text: str) -> None:
+    clean = redacted(text)
+    assert "hidden" not in clean.lower() and "aGlkZGVu" not in clean and "***" in clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://host:5000/path@x and s3://bucket/a@b/c.png",
+        "The signature= of a function; credential=no; a basic authorization is needed",
+        "data:image/png;base64,AAAA s3://bucket/x?versionId=3",
+    ],
+)
+def test_what_only_looks_like_it_stays(text: str) -> None:
+    assert redacted(text) == text

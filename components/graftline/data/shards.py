@@ -108,7 +108,7 @@ class ShardWriter:
 
 
 def _member(name: str, data: bytes) -> bytes:
-    """A file as it stands in a tar archive: one block of header, then the bytes."""
+    """A file as it is in a tar archive: one block of header, then the bytes."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(data), 0o644
     return b"".join([info.tobuf(tarfile.USTAR_FORMAT), data, b"\0" * (-len(data) % BLOCK)])

@@ -1,7 +1,7 @@
 """The dataset snapshot: which images, with which label, in which split, and where their bytes are.
 
 A folder with ``snapshot.json``, ``manifest.parquet`` (one row an image, sorted by image id) and
-``set_aside.parquet`` (what was not taken, and why). The images stand in the store's shards.
+``set_aside.parquet`` (what was not taken, and why). The images are in the store's shards.
 """
 
 import dataclasses
@@ -20,16 +20,23 @@ import pyarrow.compute as pc
 
 from graftline.data.shards import ByteRange, read_ranges
 from graftline.data.tables import GROUP, parquet_bytes, read_parquet
-from graftline.errors import ConfigurationError, DataError, IntegrityError
+from graftline.errors import (
+    ConfigurationError,
+    DataError,
+    IntegrityError,
+    PreconditionFailed,
+    StoreNotFound,
+)
 from graftline.files import os_errors, write_atomic
 from graftline.images.stored_values import ValueRange
-from graftline.schema import parse_json, seal, unseal
-from graftline.storage import open_store
+from graftline.schema import SEAL, parse_json, seal, unseal
+from graftline.storage import commit, open_store
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "val", "test")
 FILES = ("manifest.parquet", "set_aside.parquet", "snapshot.json")  # the last one completes it
+RESTORE = "Run `ingest` again: the images are still in the store."
 
 MANIFEST = pa.schema(
     [
@@ -265,7 +272,7 @@ def read_snapshot(folder: Path | str) -> Snapshot:
         raise DataError(
             f"The snapshot in {folder} is damaged",
             why=str(error),
-            fix="Run `ingest` again: the images are still in the store.",
+            fix=RESTORE,
         ) from error
 
 
@@ -310,18 +317,84 @@ def snapshot_key(snapshot_id: str, name: str) -> str:
 def keep_snapshot(store: Store, snapshot: Snapshot, *, replace: bool = False) -> None:
     """Put the snapshot's files in the store, where later runs find them by its id.
 
+    Two runs may keep the same snapshot at once, with other places of the same images. Each names
+    its tables by their content, so that what ``snapshot.json`` names is whole, whoever wrote it.
+
     Args:
         store: The store.
         snapshot: The snapshot.
         replace: Whether one that is kept already is replaced, since its images were packed again.
     """
-    if replace or not store.exists(snapshot_key(snapshot.id, FILES[-1])):
-        for name in FILES:
-            store.upload(snapshot.folder / name, snapshot_key(snapshot.id, name))
+    key = snapshot_key(snapshot.id, FILES[-1])
+    head = json.loads((snapshot.folder / FILES[-1]).read_bytes())
+    head = {name: value for name, value in head.items() if name not in (SEAL, commit.TOKEN)}
+    while True:
+        version, damaged = None, False
+        try:
+            kept = commit.read(store, key)
+            version = kept.version
+            if not replace and _has_tables(store, snapshot.id, kept.content):
+                return None
+        except StoreNotFound:
+            pass
+        except IntegrityError:
+            damaged = True
+        for name in FILES[:-1]:
+            commit.put_file(store, snapshot.folder / name, _table_key(snapshot.id, commit.ANY))
+        if damaged:  # nobody can read it: it may be replaced whoever does so
+            return commit.overwrite(store, key, head)
+        try:
+            commit.replace(store, key, head, version)
+        except PreconditionFailed:
+            continue  # another run kept it meanwhile
+        return None
 
 
 def fetch_snapshot(store: Store, snapshot_id: str, folder: Path) -> Snapshot:
     """Copy a kept snapshot out of the store and read it."""
-    for name in FILES:
-        store.download(snapshot_key(snapshot_id, name), folder / name)
+    manifest = commit.read(store, snapshot_key(snapshot_id, FILES[-1]), SCHEMA_VERSION)
+    what = f"The snapshot {snapshot_id} in {store.uri}"
+    for name in FILES[:-1]:
+        digest = _digest_of(manifest.content, name, what)
+        try:
+            commit.fetch_file(store, _table_key(snapshot_id, digest), digest, folder / name)
+        except StoreNotFound:  # an earlier version kept it by its plain name
+            commit.fetch_file(store, snapshot_key(snapshot_id, name), digest, folder / name)
+    with os_errors(str(folder), "write"):
+        write_atomic(folder / FILES[-1], manifest.data)
     return read_snapshot(folder)
+
+
+def kept_head(store: Store, snapshot_id: str) -> dict[str, Any]:
+    """What ``snapshot.json`` of a kept snapshot says."""
+    return commit.read(store, snapshot_key(snapshot_id, FILES[-1])).content
+
+
+def kept_manifest(store: Store, snapshot_id: str) -> bytes:
+    """The bytes of a kept snapshot's manifest, compared with their sha256."""
+    head = kept_head(store, snapshot_id)
+    digest = _digest_of(head, FILES[0], f"The snapshot {snapshot_id} in {store.uri}")
+    try:
+        return commit.fetch_bytes(store, _table_key(snapshot_id, digest), digest)
+    except StoreNotFound:
+        return commit.fetch_bytes(store, snapshot_key(snapshot_id, FILES[0]), digest)
+
+
+def _has_tables(store: Store, snapshot_id: str, head: Mapping[str, Any]) -> bool:
+    digests = head.get("sha256") or {}
+    return all(
+        store.exists(_table_key(snapshot_id, str(digests.get(name))))
+        or store.exists(snapshot_key(snapshot_id, name))
+        for name in FILES[:-1]
+    )
+
+
+def _table_key(snapshot_id: str, digest: str) -> str:
+    return snapshot_key(snapshot_id, f"{digest}.parquet")
+
+
+def _digest_of(head: Mapping[str, Any], name: str, what: str) -> str:
+    digests = head.get("sha256")
+    if not isinstance(digests, dict) or not isinstance(digests.get(name), str):
+        raise IntegrityError(f"{what} is damaged: it does not name {name}", fix=RESTORE)
+    return str(digests[name])

@@ -8,15 +8,16 @@ of both in one store. So the first run writes down what it computes with, and la
 unless their settings name another.
 """
 
-import json
 import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from graftline import machine
 from graftline.errors import IntegrityError, StoreNotFound
 from graftline.machine import CPU_ENGINES
 from graftline.progress import message
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 KEY = "engine.json"
@@ -40,14 +41,13 @@ class EngineRecord:
     engine: str
     batch_size: int | None
 
-    def to_bytes(self) -> bytes:
-        """As it stands in the store."""
-        content = {
+    def to_json(self) -> dict[str, Any]:
+        """As it is in the store."""
+        return {
             "schema_version": SCHEMA_VERSION,
             "engine": self.engine,
             "batch_size": self.batch_size,
         }
-        return json.dumps(content).encode()
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def read_engine(store: Store) -> EngineRecord | None:
 
 def record_engine(store: Store, mine: EngineRecord) -> EngineRecord:
     """Write a record down; where another run was faster, its record counts and comes back."""
-    if store.write_if_absent(KEY, mine.to_bytes()):
+    if commit.create(store, KEY, mine.to_json()):
         return mine
     known = _read(store)
     if known is None:  # damaged
-        store.write(KEY, mine.to_bytes())
+        commit.overwrite(store, KEY, mine.to_json())
     return known or mine
 
 
@@ -142,7 +142,7 @@ def tell_difference(record: EngineRecord, computed_with: str) -> None:
 
 def _read(store: Store) -> EngineRecord | None:
     try:
-        content = json.loads(store.read(KEY))
+        content = commit.read(store, KEY).content
         if content["schema_version"] != SCHEMA_VERSION or content["engine"] not in KINDS:
             return None
         batch = content["batch_size"]

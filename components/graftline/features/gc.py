@@ -1,13 +1,11 @@
 """What is stored under which backbone, and removing what no kept snapshot uses."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from graftline.data.snapshot import snapshot_key
+from graftline.data.snapshot import kept_manifest
 from graftline.data.tables import read_parquet
 from graftline.errors import ConfigurationError, IntegrityError, StoreNotFound
 from graftline.features.parts import IdIndex, Ids, Part, binary_ids, unique_ids
@@ -163,8 +161,7 @@ def _ids_of(store: Store, snapshot_ids: Iterable[str]) -> Ids:
     ids = np.zeros((0, 32), np.uint8)
     for snapshot_id in snapshot_ids:
         try:
-            manifest = _manifest(store, snapshot_id)
-            found = binary_ids(read_parquet(manifest)["image_id"])
+            found = binary_ids(read_parquet(_manifest(store, snapshot_id))["image_id"])
         except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError) as error:
             raise IntegrityError(
                 f"Snapshot {snapshot_id} in {store.uri} is damaged, so the features "
@@ -177,13 +174,10 @@ def _ids_of(store: Store, snapshot_ids: Iterable[str]) -> Ids:
 
 
 def _manifest(store: Store, snapshot_id: str) -> bytes:
-    """A kept snapshot's manifest, compared with the digest in its head."""
-    for _ in range(2):  # the snapshot may just be written again
-        head = json.loads(store.read(snapshot_key(snapshot_id, "snapshot.json")))
-        manifest = store.read(snapshot_key(snapshot_id, "manifest.parquet"))
-        if hashlib.sha256(manifest).hexdigest() == head["sha256"]["manifest.parquet"]:
-            return manifest
-    raise ValueError("Its manifest is not the file that its snapshot.json was written with.")
+    try:
+        return kept_manifest(store, snapshot_id)
+    except (StoreNotFound, IntegrityError):  # an earlier version may just be writing it again
+        return kept_manifest(store, snapshot_id)
 
 
 def _named(features: FeatureStore) -> tuple[str, str, int | None]:

@@ -13,8 +13,6 @@ readers find every row at every moment, some of them twice. Several runs may fil
 fingerprint; a row that two of them computed is kept once by the next run that reads it.
 """
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -39,6 +37,7 @@ from graftline.features.parts import (
     unique_ids,
 )
 from graftline.schema import check_schema_version
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 PART_BYTES = 64 << 20  # a folded part; with the readers below it bounds the memory of a reader
@@ -62,20 +61,19 @@ class FeatureStore:
         self.fingerprint = fingerprint
         self.store = store.child(f"features/{fingerprint}")
         self.reader = PartReader(self.store, fingerprint)
-        self._said: dict[str, bytes] = {}
+        self._said: dict[str, dict[str, Any]] = {}
         self._read_twice = False  # a row was found in more than one part
 
     def describe(self, description: Mapping[str, Any]) -> None:
         """Say what made these features, once."""
-        content = {"schema_version": SCHEMA_VERSION, **description}
-        self._said["backbone.json"] = json.dumps(content, indent=1).encode()
+        self._said["backbone.json"] = {"schema_version": SCHEMA_VERSION, **description}
         self.describe_again()
 
     def describe_again(self) -> None:
         """Say it once more: a collection of garbage may have removed it before the first part."""
         for key, content in self._said.items():
             if not self.store.exists(key):
-                self.store.write_if_absent(key, content)
+                commit.create(self.store, key, content)
 
     def engine(self) -> EngineRecord | None:
         """What these features are computed with; None where nothing was computed yet."""
@@ -84,7 +82,7 @@ class FeatureStore:
     def keep_engine(self, record: EngineRecord) -> EngineRecord:
         """Say what computes these features, once; what counts comes back, another run's perhaps."""
         counts = record_engine(self.store, record)
-        self._said[ENGINE_KEY] = counts.to_bytes()
+        self._said[ENGINE_KEY] = counts.to_json()
         return counts
 
     def description(self) -> dict[str, Any]:
@@ -94,10 +92,10 @@ class FeatureStore:
             SchemaVersionError: Another version of Graftline said so.
         """
         try:
-            content = json.loads(self.store.read("backbone.json"))
-        except (StoreNotFound, IntegrityError, ValueError):
+            content = commit.read(self.store, "backbone.json").content
+        except (StoreNotFound, IntegrityError):
             return {}
-        if not isinstance(content, dict) or "schema_version" not in content:
+        if "schema_version" not in content:
             return {}
         what = f"The description of the features {self.fingerprint}"
         check_schema_version(content, SCHEMA_VERSION, what)
@@ -106,14 +104,14 @@ class FeatureStore:
     def keep_agreement(self, engine: str, agreement: Mapping[str, float]) -> None:
         """Say how close an engine that computed some of these features is to PyTorch in fp32."""
         content = {"schema_version": SCHEMA_VERSION, **agreement}
-        self.store.write(f"agreement/{engine}.json", json.dumps(content).encode())
+        commit.overwrite(self.store, f"agreement/{engine}.json", content)
 
     def agreement(self) -> dict[str, float]:
         """Of the engine that agrees least of those that computed them; empty where none said so."""
         found = []
         for info in self.store.list("agreement/"):
             try:
-                content = json.loads(self.store.read(info.key))
+                content = commit.read(self.store, info.key).content
                 if content.pop("schema_version") == SCHEMA_VERSION:
                     found.append((float(content["cosine"]), content))
             except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError, AttributeError):
@@ -161,16 +159,8 @@ class FeatureStore:
     def write_part(self, ids: Ids, vectors: Vectors, about: Mapping[str, str]) -> str:
         """Write one part; its key comes back. The same content gives the same part."""
         data = encode_part(ids, vectors, about)
-        key = f"parts/{hashlib.sha256(data).hexdigest()}-{len(ids)}.parquet"
-        if not self.store.write_if_absent(key, data) and not self._holds(key, data):
-            self.store.write(key, data)  # the one of this name was damaged
-        return key
-
-    def _holds(self, key: str, data: bytes) -> bool:
-        try:
-            return self.store.read(key) == data
-        except (StoreNotFound, IntegrityError):
-            return False
+        pattern = f"parts/{commit.ANY}-{len(ids)}.parquet"
+        return commit.put_bytes(self.store, data, pattern, mend=True)
 
     def compact(self) -> int:
         """Fold small parts into large ones where there are many; how many were folded.

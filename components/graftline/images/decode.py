@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageErr
 from graftline.errors import DataError
 from graftline.images import stored_values
 from graftline.images.stored_values import ValueRange, Values
+from graftline.machine import is_out_of_memory
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit before it warns; 268 MB as RGB
 
@@ -35,6 +36,9 @@ _FAULTS = (
     *(OSError, SyntaxError, ValueError, TypeError, struct.error, EOFError, IndexError, KeyError),
     *(OverflowError, ZeroDivisionError, MemoryError, AttributeError),
 )
+
+# More than decoding takes: the file's own pixels, RGB, and a turned copy of it.
+SPARE_BYTES, BYTES_PER_PIXEL = 32 * 2**20, 24
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -115,7 +119,8 @@ def _decoded(
 ) -> Decoded:
     image = _opened(data)
     width, height = image.size
-    if width * height > max_pixels:
+    pixels = width * height
+    if pixels > max_pixels:
         raise DataError(
             f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
         )
@@ -126,7 +131,21 @@ def _decoded(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError("the image is too large to be decoded safely", why=str(error)) from error
     except _FAULTS as error:
+        _check_memory(error, pixels)
         raise _broken(error) from error
+
+
+def _check_memory(error: Exception, pixels: int) -> None:
+    """Pass a lack of memory on: an image that could not be decoded for it is not broken.
+
+    A broken file may ask for more than any image of its size needs, and is broken then.
+    """
+    if not is_out_of_memory(error):
+        return
+    try:
+        np.empty(SPARE_BYTES + BYTES_PER_PIXEL * pixels, np.uint8)
+    except MemoryError:
+        raise MemoryError(f"decoding an image of {pixels:,} pixels") from error
 
 
 def _opened(data: bytes) -> Image.Image:
@@ -139,6 +158,7 @@ def _opened(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except _FAULTS as error:
+        _check_memory(error, 0)
         raise _broken(error) from error
 
 

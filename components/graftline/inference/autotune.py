@@ -24,8 +24,8 @@ from graftline.inference.runners import (
     OpenVinoRunner,
     Runner,
     TorchRunner,
-    is_out_of_memory,
 )
+from graftline.machine import is_out_of_memory
 from graftline.progress import message
 
 if TYPE_CHECKING:

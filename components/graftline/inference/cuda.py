@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.backends import cudnn
 
 from graftline.inference.decode_workers import DecodingWorkers
-from graftline.inference.runners import Array, is_out_of_memory
+from graftline.inference.runners import Array
+from graftline.machine import is_out_of_memory
 
 WARM_UP = 3  # calls before a capture: libraries choose their kernels in them
 ON_THEIR_WAY = 2  # batches whose features were asked for and not yet given out

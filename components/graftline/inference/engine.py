@@ -26,8 +26,8 @@ from graftline.images.preprocessing import Preprocessing
 from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, Candidates
 from graftline.inference.cpu_pool import cpu_pool
 from graftline.inference.decode_workers import DecodingWorkers, network_input, undecodable
-from graftline.inference.runners import Array, Runner, is_out_of_memory
-from graftline.machine import CPU_ENGINES
+from graftline.inference.runners import Array, Runner
+from graftline.machine import CPU_ENGINES, is_out_of_memory
 from graftline.progress import Progress, message
 
 if TYPE_CHECKING:

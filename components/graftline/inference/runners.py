@@ -19,14 +19,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[np.float32]
 
 # How libraries that have no exception of their own for it say that memory ran out.
-_OUT_OF_MEMORY = (
-    "bad_alloc",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate",
-    "out of memory",
-    "status_alloc_failed",  # cuBLAS and cuDNN
-)
 
 
 class Runner(Protocol):
@@ -140,13 +132,3 @@ class TorchRunner:
         with torch.inference_mode(), torch.autocast("cpu", enabled=self.precision == "bf16"):
             features: Array = self._module(images).float().flatten(1).numpy()
         return features
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library ran out of memory."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError | OSError) and any(
-        sign in text for sign in _OUT_OF_MEMORY
-    )

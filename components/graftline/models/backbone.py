@@ -18,7 +18,8 @@ from graftline.images.preprocessing import Preprocessing
 from graftline.images.stored_values import ValueRange
 from graftline.models import catalogue
 from graftline.models.architectures import Architecture, create_seeded, find
-from graftline.models.blocks import blocks_of
+from graftline.models.blocks import block_of, division_of
+from graftline.models.first_use import first_uses
 from graftline.models.input_size import measure
 from graftline.models.weights import load as weights_module
 from graftline.storage.base import Store
@@ -70,6 +71,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.network = network
+        self._division: list[tuple[str, tuple[str, ...]]] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features.
@@ -85,7 +87,10 @@ class Backbone(nn.Module):
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
         """Blocks from input to output, the stem first; each tensor is in exactly one."""
-        return blocks_of(self.network)
+        if self._division is None:
+            uses = first_uses(self.network, self.spec.preprocessing.input_size)
+            self._division = division_of(self.network, uses)
+        return [(name, block_of(self.network, parts)) for name, parts in self._division]
 
     @property
     def weights_digest(self) -> str:

@@ -1,7 +1,7 @@
 """Answers of an exported model: nothing but numpy, ONNX Runtime and Pillow.
 
 The file holds all that is needed: pixels of any size go in, resizing and normalisation are part
-of the graph, and the classes stand in the file's metadata. This module is also the reader and
+of the graph, and the classes are in the file's metadata. This module is also the reader and
 the writer of that metadata.
 """
 

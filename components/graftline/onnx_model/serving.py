@@ -46,7 +46,7 @@ class Resources:
 def resources_for(model: Path, *, cpu: int = 2, gpus: int = 0) -> Resources:
     """Enough for the file and a full batch of photographs of 12 megapixels, one at a time.
 
-    Weights stand in memory about twice (as read and as packed for the processor); pixels are
+    Weights are in memory about twice (as read and as packed for the processor); pixels are
     held as uint8 and as float32.
     """
     photographs = 12_000_000 * 3 * (1 + 4 + 4)
@@ -148,7 +148,7 @@ def _check_service(
         )
     if not 0 <= min_replicas <= max_replicas:
         raise ConfigurationError(
-            f"{min_replicas} replicas at least and {max_replicas} at most, cannot be.",
+            f"--min-replicas {min_replicas} and --max-replicas {max_replicas} do not fit together.",
             fix="Give --min-replicas and --max-replicas in that order, not below zero.",
         )
 

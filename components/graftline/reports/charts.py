@@ -1,6 +1,6 @@
 """Charts for the pages, as inline SVG: no script, no library to load, colours of the page.
 
-Each chart is an image with a title for screen readers; the figures behind it stand in a table of
+Each chart is an image with a title for screen readers; the figures behind it are in a table of
 the page. Coordinates are pixels of a view box that scales with the window. The geometry is
 computed here, the macro ``chart`` of ``ui.html`` writes it.
 """
@@ -120,6 +120,8 @@ class _Axes:
                 text_shape(percent(value, _digits(*self.y)), self.left - 8, level + 4, "end")
             )
         for value in ticks(*self.x):
+            if self.counts and value != round(value):
+                continue  # there is no half epoch
             said = f"{value:,.0f}" if self.counts else percent(value, _digits(*self.x))
             shapes.append(text_shape(said, self.across(value), floor + 17))
         shapes.append(line_shape("axis", self.left, floor, right, floor))

@@ -23,6 +23,7 @@ from typing import Any
 from graftline.errors import IntegrityError, StoreError, StoreNotFound
 from graftline.files import sha256_of
 from graftline.progress import message
+from graftline.storage import commit
 from graftline.storage.base import Store, checked_key
 
 PREFIX = "results"
@@ -108,14 +109,14 @@ def keep(
     """
     files = {name: _files(path) for name, path in outputs.items()}
     for name, digests in files.items():
-        for relative, digest in digests.items():
+        for relative in digests:
             path = outputs[name] / relative if relative != FILE else outputs[name]
-            store.upload(path, f"{OBJECTS}/{digest}", if_absent=True)
+            commit.put_file(store, path, f"{OBJECTS}/{commit.ANY}")
     body = {"run": entry.run, "seconds": entry.seconds, "files": files, "content": entry.content}
     text = json.dumps(body, sort_keys=True)
     head = {"schema_version": SCHEMA_VERSION, "sha256": _digest(text), "entry": text}
     when = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-    store.write(f"{PREFIX}/{step}/{when}-{key}-{state}.json", json.dumps(head).encode())
+    commit.create(store, f"{PREFIX}/{step}/{when}-{key}-{state}.json", head)
     _make_room(store, step)
 
 
@@ -155,7 +156,7 @@ def _entries(store: Store) -> Iterator[Entry]:
 
 def _read(store: Store, name: str) -> Entry | None:
     try:
-        head = json.loads(store.read(name))
+        head = commit.read(store, name).content
         if head["schema_version"] != SCHEMA_VERSION or _digest(head["entry"]) != head["sha256"]:
             return None
         body = json.loads(head["entry"])
@@ -169,12 +170,12 @@ def _read(store: Store, name: str) -> Entry | None:
 
 
 def _restore_file(store: Store, digest: str, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     key = f"{OBJECTS}/{digest}"
-    store.download(key, path)
-    if sha256_of(path) != digest:
+    try:
+        commit.fetch_file(store, key, digest, path)
+    except IntegrityError:
         _delete(store, key)  # else it would stay: what is there is not written again
-        raise IntegrityError(f"{key} is not what its name says")
+        raise
 
 
 def _files(output: Path) -> dict[str, str]:

@@ -22,9 +22,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, NoReturn
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, OutOfMemory
 from graftline.files import os_error, write_atomic
-from graftline.machine import ensure_home
+from graftline.machine import ensure_home, is_out_of_memory
 from graftline.progress import listening
 from graftline.records.run_records import State, write_record
 from graftline.redaction import guard_process, redacted
@@ -194,7 +194,7 @@ def step(
     except GraftlineError as error:
         _refuse(recorder, error)
     except Exception as error:
-        refused = disk_error(error) if isinstance(error, OSError) else None
+        refused = system_error(error)
         if refused is not None:
             _refuse(recorder, refused)
         what = redacted(f"{type(error).__name__}: {error}")
@@ -214,11 +214,21 @@ def step(
         _current.reset(token)
 
 
-def disk_error(error: OSError) -> GraftlineError | None:
-    """The user's error for a full or read-only disk or missing rights; None for all else."""
-    if error.errno not in DISK_ERRORS:
-        return None
-    return os_error(error, str(error.filename or "a file"), "write")
+def system_error(error: Exception) -> GraftlineError | None:
+    """The user's error for a full or read-only disk, and for missing rights or memory; or None."""
+    no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    if no_thread or is_out_of_memory(error):
+        return OutOfMemory(
+            "This process ran out of memory"
+            + (", or may start no more threads (`ulimit -u`, the pids limit)" if no_thread else ""),
+            why=f"{type(error).__name__}: {str(error).strip()[:300]}".rstrip(": "),
+            fix="Run it again where there is more memory, or where fewer programs share it; what "
+            "was computed is kept. On a cluster raise `memory` of the step's pool. Smaller "
+            "`extract.batch_size`, `fine_tune.batch_size` and `image_size` need less.",
+        )
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return os_error(error, str(error.filename or "a file"), "write")
+    return None
 
 
 def _refuse(recorder: Recorder, error: GraftlineError) -> NoReturn:

@@ -27,6 +27,15 @@ _ROOTS = {
 }
 
 
+_WITH_LENGTH = {"GetObject", "HeadObject"}
+_WITHOUT_BODY = {"DeleteObject", "PutObject", "UploadPart"}
+_PART, _GONE = (200, 206), (200, 202, 204)
+_STATUS: dict[str, tuple[int, ...]] = {"GetObject": _PART, "HeadObject": _PART}
+_STATUS |= {"PutObject": (200, 201), "DeleteObject": _GONE, "AbortMultipartUpload": _GONE}
+MOST_BYTES = 2**50  # no object is larger anywhere
+_DECLARATION = re.compile(rb"<!(DOCTYPE\b(?!\s+html)|ENTITY\b)", re.I)
+
+
 class NotS3(BotoCoreError):  # type: ignore[misc]  # noqa: N818 -- boto ships no types; inner
     """Something else than S3 answered.
 
@@ -41,6 +50,11 @@ class NotS3(BotoCoreError):  # type: ignore[misc]  # noqa: N818 -- boto ships no
         super().__init__(said=said)
         self.status = status
         self.said = said
+
+
+def unreadable(error: Exception) -> NotS3:
+    """What boto could not read, once it had passed :func:`check_answer`."""
+    return NotS3(200, f"its answer cannot be read: {excerpt(' '.join(str(error).split()), 200)}")
 
 
 class CutShort(BotoCoreError):  # type: ignore[misc]  # noqa: N818
@@ -67,6 +81,8 @@ def check_answer(operation_model: Any, response_dict: dict[str, Any], **_: objec
     status, headers = int(response_dict["status_code"]), response_dict["headers"]
     body = response_dict.get("body")
     data = body if isinstance(body, bytes) else b""  # a stream: an object's own bytes
+    if _DECLARATION.search(data[:2000]):  # entities that grow, or that name files
+        raise NotS3(status, "its XML holds a document type declaration")
     if status in REDIRECTS:
         _check_redirect(status, headers, data)
     elif status >= 300:
@@ -98,10 +114,15 @@ def _check_refusal(status: int, headers: Any, data: bytes) -> None:
 
 def _check_success(name: str, status: int, headers: Any, data: bytes) -> None:
     root = _ROOTS.get(name)
+    if status not in _STATUS.get(name, (200,)):
+        raise NotS3(status, f"it answers with status {status}")
+    length = str(headers.get("content-length", "" if name in _WITH_LENGTH else 0))
+    if not (length.isascii() and length.isdigit() and int(length) <= MOST_BYTES):
+        raise NotS3(status, f"it answers with the content length {length[:40]!r}")
     if name in _WITH_ETAG and "etag" not in headers:
         said = f"it answers with status {status} without an ETag: {_described(headers, data)}"
         raise NotS3(status, said)
-    if name == "DeleteObject" and data.strip():
+    if name in _WITHOUT_BODY and data.strip():
         raise NotS3(status, f"it answers with status {status} and {_described(headers, data)}")
     if root is None:
         return

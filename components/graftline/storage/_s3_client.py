@@ -18,9 +18,10 @@ from graftline.errors import (
     IntegrityError,
     PreconditionFailed,
     StoreAccessDenied,
+    StoreError,
     StoreNotFound,
 )
-from graftline.storage._s3_answers import NotS3, look_at_answers
+from graftline.storage._s3_answers import NotS3, look_at_answers, unreadable
 from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -150,14 +151,28 @@ def _body(answer: dict[str, Any]) -> bytes:
     return data
 
 
-def require_range(answer: dict[str, Any], length: int) -> None:
-    """Refuse a whole object where a part of it was asked for.
+def require_range(answer: dict[str, Any], offset: int, length: int) -> None:
+    """Refuse what is not the part of an object that was asked for, or its beginning.
 
     Raises:
         NotS3: The server, or a cache before it, does not honour ranges.
     """
-    if status_of_answer(answer) == 200 and int(answer["ContentLength"]) > length:
+    status, size = status_of_answer(answer), int(answer["ContentLength"])
+    if status == 200 and size > length:
         raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
+    told = str(answer.get("ContentRange", ""))
+    if size > length or (status == 206 and not told.startswith(f"bytes {offset}-")):
+        raise NotS3(status, f"it sends {told[:40] or 'other bytes'} where a range was asked for")
+
+
+def require_whole(answer: dict[str, Any]) -> None:
+    """Refuse a part of an object where all of it was asked for.
+
+    Raises:
+        NotS3: The server, or a cache before it, sent a part.
+    """
+    if status_of_answer(answer) == 206:
+        raise NotS3(206, "it sends a part where the whole object was asked for")
 
 
 class S3Client:
@@ -205,20 +220,25 @@ class S3Client:
                     uri = f"{self.uri}/{key}".rstrip("/")
                     learn_credentials(client)
                     raise store_error(error, uri, action, client.meta.endpoint_url) from error
+            except ValueError as error:  # boto's parser: a date, a number that is none
+                uri = f"{self.uri}/{key}".rstrip("/")
+                endpoint = client.meta.endpoint_url
+                raise store_error(unreadable(error), uri, action, endpoint) from error
             except OSError as error:
                 raise credentials_file(error, self.uri) or error from error
             time.sleep(wait)
             pause = min(pause * 2, 8.0)
 
+    def not_s3(self, said: str) -> StoreError:
+        """The error for an answer that S3 does not give."""
+        return store_error(NotS3(200, said), self.uri, "list", self.client.meta.endpoint_url)
+
     def put(self, key: str, data: bytes, **condition: str) -> str:
         """Write the object; a write that was done but not acknowledged counts as done."""
         digest = hashlib.sha256(data).hexdigest()
         writer = uuid.uuid4().hex
-        tries = 0
 
         def work() -> str:
-            nonlocal tries
-            tries += 1
             try:
                 answer = self.client.put_object(
                     Bucket=self.bucket,
@@ -229,7 +249,8 @@ class S3Client:
                     **condition,
                 )
             except Exception as error:
-                if tries > 1 and code_of(error) in ("PreconditionFailed", "412", *ABSENT):
+                # At the first try as well: a proxy on the way may have asked again by itself.
+                if code_of(error) in ("PreconditionFailed", "412", *ABSENT):
                     mine = self.version_by(key, writer)
                     if mine is not None:
                         return mine

@@ -6,6 +6,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from graftline.errors import (
     NoSpace,
@@ -15,8 +16,14 @@ from graftline.errors import (
     StoreNotFound,
     StoreUnreachable,
 )
-from graftline.redaction import redacted
-from graftline.storage._s3_answers import PROXY_LOGIN, REDIRECTS, CutShort, NotS3
+from graftline.redaction import excerpt
+from graftline.storage._s3_answers import (
+    PROXY_LOGIN,
+    REDIRECTS,
+    CutShort,
+    NotS3,
+    unreadable,
+)
 from graftline.storage._s3_environment import endpoint_variable, proxy_variable
 
 ABSENT = frozenset({"NoSuchKey", "404", "NotFound"})
@@ -61,6 +68,7 @@ _CONFIGURATION = (
 )
 
 
+MOST_LETTERS = 1000  # of what a server says
 _RETRIES = re.compile(r" \(reached max retries: \d+\)")  # ours are counted elsewhere
 
 
@@ -73,7 +81,7 @@ class NoSuchBucket(StoreNotFound):
 
 
 # What :meth:`S3Store.attempt` sorts; anything else is a fault of ours and keeps its traceback.
-OURS = (boto.ClientError, boto.BotoCoreError, *CONNECTION, Truncated)
+OURS = (boto.ClientError, boto.BotoCoreError, ResponseParserError, *CONNECTION, Truncated)
 
 
 def no_bucket(uri: str, endpoint: str) -> NoSuchBucket:
@@ -140,7 +148,9 @@ def store_error(error: Exception, uri: str, action: str, endpoint: str) -> Store
         return error
     what = f"Cannot {action} {uri}"
     code = code_of(error)
-    why = _RETRIES.sub("", redacted(str(error)))
+    why = excerpt(_RETRIES.sub("", str(error)[: 50 * MOST_LETTERS]), MOST_LETTERS)
+    if isinstance(error, ResponseParserError):
+        error = unreadable(error)
     if code in ABSENT:
         return StoreNotFound(f"{uri} does not exist", fix="Check the name for typos.")
     if code == "NoSuchBucket":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from graftline.errors import PreconditionFailed, StoreError
-from graftline.files import os_errors, sha256_of
+from graftline.files import os_errors, replacing, sha256_of
 from graftline.storage._s3_client import (
     SHA256,
     WRITER,
@@ -112,10 +112,7 @@ def _complete(
 
 def download(store: S3Client, key: str, path: Path) -> None:
     """Copy the object to a file, going on after a broken connection where it stopped."""
-    with os_errors(str(path), "write"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with os_errors(str(path), "write"), replacing(path) as temporary:
         for last in (False, True):
             expected = _download_once(store, key, temporary, path)
             with os_errors(str(path), "read"):
@@ -124,10 +121,6 @@ def download(store: S3Client, key: str, path: Path) -> None:
                 break
             if last:
                 raise damaged(f"{store.uri}/{key}")
-        with os_errors(str(path), "write"):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> str | None:
@@ -143,7 +136,7 @@ def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> st
                 return
             wanted = f"bytes={start}-{stop - 1}"
             answer = store.client.get_object(**place, Range=wanted, IfMatch=head["ETag"])
-            require_range(answer, stop - start)
+            require_range(answer, start, stop - start)
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)
             if stream.tell() != stop:

@@ -21,11 +21,13 @@ class ObjectInfo:
         key: Relative to the store's URI.
         size: In bytes.
         version: Changes when the object changes: the ETag on S3, else ``mtime_ns:size``.
+        modified: When it was last written, in seconds since 1970; None where that is not known.
     """
 
     key: str
     size: int
     version: str
+    modified: float | None = None
 
 
 class Store(ABC):

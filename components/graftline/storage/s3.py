@@ -7,10 +7,13 @@ retries count tries rather than time and do not cover the reading of a body, so 
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import uuid
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -20,6 +23,7 @@ from graftline.errors import (
     StoreNotFound,
 )
 from graftline.storage import _s3_transfer
+from graftline.storage._s3_answers import MOST_BYTES
 from graftline.storage._s3_client import (
     SHA256,
     S3Client,
@@ -27,6 +31,7 @@ from graftline.storage._s3_client import (
     _is_md5_of,
     damaged,
     require_range,
+    require_whole,
 )
 from graftline.storage._s3_errors import (
     NoSuchBucket,
@@ -34,6 +39,8 @@ from graftline.storage._s3_errors import (
     code_of,
 )
 from graftline.storage.base import ObjectInfo, Store, checked_key
+
+MOST_EMPTY_PAGES = 200  # one after the other; deleted versions can fill some
 
 
 class S3Store(S3Client, Store):
@@ -55,6 +62,7 @@ class S3Store(S3Client, Store):
 
         def work() -> tuple[bytes, str]:
             answer = self.client.get_object(Bucket=self.bucket, Key=self.name(key))
+            require_whole(answer)
             data = _body(answer)
             digest, stored = hashlib.sha256(data).hexdigest(), answer["Metadata"].get(SHA256)
             right = digest == stored if stored else _is_md5_of(data, answer)
@@ -77,7 +85,7 @@ class S3Store(S3Client, Store):
 
         def work() -> bytes:
             answer = self.client.get_object(Bucket=self.bucket, Key=self.name(key), Range=wanted)
-            require_range(answer, length)
+            require_range(answer, offset, length)
             return _body(answer)
 
         try:
@@ -124,6 +132,8 @@ class S3Store(S3Client, Store):
 
     def _list(self, prefix: str, **more: str) -> Iterator[ObjectInfo]:
         start = f"{self.prefix}/" if self.prefix else ""
+        tokens: set[str] = set()
+        empty, last = 0, ""
         while True:
             page = self.attempt(
                 lambda more=dict(more): self.client.list_objects_v2(  # type: ignore[misc]
@@ -133,12 +143,20 @@ class S3Store(S3Client, Store):
                 prefix,
             )
             for item in page.get("Contents", []):
-                if not item["Key"].endswith("/"):  # consoles make these for folders
-                    key = str(item["Key"])[len(start) :]
-                    yield ObjectInfo(key, int(item["Size"]), str(item["ETag"]).strip('"'))
+                info = _info(item, start + prefix)
+                if info is None:
+                    raise self.not_s3(f"it lists {str(item)[:100]} below {(start + prefix)!r}")
+                if not info.key.endswith("/") and info.key != last:  # consoles make these folders
+                    last = info.key
+                    yield dataclasses.replace(info, key=info.key[len(start) :])
             if not page.get("IsTruncated"):
                 return
-            more["ContinuationToken"] = page["NextContinuationToken"]
+            token = str(page.get("NextContinuationToken") or "")
+            empty = 0 if page.get("Contents") else empty + 1
+            if not token or token in tokens or empty > MOST_EMPTY_PAGES:
+                raise self.not_s3("its listing has no end")
+            tokens.add(token)
+            more["ContinuationToken"] = token
 
     @override
     def upload(self, path: Path, key: str, *, if_absent: bool = False) -> bool:
@@ -175,3 +193,16 @@ class S3Store(S3Client, Store):
     def child(self, prefix: str) -> "S3Store":
         below = checked_key(prefix.strip("/"))
         return S3Store(self.bucket, f"{self.prefix}/{below}".strip("/"))
+
+
+def _info(item: dict[str, Any], start: str) -> ObjectInfo | None:
+    """A listed object by its whole name; None for what no listing of this prefix holds."""
+    key, size, tag = item.get("Key"), item.get("Size"), item.get("ETag")
+    modified = item.get("LastModified")
+    if not isinstance(key, str) or not key.startswith(start) or not key:
+        return None
+    if not isinstance(size, int) or not 0 <= size <= MOST_BYTES or tag is None:
+        return None
+    if not isinstance(modified, datetime):
+        return None
+    return ObjectInfo(key, size, str(tag).strip('"'), modified.timestamp())

@@ -41,6 +41,12 @@ def local_path(uri: str) -> Path | None:
         ) from error
 
 
+def shown(uri: str) -> str:
+    """A URI for a person: of this machine, the path as it is typed."""
+    path = local_path(uri)
+    return uri if path is None else str(path)
+
+
 def parent_and_name(uri: str) -> tuple[str, str]:
     """The folder or prefix that holds a file, as :func:`open_store` takes it, and its key there."""
     path = local_path(uri)

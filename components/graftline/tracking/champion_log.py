@@ -24,7 +24,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from graftline.errors import IntegrityError, SchemaVersionError
-from graftline.schema import seal, unseal
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1
@@ -106,11 +106,7 @@ class ChampionLog:
             token=uuid.uuid4().hex,
         )
         content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(stamped)}
-        data = seal(content, indent=1)
-        if self._store.write_if_absent(_key(entry.number), data):
-            return True
-        # It is ours all the same where only the acknowledgement was lost.
-        return self._store.read(_key(entry.number)) == data
+        return commit.create(self._store, _key(entry.number), content)
 
     def settle(self, number: int) -> None:
         """Say that the alias was seen to follow this entry."""
@@ -125,7 +121,7 @@ class ChampionLog:
         return sorted(int(name[:8]) for name in names if name.endswith(".json"))
 
     def _read(self, number: int) -> Entry:
-        content = unseal(self._store.read(_key(number)), f"Entry {number} in {self.uri}")
+        content = commit.read(self._store, _key(number)).content
         version = content.pop("schema_version", None)
         if version != SCHEMA_VERSION:
             raise SchemaVersionError(

@@ -27,6 +27,8 @@ _DEFAULTS = {
     _TIMEOUT: "16",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    # A redirect could lead anywhere, a cloud's metadata service included, with our login.
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 

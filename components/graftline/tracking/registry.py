@@ -23,14 +23,16 @@ from graftline.errors import (
 from graftline.files import sha256_of
 from graftline.progress import message
 from graftline.storage.base import Store
+from graftline.tracking import relocation
 from graftline.tracking.champion_alias import ATTEMPTS, ChampionAlias, restless
 from graftline.tracking.champion_log import Entry
-from graftline.tracking.client import connect
+from graftline.tracking.client import absolute_uri, connect
 from graftline.tracking.filters import equals
 from graftline.tracking.mlflow_run import TAG
 from graftline.tracking.server_answers import mlflow_errors
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
 
 BUSY = r"version creation error|locked|busy|temporarily|timed out|too many|\b50[0-4]\b|internal"
@@ -136,6 +138,50 @@ def open_registry(uri: str) -> "Registry":
     return Registry(uri, connect(uri))
 
 
+def existing_registry(uri: str) -> "Registry":
+    """The same; a mistyped local database is an error, and is not made.
+
+    Raises:
+        ConfigurationError: There is no such database.
+        TrackingUnreachable: The server does not answer.
+    """
+    database = relocation.database_of(uri)
+    if database is not None and not database.is_file():
+        raise ConfigurationError(
+            f"There is no database {database}.",
+            why="Without --tracking and MLFLOW_TRACKING_URI, it is looked for in this folder.",
+            fix="Go to the folder that `graftline run` ran in, or give tracking.uri of the run "
+            "file as --tracking.",
+        )
+    return open_registry(absolute_uri(uri))
+
+
+def unknown_model(name: str) -> TrackingError:
+    """The error for a registered model that is not there."""
+    return TrackingError(
+        f"MLflow has no registered model {name!r}.", fix="Check the name and the tracking URI."
+    )
+
+
+def _found(client: "MlflowClient", name: str, version: str) -> "ModelVersion":
+    """A version; the error for one that is not there names those that are."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+    found = client.search_model_versions(equals("name", name))
+    if not found:
+        raise unknown_model(name)
+    numbers = sorted(int(one.version) for one in found)
+    raise TrackingError(
+        f"The registered model {name!r} has no version {version}.",
+        fix=f"It has {', '.join(map(str, numbers[-10:]))}.",
+    )
+
+
 class Registry:
     """Registered models. Made by :func:`open_registry`."""
 
@@ -165,10 +211,15 @@ class Registry:
             TrackingError: There is none by that number.
         """
         with mlflow_errors(self.uri, f"{name} version {version}"):
-            found = self._client.get_model_version(name, version)
+            found = _found(self._client, name, version)
             return RegisteredVersion(
                 name, str(found.version), found.run_id or "", dict(found.tags), self.uri
             )
+
+    def has(self, name: str) -> bool:
+        """Whether there is a registered model of this name."""
+        with mlflow_errors(self.uri, f"the registered model {name}"):
+            return self._alias.tags(name) is not None
 
     def find(self, name: str, content: str) -> RegisteredVersion | None:
         """The first version with this content, whatever run made it; None where there is none.
@@ -339,12 +390,8 @@ class Registry:
         Raises:
             TrackingError: There is no such registered model.
         """
-        with mlflow_errors(self.uri, f"the model {name}"):
-            if self._alias.tags(name) is None:
-                raise TrackingError(
-                    f"MLflow has no registered model {name!r}.",
-                    fix="Check the name and the tracking URI.",
-                )
+        if not self.has(name):
+            raise unknown_model(name)
         log = self._alias.log(name, None)
         if log is None:
             return []

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graftline import redaction
+from graftline.addresses import leads_to_metadata
 from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 
@@ -24,6 +25,12 @@ def probe(uri: str) -> None:
         TrackingUnreachable: None came within a few seconds.
     """
     parts = urllib.parse.urlparse(uri)
+    if parts.scheme in ("http", "https") and leads_to_metadata(uri):
+        raise ConfigurationError(
+            f"tracking.uri: {redacted(uri, uri)} is a cloud's metadata service, which hands out "
+            "keys of the machine",
+            fix="Name the MLflow server; if the name is right, see what it resolves to.",
+        )
     try:
         if parts.scheme in ("http", "https"):
             _probe_http(uri)

@@ -92,10 +92,10 @@ def main() -> None:
     except GraftlineError as error:
         _show(error)
         sys.exit(2 if isinstance(error, ConfigurationError) else 1)
-    except OSError as error:
-        from graftline.steps.runtime import disk_error
+    except Exception as error:
+        from graftline.steps.runtime import system_error
 
-        refused = disk_error(error)
+        refused = system_error(error)
         if refused is None:
             raise
         _show(refused)

@@ -112,6 +112,4 @@ def graph_name(name: str) -> Literal["train", "retrain", "predict"]:
         return "retrain"
     if name == "predict":
         return "predict"
-    raise typer.BadParameter(
-        f"{name!r} is none of train, retrain and predict", param_hint="--pipeline"
-    )
+    raise typer.BadParameter(f"{name!r} is not train, retrain or predict", param_hint="--pipeline")

@@ -7,7 +7,7 @@ PANELS = {
     "Look at runs": ("runs", "open", "compare", "suspects"),
     "Use a model": ("predict", "try", "verify", "serve-manifest"),
     "Champions": ("history", "rollback", "retrain"),
-    "Networks and features": ("backbones", "mirror-weights", "features", "race", "decisions"),
+    "Networks and features": ("backbones", "mirror-weights", "features", "gc", "race", "decisions"),
     "Kubeflow Pipelines": (
         "submit",
         "submit-predict",

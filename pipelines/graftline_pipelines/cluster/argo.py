@@ -62,7 +62,7 @@ class Pod:
 def step_of(shown: str) -> str | None:
     """The step that a node's display name stands for, or None.
 
-    A step that stands in two branches of the graph is called ``evaluate-2`` in the second one.
+    A step that is in two branches of the graph is called ``evaluate-2`` in the second one.
     """
     step = re.sub(r"-\d+$", "", shown).replace("-", "_")
     return step if step in STEPS else None

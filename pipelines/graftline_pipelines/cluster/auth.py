@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graftline.addresses import leads_to_metadata
 from graftline.credentials import KFP, tidy
 from graftline.errors import ClusterError, ConfigurationError
 from graftline.redaction import learn
@@ -142,6 +143,8 @@ def healthz(host: str, login: Login) -> dict[str, Any]:
     """
     import requests  # type: ignore[import-untyped]  # ships no types
 
+    if leads_to_metadata(host):
+        raise unreachable(host, "It is a cloud's metadata service, which hands out keys.")
     url = f"{host}/apis/v2beta1/healthz"
     verify: bool | str = os.environ.get(CA_VARIABLE) or True
     try:

@@ -12,7 +12,7 @@ exists and at most one fires, wherever it is interrupted:
 A run that the old one has started goes on: the old one is deleted without its runs, which
 Kubernetes would otherwise delete with it.
 
-What each schedule was made from, and whether it should fire in the end, stands in its description.
+What each schedule was made from, and whether it should fire in the end, is in its description.
 The next ``apply`` reads it and finishes what was interrupted.
 """
 

@@ -1,6 +1,6 @@
 """What a schedule should be, what is there, and the difference.
 
-A digest of what each schedule was made from stands in its description, beside whether it should
+A digest of what each schedule was made from is in its description, beside whether it should
 fire in the end; 255 characters are all that the server's database takes. Carrying the difference
 out is the business of :mod:`graftline_pipelines.cluster.reconcile`.
 """

@@ -132,7 +132,11 @@ class Cluster:
         while True:
             page = self.call(doing, method, page_token=token, page_size=PAGE, **arguments)
             found += getattr(page, field) or []
-            token = page.next_page_token or ""
+            before, token = token, page.next_page_token or ""
+            if token and token == before:
+                raise ClusterError(
+                    f"{self.host} lists without end on {doing}", fix="See the server's log."
+                )
             if not token:
                 return found
 
@@ -327,17 +331,22 @@ class Cluster:
         return found if isinstance(found, dict) else None
 
     def _get(self, path: str) -> Any:
-        import requests  # type: ignore[import-untyped]  # ships no types
+        return _get(self.host, self.login, path)
 
-        try:
-            return requests.get(
-                f"{self.host}{path}",
-                headers=self.login.headers(),
-                timeout=(CONNECT_SECONDS, READ_SECONDS),
-                verify=os.environ.get(CA_VARIABLE) or True,
-            )
-        except requests.RequestException as error:
-            raise unreachable(self.host, error) from None
+
+def _get(host: str, login: Login, path: str) -> Any:
+    import requests  # type: ignore[import-untyped]  # ships no types
+
+    try:
+        return requests.get(
+            f"{host}{path}",
+            headers=login.headers(),
+            timeout=(CONNECT_SECONDS, READ_SECONDS),
+            allow_redirects=False,
+            verify=os.environ.get(CA_VARIABLE) or True,
+        )
+    except requests.RequestException as error:
+        raise unreachable(host, error) from None
 
 
 def column_text(text: str, most: int = MAX_TEXT) -> str:

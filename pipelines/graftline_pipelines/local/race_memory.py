@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from graftline.errors import ConfigurationError, SchemaVersionError, StoreNotFound
+from graftline.errors import ConfigurationError, IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.models.weights.published import EMBEDDED, package_of
 from graftline.schema import check_schema_version
-from graftline.storage import open_store
+from graftline.storage import commit, open_store
 from graftline.storage.uri import absolute
 from graftline_pipelines.runfile.settings import AUTO_BACKBONE, RunSettings
 
@@ -38,15 +38,15 @@ def remember(settings: RunSettings, race: "Race", names: Sequence[str]) -> None:
         StoreError: The store cannot be written to.
     """
     content = {"schema_version": SCHEMA_VERSION, **asdict(race)}
-    open_store(settings.store).write(_key(settings, names), json.dumps(content, indent=1).encode())
+    commit.overwrite(open_store(settings.store), _key(settings, names), content)
 
 
 def remembered(settings: RunSettings, names: Sequence[str]) -> str | None:
     """What an earlier race between the same backbones chose for this source; None for none."""
     try:
-        content = json.loads(open_store(settings.store).read(_key(settings, names)))
+        content = commit.read(open_store(settings.store), _key(settings, names)).content
         check_schema_version(content, SCHEMA_VERSION, "the remembered race")
-    except (StoreNotFound, SchemaVersionError, ValueError):
+    except (StoreNotFound, SchemaVersionError, IntegrityError):
         return None
     chosen = content.get("chosen")
     return chosen if chosen in names else None

@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -126,33 +126,24 @@ def run(
     ):
         pipeline = build(settings, run_id)
         _initialise(runner, run_dir, settings)
-        failed: RuntimeError | KeyboardInterrupt | None = None
-        try:
-            pipeline()
-        except (RuntimeError, KeyboardInterrupt) as error:
-            failed = error
-    if failed is None:
-        _note_end(run_dir, "done")
-    else:
-        _end(settings, run_id, run_dir, failed, codes, console)
+        failed = _executed(pipeline)
+        if failed is not None:
+            _end(failed, run_dir, settings, console, server or warm)
+    if isinstance(failed, KeyboardInterrupt):
+        raise failed
+    if failed is not None:
+        raise _step_error(run_dir, failed, codes)
+    _note_end(run_dir, "done")
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
 
 
-def _end(
-    settings: RunSettings,
-    run_id: str,
-    run_dir: Path,
-    failed: RuntimeError | KeyboardInterrupt,
-    codes: dict[str, int],
-    console: Console,
-) -> NoReturn:
-    """Record how a run that failed or was stopped ended, and raise its error."""
-    stopped = isinstance(failed, KeyboardInterrupt)
-    _note_end(run_dir, "stopped" if stopped else "failed")
-    _end_in_mlflow(settings, run_id, console, stopped=stopped)
-    if isinstance(failed, KeyboardInterrupt):
-        raise failed
-    raise _step_error(run_dir, failed, codes)
+def _executed(pipeline: Callable[[], Any]) -> RuntimeError | KeyboardInterrupt | None:
+    """Run the pipeline; what ended it before its time."""
+    try:
+        pipeline()
+    except (RuntimeError, KeyboardInterrupt) as error:
+        return error
+    return None
 
 
 def _note_end(run_dir: Path, state: State) -> None:
@@ -162,19 +153,56 @@ def _note_end(run_dir: Path, state: State) -> None:
         write_index(run_dir.parent)
 
 
-def _end_in_mlflow(settings: RunSettings, run_id: str, console: Console, *, stopped: bool) -> None:
-    """End what a failed run left open in MLflow, so that it does not read RUNNING for ever."""
+def _end(
+    failed: RuntimeError | KeyboardInterrupt,
+    run_dir: Path,
+    settings: RunSettings,
+    console: Console,
+    warm: WarmServer | None,
+) -> None:
+    """Record how a run ended that did not end well: in its folder and in MLflow."""
+    stopped = isinstance(failed, KeyboardInterrupt)
+    if stopped:
+        console.print("\nStopping ...")
+    _note_end(run_dir, "stopped" if stopped else "failed")
+    why = "stopped" if stopped else "the run failed"
+    asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]
+    told = _end_in_mlflow(settings, asked, warm)
+    if told:
+        console.print(f"[yellow]Note:[/] {escape(told)}", highlight=False)
+
+
+def _end_in_mlflow(settings: RunSettings, asked: list[str], warm: WarmServer | None) -> str:
+    """End what a failed run left open in MLflow, so that it does not read RUNNING for ever.
+
+    In the warm process, which has imported MLflow: alone that takes seconds, for which somebody
+    who pressed Ctrl-C waits.
+    """
     uri = settings.tracking.uri
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
-        return  # the run did not come so far as to make it
-    from graftline.tracking.dead_runs import End, close_runs
+        return ""  # the run did not come so far as to make it
+    asked = [uri, settings.experiment, *asked]
+    if warm is not None:
+        with warm.calling(f"{__name__}:close_in_mlflow", asked) as call:
+            told = call.answer()
+        if told is not None:
+            return str(told)
+    return close_in_mlflow(asked)
 
-    status: End = "KILLED" if stopped else "FAILED"
-    why = "stopped" if stopped else "the run failed"
+
+def close_in_mlflow(asked: list[Any]) -> str:
+    """End a pipeline run's MLflow runs. Returns why that was not possible, else nothing.
+
+    Args:
+        asked: What :func:`graftline.tracking.dead_runs.close_runs` takes.
+    """
+    from graftline.tracking.dead_runs import close_runs
+
     try:
-        close_runs(uri, settings.experiment, run_id, status, why)
+        close_runs(*asked)
     except GraftlineError as error:
-        console.print(f"[yellow]Note:[/] {escape(error.what)}", highlight=False)
+        return error.what
+    return ""
 
 
 def _new_folder(run_dir: Path, settings: RunSettings) -> Path:

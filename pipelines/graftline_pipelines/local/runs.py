@@ -24,6 +24,7 @@ RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
 State = Literal["running", "done", "failed", "stopped"]
 NEWEST = "latest"
+BEFORE = "previous"  # the one before the newest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +139,7 @@ def list_runs(runs_dir: Path) -> list[RunRecord]:
 
 
 def find_run(runs_dir: Path, name: str) -> RunRecord:
-    """One run: by its folder, its id, the start or the end of its id, or ``latest``.
+    """One run: by its folder, its id, the start or the end of its id, ``latest``, or ``previous``.
 
     Raises:
         ConfigurationError: There is none, or more than one.
@@ -154,6 +155,13 @@ def find_run(runs_dir: Path, name: str) -> RunRecord:
         )
     if name == NEWEST:
         return list_runs(runs_dir)[0]
+    if name == BEFORE:
+        if len(ids) < 2:
+            raise ConfigurationError(
+                f"There is only one run in {runs_dir}, and so none before it.",
+                fix="`graftline run` makes another.",
+            )
+        return list_runs(runs_dir)[1]
     matches = [run for run in ids if run == name] or [
         run for run in ids if run.startswith(name) or run.endswith(name)
     ]

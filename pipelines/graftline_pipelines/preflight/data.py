@@ -163,7 +163,7 @@ def _check_apart(settings: RunSettings) -> None:
     inside = store.is_relative_to(source) and source.is_dir()
     if inside and not any(part.startswith(".") for part in store.relative_to(source).parts):
         raise ConfigurationError(
-            f"The store {store} lies in data.source, {source}.",
+            f"The store {store} is inside data.source, {source}.",
             why="The next run would take what it keeps for data.",
             fix="Put the store beside the images, or into a folder whose name begins with a dot.",
         )

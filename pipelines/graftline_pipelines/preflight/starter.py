@@ -1,4 +1,4 @@
-"""A first run file, from a look at the images: what was found stands in it as comments."""
+"""A first run file, from a check of the images, with what was found as comments."""
 
 import re
 import textwrap

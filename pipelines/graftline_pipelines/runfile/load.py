@@ -108,7 +108,7 @@ def _validated(
     try:
         settings = RunSettings.model_validate(values)
     except ValidationError as error:
-        details = error.errors(include_url=False)
+        details = _one_each(error.errors(include_url=False))
         found += [_problem(detail, lines, overridden) for detail in details]
         raise RunFileError(source, _by_line(found)) from None
     found += _contradictions(settings, lines)
@@ -118,7 +118,7 @@ def _validated(
 
 
 def _by_line(problems: Sequence[Problem]) -> list[Problem]:
-    """From the top of the file down; what stands in no line comes last."""
+    """From the top of the file down; what is in no line comes last."""
     return sorted(problems, key=lambda one: (one.line is None, one.line or 0))
 
 
@@ -217,6 +217,31 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]
             section = section[parent]
         section[last] = value
     return problems
+
+
+def _one_each(details: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """One error a key: a key of several types has one for each, under pydantic's name for it."""
+    merged: dict[KeyPath, ErrorDetails] = {}
+    for detail in details:
+        location = _of_field(detail["loc"])
+        if location not in merged:
+            merged[location] = {**detail, "loc": location}
+        elif location != detail["loc"]:
+            known, again = merged[location]["msg"], detail["msg"].removeprefix("Input should be ")
+            merged[location]["msg"] = f"{known}; or {again}"
+        else:
+            yield detail
+    yield from merged.values()
+
+
+def _of_field(location: KeyPath) -> KeyPath:
+    """Without the parts behind a key of several types."""
+    for end in range(1, len(location)):
+        model = _model_at(location[: end - 1])
+        field = model.model_fields.get(str(location[end - 1])) if model is not None else None
+        if field is not None and get_origin(_plain(field.annotation)) in (Union, UnionType):
+            return location[:end]
+    return location
 
 
 def _problem(

@@ -15,7 +15,7 @@ FIX = "Rename it: there is no way to escape it."
 
 
 def placeholders(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Where ``{{`` stands in nested values, keys included.
+    """Where ``{{`` is in nested values, keys included.
 
     Args:
         value: Mappings, lists and plain values.

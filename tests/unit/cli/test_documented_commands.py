@@ -1,6 +1,6 @@
 """Every `graftline ...` that a document or a message shows is one that the command takes.
 
-Lines of code blocks are parsed whole, by the command's own parser. What stands in a sentence or a
+Lines of code blocks are parsed whole, by the command's own parser. What is in a sentence or a
 message may be only the name of a command, or a part of one: its command and options must exist.
 """
 

@@ -291,7 +291,8 @@ def test_gc_keeps_what_a_snapshot_uses_that_is_kept_while_it_works(place, tmp_pa
 def test_gc_removes_nothing_where_a_snapshot_is_damaged(place, tmp_path, damage):
     snapshot = keep(place, tmp_path, range(5))
     write(place, CNN, range(10))
-    key = dataset.snapshot_key(snapshot, "manifest.parquet")
+    head = json.loads(place.read(dataset.snapshot_key(snapshot, "snapshot.json")))
+    key = dataset.snapshot_key(snapshot, f"{head['sha256']['manifest.parquet']}.parquet")
     data = place.read(key)
     middle = len(data) // 2
     if damage == "gone":

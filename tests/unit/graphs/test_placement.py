@@ -1,4 +1,4 @@
-"""Pools: what a run file may say of nodes, and what of it stands in the compiled task."""
+"""Pools: what a run file may say of nodes, and what of it is in the compiled task."""
 
 from pathlib import Path
 from typing import Any

@@ -26,7 +26,8 @@ from graftline.inference.autotune import sample_batch
 from graftline.inference.decode_workers import network_input
 from graftline.inference.engine import Engine, forward_images, open_engine, resolve_precision
 from graftline.inference.onnx_cache import export
-from graftline.inference.runners import Array, Runner, TorchRunner, is_out_of_memory
+from graftline.inference.runners import Array, Runner, TorchRunner
+from graftline.machine import is_out_of_memory
 from graftline.models.backbone import Backbone, build
 
 FP32_ENGINES = ("onnxruntime", "openvino", "torch")

@@ -1,8 +1,18 @@
-"""Blocks are what a network repeats, so a share of them is that share of its work."""
+"""Blocks are what a network repeats, in the order in which it uses them.
+
+A share of them is then that share of its work. The judge of the order is a second record of the
+forward pass: hooks of modules, where the division itself counts operations on tensors.
+"""
+
+import gc
 
 import pytest
+import torch
+from torch import nn
 
-from graftline.models.backbone import build
+from graftline.errors import BackboneError
+from graftline.models.architectures import names
+from graftline.models.backbone import Backbone, build, construct
 from graftline.models.forward_cost import forward_cost
 
 SIZE = 64
@@ -27,6 +37,8 @@ def test_a_resnets_blocks_are_its_residual_units() -> None:
         ("timm/test_convnext", 13),
         ("timm/regnety_002", 14),
         ("timm/densenet121", 62),
+        ("torchvision/regnet_y_400mf", 17),  # 1, 3, 6 and 6 units, and the stem
+        ("timm/nest_tiny", 14),  # 2, 2 and 8 layers; its first level and two poolings
     ],
 )
 def test_every_tensor_is_in_one_block(name: str, count: int) -> None:
@@ -36,6 +48,60 @@ def test_every_tensor_is_in_one_block(name: str, count: int) -> None:
     found = [id(p) for _, block in blocks for p in (*block.parameters(), *block.buffers())]
     assert len(found) == len(set(found))
     assert set(found) == {id(p) for p in (*backbone.parameters(), *backbone.buffers())}
+
+
+# The parts of each are registered in another order than they are used: position encodings that
+# several blocks share, downsampling behind the blocks, branches, class tokens used at the end.
+ODD_ORDER = ("timm/coat_tiny", "timm/fasternet_t0", "timm/hrnet_w18_small", "timm/volo_d1_224")
+
+
+@pytest.mark.parametrize("name", ODD_ORDER)
+def test_blocks_stand_in_the_order_of_their_use(name: str) -> None:
+    check_order(construct(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_the_blocks_of_every_architecture_stand_in_the_order_of_their_use(library: str) -> None:
+    """On the meta device, so that even the largest takes a second; about half an hour in all."""
+    wrong = {}
+    for name in names(library):
+        try:
+            with torch.device("meta"):
+                backbone = construct(f"{library}/{name}")
+            check_order(backbone)
+        except (BackboneError, NotImplementedError):
+            continue  # no pooled features, or it cannot be built without memory
+        except AssertionError as error:
+            wrong[name] = str(error).splitlines()[0]
+        gc.collect()
+    assert not wrong
+
+
+def check_order(backbone: Backbone) -> None:
+    """Each tensor is in one block, and the blocks are first called one after another."""
+    blocks = backbone.blocks()
+    found = [id(p) for _, block in blocks for p in (*block.parameters(), *block.buffers())]
+    assert len(found) == len(set(found))
+    assert set(found) == {id(p) for p in (*backbone.parameters(), *backbone.buffers())}
+    first: dict[nn.Module, int] = {}
+
+    def called(module: nn.Module, _: object) -> None:
+        first.setdefault(module, len(first))
+
+    hooks = [
+        module.register_forward_pre_hook(called)
+        for module in backbone.modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    size = backbone.spec.preprocessing.input_size
+    with torch.no_grad():
+        backbone(torch.zeros(2, 3, size, size, device=next(backbone.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    own = [[first[m] for m in block.modules() if m in first] for _, block in blocks]
+    begins = [(min(calls), name) for calls, (name, _) in zip(own, blocks, strict=True) if calls]
+    assert begins == sorted(begins)
 
 
 @pytest.mark.parametrize("name", ["timm/resnet50", "timm/tf_efficientnet_lite0"])

@@ -146,7 +146,7 @@ def test_memory_grows_with_the_file(model, tmp_path):
         ({"name": "-a"}, "'-a' is not a valid service name"),
         ({"backend": "torchserve"}, "'torchserve' is not known"),
         ({"storage_uri": "models"}, "'models' is not an address"),
-        ({"min_replicas": 4}, "4 replicas at least and 3 at most"),
+        ({"min_replicas": 4}, "--min-replicas 4 and --max-replicas 3"),
     ],
 )
 def test_mistakes_are_named(model, changed, told):

@@ -31,6 +31,13 @@ def test_the_kept_epoch_is_named() -> None:
     assert rows[1][1:] == ("0.5000", "1.0000", "90.0%")
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 30])
+def test_the_axis_names_each_epoch_once(epochs: int) -> None:
+    drawn = str(accuracy_chart(history(*[0.9] * epochs), 0.8))
+    axis = [int(text) for text in re.findall(r">(\d+)</text>", drawn)]
+    assert axis[0] == 0 and axis == sorted(set(axis)) and len(axis) > 1
+
+
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_one_epoch_can_be_drawn(accuracy: float) -> None:
     assert "<svg" in str(accuracy_chart(history(accuracy), accuracy))

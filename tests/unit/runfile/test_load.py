@@ -40,6 +40,16 @@ def test_three_mistakes_are_reported_at_once_with_their_lines(tmp_path: Path) ->
     assert found["gate.margin"][0] == 7
 
 
+def test_a_key_of_several_types_has_one_mistake(tmp_path: Path) -> None:
+    text = "name: a\ndata:\n  source: x\nfine_tune:\n  unfreeze: 1.5\n  epochs: 0\n"
+    found = problems(write(tmp_path, text))
+    assert set(found) == {"fine_tune.unfreeze", "fine_tune.epochs"}
+    line, said = found["fine_tune.unfreeze"]
+    assert line == 5
+    for part in ("1.5", "integer", "less than or equal to 1", "'auto' or 'all'", "upper blocks"):
+        assert part in said
+
+
 def test_contradiction_is_reported_with_wrong_set_option(tmp_path: Path) -> None:
     text = "name: a\ndata: {source: x}\nassign:\n  fine_tune: gpus\n"
     found = problems(write(tmp_path, text), ("strategy",))

@@ -43,6 +43,17 @@ def test_the_notice_names_the_champion_of_a_model_with_a_quote(
     assert notify._champion(mlflow_sqlite, name) == f"The champion of {name} is version 1."
 
 
+def test_a_model_with_a_quote_that_was_registered_since_the_notice_is_a_training(
+    mlflow_sqlite: str, tmp_path: Path
+) -> None:
+    name = "O'Hara"
+    client = MlflowClient(mlflow_sqlite)
+    client.create_registered_model(name)
+    client.create_model_version(name, str(tmp_path))
+    notice = {"start": True, "when": "2020-01-01T00:00:00+00:00"}
+    assert notify._promoted([], notice, mlflow_sqlite, name)
+
+
 def test_the_check_for_changes_finds_the_versions_of_a_model_with_a_quote(
     mlflow_sqlite: str, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from graftline.data.sources.choice import refuse_class_folders
 from graftline.data.sources.described import DescribedFolders
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.layout import parse
+from graftline.data.sources.layout import excluded, parse
 from graftline.data.sources.tar import ArchiveSource
 from graftline.errors import ConfigurationError
 from graftline.storage import open_store
@@ -52,6 +52,7 @@ def open_source(
         return ArchiveSource(store, columns, name, reading)
     store = open_store(str(uri))
     roots = store.names() if format in ("auto", "table") else []
+    roots = [name for name in roots if not excluded(name, reading.exclude)]
     tables = [name for name in roots if name.lower().endswith(TABLES)]
     if format == "table":
         return _tables(store, tables, columns, reading)

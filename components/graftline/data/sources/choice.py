@@ -1,18 +1,22 @@
 """A table beside class folders: which of both describes the images."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.layout import NO_CLASS, NO_SPLIT
+from graftline.data.sources.layout import NO_LABELS as WITHOUT
 from graftline.data.sources.table import CONFLICTING, NOT_NAMED, TableSource
-from graftline.data.sources.table_advice import columns_meant
+from graftline.data.sources.table_advice import columns_meant, few_values
 from graftline.data.sources.table_images import is_image
-from graftline.data.sources.table_rows import Row
+from graftline.data.sources.table_rows import Row, some
 from graftline.data.sources.table_splits import looks_like_split
 from graftline.errors import DataError, StoreError
 
 NO_LABELS = "no column holds the names of their folders"
+WITHOUT_LABEL = (NO_CLASS, NO_SPLIT, WITHOUT)
 
 
 def table_describes(table: TableSource, folders: FolderSource) -> bool:
@@ -68,7 +72,7 @@ def refuse_class_folders(folders: FolderSource, names: list[str], kind: str) -> 
         shown = ", ".join(map(clip, names[:3]))
         raise DataError(
             f"{folders.uri} can be read in two ways",
-            why=f"{shown} may hold images, and {len(labels):,} images stand in folders of "
+            why=f"{shown} may hold images, and {len(labels):,} images are in folders of "
             f"{len(set(labels.values()))} classes",
             fix=f"Select one in the run file: `data.format: {kind}` or `data.format: folders`.",
         )
@@ -81,15 +85,14 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
         DataError: Most rows name an image, and no column holds the labels of the folders.
     """
     labels = {one.path: str(one.label) for one in entries if one.problem is None}
+    unsaid = {one.path: "" for one in entries if one.problem in WITHOUT_LABEL}
     unread = [table for table in folders.unread if isinstance(table, TableSource)]
     if len(set(labels.values())) < 2:
         if unread:
-            _refuse_table(unread[0], [one.path for one in entries])
+            _refuse_table(folders.uri, unread, [one.path for one in entries])
         return
-    images = [one.path for one in entries if one.problem is None or is_image(one.path)]
-    names = Counter(path.rpartition("/")[2] for path in images)
-    found = {path.rpartition("/")[2]: path for path in images if names[path.rpartition("/")[2]] < 2}
-    found.update({path: path for path in images})
+    images = [*labels, *filter(is_image, unsaid)]
+    found = _by_name(images)
     for table, name in [(one, name) for one in unread for name in one.names]:
         header, rows = table.rows(name)
         for column in header:
@@ -98,7 +101,7 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
             told = [
                 (labels.get(path, ""), row) for path, row in zip(paths, rows, strict=True) if path
             ]
-            if len(told) <= len(rows) / 2:
+            if len(told) <= len(rows) / 2 or _only_lists(told, header, column):
                 continue
             split = next((c for c in header if looks_like_split(c, rows) is not None), None)
             if split is not None or not _says_the_same(told, header):
@@ -108,12 +111,47 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
                     why=f"the column {clip(column)!r} of {clip(name)} names {len(told):,} of the "
                     f"images, and {more}. {table.why_not() or ''}",
                     fix="Name the columns in the run file (data.image_column, data.label_column), "
-                    "or set `data.format: folders` to ignore the table.",
+                    "or set `data.format: folders` to ignore the table. "
+                    + columns_meant(header, rows, images),
                 )
 
 
-def _refuse_table(table: TableSource, paths: list[str]) -> None:
+def _by_name(images: Sequence[str]) -> dict[str, str]:
+    """Images by their path, and by their name with and without suffix where that is unique."""
+    found: dict[str, str] = {}
+    for cut in (_stem, _name):
+        names = Counter(map(cut, images))
+        found.update({cut(path): path for path in images if names[cut(path)] < 2})
+    found.update({path: path for path in images})
+    return found
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _stem(path: str) -> str:
+    return _name(path).rpartition(".")[0]
+
+
+def _only_lists(told: Sequence[tuple[str, Row]], header: Sequence[str], column: str) -> bool:
+    """Whether a table names images without a label and says nothing that may be one."""
+    rows = [row for _, row in told]
+    others = [name for name in header if name != column]
+    return not any(label for label, _ in told) and not any(few_values(n, rows) for n in others)
+
+
+def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None:
     """The folders name no classes, so the table is what says them: its fault is the answer."""
+    table = next((one for one in tables if one.why_not() is not None), None)
+    names = [name for one in tables for name in one.names]
+    if table is None:
+        raise DataError(
+            f"{uri} holds the tables {some(names)}, and the folders do not name the classes",
+            why="a row of each may be about the same image",
+            fix="Let `data.source` name one of them, or leave the others out: "
+            f"`data.exclude: [{', '.join(map(clip, names[1:4]))}]`.",
+        )
     name = table.names[0]
     try:
         header, rows = table.rows(name)

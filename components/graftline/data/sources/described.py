@@ -24,11 +24,11 @@ from graftline.storage.base import ObjectInfo
 
 
 class DescribedFolders(FolderSource):
-    """Folders, or what stands in them and describes their images."""
+    """Folders, or what is in them and describes their images."""
 
     @override
     def _described_below(self, found: list[ObjectInfo]) -> Source | None:
-        """What describes the images, where that stands in folders below and is no folder."""
+        """What describes the images, where that is in folders below and is no folder."""
         if self.columns is None or parse(self.choices.layout) is not None:
             return None
         keys = [i.key for i in found if not hidden(i.key) and not out(i.key, self.choices)]

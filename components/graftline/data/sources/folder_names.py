@@ -18,17 +18,19 @@ SYSTEM = (
 )
 DOCUMENTS = words_of(
     "doc docs documentation annotation annotations labels metadata meta figures figs scripts "
-    "src code readme thumbs thumbnails previews logs"
+    "src code readme thumbs thumbnails previews logs result results output outputs predictions "
+    "preds runs checkpoints screenshots assets tmp temp trash duplicates"
 )
 MASKS = words_of(
     "mask masks segmentation segmentations segs groundtruth ground_truth annotation annotations "
-    "labelmaps"
+    "labelmaps trimaps"
 )
 UNLABELLED = words_of("unlabeled unlabelled unannotated")
 PLAIN = words_of(
     "images image imgs img jpg jpeg jpegs png pngs raw original originals photos pictures pics "
-    "crops data files"
+    "crops data files jpegimages"
 )
+CONTAINERS = PLAIN | words_of("dataset datasets all classes categories")
 _WHO_OR_WHERE = (
     "patient|pat|subject|subj|sub|person|user|writer|author|participant|case|slide|site|hospital|"
     "centre|center|clinic|lab|camera|cam|scanner|device|sensor|session|visit|day|date|week|month|"
@@ -66,6 +68,32 @@ def masks_below(counts: Counts, level: int) -> dict[Folders, str]:
         for depth in range(level + 1, len(folders))
         if folders[depth].lower() in MASKS and inside[folders[:depth]] - MASKS
     }
+
+
+def names_masks(name: str) -> bool:
+    """Whether a folder's name says that masks are in it: masks, SegmentationClass."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return name.lower() in MASKS or not MASKS.isdisjoint(words)
+
+
+def level_of_kinds(dirs: Counts) -> int:
+    """The level of folders that may be classes, with their kinds above them; 0 where there is none.
+
+    Names of a level that return below other kinds are no classes (cat/front, dog/front).
+    """
+    for level in range(1, max(map(len, dirs))):
+        subs: dict[str, set[str]] = {f[0]: set() for f in dirs}
+        for folders in dirs:
+            subs[folders[0]].update(folders[level : level + 1])
+        plain = {top: {s for s in names if s.lower() not in PLAIN} for top, names in subs.items()}
+        if kinds_above_classes(plain) and not _shared(plain):
+            return level
+    return 0
+
+
+def _shared(subs: Mapping[str, set[str]]) -> bool:
+    pairs = Counter(sub for names in subs.values() for sub in names)
+    return sum(n for n in pairs.values() if n > 1) >= sum(pairs.values()) / 2
 
 
 def kinds_above_classes(subs: Mapping[str, set[str]]) -> bool:

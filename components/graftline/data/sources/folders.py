@@ -17,7 +17,7 @@ from graftline.data.sources.layout import (
 )
 from graftline.data.sources.layout_decision import decide
 from graftline.data.sources.similar_labels import unified
-from graftline.data.sources.table_advice import other_files
+from graftline.data.sources.table_advice import ignored_files, labels_in_names, other_files
 from graftline.errors import ConfigurationError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
@@ -25,6 +25,7 @@ from graftline.storage.base import ObjectInfo, Store, checked_key
 if TYPE_CHECKING:
     pass
 from graftline.data.sources.base import (
+    NO_IMAGE,
     Columns,
     Entry,
     Reading,
@@ -35,9 +36,9 @@ from graftline.data.sources.base import (
     masks_beside,
     out,
     renamed_columns,
+    suffixed,
 )
 
-NO_IMAGE = "not an image file"
 MIN_CLASSES = 2
 
 
@@ -87,7 +88,8 @@ class FolderSource(Source):
             )
         counts = folder_counts(found, self.choices.exclude)
         pattern = parse(self.choices.layout)
-        layout = fixed(counts, pattern) if pattern else self._decided(counts)
+        others = other_files([one.key for one in found])
+        layout = fixed(counts, pattern) if pattern else self._decided(counts, others)
         self.layout, self.tree = layout, layout.tree(counts)
         self.notes.append(layout.sentence)
         places: dict[tuple[str, ...], Place] = {}
@@ -101,14 +103,13 @@ class FolderSource(Source):
         self._check_unread(entries)
         return entries
 
-    def _decided(self, counts: Counts) -> Layout:
-        """The layout that fits; the error also says what is with the tables beside the folders."""
+    def _decided(self, counts: Counts, others: str) -> Layout:
+        """The layout that fits; the error also says what is with the files beside the folders."""
         try:
             return decide(counts, self.uri)
         except AmbiguousLayout as error:
-            if not self.notes:
-                raise
-            error.why = " ".join([f"{note.rstrip('.')}." for note in self.notes] + [str(error.why)])
+            notes = [*self.notes, *([others] if others else [])]
+            error.why = " ".join([f"{note.rstrip('.')}." for note in notes] + [str(error.why)])
             raise
 
     def _described_below(self, found: list[ObjectInfo]) -> Source | None:
@@ -120,9 +121,15 @@ class FolderSource(Source):
 
         Where the folders name no classes, say what else may.
         """
-        if len({one.label for one in entries if one.problem is None}) < MIN_CLASSES:
-            note = other_files([one.path for one in entries if one.problem == NO_IMAGE])
-            self.notes += [note] if note else []
+        labels = {str(one.label) for one in entries if one.problem is None}
+        others = [one.path for one in entries if one.problem == NO_IMAGE]
+        if len(labels) < MIN_CLASSES:
+            images = [one.path for one in entries if suffixed(one.path)]
+            unnamed = [one.path for one in entries if "." not in one.path.rpartition("/")[2]]
+            notes = [other_files([*others, *unnamed]), labels_in_names(images)]
+        else:
+            notes = [ignored_files(others, labels)]
+        self.notes += [note for note in notes if note]
 
     def _entry(
         self,

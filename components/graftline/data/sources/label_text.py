@@ -12,7 +12,7 @@ def words_of(text: str) -> frozenset[str]:
 
 
 # Zero-width and direction marks: no reader sees them. Joiners (200C, 200D) stay between letters,
-# where some scripts need them, and go at the ends.
+# where some scripts need them, and between the parts of one emoji, and go at the ends.
 _MARKS = dict.fromkeys(
     (
         *(0x00AD, 0x034F, 0x061C, 0x180E, 0x200B, 0x200E, 0x200F, 0x2060, 0xFEFF),
@@ -30,9 +30,15 @@ def clean_text(text: str) -> str:
         return text.strip()
     plain = unicodedata.normalize("NFC", text.translate(_MARKS))
     if any(joiner in plain for joiner in _JOINERS):
-        plain = re.sub(f"(?<![^\\W\\d_])[{_JOINERS}]+|[{_JOINERS}]+(?![^\\W\\d_])", "", plain)
+        joined = "(?:[^\\W\\d_]|[\u2190-\u2bff\ufe0f\U0001f000-\U0001faff])"
+        plain = re.sub(f"(?<!{joined})[{_JOINERS}]+|[{_JOINERS}]+(?!{joined})", "", plain)
         plain = re.sub(f"(?<=[\x00-\u024f])[{_JOINERS}]+(?=[\x00-\u024f])", "", plain)
     return plain.strip()
+
+
+def controls(text: str) -> bool:
+    """Whether there are characters in it that are no text, as in numbers stored as bytes."""
+    return any(one < " " and one not in "\t\r\n" for one in text)
 
 
 def clip(text: str, limit: int = CLIP) -> str:

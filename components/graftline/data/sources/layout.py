@@ -171,7 +171,7 @@ def build(
         why: Who says so, where it is not the folders themselves.
     """
     left_out = {**left_out, **masks_below(counts, pattern.index("class"))}
-    nested = any(len(folders) > len(pattern) for folders in counts)
+    nested = _meaningless(counts, left_out, len(pattern))
     text = "/".join(pattern)
     parts = []
     if "split" in pattern:
@@ -182,12 +182,13 @@ def build(
     if pattern == ("class",):
         parts.append(
             "folders are nested, and the first one below the source is the label"
-            f"{_meaningless(counts)}"
+            f"{_meaningless(counts, left_out, 1)}"
             if nested
             else "each folder is a class"
         )
     else:
-        parts.append(f"level {pattern.index('class') + 1} of the folders is the label")
+        below = _meaningless(counts, left_out, len(pattern)) if pattern[-1] == "class" else ""
+        parts.append(f"level {pattern.index('class') + 1} of the folders is the label{below}")
     out = [clip("/".join(folder) + "/") for folder in sorted(left_out)]
     if out:
         parts.append(f"{some_names(out)} not taken")
@@ -195,10 +196,19 @@ def build(
     return Layout(pattern, dict(splits), dict(left_out), sentence)
 
 
-def _meaningless(counts: Counts) -> str:
+def _meaningless(counts: Counts, left_out: Mapping[Folders, str], level: int) -> str:
     """The folders below the classes, which are not used."""
-    below = sorted({folders[1] for folders in counts if len(folders) > 1})
-    groups = "; `data.layout: class/group` keeps each of them in one split"
+    below = sorted(
+        {
+            folders[level]
+            for folders in counts
+            if len(folders) > level
+            and not any(folders[:depth] in left_out for depth in range(len(folders) + 1))
+        }
+    )
+    if not below:
+        return ""
+    groups = "; `group` behind class in `data.layout` keeps each of them in one split"
     return f" ({some_names(below)} below it mean nothing{groups * (len(below) > 1)})"
 
 

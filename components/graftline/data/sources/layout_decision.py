@@ -18,7 +18,8 @@ from graftline.data.sources.folder_names import (
     Folders,
     by_top,
     identifiers,
-    kinds_above_classes,
+    level_of_kinds,
+    names_masks,
     one_level_down,
     persons,
     subfolders,
@@ -26,6 +27,7 @@ from graftline.data.sources.folder_names import (
 )
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.layout import (
+    NO_CLASS,
     NO_DATA,
     NO_LABELS,
     NO_SPLIT,
@@ -35,13 +37,18 @@ from graftline.data.sources.layout import (
     build,
 )
 from graftline.data.sources.layout_refusals import Refusals
-from graftline.data.sources.split_names import names_split, split_words, splits_of
+from graftline.data.sources.split_names import clear_splits, split_words, splits_of
 
 FEW = 0.1  # a share of images that says nothing about how the others are laid out
 TOO_FEW = 2  # images for a class
 GROUPS_FOR_SPLITS = 3  # in each class, so that it can be in train, val and test
 FOLD = re.compile(r"(?i)(?:k?fold|split|cv|run|seed|trial)s?[ _.-]?\d+")
 SHARED = 0.5  # of the folders below must return below others, to be the same thing there
+
+
+def _no_class(folders: Folders) -> bool:
+    """Whether the folders below the first say as little of the class: train/images, x/x."""
+    return all(name.lower() in PLAIN or name == folders[0] for name in folders[1:])
 
 
 def decide(counts: Counts, where: str) -> Layout:
@@ -95,7 +102,8 @@ class _Decision:
         tops = {f[0] for f in dirs}
         deep = {f: n for f, n in dirs.items() if len(f) > 1}
         below = {f[1:]: n for f, n in deep.items()}
-        if len(tops) == 1 and sum(deep.values()) > (1 - FEW) * sum(dirs.values()):
+        most = sum(deep.values()) > (1 - FEW) * sum(dirs.values())
+        if len(tops) == 1 and (most or (deep and min(tops).lower() in PLAIN)):
             (top,) = tops
             word = split_words(top)
             if word is not None and not word[1] and not self.has_split:
@@ -105,7 +113,10 @@ class _Decision:
         inner = self._split_level(dirs, above, path)
         if inner is not None:
             return inner
-        return self._split_below(dirs, above) or self._class_level(dirs, above)
+        below_classes = self._split_below(dirs, above)
+        if below_classes is None:
+            self.refuse.stop_container(dirs, subfolders(dirs), path)
+        return below_classes or self._class_level(dirs, above)
 
     # -- folders that are no data -----------------------------------------------------------------
 
@@ -115,6 +126,8 @@ class _Decision:
             self.left_out[(*path, top)] = NO_LABELS
             del tops[top]
         odd = {t for t in tops if t.lower() in DOCUMENTS | MASKS}
+        if any(t.lower() in PLAIN for t in tops):  # JPEGImages beside SegmentationClass
+            odd |= set(filter(names_masks, tops))
         rest = {t: n for t, n in tops.items() if t not in odd}
         if not rest:
             return
@@ -124,7 +137,7 @@ class _Decision:
         for top in sorted(odd):
             mirrors = bool(subs[top]) and subs[top] <= rest.keys()  # masks/cat beside cat
             images_beside = any(t.lower() in PLAIN for t in rest) or len(splits_of(rest)) > 1
-            if top.lower() in MASKS and (mirrors or images_beside):
+            if names_masks(top) and (mirrors or images_beside):
                 self.left_out[(*path, top)] = MASK
             elif (
                 tops[top] <= max(TOO_FEW, FEW * usual)
@@ -152,11 +165,9 @@ class _Decision:
     ) -> tuple[str, ...] | None:
         tops, subs = by_top(dirs), subfolders(dirs)
         named = splits_of(tops)
-        loose = {name for name in named if not names_split(name)}
-        certain = {name: split for name, split in named.items() if name not in loose}
-        # train/images says as little of the class as train alone does
-        flat = all({sub.lower() for sub in subs[name]} <= PLAIN for name in tops)
-        if flat and set(named) == set(tops) and len(set(named.values())) > 1:
+        certain = clear_splits(tops)
+        loose = named.keys() - certain.keys()
+        if all(map(_no_class, dirs)) and set(named) == set(tops) and len(set(named.values())) > 1:
             self.refuse.stop_flat(named, above)
         if self.has_split:
             # seg_train/seg_train/street: the split named twice
@@ -184,6 +195,11 @@ class _Decision:
             raise self.refuse.ambiguous(both)
         if path is not None:
             self.left_out.update({(*path, name): NO_SPLIT for name in others})
+        without = {t for t in certain if all(_no_class(f) for f in dirs if f[0] == t)}
+        if without < certain.keys():  # tiny-imagenet: train/n01443537, val/images
+            out = {f for f in dirs if f[0] in without}
+            self.left_out.update({(*(path or ()), *f): NO_CLASS for f in out if len(f) > 1})
+            dirs = {f: n for f, n in dirs.items() if f not in out}
         inside = {f[1:]: n for f, n in dirs.items() if f[0] in certain and len(f) > 1}
         self._take_splits(certain)
         return self._levels(inside, (*above, "split"))
@@ -198,14 +214,14 @@ class _Decision:
         """Splits below the first level, as in cat/train and cat/test."""
         if self.has_split:
             return None
-        total = sum(dirs.values())
         for level in (1, 2):
+            no_data = {f for f in dirs if len(f) > level and f[level].lower() in DOCUMENTS | MASKS}
+            total = sum(count for folders, count in dirs.items() if folders not in no_data)
             names: Counter[str] = Counter()
             for folders, count in dirs.items():
                 if len(folders) > level:
                     names[folders[level]] += count
-            found = splits_of(names)
-            clear = {n: s for n, s in found.items() if names_split(n)}
+            clear = clear_splits(names)
             share = sum(names[name] for name in clear)
             if len(set(clear.values())) < 2 or share < (1 - FEW) * total:
                 continue
@@ -215,7 +231,8 @@ class _Decision:
             self._take_splits(clear)
             rest: Counter[Folders] = Counter()
             for folders, count in dirs.items():
-                rest[folders[:level] + folders[level + 1 :]] += count
+                if folders not in no_data:
+                    rest[folders[:level] + folders[level + 1 :]] += count
             try:
                 inner = [*self._levels(rest, above)[len(above) :]]
             except AmbiguousLayout:
@@ -240,6 +257,7 @@ class _Decision:
         below = set().union(*subs.values())
         if not below:
             return here
+        self.refuse.stop_repeated(all_subs, above)
         whose, of_what = identifiers(tops), identifiers(below)
         direct = sum(n for f, n in dirs.items() if len(f) == 1)
         if direct >= FEW * sum(dirs.values()) and not whose:
@@ -257,15 +275,22 @@ class _Decision:
         pairs = Counter(sub for names in subs.values() for sub in names)
         again = sum(count for count in pairs.values() if count > 1)
         if not whose and (len(below) < 2 or again < SHARED * sum(pairs.values())):
-            if kinds_above_classes(subs):
+            level = level_of_kinds(dirs)
+            if level:
                 raise self.refuse.ambiguous(
                     [
-                        (here, "the first folder is the class, whatever is below", None),
-                        ((*above, "*", "class"), "the second folder is the class", None),
+                        (here, f"level {len(here)} is the class, whatever is below", None),
+                        (
+                            (*above, *["*"] * level, "class"),
+                            f"level {len(here) + level} is the class; those above are kinds of it",
+                            None,
+                        ),
                     ]
                 )
             return here
-        raise self.refuse.groups_or_classes(above, tops, below)
+        third = [s for names in subfolders(one_level_down(dirs)).values() for s in names - PLAIN]
+        shared = 1 < len(set(third)) < len(third)
+        raise self.refuse.groups_or_classes(above, tops, below, set(third) if shared else ())
 
     def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles from a level of groups on; what is below a person is no group of its own."""

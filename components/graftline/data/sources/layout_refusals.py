@@ -1,9 +1,9 @@
 """The errors of a layout with two readings: each one, and the line of the run file for it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from graftline.data.sources.folder_names import Counts, Folders
+from graftline.data.sources.folder_names import CONTAINERS, PLAIN, Counts, Folders
 from graftline.data.sources.layout import AmbiguousLayout, fixed, some_names
 from graftline.data.sources.split_names import splits_of
 
@@ -32,9 +32,10 @@ class Refusals:
             line = line or f'data.layout: "{layout.text}"'
             shown.append(f"{layout.text}: {words}\n{layout.tree(self.all)}")
             lines.append(f"`{line}`")
+        ways, fit = ("two", "Both") if len(shown) <= 2 else ("three", "All")
         return AmbiguousLayout(
-            f"The folders of {self.where} can be read in two ways",
-            why="\n".join(["Both fit:", *shown]),
+            f"The folders of {self.where} can be read in {ways} ways",
+            why="\n".join([f"{fit} fit:", *shown]),
             fix=f"Select one in the run file: {' or '.join(lines)}.{more}",
         )
 
@@ -51,21 +52,37 @@ class Refusals:
         )
 
     def groups_or_classes(
-        self, above: tuple[str, ...], tops: Iterable[str], below: Iterable[str]
+        self,
+        above: tuple[str, ...],
+        tops: Iterable[str],
+        below: Iterable[str],
+        third: Collection[str] = (),
     ) -> AmbiguousLayout:
-        """The error where the first level may be groups, or the classes themselves."""
+        """The error where the first level may be groups, or the classes themselves.
+
+        Args:
+            above: Roles of the levels above.
+            tops: Folders of the first level.
+            below: Folders of the second one.
+            third: Folders of the third one, where they may be the classes.
+        """
         here = (*above, "class")
         first, second = (some_names(sorted(names)) for names in (tops, below))
+        readings: list[tuple[tuple[str, ...], str, str | None]] = [
+            (here, f"the classes are {first}; the folders below mean nothing", None),
+            (
+                (*above, "group", "class"),
+                f"the classes are {second}; {first} are groups (a "
+                "patient, a site, a day) that stay in one split",
+                None,
+            ),
+        ]
+        if third:
+            classes = some_names(sorted(third))
+            words = f"the classes are {classes}; the folders above are groups of them"
+            readings.append(((*above, "group", "group", "class"), words, None))
         return self.ambiguous(
-            [
-                (here, f"the classes are {first}; the folders below mean nothing", None),
-                (
-                    (*above, "group", "class"),
-                    f"the classes are {second}; {first} are groups (a "
-                    "patient, a site, a day) that stay in one split",
-                    None,
-                ),
-            ],
+            readings,
             " If these are splits, call them train, val and test."
             * (len(set(tops)) <= MOST_SPLITS),
         )
@@ -85,6 +102,51 @@ class Refusals:
                 ),
             ],
             f" If these are {what}, let `data.source` name one of them.",
+        )
+
+    def stop_repeated(self, subs: Mapping[str, set[str]], above: tuple[str, ...]) -> None:
+        """Refuse classes that stand a second time in a folder beside them (yes, no, all/yes).
+
+        One is enough where a folder has nothing else (cat, dog, old/cat).
+        """
+        again = set()
+        for top, names in subs.items():
+            shared = names & (subs.keys() - {top})
+            if len(shared) > 1 or (shared and names <= subs.keys()):
+                again.add(top)
+        rest = subs.keys() - again
+        if not again or len(rest) < 2 or any(subs[t] - rest for t in again):
+            return
+        said = some_names(sorted(again))
+        here = (*above, "class")
+        raise self.ambiguous(
+            [
+                (here, f"{said} is a class like the others", None),
+                (here, f"{said} holds the others again", f"data.exclude: [{said}]"),
+            ]
+        )
+
+    def stop_container(
+        self, dirs: Counts, subs: Mapping[str, set[str]], path: Folders | None
+    ) -> None:
+        """Refuse a folder of classes with other folders of images beside it: data/cat, web."""
+        flat = {t for t, names in subs.items() if not names}
+        holds = [
+            t
+            for t, names in subs.items()
+            if t.lower() in CONTAINERS and len(names - PLAIN) > 1 and (t,) not in dirs
+        ]
+        if path is None or len(holds) != 1 or not flat or len(flat) + 1 != len(subs):
+            return
+        (top,) = holds
+        others, inside = some_names(sorted(flat)), some_names(sorted(subs[top]))
+        raise AmbiguousLayout(
+            f"The folders of {self.where} can be read in two ways",
+            why=f"{top} holds folders that may be the classes ({inside}), and {others} with images "
+            "beside it may be classes too",
+            fix=f"Let `data.source` be `{'/'.join([self.where, *path, top])}`, or leave the others "
+            f"out: `data.exclude: [{others}]`. If {top} is a class like them, set `data.layout: "
+            f'"{"/".join((*("*" for _ in path), "class"))}"`.',
         )
 
     def stop_other_copy(self, subs: Mapping[str, set[str]], path: Folders | None) -> None:

@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from graftline.data.sources.base import NO_ATTRIBUTES, Columns, Entry
+from graftline.data.sources.base import NO_ATTRIBUTES, NO_IMAGE, Columns, Entry
 from graftline.data.sources.folder_names import MASK
-from graftline.data.sources.label_text import clean_text, clip, words_of
+from graftline.data.sources.label_text import clean_text, clip, controls, words_of
 from graftline.data.sources.split_names import is_split_column, names_split, stated_splits
 from graftline.data.sources.table_rows import cell_text
 from graftline.images.decode import SUFFIXES
@@ -108,6 +108,8 @@ def images_of(
             fault = orphans.note(key, notes)
             if fault is not None:
                 yield _entry(archive, key, notes[0], b"", problem=NO_LABEL, fault=fault), b""
+        for suffix in sample.keys() - set(notes):
+            yield _entry(archive, key, suffix, b"", problem=NO_IMAGE), b""
         return
     twins = [suffix for suffix in pictures if _stem(suffix) == ""]
     # Without labels beside them, many files of one beginning are frame.0001.png, not views.
@@ -325,6 +327,8 @@ class _Label:
                 self.label = sample[suffix].decode("utf-8-sig").strip() or None
             except UnicodeDecodeError as error:
                 self._refuse(f"{suffix} is not UTF-8 text (byte {error.object[error.start]:#04x})")
+            if self.label is not None and controls(self.label):
+                self._refuse(f"{suffix} holds bytes that are no text")
             if self.label is not None and "\n" in self.label:
                 self._refuse(f"{suffix} holds several lines")
             if self.label is not None and self.label.isascii() is False:

@@ -5,7 +5,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 
-from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.label_text import clean_text, clip, words_of
 from graftline.errors import ConfigurationError, DataError
 
 SIMILAR = ("auto", "merge", "refuse", "keep")
@@ -16,8 +16,16 @@ _LOOK_ALIKE = str.maketrans(
     "\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7",
     "aeopcyxijsABEKMHOPCTXoapABEZHIKMNOPTYX",
 )
+# What file managers make of a name that is there already, in several languages.
+_COPY = re.compile(
+    r"^(?:copy of|kopie von|copie de|copia de|c\u00f3pia de) | (?:\(\d+\)|\(?(?:copy|kopie|copie|"
+    r"copia|c\u00f3pia)\)?(?: \(?\d+\)?)?)$"
+)
+_NO_CLASS = words_of("none null nil unknown undefined unclassified missing tbd todo na nolabel")
 _SEVERAL = [re.compile(r) for r in (r"\s*[|;,+&/]\s*", r"\s+(?:and|und|et|y|e)\s+", r"\s+")]
 _LISTS = re.compile(r"\s*[|;]\s*")
+_NUMBERS = re.compile(r"-?\d+(?:[\s,|;]+-?\d+)+")  # 0 2, in a .cls
+_SEVERAL_NUMBERS = re.compile(r"[\s,|;]+")
 
 
 def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], list[str]]:
@@ -57,6 +65,14 @@ def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], 
         f"Labels that differ only in invisible characters are one: {_ascii(ways)}."
         for _, ways in invisible
     ]
+    unsure = [one for one in sorted(written) if re.sub(r"[\W_]+", "", one.casefold()) in _NO_CLASS]
+    if {"-1", "0"} <= written.keys():
+        unsure.append("-1")
+    if unsure and mode != "keep":
+        notes.append(
+            f"Taken for classes like any other: {_ascii(unsure)}. Leave these images out, or their "
+            "labels empty, if they have no label."
+        )
     result = {way: label for label, ways in written.items() for way in ways}
     if mode == "merge":
         for ways in alike:
@@ -80,7 +96,7 @@ def _look(label: str) -> str:
         text = text.translate(_LOOK_ALIKE)
     text = unicodedata.normalize("NFC", text.casefold())
     text = re.sub(r"(?<=\w)[\s_-]+(?=[^\s_-])", " ", text)
-    text = re.sub(r" (?:\(\d+\)|copy(?: \(?\d+\)?)?)$", "", text)  # what file managers append
+    text = _COPY.sub("", text)
     number = re.fullmatch(r"0*(\d+)(?:\.0+)?", text)
     return (number[1] if number else text) or label
 
@@ -110,7 +126,8 @@ def _refuse_several(labels: Collection[str]) -> None:
             parts = [part for part in separator.split(label) if part]
             if len(set(parts)) > 1 and all(part in labels for part in parts):
                 several[label] = parts
-        for part in set(_LISTS.split(label)) - {label, ""}:
+        numbers = _NUMBERS.fullmatch(label) is not None
+        for part in set((_SEVERAL_NUMBERS if numbers else _LISTS).split(label)) - {label, ""}:
             parts_of[part].add(label)
     shared = {part for part, wholes in parts_of.items() if len(wholes) > 1}
     several.update({one: sorted(shared) for part in sorted(shared) for one in parts_of[part]})

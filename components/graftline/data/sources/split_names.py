@@ -50,9 +50,7 @@ def split_words(name: str) -> tuple[str, bool] | None:
         it; None where it names no split, or two.
     """
     text = re.sub(r"(?i)\bhold[-_ ]?out\b|\bheld[-_ ]?out\b", "holdout", clean_text(name))
-    words = _words(text)
-    if not any(word in SPLIT_WORDS for word in words):  # TrainImages, but not tEsT
-        words = _words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
+    words = _parts(text)
     known = [word for word in words if word in SPLIT_WORDS]
     if not known or len({SPLIT_WORDS[word] for word in known}) > 1:
         return None
@@ -64,6 +62,26 @@ def names_split(name: str) -> bool:
     """Whether the name is that of a split and of nothing else."""
     found = split_words(name)
     return found is not None and not found[1]
+
+
+def clear_splits(names: Iterable[str]) -> dict[str, str]:
+    """The split of each name that is a split's, of all names of one level.
+
+    Names with other words beside the split's count where these are the same in all of them:
+    `cars_train` and `cars_test`.
+    """
+    named = splits_of(names)
+    clear = {name: split for name, split in named.items() if names_split(name)}
+    beside = {" ".join(w for w in _parts(n) if w not in SPLIT_WORDS) for n in named}
+    if len(named) > 1 and len(beside) == 1 and len(set(named.values())) > 1:
+        return named
+    return clear
+
+
+def is_flag(column: str) -> bool:
+    """Whether yes or no in a column of this name says that an image is in one split."""
+    words = [word for word in _parts(column) if word not in ("is", "in", "for", "used")]
+    return names_split(" ".join(words))
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:
@@ -90,8 +108,16 @@ def is_split_column(name: str) -> bool:
     return bool(words) and (
         any(word in _COLUMN_WORDS for word in words)
         or "".join(words) in _COLUMN_NAMES
-        or names_split(name)
+        or is_flag(name)
     )
+
+
+def _parts(text: str) -> list[str]:
+    """The words of a name; TrainImages has two, but tEsT one."""
+    words = _words(text)
+    if not any(word in SPLIT_WORDS for word in words):
+        words = _words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
+    return words
 
 
 def _words(text: str) -> list[str]:

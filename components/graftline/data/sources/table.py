@@ -11,20 +11,28 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
-from graftline.data.sources.base import NO_ATTRIBUTES, Columns, Entry, Reading, Source
-from graftline.data.sources.label_text import CLIP, clean_text, clip
+from graftline.data.sources.base import NO_ATTRIBUTES, NO_IMAGE, Columns, Entry, Reading, Source
+from graftline.data.sources.folder_names import UNLABELLED
+from graftline.data.sources.label_text import CLIP, clean_text, clip, controls
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.split_names import splits_of
-from graftline.data.sources.table_advice import groups_in_paths, unused_columns, wrong_names
+from graftline.data.sources.table_advice import (
+    groups_in_paths,
+    ignored_files,
+    unused_columns,
+    wrong_names,
+)
 from graftline.data.sources.table_checks import check_header, check_splits, used
 from graftline.data.sources.table_images import (
     DRIVE_LETTER,
+    NOT_FOUND,
     ImageFinder,
     is_image,
     printable,
     same_name,
 )
+from graftline.data.sources.table_lookup import found_by_name
 from graftline.data.sources.table_rows import Row, read_rows
 from graftline.data.sources.table_splits import (
     cell,
@@ -38,10 +46,9 @@ from graftline.storage.base import ObjectInfo, Store
 HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
 NOT_NAMED = "not in the table"
 CONFLICTING = "conflicting labels"
-NOT_FOUND = "file not found"
 HUGGING_FACE = "file_name"  # the column of Hugging Face's ImageFolder
 # What pandas and spreadsheets write for a missing value.
-_NO_LABELS = frozenset(("nan", "NaN", "<NA>", "NaT", "NULL", "#N/A", "N/A", "n/a"))
+_NO_LABELS = frozenset(("nan", "NaN", "<NA>", "NaT", "NULL", "#N/A", "N/A", "n/a", "?", "-", "--"))
 
 
 class TableSource(Source):
@@ -109,15 +116,18 @@ class TableSource(Source):
                     entry = dataclasses.replace(entry, split=given[name])
                 where = f"line {line}" if len(self.names) == 1 else f"{name} line {line}"
                 by_path[entry.path].append((where, entry))
-                named.add(same_name(image))
+                named.add(same_name(self.images.actual.get(image, image)))
         entries = [entry for same in by_path.values() for entry in _one_for_each_path(same)]
         del by_path
         if self.columns.split and not any(entry.split for entry in entries):
             entries = self._split_by_path(entries)
         if not self.columns.group:
             self._note(groups_in_paths([one.path for one in entries if one.problem is None]))
+        self._note(_other_folders(entries))
         not_named = self._not_named(named)
         self._note_wrong_names(entries, not_named)
+        others = [one.path for one in not_named if one.problem == NO_IMAGE]
+        self._note(ignored_files(others, {str(one.label) for one in entries if one.label}))
         self.images.listed.clear()  # as large as all entries; another listing starts again
         return sorted(self._unified([*entries, *not_named]), key=lambda entry: entry.path)
 
@@ -137,6 +147,7 @@ class TableSource(Source):
         images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
         found = self.images.find({image for image in images if image})
         images = self.images.with_slashes(images, found)
+        self._note(found_by_name(self.images, images, found))
         for row, image in zip(rows, images, strict=True):
             yield row.line, image, self._entry(row, image, found.get(image), columns, splits)
 
@@ -219,8 +230,10 @@ class TableSource(Source):
         label = clean_text(row.cells.get(columns.label, ""))
         if not label:
             return "no label"
-        if label in _NO_LABELS:
+        if label in _NO_LABELS or label.lower() in UNLABELLED:
             return f"no label ({label})"
+        if controls(label):
+            return f"{clip(columns.label)} is no text"
         if len(label) > 1 and label[0] + label[-1] in ("[]", "{}"):
             return f"{clip(columns.label)} is a list, not a text"
         if image in self.images.unreadable:
@@ -248,7 +261,7 @@ class TableSource(Source):
         for location, info in rest:
             path = location.removeprefix(self.images.base + "/")
             hidden = any(part.startswith(".") for part in path.split("/"))
-            problem = NOT_NAMED if is_image(location) else "not an image file"
+            problem = NOT_NAMED if is_image(location) else NO_IMAGE
             entries.append(
                 Entry(
                     printable(path),
@@ -265,6 +278,24 @@ class TableSource(Source):
             store, key = self.images.store_of(entry.path)
             return store.read(key)
         return self.store.read(entry.path)
+
+
+def _other_folders(entries: Sequence[Entry]) -> str:
+    """The note on images in a folder that is called like another class."""
+    labels = {one.label for one in entries if one.problem is None}
+    odd = [
+        one
+        for one in entries
+        if one.problem is None
+        and one.label != (folder := clean_text(one.path.rpartition("/")[0].rpartition("/")[2]))
+        and folder in labels
+    ]
+    if not odd:
+        return ""
+    return (
+        f"The table gives {len(odd):,} images another label than the folder they stand in, for "
+        f"instance {clip(odd[0].path)} ({clip(str(odd[0].label))}): the table counts."
+    )
 
 
 def _one_for_each_path(same: list[tuple[str, Entry]]) -> Iterator[Entry]:

@@ -1,11 +1,14 @@
 """What to change where a table is not understood: which columns are meant, and where files are."""
 
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
 from graftline.data.sources.folder_names import identifiers, is_group_column
 from graftline.data.sources.label_text import clean_text, clip, words_of
+from graftline.data.sources.split_names import split_words
+from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, some
 
 _LABEL_NAMES = words_of(
@@ -28,11 +31,12 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
         images: Names of the images that are there.
     """
     stems = {_stem(one) for one in images}
-    if any("." in name and _stem(name) in stems for name in header):
+    if any("." in name and (_stem(name) in stems or is_image(name)) for name in header):
         return "The first line seems to name an image: add a line `image,label` before it."
     named = [name for name in header if _names_images(name, rows, stems)]
     by_name = [name for name in header if _bare(name) in _IMAGE_NAMES]
-    image = next(iter([*named, *by_name]), None)
+    usual = [name for name in header if name == "image"]
+    image = next(iter([*named, *usual, *by_name]), None)
     others = [name for name in header if name != image]
     zeros = [n for n in others if {r.cells.get(n, "").lower() for r in rows} <= _ZERO_OR_ONE]
     label = next((name for name in others if _bare(name) in _LABEL_NAMES), None)
@@ -41,9 +45,11 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
             f"The columns {some(zeros)} look like one column for each class: write one column "
             "`label` with the class's name."
         )
-    label = label or next((name for name in others if _few_values(name, rows)), None)
+    label = label or next((name for name in others if few_values(name, rows)), None)
     lines = [("image", image), ("label", label)]
     said = [f"`data.{key}_column: {clip(name)}`" for key, name in lines if name and name != key]
+    if image is None:
+        return f"No column names the images: {some(header)}."
     return f"Perhaps {' and '.join(said)}." if said else ""
 
 
@@ -68,13 +74,40 @@ def wrong_names(missing: Sequence[str], images: Collection[str]) -> str:
     )
 
 
-_SIDECARS = (".json", ".xlsx", ".xls", ".ods", ".txt", ".xml", ".csv", ".tsv", ".jsonl", ".parquet")
-_PACKED = (".gz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".tar")
+_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_SIDECARS = (
+    *(".json", ".xlsx", ".xls", ".ods", ".txt", ".xml", ".mat", ".manifest", ".lst", ".yaml"),
+    *(".yml", ".pkl", ".pickle", ".sqlite", ".db"),
+)
+_PACKED = (".gz", ".bz2", ".zst", ".zip", ".7z", ".rar", ".tar", ".xz")
+_ARRAYS = (
+    *(".tfrecord", ".tfrecords", ".tfrec", ".rec", ".idx", ".lmdb", ".mdb", ".h5", ".hdf5"),
+    *(".npz", ".npy", ".arrow", ".beton", ".pt", ".bin"),
+)
+_PICTURES = (
+    *(".heic", ".heif", ".avif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
+    *(".dcm", ".dicom", ".nii", ".nrrd", ".svs", ".ndpi", ".czi", ".mp4", ".avi", ".mov", ".mkv"),
+)
+_UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
+# Words in names of files that say something of the images, whatever their kind.
+_TELLING = words_of(
+    "label labels annotation annotations class classes split splits fold folds groundtruth synset "
+    "synsets wnids words categories mapping names metadata"
+)
 
 
 def other_files(paths: Sequence[str]) -> str:
     """The note on files that may hold the labels and are not read; empty where there are none."""
-    found = [one for one in paths if one.lower().endswith((*_SIDECARS, *_PACKED))]
+    pictures = [one for one in paths if one.lower().endswith(_PICTURES)]
+    if pictures:
+        return f"Images are read from PNG, TIFF, JPEG and the like; convert {some(pictures)}."
+    arrays = [one for one in paths if one.lower().endswith(_ARRAYS) or _UNNAMED_ARRAYS.search(one)]
+    if arrays:
+        return (
+            f"{some(arrays)} may hold images in a form that is not read: write each image to a "
+            "file in a folder of its class, or into Parquet files or tar shards."
+        )
+    found = [one for one in paths if one.lower().endswith((*_SIDECARS, *_PACKED, *_TABLES))]
     if not found:
         return ""
     return (
@@ -82,6 +115,46 @@ def other_files(paths: Sequence[str]) -> str:
         "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet) or tar files; export "
         f"or unpack {'it' if len(found) == 1 else 'them'} as one of these."
     )
+
+
+def ignored_files(paths: Sequence[str], labels: Collection[str]) -> str:
+    """The note on files beside class folders that say more of the images; empty without any.
+
+    Args:
+        paths: Of files that are no images.
+        labels: The classes.
+    """
+    packed = [one for one in paths if one.lower().endswith(_PACKED)]
+    pictures = [one for one in paths if one.lower().endswith((*_PICTURES, *_ARRAYS))]
+    numbers = bool(labels) and all(re.fullmatch(r"\d+(\.0+)?", one) for one in labels)
+    told = [one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES)) and _tells(one)]
+    notes = [f"Not unpacked: {some(packed)}."] if packed else []
+    if pictures:
+        notes.append(f"Not read, convert them to PNG, TIFF or JPEG: {some(pictures)}.")
+    if told:
+        names = " The labels are numbers, and one of these may name them." * numbers
+        notes.append(f"Not read, though it may say more of the images: {some(told)}.{names}")
+    return " ".join(notes)
+
+
+def labels_in_names(paths: Sequence[str]) -> str:
+    """The advice where the names of files hold the class (cat.0.jpg); empty where they do not."""
+    stems = [posixpath.splitext(posixpath.basename(one))[0] for one in paths if is_image(one)]
+    starts = [re.sub(r"[\s_.()-]*\d[\w\s.()-]*$", "", stem) for stem in stems]
+    kinds = sorted(set(starts) - {""})
+    if not 1 < len(kinds) <= len(stems) / 2 or "" in starts:
+        return ""
+    return (
+        f"The names of the files may hold the classes ({some(kinds)}): write a table with a line "
+        "`image,label` for each, or move the files into folders of these names."
+    )
+
+
+def _tells(path: str) -> bool:
+    """Whether a file's name speaks of labels, or is that of a split."""
+    name = posixpath.splitext(posixpath.basename(path))[0]
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return not _TELLING.isdisjoint(words) or split_words(name) is not None
 
 
 def unused_columns(header: Sequence[str], used: Collection[str | None]) -> str:
@@ -110,7 +183,8 @@ def _names_images(name: str, rows: Sequence[Row], stems: Collection[str]) -> boo
     return bool(cells) and sum(_stem(cell) in stems for cell in cells if cell) > len(cells) / 2
 
 
-def _few_values(name: str, rows: Sequence[Row]) -> bool:
+def few_values(name: str, rows: Sequence[Row]) -> bool:
+    """Whether a column's values return often enough to be labels."""
     values = {row.cells.get(name, "") for row in rows}
     return 1 < len(values) <= len(rows) / 2
 

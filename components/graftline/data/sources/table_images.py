@@ -17,6 +17,7 @@ from graftline.storage import open_store, uri
 from graftline.storage.base import ObjectInfo, Store
 from graftline.storage.local import FileStore
 
+NOT_FOUND = "file not found"
 DRIVE_LETTER = "a path of another machine, with a drive letter"
 NAME_BYTES = 255  # of one part of a path, on every file system here
 
@@ -122,6 +123,13 @@ class ImageFinder:
                     self.actual[image] = location
         return found
 
+    def list_all(self) -> None:
+        """List all of the source's folder, where that was not done yet."""
+        if not self.whole:
+            self.whole = True
+            self.find(())
+            self.whole = False
+
     def _cannot_read(
         self, folder: str, folders: Mapping[str, list[str]], error: GraftlineError
     ) -> None:
@@ -129,7 +137,7 @@ class ImageFinder:
         if folder.startswith(self.base + "/") and isinstance(error, StoreAccessDenied):
             raise error
         gone = isinstance(error, StoreNotFound)
-        reason = "file not found" if gone else f"cannot be read: {clip(error.what)}"
+        reason = NOT_FOUND if gone else f"cannot be read: {clip(error.what)}"
         self.unreadable.update(dict.fromkeys(folders[folder], reason))
 
 

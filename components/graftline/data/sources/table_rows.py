@@ -28,7 +28,7 @@ class Row:
         line: The line it ends on; in a Parquet file its number, from 1.
         cells: Texts by column.
         surplus: How many cells there are too many.
-        odd: What stands in a column in place of a text, such as a list.
+        odd: What is in a column in place of a text, such as a list.
         problem: Why the row cannot be read at all.
     """
 

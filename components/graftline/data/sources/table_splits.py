@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.split_names import (
+    is_flag,
     is_split_column,
-    names_split,
     split_words,
     splits_of,
     stated_splits,
@@ -38,8 +38,8 @@ def looks_like_split(column: str, rows: Sequence[Row]) -> str | None:
         return None
     kinds = set(splits_of(values).values())
     by_value = len(kinds) > 1 and all(split_words(value) is not None for value in values)
-    flag = names_split(column) and {value.lower() for value in values} <= _YES_OR_NO
-    named = is_split_column(column) and not names_split(column)
+    flag = is_flag(column) and {value.lower() for value in values} <= _YES_OR_NO
+    named = is_split_column(column) and not is_flag(column)
     return some(sorted(values)) if by_value or flag or named else None
 
 
@@ -65,7 +65,7 @@ def splits_in_paths(locations: Sequence[str]) -> Mapping[str, str]:
 
 
 def said_of_paths(found: Mapping[str, str]) -> str:
-    """The note on splits that stand in the paths."""
+    """The note on splits that are in the paths."""
     kinds = ", ".join(sorted(set(found.values())))
     return (
         f"The folders in the table's paths say which split an image is for ({clip(kinds)}); "

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 from graftline.data.sources.choice import refuse_class_folders, table_describes
 from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.label_text import clip
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource
+from graftline.data.sources.table_rows import some
 from graftline.errors import DataError
 from graftline.storage import open_store
 from graftline.storage.base import Store
@@ -15,6 +17,8 @@ from graftline.storage.local import FileStore
 if TYPE_CHECKING:
     pass
 from graftline.data.sources.base import PARQUET, Columns, Reading, Source, renamed_columns
+
+ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
 
 
 def _is_folder(text: str) -> bool:
@@ -38,23 +42,36 @@ def _tables(store: Store, tables: list[str], columns: Columns, reading: Reading)
     if len(tables) != 1 and not one_each:
         raise DataError(
             f"{store.uri} holds {len(tables)} CSV tables, and `data.format` is table",
-            fix="Let `data.source` name the CSV file itself.",
+            fix="Let `data.source` name the CSV file itself, or leave the others out: "
+            f"`data.exclude: [{', '.join(map(clip, tables[1:4]))}]`.",
         )
     return TableSource(store, tables if one_each else tables[0], columns, reading, whole=True)
+
+
+def _with_labels(store: Store, tables: list[str], columns: Columns) -> tuple[list[str], list[str]]:
+    """The tables that have the columns, and those without: test.csv of a competition."""
+    lacking = [name for name in tables if TableSource(store, name, columns).why_not() is not None]
+    return [name for name in tables if name not in lacking], lacking
 
 
 def _table_or_folders(
     store: Store, tables: list[str], columns: Columns, folders: FolderSource
 ) -> Source:
     """Which of both describes the images, where a table stands beside folders."""
+    lacking: list[str] = []
+    if len(tables) > 1 and not all(name.lower().endswith(PARQUET) for name in tables):
+        usable, lacking = _with_labels(store, tables, columns)
+        tables, lacking = (usable, lacking) if usable else (tables, [])
     try:
         table = _tables(store, tables, columns, folders.choices)
     except DataError as error:
-        usable = [n for n in tables if TableSource(store, n, columns).why_not() is None]
-        if len(usable) != 1:
-            folders.notes.append(f"Read as folders: {error.what.partition(', and')[0]}.")
-            return folders
-        table = TableSource(store, usable[0], columns, folders.choices, whole=True)
+        folders.notes.append(f"Read as folders: {error.what.partition(', and')[0]}.")
+        folders.unread += [
+            TableSource(store, name, columns, folders.choices)
+            for name in [*tables, *lacking]
+            if name.lower().endswith(ROWS)
+        ]
+        return folders
     if not isinstance(table, TableSource):
         refuse_class_folders(folders, tables, "table")
         return table
@@ -65,4 +82,8 @@ def _table_or_folders(
         folders.notes.append(f"Read as class folders. {why_not}")
         folders.unread.append(table)
         return folders
-    return table if table_describes(table, folders) else folders
+    if not table_describes(table, folders):
+        return folders
+    if lacking:
+        table.notes.append(f"Not read, without a column of images or of labels: {some(lacking)}.")
+    return table

@@ -1,6 +1,6 @@
 """Tar shards as WebDataset writes them: ``name.jpg`` with ``name.cls`` or ``name.json``.
 
-An image with neither takes the folder it stands in for its label. A label that is there and not
+An image with neither takes the folder that it is in as its label. A label that is there and not
 understood is an error, see :mod:`graftline.data.sources.samples`.
 
 Archives are read member by member and never unpacked to disk. Only regular files are looked at,
@@ -24,6 +24,7 @@ from graftline.data.sources.base import ARCHIVES, Columns, Entry, Reading, Sourc
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import LABELS, Orphans, images_of
 from graftline.data.sources.split_names import splits_of
+from graftline.data.sources.table_advice import ignored_files
 from graftline.errors import DataError
 from graftline.files import os_error
 from graftline.storage.base import Store
@@ -73,6 +74,8 @@ class ArchiveSource(Source):
                 f"The source {self.uri} holds no tar shards",
                 fix=f"Shards end in {', '.join(ARCHIVES)}. Correct `data.source` or `data.format`.",
             )
+        note = ignored_files([one.path for one in entries if not one.archive], ())
+        self.notes += [note] if note else []
         return split_by_name(self, entries)
 
     @override

@@ -23,7 +23,7 @@ from graftline.models.architectures import Architecture, checkpoint_filter, crea
 from graftline.models.weights import checkpoint_file, location, published
 from graftline.models.weights.checkpoint_file import Checkpoint
 from graftline.models.weights.published import Origin
-from graftline.schema import parse_json
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1  # of the pointer to mirrored weights
@@ -244,8 +244,8 @@ def mirror(
         save_file(state, path, metadata={"architecture": architecture.full_name})
         digest = files.sha256_of(path)
         version = _mirrored_version(architecture, store, digest, replace)
-        key = f"weights/{architecture.full_name}/{digest}.safetensors"
-        store.upload(path, key)  # also where it is there already: it may be damaged
+        pattern = f"weights/{architecture.full_name}/{commit.ANY}.safetensors"
+        key = commit.put_file(store, path, pattern, mend=True)
         pointer = {
             "schema_version": SCHEMA_VERSION,
             "sha256": digest,
@@ -253,8 +253,7 @@ def mirror(
             "bytes": path.stat().st_size,
             "origin": origin.place,
         }
-        text = json.dumps(pointer, indent=1).encode()
-        store.write_if_match(published.mirror_pointer(architecture.full_name), text, version)
+        commit.replace(store, published.mirror_pointer(architecture.full_name), pointer, version)
     return {"uri": f"{store.uri.rstrip('/')}/{key}", **pointer}
 
 
@@ -282,9 +281,9 @@ def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
     what = f"The pointer to mirrored weights {store.uri}/{key}"
     again = f"Run `graftline mirror-weights {architecture.full_name} --store {store.uri}` again."
     try:
-        pointer = parse_json(store.read(key), SCHEMA_VERSION, what)
+        pointer = commit.read(store, key, SCHEMA_VERSION).content
         place = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
-    except (ValueError, KeyError, TypeError) as error:
+    except (IntegrityError, KeyError) as error:
         raise IntegrityError(f"{what} is damaged.", why=str(error), fix=again) from error
     return checkpoint_file.read_checkpoint(place)
 

@@ -59,7 +59,7 @@ def parse(text: str) -> WeightsLocation:
     pinned = DIGEST.fullmatch(fragment)
     if mark and pinned is None:
         raise WeightsError(
-            f"'#{fragment}' after the weights '{place}' is no digest.",
+            f"'#{fragment}' after the weights '{place}' is not a digest.",
             why="What follows a # is the SHA-256 that the file must have.",
             fix="Write #sha256= and 8 to 64 hexadecimal digits. A path must not have a # in it.",
         )

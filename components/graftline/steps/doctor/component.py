@@ -2,7 +2,7 @@
 
 
 def doctor(config: str, pool: str, pipeline_run: str = "") -> int:
-    """Probe store, source, MLflow and the pod; the findings stand in the pod's log.
+    """Probe store, source, MLflow and the pod; the findings are in the pod's log.
 
     Args:
         config: Keyword arguments of the step, as JSON.

@@ -62,7 +62,13 @@ def _version(uri: str) -> str:
 
     headers, who = login()
     try:
-        answer = requests.get(uri.rstrip("/") + "/version", headers=headers, auth=who, timeout=6)
+        answer = requests.get(
+            uri.rstrip("/") + "/version",
+            headers=headers,
+            auth=who,
+            timeout=6,
+            allow_redirects=False,
+        )
     except requests.RequestException:
         return ours
     theirs = answer.text.strip() if answer.ok and len(answer.text) < 40 else "unknown"

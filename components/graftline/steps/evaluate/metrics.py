@@ -329,7 +329,7 @@ def _decisions(probabilities: Floats, labels: Ints) -> tuple[NDArray[np.bool_], 
     """What is true, and how sure the model is, of every class of every image together.
 
     Of two classes, one is the other's complement: it is the second one for each image. Of many
-    images and classes every k-th image will do: rows stand in the order of a hash, by chance.
+    images and classes every k-th image will do: rows are in the order of a hash, by chance.
     """
     every = math.ceil(probabilities.size / MOST_DECISIONS)
     probabilities, labels = probabilities[::every], labels[::every]

@@ -99,7 +99,7 @@ def _pairs(names: tuple[str, ...], counts: Ints) -> list[MatrixCell]:
 
 
 def confusion_data(findings: Findings) -> Data:
-    """What the script needs: names, cells and the pictures that do not stand in the page."""
+    """What the script needs: names, cells and the pictures that are not in the page."""
     cells: dict[str, list[tuple[int, float]]] = {}
     test = findings.test
     sure, wrong = test.probabilities.max(axis=1), ~test.right

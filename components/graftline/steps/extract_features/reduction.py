@@ -22,6 +22,7 @@ from graftline.images.preprocessing import Preprocessing
 from graftline.inference.decode_workers import network_input, smallest_side
 from graftline.progress import message, progress
 from graftline.steps.extract_features.request import FeatureRequest, request_key
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 if TYPE_CHECKING:
@@ -65,9 +66,12 @@ def hides(
     cosine = _known(store, key)
     if cosine is None:
         cosine = _least_cosine(snapshot, store, sample, backbone())
-        text = json.dumps({"schema_version": SCHEMA_VERSION, "least_cosine": cosine})
-        if not store.write_if_absent(key, text.encode()):
-            cosine = _known(store, key) or cosine  # another worker was faster
+        content = {"schema_version": SCHEMA_VERSION, "least_cosine": cosine}
+        if not commit.create(store, key, content):
+            known = _known(store, key)
+            if known is None:  # damaged
+                commit.overwrite(store, key, content)
+            cosine = known or cosine  # another worker was faster
     hidden = cosine >= LEAST_COSINE
     message(
         "Large JPEGs are decoded %s: of %d of them, the features of reduced ones keep a cosine of "
@@ -87,7 +91,7 @@ def _key(store: Store, request: FeatureRequest, sample: list[str]) -> str:
 
 def _known(store: Store, key: str) -> float | None:
     try:
-        content = json.loads(store.read(key))
+        content = commit.read(store, key).content
         if content["schema_version"] != SCHEMA_VERSION:
             return None
         return float(content["least_cosine"])

@@ -18,7 +18,7 @@ from graftline.images.fit import Fit
 from graftline.images.stored_values import ValueRange
 from graftline.models.weights.location import parse
 from graftline.models.weights.published import mirror_pointer
-from graftline.storage import open_store
+from graftline.storage import commit, open_store
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 3
@@ -89,7 +89,7 @@ class ResolvedBackbone:
 def known_answer(store: Store, key: str) -> ResolvedBackbone | None:
     """What this request came to before, or None where it is new, or what is kept is damaged."""
     try:
-        content = json.loads(store.read(key))
+        content = commit.read(store, key).content
         if content.pop("schema_version") != SCHEMA_VERSION:
             return None
         return ResolvedBackbone(**content)
@@ -99,12 +99,12 @@ def known_answer(store: Store, key: str) -> ResolvedBackbone | None:
 
 def keep_answer(store: Store, key: str, answer: ResolvedBackbone) -> ResolvedBackbone:
     """Keep what a request came to; where another run was faster, its answer counts."""
-    text = json.dumps({"schema_version": SCHEMA_VERSION, **asdict(answer)}, indent=1).encode()
-    if store.write_if_absent(key, text):
+    content = {"schema_version": SCHEMA_VERSION, **asdict(answer)}
+    if commit.create(store, key, content):
         return answer
     known = known_answer(store, key)
     if known is None:  # damaged
-        store.write(key, text)
+        commit.overwrite(store, key, content)
     return known or answer
 
 

@@ -59,6 +59,10 @@ class ArrayFile:
         if written == len(data):
             self._there[key] = (offset, tensor.shape, tensor.dtype)
 
+    def kept(self) -> list[Hashable]:
+        """The keys of what is kept, in the order in which it was put."""
+        return list(self._there)
+
     def __len__(self) -> int:
         return len(self._there)
 

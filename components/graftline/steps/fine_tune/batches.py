@@ -29,6 +29,7 @@ from graftline.steps.fine_tune.split import Split
 
 ROOM = 8 / 7  # of a kept image's shorter side over the input's: 256 for 224
 LOWER_BATCH = 16  # always of one size, filled up: another size gives other last bits
+LOWER = "lower"  # begins the keys of the lower half's outputs: LOWER, row, view or HELD_OUT
 HELD_OUT = "held out"
 
 
@@ -135,7 +136,9 @@ class Batches:
                 self._arrays.put(item.key, lower)
                 fresh[item.key] = lower
         lowers = [item.tensor if item.lower else fresh[item.key] for item in items]
-        return torch.stack(lowers).to(self._device)
+        # In one order of memory, wherever they come from: kernels for another have other last bits.
+        x = torch.stack([lower.contiguous() for lower in lowers]).to(self._device)
+        return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
     def mixed(self, x: Tensor, targets: Tensor, classes: int) -> tuple[Tensor, Tensor]:
         """The batch with each image mixed with the one before it, where the settings say so."""
@@ -150,7 +153,7 @@ class Batches:
         row, number = pair
         settings = self._settings
         view = 0 if not settings.augment else number % (settings.views or number + 1)
-        key = ("lower", row, view) if self.keeps_lower else None
+        key = (LOWER, row, view) if self.keeps_lower else None
         if key is not None and (kept := self._arrays.get(key)) is not None:
             return Item(key, kept, lower=True)
         if not settings.augment:
@@ -159,7 +162,7 @@ class Batches:
         return Item(key, self._cropped(row, view), seed=seed)
 
     def _held_out_item(self, row: int) -> Item:
-        key = ("lower", row, HELD_OUT) if self._halves is not None else None
+        key = (LOWER, row, HELD_OUT) if self._halves is not None else None
         if key is not None and (kept := self._arrays.get(key)) is not None:
             return Item(key, kept, lower=True)
         return Item(key, self._plain(row))
@@ -280,15 +283,19 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
 
     Weights and their updates stay in fp32.
     """
-    if precision == "fp32":
-        return nullcontext()
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = machine.has_bf16()
-    if native or precision == "bf16":
+    if autocasts(device, precision):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
+
+
+def autocasts(device: torch.device, precision: str) -> bool:
+    """Whether :func:`autocast` computes in bf16."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        native: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return native
+    return machine.has_bf16()
 
 
 def _squared(image: NDArray[np.uint8], mean: Sequence[float]) -> NDArray[np.uint8]:

@@ -33,10 +33,6 @@ def fine_tune(
         classifier: The trained classifier, or the probe where it was not better.
         decision: The decision record with its outcome.
         page: The page with the outcome.
-        pipeline_run: Id of the pipeline run.
-
-    Returns:
-        What the classifier is: fine_tune, scratch or probe.
     """
     import json
 

@@ -85,7 +85,8 @@ class FineTuneSettings(TrainSettings):
     restore the best weights, once."""
     views: PositiveInt | None = None
     """Use only this many augmented views of each image, and keep the output of the frozen blocks
-    for each on the node's disk: later epochs run only the upper blocks. Default: new views in every
+    for each on the node's disk: later epochs run only the upper blocks. On a CPU they are kept in
+    the store, too, for the next training with the same frozen blocks. Default: new views in every
     epoch, nothing kept."""
 
     @model_validator(mode="after")

@@ -42,7 +42,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averages stand in the network; afterwards the training's own values again."""
+        """The averages are in the network; afterwards the training's own values again."""
         if not self.average:
             yield
             return

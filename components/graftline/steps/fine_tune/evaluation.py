@@ -58,5 +58,5 @@ class Evaluation:
                     return torch.cat(
                         [self._forward(part) for part in torch.split(x, self._at_once)]
                     )
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
                 self._at_once = halved(self._at_once, error)

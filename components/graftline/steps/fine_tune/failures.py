@@ -1,6 +1,8 @@
 """What stops a training, or makes it go on with less."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
@@ -15,11 +17,14 @@ def halved(batch: int, error: Exception) -> int:
 
     Raises:
         TrainingError: It was a single image already.
+        Exception: The error itself, where it says nothing of memory.
     """
+    if not _of_memory(error):
+        raise error
     if batch == 1:
         raise TrainingError(
             "one image does not fit into the device's memory",
-            why=str(error).splitlines()[0],
+            why=str(error).splitlines()[0] if str(error) else "memory ran out",
             fix="freeze more blocks (a smaller fine_tune.unfreeze, or a larger "
             "fine_tune.frozen_fraction), set a smaller image_size or backbone, or take a device "
             "with more memory",
@@ -29,6 +34,21 @@ def halved(batch: int, error: Exception) -> int:
     fewer = math.ceil(batch / 2)
     message("Out of memory: continuing with %d images at once.", fewer)
     return fewer
+
+
+@contextmanager
+def no_memory_left() -> Iterator[None]:
+    """An error with a remedy where memory ends in something that cannot be done in parts."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        halved(1, error)
+
+
+def _of_memory(error: Exception) -> bool:
+    """Whether memory was short: a GPU's, or what this process may have."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 def diverged(what: str, value: float, at: Progressed, rate: float) -> NoReturn:

@@ -28,10 +28,11 @@ from graftline.steps.fine_tune.batches import Batches, Item, autocast
 from graftline.steps.fine_tune.device_batches import Ready
 from graftline.steps.fine_tune.ema import Average
 from graftline.steps.fine_tune.evaluation import Evaluation
-from graftline.steps.fine_tune.failures import diverged, halved
+from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
 from graftline.steps.fine_tune.freezing import Division, joined, optimizer_for, training_mode
 from graftline.steps.fine_tune.guard import cut_rate
 from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.kept_outputs import KeptOutputs
 from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
@@ -117,6 +118,7 @@ class Trainer:
         self.at = Progressed(micro_batch=self.sampler.batch_size)
         whole = self._upper if self.halves is not None else classifier
         self.evaluation = Evaluation(classifier, whole, self.batches)
+        self.outputs: KeptOutputs | None = None
         self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
     def train(self) -> Progressed:
@@ -128,6 +130,8 @@ class Trainer:
         resumed = self.saving.resume()
         if resumed is not None:
             self.at, self.best = resumed
+        if self.outputs is not None and not self.at.finished:
+            self.outputs.load()
         if self.at.steps_done == 0 and self.floor is not None:
             self._measure_start()
         with _terminated() as stop, Progress("training", self.sampler.steps, "steps") as bar:
@@ -146,6 +150,8 @@ class Trainer:
                     if self._out_of_time():
                         break
                 self._end_epoch()
+                if self.outputs is not None:
+                    self.outputs.keep()
                 self.saving.after_epoch(self.at, self.best)
         state.put(self.tensors, self.best)
         return self.at
@@ -170,16 +176,10 @@ class Trainer:
         return now
 
     def _step(self, images: list[Item] | Ready, rows: NDArray[np.int64]) -> None:
-        """One optimiser step; in smaller passes where memory is short."""
+        """One optimiser step."""
         steps, warmup = self.sampler.steps, self.settings.warmup_fraction
         set_rates(self.optimizer, self.at.rate * rate_factor(self.at.steps_done, steps, warmup))
-        while True:
-            try:
-                loss = self._gradient(images, rows)
-                break
-            except torch.OutOfMemoryError as error:
-                self.optimizer.zero_grad(set_to_none=True)
-                self.at.micro_batch = halved(self.at.micro_batch, error)
+        loss = self._gradient(images, rows)
         if not math.isfinite(loss):
             self._diverged("loss", loss)
         if not math.isfinite(norm := clip(self.optimizer, CLIP_NORM)):
@@ -191,26 +191,38 @@ class Trainer:
         self.at.loss_sum += loss
 
     def _gradient(self, images: list[Item] | Ready, rows: NDArray[np.int64]) -> float:
-        """Gradients of the batch's mean loss, added up over micro-batches; the loss."""
-        self.optimizer.zero_grad(set_to_none=True)
+        """Gradients of the batch's mean loss; the loss."""
         targets = torch.from_numpy(self.labels[rows]).to(self.device)
-        with _seeded(seed_of(self.settings.seed, self.at.steps_done), self.device):
+        seed, step = self.settings.seed, self.at.steps_done
+        with _seeded(seed_of(seed, step), self.device), no_memory_left():
             x = self.batches.stacked(images, training=True)
             x, shares = self.batches.mixed(x, targets, len(self.class_weights))
             x, shares = self.ranks.own(x), self.ranks.own(shares)
-            weight = self.ranks.sum(total_weight(shares, self.class_weights))
-            parts = math.ceil(len(x) / self.at.micro_batch)
-            self._set_mode(len(x) // parts)
-            total = torch.zeros((), device=self.device)
-            for part, wanted in zip(x.tensor_split(parts), shares.tensor_split(parts), strict=True):
-                with autocast(self.device, self.settings.precision):
-                    logits = self._logits(part)
-                smoothing = self.settings.label_smoothing
-                loss = summed_loss(logits, wanted, self.class_weights, smoothing) / weight
-                loss.backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
+        weight = self.ranks.sum(total_weight(shares, self.class_weights))
+        total = None
+        while total is None:
+            try:
+                with _seeded(seed_of(seed, step, "passes"), self.device):  # each try alike
+                    total = self._passes(x, shares, weight)
+            except (RuntimeError, MemoryError) as error:
+                self.at.micro_batch = halved(self.at.micro_batch, error)
         self.ranks.add_gradients(self.optimizer)
         return float(self.ranks.sum(total))
+
+    def _passes(self, x: Tensor, shares: Tensor, weight: Tensor) -> Tensor:
+        """Add up the gradients of micro-batches, which are as large as memory allows; the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = math.ceil(len(x) / self.at.micro_batch)
+        self._set_mode(len(x) // parts)
+        total = torch.zeros((), device=self.device)
+        for part, wanted in zip(x.tensor_split(parts), shares.tensor_split(parts), strict=True):
+            with autocast(self.device, self.settings.precision):
+                logits = self._logits(part)
+            smoothing = self.settings.label_smoothing
+            loss = summed_loss(logits, wanted, self.class_weights, smoothing) / weight
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return total
 
     def _logits(self, x: Tensor) -> Tensor:
         return self._upper(x) if self.batches.keeps_lower else self.classifier(x)

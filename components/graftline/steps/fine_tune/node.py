@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import distributed
 
-from graftline.errors import ConfigurationError, IntegrityError
-from graftline.files import sha256_of
+from graftline.errors import ConfigurationError
 from graftline.steps.fine_tune.processes import PATIENCE
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.training import Order, help_training
-from graftline.storage import open_store
+from graftline.storage import commit, open_store
 
 
 def main(arguments: dict[str, Any]) -> None:
@@ -37,14 +36,7 @@ def main(arguments: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="graftline-node-") as name:
         folder = Path(name)
         for key, digest in files:
-            path = folder / key
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store.download(f"{inputs}/{key}", path)
-            if sha256_of(path) != digest:
-                raise IntegrityError(
-                    f"{inputs}/{key} in the store is not what the step put there",
-                    fix="run the step again",
-                )
+            commit.fetch_file(store, f"{inputs}/objects/{digest}", digest, folder / key)
         local = {k: str(folder / k) for k in ("snapshot_folder", "probe_folder", "decision_file")}
         order = {**given, **local}
         if given["strategy"] == "scratch" and not gpus:

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graftline.errors import ConfigurationError, TrainingError
-from graftline.files import sha256_of
 from graftline.progress import message
-from graftline.storage import open_store
+from graftline.storage import commit, open_store
 from graftline.storage.base import Store
 
 if TYPE_CHECKING:
@@ -154,8 +153,8 @@ def _uploaded(arguments: dict[str, Any], store: Store) -> dict[str, Any]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 inside = f"{name}/{file.relative_to(path)}" if path.is_dir() else name
-                store.upload(file, inside, if_absent=True)
-                files.append([inside, sha256_of(file)])
+                key = commit.put_file(store, file, f"objects/{commit.ANY}", mend=True)
+                files.append([inside, key.rpartition("/")[2]])
     return {"files": files}
 
 

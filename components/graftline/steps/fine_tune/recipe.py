@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from graftline.errors import ConfigurationError
+from graftline.progress import message
 from graftline.records.decision import Decision
 from graftline.settings import read_section
 from graftline.steps.fine_tune.config import FineTuneSettings
@@ -120,3 +121,34 @@ def resolve(settings: Settings, decision: Decision, counts: Sequence[int]) -> Se
     if mix == "auto":
         mix = "mixup" if settings.augment and median >= LARGE_IMAGES else "none"
     return replace(settings, unfreeze=unfreeze, policy=policy, mix=mix)
+
+
+def without_effect(settings: Settings, images: int, blocks: int) -> list[str]:
+    """Settings that do nothing, or less than they say, on this data and network.
+
+    Args:
+        settings: Without ``auto``.
+        images: Training images.
+        blocks: Of the network.
+    """
+    found = []
+    if settings.batch_size > images:
+        found.append(f"batch_size is {settings.batch_size:,}: each step takes all {images} images")
+    if type(settings.unfreeze) is int and settings.unfreeze > blocks:
+        found.append(f"unfreeze is {settings.unfreeze}: all {blocks} blocks are trained")
+    if not settings.augment:
+        unused = [
+            *(["policy"] if settings.policy != "none" else []),
+            *(["flip"] if settings.flip else []),
+            *(["views"] if settings.views is not None else []),
+        ]
+        found += [f"{name} has no effect, since augment is false" for name in unused]
+    if settings.mix != "none" and min(settings.batch_size, images) == 1:
+        found.append("mix has no effect, since a batch is one image")
+    return found
+
+
+def say_without_effect(settings: Settings, images: int, blocks: int) -> None:
+    """Say of each that it does."""
+    for sentence in without_effect(settings, images, blocks):
+        message("Note: %s.", sentence)

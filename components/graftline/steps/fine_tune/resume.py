@@ -21,7 +21,7 @@ from torch import Tensor
 from graftline.errors import ConfigurationError, IntegrityError, PreconditionFailed, StoreNotFound
 from graftline.files import sha256_of
 from graftline.progress import message
-from graftline.schema import seal, unseal
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 2
@@ -56,7 +56,7 @@ class Checkpoints:
         self._store = store.child(f"checkpoints/{key}")
         self._key, self._identity = key, identity
         self._version: str | None = None
-        self._pointer: bytes | None = None  # the last whole one, which the next save keeps
+        self._pointer: dict[str, Any] | None = None  # the last whole one, which the next save keeps
         self._kept: set[str] = set()  # objects that the two pointers name
         self._best: tuple[Mapping[str, Tensor], str] | None = None  # changes seldom: kept as it is
 
@@ -89,16 +89,15 @@ class Checkpoints:
             "scalars": checkpoint.scalars,
             "tensors": named,
         }
-        data = seal(pointer)
         if self._pointer is not None:  # before the pointer moves: one of the two is always whole
-            self._store.write(PREVIOUS, self._pointer)
+            commit.overwrite(self._store, PREVIOUS, self._pointer)
         try:
-            self._version = self._store.write_if_match(POINTER, data, self._version)
+            self._version = commit.replace(self._store, POINTER, pointer, self._version)
         except PreconditionFailed:
-            if not self._overtake(data, checkpoint.scalars["steps_done"]):
+            if not self._overtake(pointer, checkpoint.scalars["steps_done"]):
                 return
         kept = set(named.values()) | _names(self._pointer)
-        self._pointer = data
+        self._pointer = pointer
         unused, self._kept = self._kept - kept, self._kept | kept
         for name in unused:
             self._store.delete(name)
@@ -123,7 +122,7 @@ class Checkpoints:
         message("The tensors of the checkpoint in %s are not in the store.", pointer)
         return None
 
-    def _overtake(self, data: bytes, steps: int) -> bool:
+    def _overtake(self, pointer: Mapping[str, Any], steps: int) -> bool:
         """Replace another process's pointer if it is behind; whether that was done."""
         raw, version = self._store.read_versioned(POINTER)
         try:
@@ -131,14 +130,14 @@ class Checkpoints:
         except (ValueError, KeyError, TypeError):
             theirs = -1
         if theirs >= steps:
-            message("Another process trains the same model and is further on; its state is kept.")
+            message("Another process trains the same model and is ahead; its state is kept.")
             self._version = version
             return False
-        self._version = self._store.write_if_match(POINTER, data, version)
+        self._version = commit.replace(self._store, POINTER, pointer, version)
         return True
 
     def _read(self, raw: bytes) -> Checkpoint | None:
-        pointer = unseal(raw, f"The pointer of the checkpoint {self._key}")
+        pointer = commit.parse(raw, f"The pointer of the checkpoint {self._key}")
         if pointer["schema_version"] != SCHEMA_VERSION:
             message(
                 "The checkpoint has schema version %s, not %s; training starts again.",
@@ -155,7 +154,7 @@ class Checkpoints:
             )
         tensors = {group: self._download(name) for group, name in pointer["tensors"].items()}
         self._kept |= set(pointer["tensors"].values())
-        self._pointer = raw
+        self._pointer = pointer
         return Checkpoint(pointer["scalars"], tensors)
 
     def _upload(self, group: str, tensors: Mapping[str, Tensor]) -> str:
@@ -167,7 +166,7 @@ class Checkpoints:
             save_file(own, str(path))
             name = f"{sha256_of(path)}.safetensors"
             if name not in self._kept:
-                self._store.upload(path, name)
+                commit.put_file(self._store, path, f"{commit.ANY}.safetensors", mend=True)
         self._kept.add(name)
         if group == BEST:
             self._best = tensors, name
@@ -176,13 +175,11 @@ class Checkpoints:
     def _download(self, name: str) -> dict[str, Tensor]:
         with tempfile.TemporaryDirectory(prefix="graftline-checkpoint-") as folder:
             path = Path(folder) / "tensors"
-            self._store.download(name, path)
-            if f"{sha256_of(path)}.safetensors" != name:
-                raise IntegrityError(f"{name} is not what its name says")
+            commit.fetch_file(self._store, name, name.removesuffix(".safetensors"), path)
             tensors: dict[str, Tensor] = load_file(str(path))
         return tensors
 
 
-def _names(pointer: bytes | None) -> set[str]:
+def _names(pointer: Mapping[str, Any] | None) -> set[str]:
     """The objects that a pointer names."""
-    return set() if pointer is None else set(json.loads(pointer)["tensors"].values())
+    return set() if pointer is None else set(pointer["tensors"].values())

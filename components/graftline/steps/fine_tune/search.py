@@ -2,12 +2,11 @@
 
 A trial is a whole training with its own schedule, of few epochs on a part of the training images,
 and is judged on validation. Trials follow a fixed order, from the settings given outwards. Those
-that are done stand in the store: a search that is tried again goes on where it was, and from the
+that are done are in the store: a search that is started again continues where it was, and from the
 same trials it always draws the same conclusion.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,7 +17,7 @@ from graftline.steps.fine_tune.pilot import subset
 from graftline.steps.fine_tune.recipe import Settings, Unfreeze
 from graftline.steps.fine_tune.training import ALONE, Order, Start, identity_of, read, train
 from graftline.steps.fine_tune.trial import Trial
-from graftline.storage import open_store
+from graftline.storage import commit, open_store
 from graftline.storage.base import Store
 
 PREFIX = "fine-tune-searches"
@@ -52,7 +51,7 @@ def search(order: Order, start: Start, minutes: float) -> tuple[Order, list[Tria
         if trials and spent + dearest > 60 * minutes:
             break
         trials.append(_run(order, start, rate, unfreeze))
-        store.write(key, json.dumps([asdict(trial) for trial in trials]).encode())
+        commit.overwrite(store, key, {"trials": [asdict(trial) for trial in trials]})
     best = choose(trials)
     message(
         "search: learning_rate %g and unfreeze %s were best of %d trials (val accuracy %.4f)",
@@ -121,6 +120,11 @@ def _run(order: Order, start: Start, rate: float, unfreeze: Unfreeze) -> Trial:
 
 def _read(store: Store, key: str) -> list[Trial]:
     try:
-        return [Trial(**each) for each in json.loads(store.read(key))]
-    except (StoreNotFound, IntegrityError, ValueError, TypeError):  # none, or damaged
+        return [Trial(**each) for each in commit.read(store, key).content["trials"]]
+    except (
+        StoreNotFound,
+        IntegrityError,
+        KeyError,
+        TypeError,
+    ):  # none, damaged, or an earlier form
         return []

@@ -34,18 +34,19 @@ from graftline.steps.fine_tune.freezing import (
     frozen_digests,
 )
 from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.kept_outputs import KeptOutputs, fingerprint
 from graftline.steps.fine_tune.loop import EpochListener, Trainer
 from graftline.steps.fine_tune.nodes import pod_of, train_on_nodes
 from graftline.steps.fine_tune.processes import count_of, together
 from graftline.steps.fine_tune.ranks import Ranks
-from graftline.steps.fine_tune.recipe import Settings, resolve
+from graftline.steps.fine_tune.recipe import Settings, resolve, say_without_effect
 from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.fine_tune.start_and_outcome import from_probe, from_scratch
 from graftline.steps.fine_tune.state import Progressed
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
-TRAINING_VERSION = 5  # counts changes to the loop that change its result
+TRAINING_VERSION = 6  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"unfreeze": "all", "layer_decay": 1.0, "adapt_batch_norm": True}
 
 
@@ -194,6 +195,8 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     blocks = len(division.trained) + len(division.frozen)
     message("training %d of %d blocks and the head on %s", len(division.trained), blocks, device)
+    if ranks.first:
+        say_without_effect(options, len(snapshot.rows("train")), blocks)
     store = open_store(order.store)
     identity = identity_of(order, start)
     checkpoints = Checkpoints(store, order.checkpoint_key or identity, identity)
@@ -213,6 +216,10 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
             ranks,
         )
         with closing(trainer):
+            if trainer.batches.keeps_lower and device.type == "cpu":
+                name = fingerprint(before, classifier.preprocessing, options, device)
+                ids = snapshot.image_ids()
+                trainer.outputs = KeptOutputs(store, name, ids, trainer.arrays)
             progressed = trainer.train()
             val_logits = trainer.logits(start.held_out.rows)
     classifier = classifier.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]

@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from graftline.progress import Progress
 from graftline.stats.intervals import wilson
 from graftline.steps.fit_head.folds import Folds, Index, subsample
-from graftline.steps.fit_head.linear import LinearFit, balanced_weights, fit_linear
+from graftline.steps.fit_head.linear import balanced_weights, fit_linear
 from graftline.steps.fit_head.parallel import side_by_side
 from graftline.steps.fit_head.scaling import Matrix, standardisation
 from graftline.steps.fit_head.search import SEARCH_ITERATIONS, SEARCH_TOLERANCE, Candidate
 
 SHARES = ((0.1, 4), (0.25, 2), (0.5, 2), (1.0, 1))  # of a fold's fit rows, and repeats
-FACTORS = (0.1, 1.0, 10.0)  # of the chosen C: fewer images want another regularisation
 REPLICATES = 1000
 EXPONENTS = np.linspace(0.05, 2.0, 40)  # c; beyond them the points look flat or like a step
 ROUND_NUMBERS = (1_000_000, 100_000, 10_000, 1_000, 500, 200, 100, 50, 20, 10)
@@ -57,7 +56,7 @@ def learning_curve(
     labels: Index,
     groups: Index,
     folds: Folds,
-    classes: int,
+    scores: Floats,
     chosen: Candidate,
     *,
     train_images: int,
@@ -71,8 +70,8 @@ def learning_curve(
         labels: Class indices, shape (N,).
         groups: Group of each row; parts hold whole groups.
         folds: The folds that chose the candidate.
-        classes: Number of classes.
-        chosen: Its family and scaling are used; C is chosen again at each size.
+        scores: Of each row by the candidate fitted on the folds without it, (N, classes).
+        chosen: The candidate.
         train_images: Images of the whole training split, from which the forecast starts.
         balanced: Whether classes are weighted by their inverse frequency.
         seed: Of the parts and of the interval.
@@ -83,14 +82,18 @@ def learning_curve(
         each with its 95% interval; always a ``sentence``.
     """
     parts = list(_parts(labels, groups, folds, seed))
-    with Progress("learning curve", len(parts), "fits") as bar:
+    smaller = [part for part in parts if part.share < 1]
+    with Progress("learning curve", len(smaller), "fits") as bar:
 
-        def run(part: "_Part") -> list[NDArray[np.bool_]]:
-            wrong = _wrong(features, labels, part, classes, chosen, balanced)
+        def run(part: "_Part") -> NDArray[np.bool_]:
+            wrong = _wrong(features, labels, part, scores.shape[1], chosen, balanced)
             bar.advance(1)
             return wrong
 
-        wrong = side_by_side(run, parts)
+        found = iter(side_by_side(run, smaller))
+    # The whole folds were fitted already.
+    whole = scores.argmax(axis=1) != labels
+    wrong = [next(found) if part.share < 1 else whole[part.held_out] for part in parts]
     points = _points(parts, wrong, len(labels))
     figures: dict[str, Any] = {"points": [_point_figures(p, folds.effective) for p in points]}
     if len(points) < 3:
@@ -126,42 +129,34 @@ def _wrong(
     classes: int,
     chosen: Candidate,
     balanced: bool,
-) -> list[NDArray[np.bool_]]:
-    """Which held-out rows are classified wrongly, for each of the factors on C."""
+) -> NDArray[np.bool_]:
+    """Which held-out rows are classified wrongly."""
     y = labels[part.fit]
     scaling = standardisation(features[part.fit], chosen.scaling, y, in_span=True)
-    x, held_out = scaling.apply(features[part.fit]), scaling.apply(features[part.held_out])
-    fit: LinearFit | None = None
-    found = []
-    for factor in FACTORS:
-        fit = fit_linear(
-            x,
-            y,
-            classes,
-            family=chosen.family,
-            C=chosen.C * factor,
-            start=fit,
-            class_weight=balanced_weights(y, classes) if balanced else None,
-            max_iterations=SEARCH_ITERATIONS,
-            tolerance=SEARCH_TOLERANCE,
-        )
-        found.append(fit.decide(held_out).argmax(axis=1) != labels[part.held_out])
-    return found
+    fit = fit_linear(
+        scaling.apply(features[part.fit]),
+        y,
+        classes,
+        family=chosen.family,
+        C=chosen.C,
+        class_weight=balanced_weights(y, classes) if balanced else None,
+        max_iterations=SEARCH_ITERATIONS,
+        tolerance=SEARCH_TOLERANCE,
+    )
+    said = fit.decide(scaling.apply(features[part.held_out])).argmax(axis=1)
+    wrong: NDArray[np.bool_] = said != labels[part.held_out]
+    return wrong
 
 
-def _points(
-    parts: Sequence[_Part], wrong: Sequence[Sequence[NDArray[np.bool_]]], rows: int
-) -> list[Point]:
-    """Each size with the C that is best over all of its fits; equal sizes count once."""
+def _points(parts: Sequence[_Part], wrong: Sequence[NDArray[np.bool_]], rows: int) -> list[Point]:
+    """The mean over the fits of each size; equal sizes count once."""
     points: list[Point] = []
     variance = spread = 0.0
     for share, repeats in SHARES:
         mine = [i for i, part in enumerate(parts) if part.share == share]
-        means = [np.mean([wrong[i][f].mean() for i in mine]) for f in range(len(FACTORS))]
-        best = int(np.argmin(means))
         by_fold: dict[int, list[NDArray[np.bool_]]] = {}
         for i in mine:
-            by_fold.setdefault(parts[i].fold, []).append(wrong[i][best])
+            by_fold.setdefault(parts[i].fold, []).append(wrong[i])
         errors = np.zeros(rows)
         for i in mine:
             errors[parts[i].held_out] = np.mean(by_fold[parts[i].fold], axis=0)

@@ -206,6 +206,7 @@ def _candidates(candidates: Sequence[dict[str, Any]]) -> list[tuple[Cell | str, 
             Cell(f"{candidate['C']:g}", candidate["C"]),
             Cell(percent(candidate["accuracy"]), candidate["accuracy"]),
             interval(candidate["interval"]),
+            Cell(f"{candidate['folds']}", candidate["folds"]) if "folds" in candidate else "",
         )
         for candidate in candidates[:MOST_CANDIDATES]
     ]

@@ -8,10 +8,11 @@ spend most of the time waiting for each other: on two busy cores, two threads on
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import TypeVar
 
 import torch
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from graftline import machine
 
@@ -30,10 +31,16 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item]) -> list[
     before = torch.get_num_threads()
     torch.set_num_threads(each)
     try:
-        with threadpool_limits(each), ThreadPoolExecutor(workers) as pool:
+        with _libraries().limit(limits=each), ThreadPoolExecutor(workers) as pool:
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """The libraries with threads of their own; to look for them takes 10 ms each time."""
+    return ThreadpoolController()
 
 
 def _cores() -> int:

@@ -10,11 +10,18 @@ from graftline.data.snapshot import Snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import Features
 from graftline.steps.fit_head.config import ProbeSettings
+from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folds import Folds, make_folds, subsample
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.scaling import Matrix
 from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
-from graftline.steps.fit_head.suspects import hardest_pairs, out_of_fold, suspects
+from graftline.steps.fit_head.suspects import (
+    Probabilities,
+    hardest_pairs,
+    out_of_fold,
+    probabilities,
+    suspects,
+)
 
 Rows = NDArray[np.int64]
 
@@ -85,37 +92,34 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
     folds = make_folds(y, g, snapshot.classes, settings.folds, seed)
     classes = len(snapshot.classes)
     knn = knn_accuracies(x, y, folds, settings.knn, classes)
-    candidates = search(x, y, folds, classes, grid=settings.grid, balanced=settings.balanced)
+    divided, balanced = Divided(x, y, folds), settings.balanced
+    candidates = search(
+        x, y, folds, classes, grid=settings.grid, balanced=balanced, divided=divided
+    )
+    scores = out_of_fold(divided, classes, candidates[0], balanced=balanced)
     curve = learning_curve(
         x,
         y,
         g,
         folds,
-        classes,
+        scores,
         candidates[0],
         train_images=len(train),
-        balanced=settings.balanced,
+        balanced=balanced,
         seed=seed,
     )
     figures = _figures(snapshot, labels, folds, knn, candidates, rows)
     figures["learning_curve"] = curve
-    figures |= _doubtful(snapshot, rows, x, y, folds, candidates, settings)
+    logistic = next(candidate for candidate in candidates if candidate.family == "logistic")
+    if logistic is not candidates[0]:
+        scores = out_of_fold(divided, classes, logistic, balanced=balanced)
+    figures |= _doubtful(snapshot, rows, y, probabilities(scores))
     notes = [*folds.notes, *_notes(snapshot, labels, train, rows), curve["sentence"]]
     return Measured(candidates[0], figures, notes)
 
 
-def _doubtful(
-    snapshot: Snapshot,
-    rows: Rows,
-    x: Matrix,
-    y: Rows,
-    folds: Folds,
-    candidates: list[Candidate],
-    settings: ProbeSettings,
-) -> dict[str, Any]:
+def _doubtful(snapshot: Snapshot, rows: Rows, y: Rows, said: Probabilities) -> dict[str, Any]:
     """Suspected label errors and the hardest pairs, by the best logistic regression."""
-    logistic = next(candidate for candidate in candidates if candidate.family == "logistic")
-    said = out_of_fold(x, y, folds, len(snapshot.classes), logistic, balanced=settings.balanced)
     return {
         "suspects": suspects(snapshot, rows, y, said),
         "hardest_pairs": hardest_pairs(y, said, snapshot.classes),

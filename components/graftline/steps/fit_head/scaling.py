@@ -121,7 +121,8 @@ def _whitened(
     means = np.zeros((len(classes), kept))
     for start in range(0, len(labels), block):
         part = slice(start, start + block)
-        np.add.at(means, index[part], scaled.apply(features[part]))
+        members = (index[part] == np.arange(len(classes))[:, None]).astype(np.float32)
+        means += members @ scaled.apply(features[part])
     means /= counts[:, None]
     scatter = np.zeros((kept, kept))
     for start in range(0, len(labels), block):
@@ -151,7 +152,9 @@ def principal(standardised: Matrix) -> NDArray[np.float64]:
     far features spread in each direction.
     """
     covariance = standardised.T @ standardised / len(standardised)
-    turn: NDArray[np.float64] = eigh(covariance, overwrite_a=True, check_finite=False)[1]
+    turn: NDArray[np.float64] = eigh(
+        covariance, overwrite_a=True, check_finite=False, driver="evd"
+    )[1]
     return turn.astype(np.float64)
 
 

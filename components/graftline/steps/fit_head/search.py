@@ -1,7 +1,7 @@
 """Choosing the linear classifier: k-NN as a measure, the candidates by cross-validation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from graftline.progress import Progress
 from graftline.stats.intervals import wilson
+from graftline.steps.fit_head.divided import Divided, Part
 from graftline.steps.fit_head.folds import Folds, Index
 from graftline.steps.fit_head.linear import (
     FAMILIES,
@@ -16,7 +17,6 @@ from graftline.steps.fit_head.linear import (
     LinearFit,
     balanced_weights,
     fit_linear,
-    on_device,
 )
 from graftline.steps.fit_head.parallel import side_by_side
 from graftline.steps.fit_head.scaling import (
@@ -24,9 +24,7 @@ from graftline.steps.fit_head.scaling import (
     Matrix,
     Scaling,
     Standardisation,
-    principal,
     standardisation,
-    turned,
 )
 
 SEARCH_ITERATIONS = 100  # the order of candidates is settled long before a fit has converged
@@ -36,6 +34,8 @@ ROUGH_ITERATIONS, ROUGH_TOLERANCE = 30, 2e-3  # of the coarse search: only where
 PATIENCE = 2  # values without a better one, after which a path ends
 GIVE_UP_BELOW = 0.01  # a path over C ends once it is this much worse than its best
 REFINED_WITHIN = 0.003  # of the best so far: other paths are not searched more finely
+SCREENED = 2  # folds on which all paths over a long grid are walked
+FINALISTS = 3  # paths that are walked on all folds
 LONG_GRID, COARSE_STEP = 16, 4  # from so many values on, every fourth first
 SCALINGS = (Scaling.WITHIN, Scaling.SHARED, Scaling.EACH)  # the likely winner first
 
@@ -68,6 +68,7 @@ class Candidate:
             "C": self.C,
             "accuracy": round(self.accuracy, 6),
             "interval": [round(value, 6) for value in self.interval],
+            "folds": len(self.fold_accuracies),
         }
 
 
@@ -113,38 +114,75 @@ def search(
     balanced: bool,
     families: Sequence[Family] = FAMILIES,
     scalings: Sequence[Scaling] = SCALINGS,
+    divided: Divided | None = None,
 ) -> list[Candidate]:
-    """Cross-validate every candidate, best first.
+    """Cross-validate the candidates, best first.
 
-    A long grid is searched coarse to fine: every fourth value, then the values around the best
-    one of each path that can still win. Each path goes from strong to weak regularisation, each
-    fit starting from the last one, and ends early once it has become clearly worse. Ties go to the
-    stronger regularisation, and to logistic regression, whose probabilities are the better ones.
+    A path is one family on one scaling, from strong to weak regularisation, each fit starting
+    from the last one; it ends early once it has become clearly worse. A long grid is searched
+    coarse to fine: every fourth value, then the values around the best one. With more than three
+    folds, all paths are first walked coarsely on two folds, and only the three best go on to all
+    folds. Coarse fits stop before they have converged: far from the best C the accuracies of weak
+    regularisation are approximate. Ties go to the stronger regularisation, and to logistic
+    regression, whose probabilities are the better ones.
+
+    Args:
+        features: Raw features, shape (N, feature_dim).
+        labels: Class indices, shape (N,).
+        folds: Fold of each row.
+        classes: Number of classes.
+        grid: Values of C.
+        balanced: Whether classes are weighted by their inverse frequency.
+        families: That compete.
+        scalings: That compete.
+        divided: The same rows, prepared by an earlier search or for later fits.
     """
-    grid = sorted(grid)
-    coarse = grid if len(grid) < LONG_GRID else grid[::COARSE_STEP]
+    divided = divided or Divided(features, labels, folds)
     scalings = [how for how in scalings if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
-    found: list[Candidate] = []
-    fits = len(scalings) * len(families) * len(coarse) * folds.count
-    with Progress("choosing the probe", fits, "fits") as bar:
-        for scaling in scalings:
-            turn = _common_turn(features, labels, scaling)
-            parts = [_Part(features, labels, fit, held, scaling, turn) for fit, held in folds]
-            for family in families:
-                walk = _Walk(parts, classes, family, scaling, balanced, folds.effective)
-                if family == "mean":  # nothing is regularised
-                    found += walk.along((1.0,), bar)
-                    bar.advance((len(coarse) - 1) * folds.count)
-                    continue
-                long = len(coarse) < len(grid)
-                path = walk.along(coarse, bar, rough=long, patience=PATIENCE if long else None)
-                bar.advance((len(coarse) - len(path)) * folds.count)
-                best = max(path, key=lambda candidate: candidate.accuracy)
-                top = max([c.accuracy for c in found], default=0.0)
-                if long and best.accuracy >= top - REFINED_WITHIN:
-                    path = walk.refined(path, grid)
-                found += path
-    return sorted(found, key=lambda c: (-round(c.accuracy, 9), FAMILIES.index(c.family), c.C))
+    walks = [_Walk(divided, classes, f, how, balanced) for how in scalings for f in families]
+    grid, screened = sorted(grid), list[Candidate]()
+    with Progress("choosing the probe", len(walks), "paths") as bar:
+        if len(grid) >= LONG_GRID and len(divided) > SCREENED + 1 and len(walks) > FINALISTS:
+            walks, screened = _screened(walks, divided, grid, bar)
+        found: list[Candidate] = []
+        for walk in walks:
+            found += _path(walk, grid, max((c.accuracy for c in found), default=0.0))
+            bar.advance(1)
+    return sorted(found + screened, key=_rank)
+
+
+def _screened(
+    walks: Sequence["_Walk"], divided: Divided, grid: Sequence[float], bar: Progress
+) -> tuple[list["_Walk"], list[Candidate]]:
+    """The paths that go on, the best first, and the candidates of the others."""
+    paths = []
+    for walk in walks:
+        values = (1.0,) if walk.family == "mean" else grid[::COARSE_STEP]
+        some = replace(walk, folds=range(SCREENED))
+        paths.append((walk, some.along(values, rough=True, patience=PATIENCE)))
+        bar.advance(1)
+        best = max(paths, key=lambda pair: max(c.accuracy for c in pair[1]))
+        divided.forget(all_but=[best[0].scaling, walk.scaling])
+    paths.sort(key=lambda pair: min(_rank(candidate) for candidate in pair[1]))
+    left = [candidate for _, path in paths[FINALISTS:] for candidate in path]
+    return [walk for walk, _ in paths[:FINALISTS]], left
+
+
+def _rank(candidate: Candidate) -> tuple[float, ...]:
+    """Finalists first, then by accuracy, then by preference."""
+    at = FAMILIES.index(candidate.family)
+    return (-len(candidate.fold_accuracies), -round(candidate.accuracy, 9), at, candidate.C)
+
+
+def _path(walk: "_Walk", grid: Sequence[float], top: float) -> list[Candidate]:
+    """One family on one scaling, over C."""
+    if walk.family == "mean":  # nothing is regularised
+        return walk.along((1.0,))
+    if len(grid) < LONG_GRID:
+        return walk.along(grid)
+    path = walk.along(grid[::COARSE_STEP], rough=True, patience=PATIENCE)
+    best = max(path, key=lambda candidate: candidate.accuracy)
+    return walk.refined(path, grid) if best.accuracy >= top - REFINED_WITHIN else path
 
 
 def _around(C: float, grid: Sequence[float]) -> Sequence[float]:
@@ -170,78 +208,36 @@ def fit_candidate(
     return fit, scaling
 
 
-def _common_turn(features: Matrix, labels: Index, scaling: Scaling) -> NDArray[np.float64] | None:
-    """Principal directions of all images, near enough those of every fold: found once.
-
-    It is a turn and nothing else: no fold learns from it what its held-out images are. None with
-    so few images that each fold is quickly turned by itself, and with too many features.
-    """
-    count, width = features.shape
-    if count <= width // 2 or width > WIDEST:
-        return None
-    return principal(standardisation(features, scaling, labels).apply(features))
-
-
-class _Part:
-    """A fold with its features standardised by its own fit rows and turned."""
-
-    def __init__(
-        self,
-        features: Matrix,
-        labels: Index,
-        fit: Index,
-        held_out: Index,
-        scaling: Scaling,
-        turn: NDArray[np.float64] | None,
-    ) -> None:
-        raw = features[fit]
-        by = standardisation(raw, scaling, labels[fit], in_span=turn is None)
-        if turn is None and features.shape[1] <= WIDEST:
-            turn = principal(by.apply(raw))
-        if turn is not None:
-            by = turned(by, turn)
-        inside = by.apply(raw)
-        self.spread = None if turn is None else inside.var(axis=0, dtype=np.float64)
-        self.fit, self.fit_labels = on_device(inside), labels[fit]
-        self.held_out, self.held_out_labels = by.apply(features[held_out]), labels[held_out]
-
-    def correct(self, fit: LinearFit) -> int:
-        """How many held-out rows it labels correctly."""
-        return int((fit.decide(self.held_out).argmax(axis=1) == self.held_out_labels).sum())
-
-
 @dataclass(frozen=True)
 class _Walk:
-    """A path over C: one family on one scaling, all folds side by side."""
+    """A path over C: one family on one scaling, its folds side by side."""
 
-    parts: list[_Part]
+    divided: Divided
     classes: int
     family: Family
     scaling: Scaling
     balanced: bool
-    units: int
+    folds: Sequence[int] | None = None
 
     def along(
         self,
         grid: Sequence[float],
-        bar: Progress | None,
         *,
         rough: bool = False,
         patience: int | None = None,
     ) -> list[Candidate]:
         """Candidates from strong to weak regularisation, until one cannot win any more."""
+        parts = self.divided.parts(self.scaling, self.folds)
         path: list[Candidate] = []
-        fits: list[LinearFit | None] = [None] * len(self.parts)
+        fits: list[LinearFit | None] = [None] * len(parts)
         for C in grid:
 
             def fit_part(number: int, C: float = C, last: Sequence[Any] = fits) -> LinearFit:
-                return self._fit(self.parts[number], C, last[number], rough)
+                return self._fit(parts[number], C, last[number], rough)
 
-            fitted = side_by_side(fit_part, range(len(self.parts)))
-            path.append(self._measured(C, fitted))
+            fitted = side_by_side(fit_part, range(len(parts)))
+            path.append(self._measured(C, parts, fitted))
             fits = list(fitted)
-            if bar is not None:
-                bar.advance(len(self.parts))
             if _past_its_best(path, len(grid) if patience is None else patience):
                 break
         return path
@@ -249,14 +245,14 @@ class _Walk:
     def refined(self, path: Sequence[Candidate], grid: Sequence[float]) -> list[Candidate]:
         """The path with the values around its best one; no rough value is better than those."""
         best = max(path, key=lambda candidate: candidate.accuracy)
-        near = self.along(_around(best.C, grid), None, patience=PATIENCE)
+        near = self.along(_around(best.C, grid), patience=PATIENCE)
         fine = {candidate.C: candidate for candidate in near}
         top = max(candidate.accuracy for candidate in fine.values())
         rough = [candidate for candidate in path if candidate.C not in fine]
         # Fits that stop early can look better than what they become.
         return [candidate for candidate in rough if candidate.accuracy < top] + list(fine.values())
 
-    def _fit(self, part: _Part, C: float, start: LinearFit | None, rough: bool) -> LinearFit:
+    def _fit(self, part: Part, C: float, start: LinearFit | None, rough: bool) -> LinearFit:
         weights = balanced_weights(part.fit_labels, self.classes) if self.balanced else None
         fine = SEARCH_TOLERANCE if part.spread is None else FINE_TOLERANCE
         return fit_linear(
@@ -272,12 +268,14 @@ class _Walk:
             tolerance=ROUGH_TOLERANCE if rough else fine,
         )
 
-    def _measured(self, C: float, fitted: Sequence[LinearFit]) -> Candidate:
-        correct = [part.correct(fit) for part, fit in zip(self.parts, fitted, strict=True)]
-        sizes = [len(part.held_out_labels) for part in self.parts]
+    def _measured(self, C: float, parts: list[Part], fitted: Sequence[LinearFit]) -> Candidate:
+        correct = [part.correct(fit) for part, fit in zip(parts, fitted, strict=True)]
+        sizes = [len(part.held_out_labels) for part in parts]
         accuracy = sum(correct) / sum(sizes)
         by_fold = tuple(right / size for right, size in zip(correct, sizes, strict=True))
-        interval = wilson(accuracy, self.units)
+        folds = self.divided.folds
+        units = max(1, round(folds.effective * sum(sizes) / len(self.divided.labels)))
+        interval = wilson(accuracy, units)
         return Candidate(self.family, self.scaling, C, accuracy, interval, by_fold)
 
 

@@ -14,59 +14,59 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from graftline.data.snapshot import Snapshot
-from graftline.steps.fit_head.folds import Folds, Index
-from graftline.steps.fit_head.linear import LinearFit, balanced_weights, fit_linear
+from graftline.steps.fit_head.divided import Divided, Part
+from graftline.steps.fit_head.folds import Index
+from graftline.steps.fit_head.linear import balanced_weights, fit_linear
 from graftline.steps.fit_head.parallel import side_by_side
-from graftline.steps.fit_head.scaling import Matrix, standardisation
-from graftline.steps.fit_head.search import SEARCH_ITERATIONS, SEARCH_TOLERANCE, Candidate
+from graftline.steps.fit_head.search import (
+    FINE_TOLERANCE,
+    SEARCH_ITERATIONS,
+    SEARCH_TOLERANCE,
+    Candidate,
+)
 
 MOST_SUSPECTS = 300  # in the decision record
 HARDLY = 0.1  # of what the classifier gives a class's own images on average
 MOST_PAIRS = 10
 
 Probabilities = NDArray[np.float64]
+Scores = NDArray[np.float64]
 
 
-def out_of_fold(
-    features: Matrix,
-    labels: Index,
-    folds: Folds,
-    classes: int,
-    candidate: Candidate,
-    *,
-    balanced: bool,
-) -> Probabilities:
+def out_of_fold(divided: Divided, classes: int, candidate: Candidate, *, balanced: bool) -> Scores:
     """What the candidate says of each row when fitted on the folds without it, (N, classes).
 
     Args:
-        features: Raw features, shape (N, feature_dim).
-        labels: Class indices, shape (N,).
-        folds: Fold of each row.
+        divided: The rows, by folds.
         classes: Number of classes.
-        candidate: A logistic regression: confident learning needs probabilities.
+        candidate: What is fitted.
         balanced: Whether classes are weighted by their inverse frequency.
     """
-    scores = np.zeros((len(labels), classes))
+    scores = np.zeros((len(divided.labels), classes))
 
-    def fit(rows: tuple[Index, Index]) -> None:
-        inside, held_out = rows
-        y = labels[inside]
-        by = standardisation(features[inside], candidate.scaling, y, in_span=True)
-        fitted: LinearFit = fit_linear(
-            by.apply(features[inside]),
-            y,
+    def fit(part: Part) -> None:
+        weights = balanced_weights(part.fit_labels, classes) if balanced else None
+        fitted = fit_linear(
+            part.fit,
+            part.fit_labels,
             classes,
             family=candidate.family,
             C=candidate.C,
-            class_weight=balanced_weights(y, classes) if balanced else None,
+            class_weight=weights,
+            spread=part.spread,
             max_iterations=SEARCH_ITERATIONS,
-            tolerance=SEARCH_TOLERANCE,
+            tolerance=SEARCH_TOLERANCE if part.spread is None else FINE_TOLERANCE,
         )
-        scores[held_out] = fitted.decide(by.apply(features[held_out]))
+        scores[part.rows] = fitted.decide(part.held_out)
 
-    side_by_side(fit, list(folds))
-    probabilities: Probabilities = softmax(scores, axis=1)
-    return probabilities
+    side_by_side(fit, divided.parts(candidate.scaling))
+    return scores
+
+
+def probabilities(scores: Scores) -> Probabilities:
+    """Of a logistic regression's scores: confident learning needs them."""
+    found: Probabilities = softmax(scores, axis=1)
+    return found
 
 
 def suspect_rows(labels: Index, probabilities: Probabilities) -> Index:

@@ -13,7 +13,7 @@ from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_mis
 from graftline.steps.ingest.selection import Selection
 from graftline.steps.ingest.source_index import Memory, memory_key
 from graftline.storage.base import Store
-from graftline.storage.uri import local_path
+from graftline.storage.uri import local_path, shown
 
 SHOWN = 5
 SHOWN_PAIRS = 3
@@ -219,7 +219,7 @@ def changed_split(
         f"{'; '.join(changed)}: {'the' if images is None else f'{images:,}'} images of this source "
         "that already have a split keep it, so only new images are split by these values. To split "
         f"all images again, use another `store`, or remove "
-        f"{store.uri}/{memory_key(source_uri)}: models trained before cannot be "
+        f"{shown(store.uri)}/{memory_key(source_uri)}: models trained before cannot be "
         "compared fairly on the new test images. Otherwise restore the earlier values"
     )
 
@@ -242,8 +242,13 @@ def _check_counts(
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix=_one_class_given(source, aside)
-            or "Correct `data.source` and `data.format`: class folders of images, a CSV table or "
-            "tar shards.",
+            or (
+                "Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
+                "pack one folder for each class."
+                if source.format == "shards"
+                else "Correct `data.source` and `data.format`: class folders of images, a CSV "
+                "table or tar shards."
+            ),
         )
     if len(counts) == 1:
         raise DataError(
@@ -257,12 +262,13 @@ def _check_counts(
             f"Too few images in {_listed(few)}",
             why=f"a class needs {minimum}: one each to train on, to calibrate on and to test on"
             + also,
-            fix="Add images to these classes, merge them with others, or remove them.",
+            fix="Add images to these classes, merge them with others, or leave them out "
+            "(data.exclude takes names of folders).",
         )
 
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
-    """What to give in place of a folder of one class, whose images stand in no folder of it."""
+    """What to give in place of a folder of one class, whose images are in no folder of it."""
     if set(aside) != {NO_CLASS}:
         return ""
     folder, _, name = source.uri.rstrip("/").rpartition("/")
@@ -290,7 +296,9 @@ def _check_tested(
             f"No image to train on in {_names(untrained)}",
             why="the splits that the source gives, or groups that must stay together, put all of "
             "them into val or test",
-            fix="Add images of other groups, or put some into train.",
+            fix="Add images of other groups, or put some into train. To have the splits chosen "
+            "from all images, set `data.split_column: null`, or give the folders of splits the "
+            'role * in `data.layout` (for instance "*/class").',
         )
     for split in ("val", "test"):
         tested = {label for label, one in have if one == split}

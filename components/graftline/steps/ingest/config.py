@@ -75,7 +75,7 @@ class DataSettings(Section):
     def _is_a_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
         if value is not None and not value[0] < value[1]:
             raise ValueError(
-                f"black at {value[0]:g} and white at {value[1]:g} is no range; give the smaller "
+                f"black at {value[0]:g} and white at {value[1]:g} is not a range; give the smaller "
                 "stored value first, for example [0, 4095]"
             )
         return value

@@ -3,12 +3,13 @@
 import dataclasses
 from collections import Counter
 
-from graftline.data.sources.base import Source, masks_named
+from graftline.data.sources.base import NO_IMAGE, Source, masks_named
 from graftline.data.sources.folder_names import MASK
 from graftline.data.sources.layout import Place, fixed, parse
 from graftline.data.sources.layout_decision import decide
 from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
 from graftline.data.sources.similar_labels import unified
+from graftline.data.sources.table_advice import ignored_files
 from graftline.steps.ingest.known import Seen
 
 
@@ -27,7 +28,9 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
     pattern = parse(source.choices.layout)
     layout = fixed(counts, pattern) if pattern else decide(counts, source.uri)
     source.layout, source.tree = layout, layout.tree(counts)
-    source.notes.append(layout.sentence)
+    others = [one.path.partition("#")[2] for one in found if one.reason == NO_IMAGE]
+    labels = {str(layout.place(folders).label) for folders in counts}
+    source.notes += [note for note in (layout.sentence, ignored_files(others, labels)) if note]
     places = {folders: layout.place(folders) for folders in counts}
     return [
         _placed(one, places[_folders(one.path)], "split" in layout.pattern, one.path in masks)

@@ -1,7 +1,6 @@
 """What the data page shows: a bounded choice of pictures, and the snapshot before this one."""
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from graftline.data.snapshot import FILES, Snapshot, read_images, snapshot_key
+from graftline.data.snapshot import FILES, Snapshot, kept_head, kept_manifest, read_images
 from graftline.data.sources.base import Entry, Source
 from graftline.data.tables import read_parquet
-from graftline.errors import GraftlineError, StoreNotFound
+from graftline.errors import GraftlineError, IntegrityError, StoreNotFound
 from graftline.images.decode import decode
 from graftline.reports.html import thumbnail
 from graftline.storage.base import Store
@@ -233,8 +232,8 @@ def changes(snapshot: Snapshot, store: Store) -> Before | None:
     if count > MOST_COMPARED:
         return None
     try:
-        table = read_parquet(store.read(snapshot_key(identity, FILES[0])))
-    except (StoreNotFound, ValueError):
+        table = read_parquet(kept_manifest(store, identity))
+    except (StoreNotFound, IntegrityError, ValueError):
         return None
     columns = (table.column(name).to_pylist() for name in ("image_id", "label", "source"))
     old = {i: (label, path) for i, label, path in zip(*columns, strict=True)}
@@ -273,10 +272,9 @@ def _previous(snapshot: Snapshot, store: Store) -> tuple[str, str, int] | None:
 def _reader(store: Store) -> Callable[[str], dict[str, Any] | None]:
     def read(key: str) -> dict[str, Any] | None:
         try:
-            head = json.loads(store.read(key))
-        except (StoreNotFound, ValueError):
+            head = kept_head(store, key.split("/")[1])
+        except (StoreNotFound, IntegrityError):
             return None
-        needed = {"id", "created", "source", "images"}
-        return head if isinstance(head, dict) and needed <= head.keys() else None
+        return head if {"id", "created", "source", "images"} <= head.keys() else None
 
     return read

@@ -1,12 +1,11 @@
 """How a source was read: kept with the snapshot, and compared with the last time."""
 
-import json
 from typing import Any
 
-from graftline.data.snapshot import FILES, snapshot_key
+from graftline.data.snapshot import kept_head
 from graftline.data.sources.base import Reading, Source
 from graftline.data.sources.layout import parse
-from graftline.errors import DataError, SchemaVersionError, StoreNotFound
+from graftline.errors import DataError, IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.steps.ingest.source_index import last_snapshot_id
 from graftline.storage.base import Store
 
@@ -34,16 +33,16 @@ def check_same_reading(store: Store, source: Source, chosen: Reading) -> None:
         return
     try:
         last = last_snapshot_id(store, source.uri)
-        head = json.loads(store.read(snapshot_key(last, FILES[-1]))) if last else {}
-    except (StoreNotFound, SchemaVersionError, ValueError):
+        head = kept_head(store, last) if last else {}
+    except (StoreNotFound, IntegrityError, SchemaVersionError, ValueError):
         return
-    before = (head.get("reading") or {}).get("layout") if isinstance(head, dict) else None
+    before = (head.get("reading") or {}).get("layout")
     if before is None or before == source.layout.text:
         return
     raise DataError(
         f"The folders of {source.uri} look like {source.layout.text} now; they were read as "
         f"{before} for the last snapshot",
         why=f"the layout is decided from what is there, and that has changed\n{source.tree}",
-        fix=f'Fix it in the run file: `data.layout: "{before}"` as before, or `data.layout: '
+        fix=f'Set it in the run file: `data.layout: "{before}"` as before, or `data.layout: '
         f'"{source.layout.text}"`.',
     )

@@ -18,16 +18,16 @@ import pyarrow as pa
 from graftline.data.shards import ByteRange
 from graftline.data.sources.base import NO_ATTRIBUTES, Entry
 from graftline.data.tables import parquet_bytes, parquet_rows, read_parquet, write_parquet
-from graftline.errors import DataError, StoreNotFound
+from graftline.errors import DataError, IntegrityError, StoreNotFound
 from graftline.files import os_errors, sha256_of
 from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
-from graftline.schema import parse_json
 from graftline.steps.ingest.comparisons import Comparisons
 from graftline.steps.ingest.duplicates import Looks
 from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.packed_images import PackedImages
 from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1
@@ -70,7 +70,7 @@ def memory_key(source_uri: str, name: str = ".json") -> str:
 
 
 def load_memory(store: Store, source_uri: str, listed: Iterable[Entry] = ()) -> Memory:
-    """Read what is remembered; what stands in a shard that is gone is forgotten.
+    """Read what is remembered; what is in a shard that is gone is forgotten.
 
     Args:
         store: Holds it.
@@ -79,12 +79,10 @@ def load_memory(store: Store, source_uri: str, listed: Iterable[Entry] = ()) -> 
     """
     memory = Memory()
     texts = _Texts(listed)
-    try:
-        text, memory.version = store.read_versioned(memory_key(source_uri))
-    except StoreNotFound:
-        pass
-    else:
-        _add_tables(memory, store, source_uri, text, texts)
+    pointer = _pointer(store, source_uri)
+    if pointer is not None:
+        memory.version = pointer.version
+        _add_tables(memory, store, source_uri, pointer.content, texts)
     _add_partial(memory, store, source_uri, texts)
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
     lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
@@ -112,27 +110,39 @@ def _forget(memory: Memory, ids: set[str]) -> None:
 
 def last_snapshot_id(store: Store, source_uri: str) -> str | None:
     """The snapshot that the last ingest of a source ended with, None before the first."""
-    try:
-        pointer = store.read(memory_key(source_uri))
-    except StoreNotFound:
-        return None
-    head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
-    return str(head["snapshot"])
+    pointer = _pointer(store, source_uri)
+    return None if pointer is None else str(pointer.content["snapshot"])
 
 
 def last_split(store: Store, source_uri: str) -> Mapping[str, float] | None:
     """The shares and the seed by which a source was split last; None before the first run."""
-    try:
-        pointer = store.read(memory_key(source_uri))
-    except StoreNotFound:
-        return None
-    head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
-    split = head.get("split")
+    pointer = _pointer(store, source_uri)
+    split = None if pointer is None else pointer.content.get("split")
     return split if isinstance(split, dict) else None
 
 
+def _pointer(store: Store, source_uri: str) -> commit.Manifest | None:
+    """What says which tables are current, None before the first run."""
+    key = memory_key(source_uri)
+    try:
+        return commit.read(store, key, SCHEMA_VERSION)
+    except StoreNotFound:
+        return None
+    except IntegrityError as error:
+        raise DataError(
+            f"{store.uri}/{key} is damaged", why=error.what, fix=_fix(store, key)
+        ) from error
+
+
+def _fix(store: Store, key: str) -> str:
+    return (
+        "Restore it from a backup: it holds the splits that earlier models were tested on. "
+        f"To start again without them, remove {store.uri}/{key}."
+    )
+
+
 class _Texts:
-    """One object for each text, however often it stands in the tables."""
+    """One object for each text, however often it occurs in the tables."""
 
     def __init__(self, listed: Iterable[Entry]) -> None:
         self.entries = {entry.path: entry for entry in listed}
@@ -168,11 +178,10 @@ class _Texts:
 
 
 def _add_tables(
-    memory: Memory, store: Store, source_uri: str, pointer: bytes, texts: _Texts
+    memory: Memory, store: Store, source_uri: str, head: Mapping[str, Any], texts: _Texts
 ) -> None:
     what = f"{store.uri}/{memory_key(source_uri)}"
     try:
-        head = parse_json(pointer, SCHEMA_VERSION, f"The memory of {source_uri} in {store.uri}")
         if "value_range" in head:
             low, high = head["value_range"]
             memory.value_range = (float(low), float(high))
@@ -184,12 +193,11 @@ def _add_tables(
             memory.splits[texts.id(row["image_id"])] = str(texts.word(row["split"]))
         what = f"{store.uri}/{head['seen']}"
         _add_seen(memory, _stored_rows(store, head["seen"]), texts)
-    except (ValueError, KeyError, TypeError, StoreNotFound) as error:
+    except (ValueError, KeyError, TypeError, StoreNotFound, IntegrityError) as error:
         raise DataError(
             f"{what} is damaged or gone",
             why=str(error),
-            fix="Restore it from a backup: it holds the splits that earlier models were tested "
-            f"on. To start again without them, remove {store.uri}/{memory_key(source_uri)}.",
+            fix=_fix(store, memory_key(source_uri)),
         ) from error
     memory.split = head.get("split")
     _add_comparisons(memory, store, head.get("comparisons"), kept)
@@ -200,6 +208,10 @@ def _stored_rows(store: Store, key: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="graftline-") as folder:
         path = Path(folder) / "table.parquet"
         store.download(key, path)
+        # A name ends with the sha256 of the bytes, or its half.
+        digest = key.rpartition("-")[2].removesuffix(".parquet")
+        if not sha256_of(path).startswith(digest):
+            raise IntegrityError(f"{store.uri}/{key} is not what its name says")
         yield from parquet_rows(path)
 
 
@@ -215,7 +227,7 @@ def _add_comparisons(memory: Memory, store: Store, kept: Any, images: list[str])
                 memory.comparisons.compared.add(images[one])
             else:
                 memory.comparisons.answers[images[one], images[other]] = same
-    except (ValueError, KeyError, TypeError, IndexError, StoreNotFound):
+    except (ValueError, KeyError, TypeError, IndexError, StoreNotFound, IntegrityError):
         memory.comparisons = Comparisons()
         message("%s is damaged and is left out; images are compared again", kept.get("key"))
 
@@ -225,13 +237,18 @@ def _add_partial(memory: Memory, store: Store, source_uri: str, texts: _Texts) -
     for info in list(store.list(memory_key(source_uri, "/partial/"))):
         memory.partial.add(info.key)
         try:
-            table = read_parquet(store.read(info.key))
+            table = read_parquet(_read_partial(store, info.key))
             _add_seen(memory, table.column("seen")[0].as_py(), texts)
             _add_images(memory, table.column("images")[0].as_py(), texts)
         except StoreNotFound:
             continue  # another run is done with it, and moved the pointer
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, IntegrityError):
             message("%s is damaged and is left out; its images are fetched again", info.key)
+
+
+def _read_partial(store: Store, key: str) -> bytes:
+    _, own, digest = key.rpartition("/")[2].removesuffix(".parquet").partition("-")
+    return commit.fetch_bytes(store, key, digest) if own else store.read(key)
 
 
 def _add_seen(memory: Memory, rows: Iterable[Mapping[str, Any]], texts: _Texts) -> None:
@@ -329,9 +346,8 @@ def save_partial(
             "images": pa.array([list(_image_rows(images))], type=pa.list_(IMAGES)),
         }
     )
-    key = memory_key(source_uri, f"/partial/{shard}.parquet")
-    store.write(key, parquet_bytes(table))
-    return key
+    pattern = memory_key(source_uri, f"/partial/{shard[:16]}-{commit.ANY}.parquet")
+    return commit.put_bytes(store, parquet_bytes(table), pattern)
 
 
 def _store_rows(
@@ -346,10 +362,8 @@ def _store_rows(
         path = Path(folder) / "table.parquet"
         with os_errors(folder, "write"):
             write_parquet(path, rows, schema)
-            digest = sha256_of(path)
-        key = memory_key(source_uri, f"/{name}-{digest[:32]}.parquet")
-        store.upload(path, key, if_absent=True)
-    return key
+        pattern = memory_key(source_uri, f"/{name}-{commit.ANY}.parquet")
+        return commit.put_file(store, path, pattern)
 
 
 def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str) -> None:
@@ -379,7 +393,6 @@ def save_memory(store: Store, source_uri: str, memory: Memory, snapshot_id: str)
     head["comparisons"] = {"version": COMPARISON_VERSION, "key": head["comparisons"]}
     if memory.split is not None:
         head["split"] = dict(memory.split)
-    pointer = json.dumps(head, sort_keys=True).encode()
-    store.write_if_match(memory_key(source_uri), pointer, memory.version)
+    commit.replace(store, memory_key(source_uri), head, memory.version)
     for key in memory.partial:
         store.delete(key)

@@ -34,8 +34,9 @@ from graftline.steps.ingest.value_range import Finding, check_range, find_range,
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
+from graftline.storage.uri import shown
 
-SAMPLES_VERSION = 2  # of how a shard's samples are read; another one reads the shards again
+SAMPLES_VERSION = 3  # of how a shard's samples are read; another one reads the shards again
 TURNS = 5  # of giving way to another run on the same source
 
 
@@ -156,7 +157,7 @@ def run(
 
 def _listed(origin: Source) -> list[Entry]:
     entries = origin.entries()
-    message("%s: %s entries (%s)", origin.uri, f"{len(entries):,}", origin.format)
+    message("%s: %s entries (%s)", shown(origin.uri), f"{len(entries):,}", origin.format)
     return entries
 
 

@@ -1,7 +1,7 @@
 """Which stored value is black and which is white: measured over a data set, or given by the user.
 
-Images of more than 8 bits do not say it: 12 bits stand in 16, CT values are signed, floats end at
-1, at 255 or anywhere. It is one range for all images of a set, found once, remembered with the
+Images of more than 8 bits do not say it: 12 bits are stored in 16, CT values are signed, floats end
+at 1, at 255 or anywhere. It is one range for all images of a set, found once, remembered with the
 source and widened only where later images leave it: a range that followed every new image would
 make all features new and all models old.
 """

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from graftline.addresses import leads_to_metadata
 from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.retrain_notice import read_notice
@@ -192,7 +193,7 @@ def _promoted(
 
     def newer() -> bool:
         with mlflow_errors(uri, f"the versions of {model}"):
-            found = connect(uri).search_model_versions(f"name = '{model}'")
+            found = connect(uri).search_model_versions(equals("name", model))
         return any(version.creation_timestamp >= started for version in found)
 
     return bool(_quietly("whether a model was registered", newer))
@@ -226,6 +227,8 @@ def _status(url: str, body: str) -> int | str:
     """
     import requests  # type: ignore[import-untyped]  # ships no types
 
+    if leads_to_metadata(url):
+        return "the webhook's address is that of a cloud's metadata service"
     found: list[int | str] = []
 
     def send() -> None:

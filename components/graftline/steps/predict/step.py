@@ -139,11 +139,13 @@ def fetch_registered(uri: str, name: str, version: str, folder: Path) -> Path:
         TrackingError: There is no such model or version, or it has no ONNX file.
         IntegrityError: It is not the file that was registered.
     """
-    from graftline.tracking.registry import open_registry
+    from graftline.tracking.registry import existing_registry, unknown_model
 
-    registry = open_registry(uri)
+    registry = existing_registry(uri)
     found = registry.champion(name) if version == "champion" else registry.version(name, version)
     if found is None:
+        if not registry.has(name):
+            raise unknown_model(name)
         raise TrackingError(
             f"The registered model {name!r} has no champion.",
             fix="Train one that passes its gate, or name a version.",

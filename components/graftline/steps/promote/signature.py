@@ -66,7 +66,7 @@ def sign(folder: Path, key: str) -> Path:
                 f"{KEY_VARIABLE}: the key cannot be used",
                 why=str(error),
                 fix="It must be a private key of an elliptic curve, as PEM: openssl ecparam -name "
-                f"prime256v1 -genkey -noout. Its password stands in {PASSWORD_VARIABLE}.",
+                f"prime256v1 -genkey -noout. Its password is in {PASSWORD_VARIABLE}.",
             ) from error
     config.set_hashing_config(_everything_but_itself(hashing))
     config.sign(folder, signature)
@@ -104,7 +104,7 @@ def check_signature(folder: Path, public_key: Path) -> int:
         )
     except (ValueError, TypeError) as error:
         raise ConfigurationError(
-            f"--signature: {public_key} is no public key of an elliptic curve",
+            f"--signature: {public_key} is not a public key of an elliptic curve",
             why=str(error),
             fix="Write it from the private key: openssl ec -in key.pem -pubout -out key.pub",
         ) from error

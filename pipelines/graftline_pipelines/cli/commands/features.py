@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graftline.storage.idle import DAYS
 from graftline_pipelines.cli.options import DEFAULT_STORE, JsonValue, StoreUri
 
 features_app = typer.Typer(
@@ -60,39 +61,77 @@ def collect(
     as_json: JsonValue = False,
 ) -> None:
     """Remove the features that no kept snapshot uses, and quarantined damaged parts."""
+    _collect(store, keep, None, yes=yes, as_json=as_json)
+
+
+def collect_all(
+    store: StoreUri = DEFAULT_STORE,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep only features of this snapshot. Can be repeated.", metavar="ID"),
+    ] = None,
+    days: Annotated[
+        float, typer.Option(min=1, help="Trainings that nobody has written to for this long go.")
+    ] = DAYS,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="Remove it. Without it, only show what would be removed."),
+    ] = False,
+    as_json: JsonValue = False,
+) -> None:
+    """Remove what nothing in a store needs any more: features, results, old checkpoints.
+
+    Images, snapshots, champions and weights are never removed.
+    """
+    _collect(store, keep, days, yes=yes, as_json=as_json)
+
+
+def _collect(
+    store: str, keep: list[str] | None, days: float | None, *, yes: bool, as_json: bool
+) -> None:
+    """Remove unused features and results and, with ``days``, what trainings left before that."""
     from rich.console import Console
 
-    from graftline.features.gc import collect_garbage
+    from graftline.features.gc import collect_garbage, snapshots
     from graftline.steps import kept_results
     from graftline.storage import open_store
+    from graftline.storage.idle import collect_idle
     from graftline_pipelines.local.screen import counted
 
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     place = open_store(store)
     place.check_there()
+    done = "removed" if yes else "to be removed"
     removals = []
-    for removal in collect_garbage(place, keep, remove=yes):
+    compares = bool(keep or snapshots(place) or days is None)
+    if not compares:
+        console.print("Features stay: the store has no snapshot that would say which are used.")
+    for removal in collect_garbage(place, keep, remove=yes) if compares else ():
         removals.append(removal)
         damaged = f", {removal.damaged:,} damaged parts" if removal.damaged else ""
         console.print(
             f"{removal.backbone or 'unknown'} ({removal.fingerprint}): "
-            f"{removal.images:,} images{damaged} {'removed' if yes else 'to be removed'}, "
-            f"{removal.kept:,} images kept"
+            f"{removal.images:,} images{damaged} {done}, {removal.kept:,} images kept"
         )
     files, size = kept_results.collect_garbage(place, remove=yes)
     if files:
-        console.print(
-            f"Results of steps: {counted(files, 'file')} ({_size(size)}) that no result names "
-            f"{'removed' if yes else 'to be removed'}"
-        )
-    if not files and not any(removal.images or removal.damaged for removal in removals):
-        console.print("There is nothing to remove: every stored vector is used.")
+        what = counted(files, "file")
+        console.print(f"Results of steps: {what} ({_size(size)}) that no result names {done}")
+    idle = [] if days is None else list(collect_idle(place, days=days, remove=yes))
+    for one in idle:
+        what = f"{one.entries:,} not written to for {days:g} days"
+        size_of = f"{counted(one.files, 'file')}, {_size(one.bytes)}"
+        console.print(f"{one.folder}: {what} ({size_of}) {done}")
+    if not files and not idle and not any(each.images or each.damaged for each in removals):
+        console.print("There is nothing to remove: everything stored is used.")
     elif not yes:
         console.print("Nothing was removed yet. Give --yes to remove it.")
     if as_json:
-        found = [asdict(removal) for removal in removals]
-        results = {"files": files, "bytes": size}
-        print(json.dumps({"removed": yes, "features": found, "results": results}))
+        found: dict[str, Any] = {"removed": yes, "features": [asdict(each) for each in removals]}
+        found["results"] = {"files": files, "bytes": size}
+        if days is not None:
+            found["idle"] = [asdict(each) for each in idle]
+        print(json.dumps(found))
 
 
 def _table(found: list[Any], checked: bool) -> Any:
@@ -146,3 +185,4 @@ def _size(size: float) -> str:
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(features_app, name="features")
+    app.command("gc")(collect_all)

@@ -9,7 +9,7 @@ import typer
 from graftline_pipelines.cli.options import JsonBeside, RunsDir
 
 DEFAULT_RUNS_DIR = Path(".graftline/runs")
-LocalRun = "A run's id, its start or its end; its folder; or `latest`."
+LocalRun = "A run's id, its start or its end; its folder; `latest`; or `previous`."
 
 
 def compare(
@@ -24,10 +24,17 @@ def compare(
     """
     from rich.console import Console
 
+    from graftline.errors import ConfigurationError
     from graftline_pipelines.local import comparison
     from graftline_pipelines.local.runs import find_run
 
     one, other = find_run(runs_dir, first), find_run(runs_dir, second)
+    if one.folder.resolve() == other.folder.resolve():
+        raise ConfigurationError(
+            f"A and B are the same run, {one.run_id}.",
+            fix="`graftline compare previous latest` compares the last two; `graftline runs` "
+            "lists all.",
+        )
     found = comparison.compare(one, other)
     console = Console(stderr=as_json, highlight=False)
     console.print(f"A  {one.run_id}\nB  {other.run_id}", soft_wrap=True)

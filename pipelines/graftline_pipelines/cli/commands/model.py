@@ -12,7 +12,6 @@ from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, ModelName,
 
 if TYPE_CHECKING:
     from graftline.tracking.champion_log import Entry
-    from graftline.tracking.registry import Registry
 
 Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported file.")]
 
@@ -139,7 +138,9 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier version champion again."""
-    registry = _registry(tracking)
+    from graftline.tracking.registry import existing_registry
+
+    registry = existing_registry(tracking)
     entry = registry.rollback(name, to, reason=reason)
     if as_json:
         print(json.dumps(_plain(entry)))
@@ -156,7 +157,9 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show who replaced whom, when, and with which figures."""
-    entries = _registry(tracking).history(name)
+    from graftline.tracking.registry import existing_registry
+
+    entries = existing_registry(tracking).history(name)
     if as_json:
         print(json.dumps({"name": name, "history": [_plain(entry) for entry in entries]}))
         return
@@ -171,23 +174,6 @@ def history(
         console.print(Text(f"{entry.number:>3}  {_told(entry)}", "bold"))
         for line in (*_figures(entry), *entry.reasons):
             console.print(Padding(Text(line), (0, 0, 0, 5)))
-
-
-def _registry(tracking: str) -> "Registry":
-    """The registry; a mistyped database is told rather than made."""
-    from graftline.errors import ConfigurationError
-    from graftline.tracking.client import absolute_uri
-    from graftline.tracking.registry import open_registry
-
-    uri = absolute_uri(tracking)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
-        raise ConfigurationError(
-            f"There is no database {uri.removeprefix('sqlite:///')}.",
-            why="Without --tracking and MLFLOW_TRACKING_URI, it is looked for in this folder.",
-            fix="Go to the folder that `graftline run` ran in, or give tracking.uri of the run "
-            "file as --tracking.",
-        )
-    return open_registry(uri)
 
 
 def _told(entry: "Entry") -> str:

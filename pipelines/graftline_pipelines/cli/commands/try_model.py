@@ -21,7 +21,7 @@ def try_(
     It shows the probabilities, the places of the picture that the answer comes from, and whether
     the picture is unlike the training images.
 
-    Needs only the exported file. Ctrl-C ends it.
+    Needs only the exported file. Ctrl-C stops it.
     """
     import webbrowser
 
@@ -40,7 +40,7 @@ def try_(
                 fix="Give another --port, or leave it out.",
             ) from error
         with server:
-            print(f"{server.url}  (Ctrl-C ends it)", flush=True)
+            print(f"{server.url}  (Ctrl-C stops it)", flush=True)
             if browser:
                 webbrowser.open(server.url)
             try:

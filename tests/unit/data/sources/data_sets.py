@@ -265,7 +265,7 @@ FORMS = {
 
 @st.composite
 def shards(draw: st.DrawFn) -> Made:
-    """Tar shards whose labels stand in all the places where people put them."""
+    """Tar shards whose labels are in all the places where people put them."""
     made = Made()
     classes = _classes(draw)[:3]
     form = draw(st.sampled_from([*FORMS, "cls", "json", "folder", "latin", "apart"]))

@@ -283,8 +283,19 @@ def test_labels_that_are_none(label: str, listed) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["{n}.png", "/home/me/{n}.png", "C:\\data\\{n}.png", "img/{n}", "img/{n}.PNG"]
+    "written", ["{n}.png", "img/{n}", "{n}", "img/{n}.PNG", "x/img/{n}.png", "img%2F{n}.png"]
 )
+def test_names_without_folder_or_suffix_are_found_where_they_are_unique(
+    written: str, listed
+) -> None:
+    rows = [written.format(n=n) for n in range(12)]
+    entries, source = listed({"t.csv": csv(rows, WHICH)}, NAMES)
+    taken = {path: one.label for path, one in entries.items() if one.problem is None}
+    assert taken == dict(zip(NAMES, WHICH, strict=True))
+    assert any("12 images stand elsewhere" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("written", ["/home/me/{n}.png", "C:\\data\\{n}.png", "img/{n}.jpg"])
 def test_names_that_lead_nowhere_are_said_with_those_that_are_meant(written: str, listed) -> None:
     rows = [written.format(n=n) for n in range(12)]
     entries, source = listed({"t.csv": csv(rows, WHICH)}, NAMES)

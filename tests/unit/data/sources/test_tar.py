@@ -90,6 +90,7 @@ def test_labels_by_cls_txt_json_and_folder(unpacked) -> None:
         "003/x.png": ("003", None),
         "train/dog/x.y.png": ("dog", None),
         "005.png": (None, "no label"),
+        "notes.md": (None, "not an image file"),
     }
     by_path = {e.path: e for e, _ in found}
     assert (by_path["a.tar#001.png"].split, by_path["a.tar#001.png"].group) == ("test", "7")

@@ -162,7 +162,7 @@ def test_a_digest_in_the_name_or_behind_it_is_checked(tmp_path):
 def test_what_is_no_digest_after_the_weights_is_refused_not_ignored(tmp_path, form):
     save_file(trained(), tmp_path / "w.safetensors")
     for ask in (read_checkpoint, lambda text: resolve(NAME, weights=text)):
-        with pytest.raises(WeightsError, match="is no digest") as caught:
+        with pytest.raises(WeightsError, match="is not a digest") as caught:
             ask(f"{tmp_path}/w.safetensors{form}")
         assert form in str(caught.value) and "#sha256=" in caught.value.fix
 

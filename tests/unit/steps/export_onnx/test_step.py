@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from graftline.classifier.bundle import save_classifier
+from graftline.classifier.bundle import load_classifier, save_classifier
 from graftline.errors import ConfigurationError, ParityError
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.onnx_model.verify import verify
 from graftline.steps.export_onnx import low_precision as smaller_module
 from graftline.steps.export_onnx import step
+from graftline.steps.export_onnx.config import ExportConfig
 
 CLASSES = ["cat", "dog", "eel"]
 
@@ -48,6 +50,30 @@ def learnt(tmp_path_factory, snapshot_of_files, make_classifier) -> Path:
     snapshot_of_files(folder, files)
     save_classifier(folder / "classifier", classifier)
     return folder
+
+
+@pytest.fixture(scope="session")
+def network(learnt: Path) -> onnx.ModelProto:
+    """The classifier's network, exported once: that takes most of the time of a step."""
+    return step.export_network(load_classifier(learnt / "classifier").eval(), ExportConfig().opset)
+
+
+@pytest.fixture
+def export_by(
+    network: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Callable[[onnx.ModelProto], onnx.ModelProto]], None]:
+    """The step exports what the function makes of the network."""
+
+    def change(edit: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
+        monkeypatch.setattr(step, "export_network", lambda *_: edit(copy_of(network)))
+
+    return change
+
+
+def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def export(folder: Path, out: Path, **options) -> step.ExportResult:
@@ -84,8 +110,7 @@ def test_smaller_files_are_written_beside_with_what_they_cost_and_gain(learnt, t
 
 def spoiled(model: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with its last layer turned: the likeliest class is the unlikeliest."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = copy_of(model)
     last = next(node for node in reversed(copy.graph.node) if node.op_type in ("Gemm", "MatMul"))
     weight = next(t for t in copy.graph.initializer if t.name in last.input)
     values = -onnx.numpy_helper.to_array(weight)
@@ -93,7 +118,10 @@ def spoiled(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def test_a_smaller_file_that_loses_too_much_is_refused_and_removed(learnt, tmp_path, monkeypatch):
+def test_a_smaller_file_that_loses_too_much_is_refused_and_removed(
+    learnt, tmp_path, monkeypatch, export_by
+):
+    export_by(copy_of)
     tried = []
 
     def to_bad_int8(network, calibration, *, spared):
@@ -114,27 +142,24 @@ def test_a_smaller_file_that_loses_too_much_is_refused_and_removed(learnt, tmp_p
     ]
 
 
-def test_a_faulty_exporter_fails_the_step_and_the_images_are_named(learnt, tmp_path, monkeypatch):
-    right = step.export_network
-    monkeypatch.setattr(step, "export_network", lambda *args: spoiled(right(*args)))
+def test_a_faulty_exporter_fails_the_step_and_the_images_are_named(learnt, tmp_path, export_by):
+    export_by(spoiled)
     with pytest.raises(ParityError, match=r"\w+/\d+\.png: \w+ in PyTorch, \w+ in the file"):
         export(learnt, tmp_path)
     assert not (tmp_path / "export.json").exists()  # so that nothing can be registered
 
 
-def test_a_small_fault_fails_too(learnt, tmp_path, monkeypatch):
+def test_a_small_fault_fails_too(learnt, tmp_path, export_by):
     """Labels that still agree are not enough: the probabilities are what callers act on."""
-    right = step.export_network
 
-    def slightly_wrong(*args):
-        network = right(*args)
+    def slightly_wrong(network):
         last = next(n for n in reversed(network.graph.node) if n.op_type in ("Gemm", "MatMul"))
         weight = next(t for t in network.graph.initializer if t.name in last.input)
         values = onnx.numpy_helper.to_array(weight) * np.float32(1.02)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         return network
 
-    monkeypatch.setattr(step, "export_network", slightly_wrong)
+    export_by(slightly_wrong)
     with pytest.raises(ParityError, match="probabilities differ by"):
         export(learnt, tmp_path / "strict", label_tolerance=20)
     result = export(learnt, tmp_path / "loose", max_probability_difference=0.5, label_tolerance=20)

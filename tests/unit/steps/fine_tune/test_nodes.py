@@ -4,6 +4,7 @@ The cluster is a small API server that keeps what it is sent; what it keeps is h
 CRD's own schema. The training itself runs in the SDK's local backend, two processes of torchrun.
 """
 
+import hashlib
 import json
 import sys
 import threading
@@ -213,12 +214,12 @@ def test_the_inputs_are_in_the_store_while_the_nodes_train_and_gone_afterwards(
     store = open_store(order["store"])
     with pytest.raises(TrainingError, match="failed"):
         train_on_nodes(order, "identity", 2, POD, cluster.client())
-    kept = {info.key for info in store.list("train-jobs/identity")}
-    assert {k.partition("identity/")[2] for k in kept} == {
-        "snapshot_folder/a.json",
-        "probe_folder/a.json",
-        "decision_file",
-    }
+    kept = {info.key: store.read(info.key) for info in store.list("train-jobs/identity")}
+    for key, data in kept.items():
+        assert key == f"train-jobs/identity/objects/{hashlib.sha256(data).hexdigest()}"
+    files = [Path(order[name]) for name in ("snapshot_folder", "probe_folder", "decision_file")]
+    there = {(p / "a.json" if p.is_dir() else p).read_bytes() for p in files}
+    assert set(kept.values()) == there
     cluster.statuses = ["Failed", "Failed", "Complete"]  # it is made again under the same name
     train_on_nodes(order, "identity", 2, POD, cluster.client())
     assert len(cluster.made) == 2

@@ -9,15 +9,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graftline.errors import ConfigurationError
+from graftline.errors import ConfigurationError, TrainingError
 from graftline.models.backbone import build
 from graftline.records.decision import Decision
 from graftline.steps.fine_tune.augment import mixed
 from graftline.steps.fine_tune.ema import Average
+from graftline.steps.fine_tune.failures import halved
 from graftline.steps.fine_tune.freezing import divide_by, joined
 from graftline.steps.fine_tune.guard import cut_rate
 from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
-from graftline.steps.fine_tune.recipe import Settings, resolve
+from graftline.steps.fine_tune.recipe import Settings, resolve, without_effect
 from graftline.steps.fine_tune.sampler import Sampler
 from graftline.steps.fine_tune.schedule import joined_blocks, rate_factor
 from graftline.steps.fine_tune.state import Progressed
@@ -66,6 +67,39 @@ def test_all_that_is_wrong_is_reported_together() -> None:
         assert word in str(caught.value)
     with pytest.raises(ConfigurationError, match="both say which blocks"):
         Settings(unfreeze=0.5, frozen_fraction=0.5)
+
+
+def test_a_setting_without_effect_is_named() -> None:
+    plain = Settings(unfreeze=2, policy="none", mix="none", batch_size=8)
+    assert without_effect(plain, 100, 5) == []
+    found = without_effect(replace(plain, unfreeze=99, batch_size=1000), 100, 5)
+    assert found == [
+        "batch_size is 1,000: each step takes all 100 images",
+        "unfreeze is 99: all 5 blocks are trained",
+    ]
+    unvaried = replace(plain, augment=False, policy="rand", flip=True, views=2)
+    assert [text.partition(" ")[0] for text in without_effect(unvaried, 100, 5)] == [
+        "policy",
+        "flip",
+        "views",
+    ]
+    assert len(without_effect(replace(plain, mix="mixup", batch_size=1), 100, 5)) == 1
+    assert without_effect(replace(plain, unfreeze=1.0), 100, 5) == []
+
+
+def test_memory_that_ran_out_is_told_from_other_errors() -> None:
+    for error in (
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate"),
+        MemoryError(),
+    ):
+        assert halved(9, error) == 5
+        with pytest.raises(TrainingError, match="one image does not fit"):
+            halved(1, error)
+    other = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    with pytest.raises(RuntimeError) as caught:
+        halved(9, other)
+    assert caught.value is other
 
 
 @pytest.mark.parametrize(("images", "batch"), [(24, 8), (63, 16), (7, 64), (100, 64), (10, 3)])

@@ -15,7 +15,7 @@ from torch import nn
 
 from graftline.classifier.bundle import Classifier, load_classifier, read_held_out, save_classifier
 from graftline.data.snapshot import read_snapshot
-from graftline.errors import ConfigurationError, FrozenWeightsMoved, TrainingError
+from graftline.errors import ConfigurationError, FrozenWeightsMoved, StoreError, TrainingError
 from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, build
 from graftline.records.decision import read_decision
@@ -30,6 +30,7 @@ from graftline.steps.fine_tune.freezing import (
     training_mode,
 )
 from graftline.steps.fine_tune.images import ahead, network_input, random_crop
+from graftline.steps.fine_tune.kept_outputs import KeptOutputs
 from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
 from graftline.steps.fine_tune.split import Split
 from graftline.steps.fine_tune.start_and_outcome import compare
@@ -340,6 +341,28 @@ def test_short_memory_halves_the_micro_batch_and_changes_no_gradient(
         assert torch.allclose(tensor.float(), parts[name].float(), atol=2e-3), name
 
 
+def test_a_store_that_is_away_for_some_checkpoints_changes_nothing(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Away for all but the last save, and for all."""
+    fitted("whole", checkpoint_key="whole", strategy="scratch", epochs=3)
+    save, tries = Checkpoints.save, []
+
+    def away(self: Checkpoints, checkpoint: Checkpoint) -> None:
+        tries.append(checkpoint.scalars["epoch"])
+        if checkpoint.scalars["epoch"] < 3 or self._key == "gone":
+            raise StoreError("the store does not answer")
+        save(self, checkpoint)
+
+    monkeypatch.setattr(Checkpoints, "save", away)
+    for key in ("away", "gone"):
+        fitted(key, checkpoint_key=key, strategy="scratch", epochs=3)
+        assert tries[-1] == 3 and len(tries) > 1
+        weights = [tmp_path / name / "weights.safetensors" for name in ("whole", key)]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
+        tries.clear()
+
+
 def test_no_memory_for_one_image_is_an_error_with_a_remedy(
     fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -433,11 +456,61 @@ def test_a_few_views_are_computed_once(
         return lower(self, x)
 
     monkeypatch.setattr(Split, "lower", counted)
+    monkeypatch.setattr(KeptOutputs, "load", lambda _: 0)  # as if the store had none
     fitted("short", checkpoint_key="short", epochs=3, views=2, patience=9)
     short = sum(images)
     images.clear()
     fitted("long", checkpoint_key="long", epochs=6, views=2, patience=9)
     assert sum(images) == short  # three more epochs need no image again
+
+
+@pytest.mark.parametrize("options", [{"views": 2}, {"augment": False}])
+def test_another_training_takes_the_frozen_blocks_outputs_from_the_store(
+    fitted: Callable[..., FineTuneResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+) -> None:
+    """With other rates none is computed again; with the same, the weights are the same bits."""
+    lower, images = Split.lower, []
+
+    def counted(self: Split, x: torch.Tensor) -> torch.Tensor:
+        images.append(len(x))
+        return lower(self, x)
+
+    _spoil(tmp_path / "probe")
+    same = {"learning_rate": 3e-3, "precision": "fp32", **options}
+    fitted("first", checkpoint_key="first", **same)
+    monkeypatch.setattr(Split, "lower", counted)
+    found = fitted("second", checkpoint_key="second", **same)
+    checked = len(images)  # the halves are compared with the whole network at the start
+    assert checked <= 1 and found.strategy == "fine_tune"
+    weights = [tmp_path / name / "weights.safetensors" for name in ("first", "second")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    fitted("third", checkpoint_key="third", **same, weight_decay=0.0)
+    assert len(images) == 2 * checked
+    fitted("fourth", checkpoint_key="fourth", **same, seed=1, unfreeze=1)
+    assert len(images) > 3 * checked  # other blocks are frozen
+
+
+def test_damaged_outputs_of_frozen_blocks_are_computed_again(
+    fitted: Callable[..., FineTuneResult], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "graftline")
+    _spoil(tmp_path / "probe")
+    fitted("first", checkpoint_key="first", views=1)
+    parts = list(tmp_path.rglob("frozen-outputs/*/*.safetensors"))
+    assert parts
+    for part in parts:
+        part.chmod(0o644)
+        part.write_bytes(part.read_bytes()[:-1] + b"?")
+    fitted("second", checkpoint_key="second", views=1)
+    weights = [tmp_path / name / "weights.safetensors" for name in ("first", "second")]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert "is damaged" in caplog.text
+    caplog.clear()
+    fitted("third", checkpoint_key="third", views=1)
+    assert "are in the store" in caplog.text and "is damaged" not in caplog.text
 
 
 def test_a_checkpoint_of_other_settings_is_refused(fitted: Callable[..., FineTuneResult]) -> None:

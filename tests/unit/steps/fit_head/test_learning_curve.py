@@ -5,10 +5,12 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
+from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.learning_curve import Point, extrapolate, learning_curve
 from graftline.steps.fit_head.scaling import Scaling
 from graftline.steps.fit_head.search import Candidate, fit_candidate
+from graftline.steps.fit_head.suspects import out_of_fold
 
 DIGITS = tuple("0123456789")
 
@@ -52,8 +54,9 @@ def curve(
 ) -> dict[str, object]:
     folds = make_folds(y, groups, DIGITS, 5, seed)
     chosen = Candidate("logistic", Scaling.SHARED, 0.1, 0.9, (0.8, 1.0), ())
+    scores = out_of_fold(Divided(x, y, folds), 10, chosen, balanced=False)
     return learning_curve(
-        x, y, groups, folds, 10, chosen, train_images=len(y), balanced=False, seed=seed
+        x, y, groups, folds, scores, chosen, train_images=len(y), balanced=False, seed=seed
     )
 
 

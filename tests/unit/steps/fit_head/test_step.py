@@ -169,17 +169,22 @@ def test_the_nearest_class_mean_is_scikit_learns_discriminant_analysis() -> None
     assert np.allclose(weighted.bias - np.log(0.25), fit.bias - np.log(shares))
 
 
+@pytest.mark.parametrize("count", [3, 5])
 def test_a_long_grid_is_searched_coarse_to_fine_and_finds_what_all_values_find(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     x, y = clusters(count=150, width=10, classes=3, spread=3.0)
-    folds = make_folds(y, np.arange(150), tuple("abc"), 3, seed=0)
+    folds = make_folds(y, np.arange(150), tuple("abc"), count, seed=0)
     grid = ProbeSettings().grid
     ranked = search(x, y, folds, 3, grid=grid, balanced=False)
     tried = {(c.family, c.scaling, c.C) for c in ranked}
     monkeypatch.setattr("graftline.steps.fit_head.search.LONG_GRID", 1000)
     every = search(x, y, folds, 3, grid=grid, balanced=False)
     assert len(tried) == len(ranked) < 2 / 3 * len(every)
+    # Of more than three folds, only the best paths are walked on all.
+    measured = [len(candidate.fold_accuracies) for candidate in ranked]
+    assert measured[0] == max(measured) == count and measured == sorted(measured, reverse=True)
+    assert min(measured) == (2 if count == 5 else count)
     assert ranked[0].C in grid
     assert ranked[0].accuracy >= every[0].accuracy - 0.007  # one of 150 images
 

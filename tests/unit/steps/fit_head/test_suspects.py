@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.scaling import Scaling
 from graftline.steps.fit_head.search import Candidate, search
-from graftline.steps.fit_head.suspects import hardest_pairs, out_of_fold, suspect_rows
+from graftline.steps.fit_head.suspects import (
+    hardest_pairs,
+    out_of_fold,
+    probabilities,
+    suspect_rows,
+)
 
 DIGITS = tuple("0123456789")
 
@@ -23,13 +29,13 @@ def test_planted_label_errors_are_found(seed: int) -> None:
     folds = make_folds(given, np.arange(len(y)), DIGITS, 5, seed)
     ranked = search(x, given, folds, 10, grid=(0.001, 0.01, 0.1), balanced=False)
     best = next(candidate for candidate in ranked if candidate.family == "logistic")
-    probabilities = out_of_fold(x, given, folds, 10, best, balanced=False)
-    found = suspect_rows(given, probabilities)
+    said = probabilities(out_of_fold(Divided(x, given, folds), 10, best, balanced=False))
+    found = suspect_rows(given, said)
     right = len(np.intersect1d(found, planted))
     assert right / len(planted) >= 0.8
     assert right / len(found) >= 0.5
     assert len(np.intersect1d(found[:20], planted)) >= 18  # the least credible come first
-    likely = probabilities.argmax(axis=1)
+    likely = said.argmax(axis=1)
     assert (
         likely[np.intersect1d(found, planted)] == y[np.intersect1d(found, planted)]
     ).mean() > 0.9
@@ -39,18 +45,19 @@ def test_labels_without_errors_are_hardly_suspected() -> None:
     x, y = load_digits(return_X_y=True)
     folds = make_folds(y, np.arange(len(y)), DIGITS, 5, 0)
     best = Candidate("logistic", Scaling.WITHIN, 0.01, 0.95, (0.9, 1.0), ())
-    probabilities = out_of_fold(x.astype(np.float32), y, folds, 10, best, balanced=False)
-    assert np.allclose(probabilities.sum(axis=1), 1.0)
-    assert (probabilities.argmax(axis=1) == y).mean() > 0.93
-    assert len(suspect_rows(y, probabilities)) < 0.04 * len(y)
+    divided = Divided(x.astype(np.float32), y, folds)
+    said = probabilities(out_of_fold(divided, 10, best, balanced=False))
+    assert np.allclose(said.sum(axis=1), 1.0)
+    assert (said.argmax(axis=1) == y).mean() > 0.93
+    assert len(suspect_rows(y, said)) < 0.04 * len(y)
 
 
 def test_a_class_that_no_image_has_does_not_disturb() -> None:
     labels = np.repeat([0, 2], 20)
-    probabilities = np.full((40, 3), 0.05)
-    probabilities[np.arange(40), labels] = 0.9
+    said = np.full((40, 3), 0.05)
+    said[np.arange(40), labels] = 0.9
     labels[3] = 2
-    assert suspect_rows(labels, probabilities).tolist() == [3]
+    assert suspect_rows(labels, said).tolist() == [3]
     assert len(suspect_rows(np.zeros(5, dtype=np.int64), np.ones((5, 1)))) == 0
 
 
