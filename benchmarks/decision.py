@@ -144,7 +144,7 @@ def show(judged: list[Judged]) -> None:
 
 
 def measure_all(
-    root: Path, names: list[str], table: Path, pictures: Path, jobs: int, largest: int
+    root: Path, names: list[str], table: Path, pictures: Path, jobs: int, sizes: list[int] | None
 ) -> None:
     """Measure what the table lacks; it is written after each row.
 
@@ -154,11 +154,12 @@ def measure_all(
         table: Is made longer.
         pictures: Folder for the sets' pictures.
         jobs: Rows that are measured side by side, each on a core of its own.
-        largest: Sizes above this are left out.
+        sizes: Of these alone.
     """
     rows = json.loads(table.read_text("utf-8"))["rows"] if table.exists() else []
     known = {(row["set"], row["size"]) for row in rows}
-    planned = [(name, size) for name in names for size in SETS[name].sizes if size <= largest]
+    planned = [(name, size) for name in names for size in SETS[name].sizes]
+    planned = [(name, size) for name, size in planned if sizes is None or size in sizes]
     planned = sorted(set(planned) - known, key=lambda pair: (-pair[1], pair[0]))
     for name in sorted({name for name, _ in planned}):
         write(name, root, pictures / name)
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="keep the pictures there")
     parser.add_argument("--jobs", type=int, default=1, help="rows side by side, one core each")
-    parser.add_argument("--largest", type=int, default=100_000, help="leave out larger sizes")
+    parser.add_argument("--sizes", nargs="+", type=int, help="measure these alone")
     parser.add_argument("--table", type=Path, default=TABLE, help="of measurements")
     parser.add_argument("--json", action="store_true", help="figures as the last line")
     arguments = parser.parse_args()
@@ -209,7 +210,7 @@ def main() -> None:
                 arguments.table,
                 arguments.pictures or Path(folder),
                 arguments.jobs,
-                arguments.largest,
+                arguments.sizes,
             )
     rows = json.loads(arguments.table.read_text("utf-8"))["rows"]
     judged = [judge(row) for row in rows if row["set"] in arguments.sets]

@@ -160,13 +160,10 @@ def _plans(data: Data) -> Iterator[tuple[str, Rows, int, bool]]:
     """Each training: its name, images, epochs, and whether a probe on the same images is beaten."""
     rows, labels = data.rows["train"], data.labels[data.rows["train"]]
 
-    def some(count: int) -> Rows:
-        return rows if count >= len(rows) else rows[stratified_sample(labels, count, 0)]
-
-    quarter = some(max(len(rows) // 4, min(len(rows), 60)))
+    few = min(len(rows), max(len(rows) // 4, 60))
+    quarter = rows if few == len(rows) else rows[stratified_sample(labels, few, 0)]
     yield "training", rows, Settings().epochs, False
-    yield "pilot", some(1000), 3, False
-    yield "pilot_quarter", quarter, 3, False
+    yield "pilot", quarter, 3, False
     yield "pilot_paired", quarter, 3, True
 
 

@@ -54,7 +54,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     path = config.getoption("--faults-table", None)
     if path is None:
         return
-    text = table.markdown(table.rows_of(terminalreporter.stats))
-    if Path(path).is_file():
-        table.write_into(Path(path), text)
+    file = Path(path)
+    before = file.read_text(encoding="utf-8") if file.is_file() else ""
+    text = table.markdown(table.rows_of(terminalreporter.stats, before))
+    whole = not config.option.markexpr and not config.option.keyword
+    if before and whole and not any("::" in argument for argument in config.args):
+        table.write_into(file, text)  # a row is of all tests of its file, or stays
     terminalreporter.write_line("\n" + text)

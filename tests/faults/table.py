@@ -1,7 +1,11 @@
-"""The campaign's table: what each row of it is, and what one run of the tests found."""
+"""The campaign's table: what each row of it is, and what the last whole run of it found.
+
+A run of some files of tests replaces their rows and leaves the others, each with its date.
+"""
 
 import re
 from collections import defaultdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,11 @@ ROWS = {
         "SIGKILL at every write, fsync, rename, link of ingest",
         "strace injection",
         "everything in the store is whole; the rerun ends with the same snapshot",
+    ),
+    "test_ingest_races": (
+        "two ingests of the same images at once; another one between any two writes of a commit",
+        "threads, folder and S3 server",
+        "what is kept is of one of them alone, and whole",
     ),
     "test_extract_kill": (
         "SIGKILL in feature extraction",
@@ -73,9 +82,9 @@ ROWS = {
         "a typed error within 60 s",
     ),
     "test_memory": (
-        "a decoding worker killed",
-        "SIGKILL, as the system sends it",
-        "ends within 30 s with a cause, never hangs",
+        "out of memory in a step; a decoding worker killed",
+        "limit on address space; SIGKILL, as the system sends it",
+        "ends within 30 s with a cause, never hangs; no image is taken for a broken one",
     ),
     "test_step_killed": (
         "a step of a local run, or the process that starts the steps, killed",
@@ -92,6 +101,16 @@ ROWS = {
         "libfaketime",
         "nothing is ordered by the wall clock",
     ),
+    "test_hostile_files": (
+        "hostile images, tables, archives, run files, ONNX and safetensors files",
+        "mutations of real files, seeds kept; a limit on memory, a canary",
+        "documented errors only, bounded memory, nothing written outside, nothing executed",
+    ),
+    "test_s3_odd_answers": (
+        "answers that no S3 server gives: redirects in a circle, pages, wrong lengths, entities",
+        "raw bytes over a socket, to each of 12 requests",
+        "a typed error that says what to do, in time; never taken for an answer",
+    ),
     "test_legacy": (
         "two versions of Graftline on one store",
         "a store that an earlier version wrote",
@@ -101,8 +120,17 @@ ROWS = {
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 
 
-def rows_of(stats: dict[str, list[Any]]) -> list[tuple[str, str, str, str, str]]:
-    """Fault, how, what must hold, how often it was tried, and whether it held."""
+Row = tuple[str, str, str, str, str, str]
+HEAD = ("fault", "how", "must hold", "tried", "found", "run")
+
+
+def rows_of(stats: dict[str, list[Any]], before: str = "") -> list[Row]:
+    """Fault, how, what must hold, how often it was tried, whether it held, and when.
+
+    Args:
+        stats: Reports by outcome, of pytest's terminal.
+        before: An earlier table: rows that did not run stay as they were.
+    """
     outcomes: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     points: dict[str, int] = defaultdict(int)
     for outcome in ("passed", "failed", "error", "skipped"):
@@ -110,22 +138,33 @@ def rows_of(stats: dict[str, list[Any]]) -> list[tuple[str, str, str, str, str]]
             row = Path(report.nodeid.partition("::")[0]).stem
             outcomes[row][outcome] += 1
             points[row] += sum(n for name, n in report.user_properties if name == "points")
+    today = datetime.now(UTC).date().isoformat()
+    earlier = _rows_in(before)
     found = []
     for name, (fault, how, holds) in ROWS.items():
         seen = outcomes[name]
         bad = seen["failed"] + seen["error"]
-        tried = points[name] or seen["passed"] + bad
-        verdict = "not run" if not seen["passed"] + bad else f"{bad} FAILED" if bad else "held"
-        if seen["skipped"]:
-            verdict += f", {seen['skipped']} skipped"
-        found.append((fault, how, holds, str(tried), verdict))
+        if not seen["passed"] + bad:
+            tried, verdict, when = earlier.get(fault, ("0", "not run", ""))
+        else:
+            tried, when = str(points[name] or seen["passed"] + bad), today
+            verdict = f"{bad} FAILED" if bad else "held"
+            if seen["skipped"]:
+                verdict += f", {seen['skipped']} skipped"
+        found.append((fault, how, holds, tried, verdict, when))
     return found
 
 
-def markdown(rows: list[tuple[str, str, str, str, str]]) -> str:
+def _rows_in(text: str) -> dict[str, tuple[str, str, str]]:
+    """What a table says was tried and found, and when, by fault."""
+    rows = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| "))
+    return {row[0]: (row[3], row[4], row[5]) for row in rows if len(row) == len(HEAD)}
+
+
+def markdown(rows: list[Row]) -> str:
     """The table as it is in docs/reliability.md."""
-    head = "| fault | how | must hold | tried | found |\n| --- | --- | --- | --- | --- |"
-    return "\n".join([head, *(f"| {' | '.join(row)} |" for row in rows)])
+    lines = (" | ".join(row) for row in [HEAD, ("---",) * len(HEAD), *rows])
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def write_into(path: Path, text: str) -> None:

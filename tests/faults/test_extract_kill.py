@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def finish(data: dict[str, str]) -> int:
 
 @pytest.mark.parametrize("batch", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_killed_after_a_batch_only_what_was_in_flight_is_computed_again(
-    batch: int, data: dict[str, str], expected: tuple[str, bytes]
+    batch: int, data: dict[str, str], expected: tuple[str, bytes], record_property: Any
 ) -> None:
     fingerprint, matrix = expected
     process = start(data, pause=0.2)
@@ -130,11 +131,12 @@ def test_killed_after_a_batch_only_what_was_in_flight_is_computed_again(
     assert finish(data) == IMAGES - before
     assert (Path(data["features_folder"]) / "features.npy").read_bytes() == matrix
     assert finish(data) == 0
+    record_property("points", 1)
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
-    data: dict[str, str], expected: tuple[str, bytes]
+    data: dict[str, str], expected: tuple[str, bytes], record_property: Any
 ) -> None:
     """Kills at ten moments of the whole run, over and over, until a run ends by itself."""
     fingerprint, matrix = expected
@@ -163,6 +165,7 @@ def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
         assert now >= before, "what was stored is gone"
         before = now
     assert kills > 1
+    record_property("points", kills)
     assert (Path(data["features_folder"]) / "features.npy").read_bytes() == matrix
     assert finish(data) == 0
 
@@ -170,7 +173,11 @@ def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["fsync", "link", "unlink"])
 def test_killed_at_a_system_call_that_stores(
-    call: str, data: dict[str, str], expected: tuple[str, bytes], tmp_path: Path
+    call: str,
+    data: dict[str, str],
+    expected: tuple[str, bytes],
+    tmp_path: Path,
+    record_property: Any,
 ) -> None:
     """Die in the middle of storing: strace kills the process at the K-th call of a kind."""
     if shutil.which("strace") is None:
@@ -202,6 +209,7 @@ def test_killed_at_a_system_call_that_stores(
         assert stored(data, fingerprint) >= before, "what was stored is gone"
         before = stored(data, fingerprint)
     assert killed, "no call of that kind was met"
+    record_property("points", killed)
     finish(data)
     assert (Path(data["features_folder"]) / "features.npy").read_bytes() == matrix
     assert stored(data, fingerprint) == IMAGES

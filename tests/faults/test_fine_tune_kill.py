@@ -155,7 +155,7 @@ SHOTS = 20
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_at_random_moments_ends_with_the_same_weights(
-    training: Callable[[str], Training], way: str
+    training: Callable[[str], Training], way: str, record_property: Any
 ) -> None:
     whole = training("whole")
     whole.options |= {"epochs": 40, "patience": 40, "ema": 0.9, "mix": "mixup"}
@@ -185,6 +185,7 @@ def test_killed_at_random_moments_ends_with_the_same_weights(
     assert bool(damaged) == way.endswith("damage")
     shot.finish()
     assert shot.digest() == whole.digest()
+    record_property("points", shots)
 
 
 def _damage_newest(folder: Path) -> bool:

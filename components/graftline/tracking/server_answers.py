@@ -127,7 +127,7 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
     probe(uri)  # a server that has gone away is named as such
-    text = redacted(str(error), uri).strip()
+    text = redacted(str(error), uri).partition("\n[SQL:")[0].strip()
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"\b40[13]\b", text):

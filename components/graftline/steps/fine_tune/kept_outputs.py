@@ -20,13 +20,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from graftline.errors import StoreError
-from graftline.files import sha256_of
+from graftline.errors import IntegrityError, StoreError
 from graftline.images.preprocessing import Preprocessing
 from graftline.progress import message
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.batches import HELD_OUT, LOWER, LOWER_BATCH, autocasts
 from graftline.steps.fine_tune.recipe import Settings
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 PREFIX = "frozen-outputs"
@@ -118,17 +118,16 @@ class KeptOutputs:
         with tempfile.TemporaryDirectory(prefix="graftline-outputs-") as folder:
             path = Path(folder) / "part"
             save_file(dict(part), str(path))
-            self._store.upload(path, f"{sha256_of(path)}.safetensors")  # mends a damaged one
+            commit.put_file(self._store, path, f"{commit.ANY}.safetensors", mend=True)
 
     def _read(self, key: str) -> Mapping[str, Tensor]:
         """One part; nothing, if it is not what its name says."""
         with tempfile.TemporaryDirectory(prefix="graftline-outputs-") as folder:
             path = Path(folder) / "part"
-            self._store.download(key, path)
             try:
-                if f"{sha256_of(path)}.safetensors" == key:
-                    return load_file(str(path))
-            except SafetensorError:
+                commit.fetch_file(self._store, key, key.removesuffix(".safetensors"), path)
+                return load_file(str(path))
+            except (IntegrityError, SafetensorError):
                 pass
         message("WARNING: %s/%s is damaged; its outputs are computed again.", PREFIX, key)
         return {}
