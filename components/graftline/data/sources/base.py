@@ -74,6 +74,19 @@ class Columns:
     group: str | None = None
     attributes: tuple[str, ...] = ()
 
+    def wanted(self) -> dict[str, str]:
+        """The columns that a table must have, with the setting of ``data`` that names each.
+
+        The split column is one of them where it is named: the usual one may be absent.
+        """
+        found = {self.image: "image_column", self.label: "label_column"}
+        found.update(dict.fromkeys(self.attributes, "attributes"))
+        if self.group:
+            found[self.group] = "group_column"
+        if self.split and self.split != Columns().split:
+            found[self.split] = "split_column"
+        return found
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Reading:
