@@ -101,12 +101,7 @@ class ParquetSource(Source):
 
     def _check(self, schema: Any, name: str) -> None:
         columns = self.columns
-        wanted = {columns.image: "image_column", columns.label: "label_column"}
-        wanted.update(dict.fromkeys(columns.attributes, "attributes"))
-        if columns.group:
-            wanted[columns.group] = "group_column"
-        if columns.split and columns.split != Columns().split:
-            wanted[columns.split] = "split_column"
+        wanted = columns.wanted()
         missing = [column for column in wanted if column not in schema.names]
         near = [n for column in missing for n in near_names(column, schema.names)]
         others = [name for name in schema.names if name not in wanted and is_split_column(name)]
