@@ -145,9 +145,7 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
 
 def _clusters(figures: dict[str, Any]) -> list[str]:
     probe, knn = figures["probe"], figures["knn"]
-    said = [
-        f"Without any fitting, {_neighbours(knn['k'])} {knn['accuracy']:.1%}."
-    ]
+    said = [f"Without any fitting, {_neighbours(knn['k'])} {knn['accuracy']:.1%}."]
     if probe["accuracy"] - knn["accuracy"] > 0.1:
         said.append(
             "The classes are there in the features but do not lie in clusters: the linear "
