@@ -67,16 +67,6 @@ class Forecast:
         return self.hours * hourly_price * nodes
 
 
-def in_words(hours: float) -> str:
-    """A duration for a person, such as ``9 minutes``."""
-    if hours < 1 / 60:
-        return "under a minute"
-    if hours < 1.5:
-        minutes = round(60 * hours)
-        return "1 minute" if minutes == 1 else f"{minutes} minutes"
-    return f"{hours:.2g} hours"
-
-
 def fine_tune_hours(images: int, epochs: float, images_per_second: float) -> float:
     """Hours that one device trains.
 

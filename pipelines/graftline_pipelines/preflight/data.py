@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import ConfigurationError, DataError, StoreError
+from graftline.errors import ConfigurationError, DataError, GraftlineError, StoreError
 from graftline_pipelines.preflight.report import Preflight
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -105,6 +105,32 @@ def check_test_images(
                 "gate.min_test_images",
                 f"{about} test images are expected. They show little of a first model, and "
                 "nothing refuses it for that: set gate.min_test_images to ask for more.",
+            )
+        )
+
+
+def note_unknown_source(settings: RunSettings, found: Preflight) -> None:
+    """Say that a source is new to a store whose champion was trained on another.
+
+    A folder that was moved is: its images may then get other splits than the champion's.
+    """
+    from graftline.steps.ingest.source_index import last_snapshot_id
+    from graftline.storage import open_store
+
+    try:
+        store = open_store(settings.store)
+        if last_snapshot_id(store, open_settings_source(settings).uri) is not None:
+            return
+        others = any(info.key.endswith(".json") for info in store.list("sources/"))
+    except GraftlineError:  # said by the checks of the store and the source
+        return
+    if others:
+        found.notes.append(
+            (
+                KEY,
+                "The store knows other sources and not this one. If its images were moved here, "
+                "`graftline relocate RUN.yaml --source-was FOLDER` keeps their splits, which the "
+                "champion was tested by.",
             )
         )
 

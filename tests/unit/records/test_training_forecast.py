@@ -10,7 +10,6 @@ from graftline.records.training_forecast import (
     device_of,
     fine_tune_hours,
     forecast,
-    in_words,
     read_rate,
     table_rate,
     training_operations,
@@ -24,21 +23,6 @@ def test_hours_are_images_times_epochs_over_the_rate() -> None:
     one = forecast(36_000, 10, Rate(100, "measured", "T4"))
     assert (one.hours, one.device_hours, one.speedup) == pytest.approx((1.0, 1.0, 1.0))
     assert one.cost(0.5) == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    ("hours", "said"),
-    [
-        (4.5e-5, "under a minute"),
-        (1 / 60, "1 minute"),
-        (0.15, "9 minutes"),
-        (1.4, "84 minutes"),
-        (1.5, "1.5 hours"),
-        (21.04, "21 hours"),
-    ],
-)
-def test_a_duration_is_said_in_the_unit_that_fits(hours: float, said: str) -> None:
-    assert in_words(hours) == said
 
 
 def test_backwards_costs_twice_as_much_as_forwards_and_only_where_it_trains() -> None:

@@ -56,7 +56,7 @@ def test_forecast_and_outcome_stand_side_by_side_afterwards() -> None:
     assert "gain in points +2.0 (−1.0 to +5.0) +8.0, outside the interval" in rows
     assert "gain of the pilot in points +4.0" in rows
     assert "gain expected after the pilot +3.0" in rows
-    assert "training time 30 minutes on a pool 15 minutes" in rows
+    assert "training time 0.5 h on a pool 0.25 h" in rows
     assert "It beat &lt;the probe&gt;." in shown
     assert "not fine-tuned" not in shown and "the whole training follows" in shown
     assert shown.startswith("<h1>x</h1>") and shown.endswith("<p>y</p>")

@@ -6,7 +6,6 @@ from statistics import NormalDist
 from typing import Any
 
 from graftline.records.decision import Decision, Forecast, Pilot
-from graftline.records.training_forecast import in_words
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.cost import Cost
 from graftline.steps.fit_head.forecast import (
@@ -25,6 +24,7 @@ CONFIDENCE = 0.6
 # A pilot must have this chance of changing the choice: on 20 validation images chance alone is ten
 # points, so such a pilot would cost a training and settle nothing.
 LEAST_CHANCE = 0.15
+FEW_HOURS = 1 / 60  # of a training, under which it is said in seconds
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
         return None
     hours, money = settings.max_hours, settings.max_cost
     if hours is not None and cost.hours > hours:
-        return f"It would take {in_words(cost.hours)}, over auto.max_hours ({hours:g} hours)."
+        return f"It would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
     if money is not None and cost.money is not None and cost.money > money:
         return f"It would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
     return None
@@ -186,15 +186,19 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
 
 def _clusters(figures: dict[str, Any]) -> list[str]:
     probe, knn = figures["probe"], figures["knn"]
-    said = [
-        f"Without any fitting, the {knn['k']} nearest neighbours alone give {knn['accuracy']:.1%}."
-    ]
+    said = [f"Without any fitting, {_neighbours(knn['k'])} {knn['accuracy']:.1%}."]
     if probe["accuracy"] - knn["accuracy"] > 0.1:
         said.append(
             "The classes are there in the features but do not lie in clusters: the linear "
             "classifier finds directions that plain distance does not."
         )
     return said
+
+
+def _neighbours(count: int) -> str:
+    if count == 1:
+        return "the nearest neighbour alone gives"
+    return f"the {count} nearest neighbours alone give"
 
 
 def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
@@ -205,16 +209,16 @@ def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
     )
     if cost is None:
         return f"{said}."
-    shortest, longest = cost.hours_interval
-    if cost.accelerators:
-        each = cost.accelerators
-        took = (
-            f"{cost.hours * each:.2g} GPU-hours",
-            f"{shortest * each:.1g} to {longest * each:.1g}",
-        )
-    else:
-        took = in_words(cost.hours), f"{in_words(shortest)} to {in_words(longest)}"
-    said += f" and to take {took[0]} on {cost.device} ({took[1]})"
+    count = max(1, cost.accelerators)
+    middle = cost.hours * count
+    shortest, longest = (hours * count for hours in cost.hours_interval)
+    unit, times = "GPU-hours" if cost.accelerators else "hours", 1.0
+    if middle < FEW_HOURS:
+        unit, times = ("GPU-seconds" if cost.accelerators else "seconds"), 3600.0
+    said += (
+        f" and to take {middle * times:.2g} {unit} on {cost.device} "
+        f"({shortest * times:.1g} to {longest * times:.1g})"
+    )
     if cost.money is not None:
         said += f", which cost {cost.money:.2f}"
     return f"{said}."
