@@ -50,7 +50,10 @@ def connect(uri: str) -> "MlflowClient":
     with mlflow_errors(uri, "its database" if "://" in uri else uri):
         if not uri.startswith("sqlite:"):
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
-        with _alone_with(Path(uri.removeprefix("sqlite:///"))):
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        with _alone_with(database):
+            if not database.exists():
+                _make_database(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             _open_sqlite(client)
         return client
@@ -92,6 +95,18 @@ def _open_sqlite(client: "MlflowClient") -> None:
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
     _tracking_store_registry.get_store(client.tracking_uri, _artifact_root(path))
+
+
+def _make_database(database: Path) -> None:
+    """Make all tables under another name first: MLflow cannot go on with a half-made database."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f".{database.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    uri = f"sqlite:///{unfinished}"
+    SqlAlchemyStore(uri, _artifact_root(database))
+    SqlAlchemyStore._engine_map.pop(uri).dispose()
+    unfinished.rename(database)
 
 
 @contextmanager

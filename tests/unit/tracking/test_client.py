@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from graftline.tracking.client import time_to_store
+from graftline.tracking.client import connect, time_to_store
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
@@ -58,3 +59,23 @@ def test_two_processes_that_make_one_database_do_not_fail_each_other(tmp_path):
     go.touch()
     said = [one.communicate()[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
+
+
+def test_a_database_whose_making_was_killed_does_not_stand_in_the_way(tmp_path, monkeypatch):
+    from mlflow.store.tracking import sqlalchemy_store
+
+    class Killed(Exception):
+        pass
+
+    def killed(self, uri, root):
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half a database")
+        raise Killed
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlalchemy_store.SqlAlchemyStore, "__init__", killed)
+        with pytest.raises(Killed):
+            connect(uri)
+    (experiment,) = connect(uri).search_experiments()
+    assert experiment.artifact_location == f"file://{tmp_path}/mlartifacts/0"
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

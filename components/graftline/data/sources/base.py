@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMATS = ("auto", "folders", "table", "shards")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PARQUET = ".parquet"
+ROWS = TABLES[:-1]  # the ones of text
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 NO_IMAGE = "not an image file"

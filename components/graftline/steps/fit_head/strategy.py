@@ -21,6 +21,7 @@ CONFIDENCE = 0.6
 # What a pilot must count for beside the forecast, 0 to 1. On 20 validation images chance alone is
 # ten points: such a pilot costs a training and settles nothing.
 LEAST_SLOPE = 0.2
+FEW_HOURS = 1 / 60  # of a training, under which it is said in seconds
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,19 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
 
 def _clusters(figures: dict[str, Any]) -> list[str]:
     probe, knn = figures["probe"], figures["knn"]
-    said = [
-        f"Without any fitting, the {knn['k']} nearest neighbours alone give {knn['accuracy']:.1%}."
-    ]
+    said = [f"Without any fitting, {_neighbours(knn['k'])} {knn['accuracy']:.1%}."]
     if probe["accuracy"] - knn["accuracy"] > 0.1:
         said.append(
             "The classes are there in the features but do not lie in clusters: the linear "
             "classifier finds directions that plain distance does not."
         )
     return said
+
+
+def _neighbours(count: int) -> str:
+    if count == 1:
+        return "the nearest neighbour alone gives"
+    return f"the {count} nearest neighbours alone give"
 
 
 def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
@@ -163,12 +168,15 @@ def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
     )
     if cost is None:
         return f"{said}."
-    unit = "GPU-hours" if cost.accelerators else "hours"
     count = max(1, cost.accelerators)
+    middle = cost.hours * count
     shortest, longest = (hours * count for hours in cost.hours_interval)
+    unit, times = "GPU-hours" if cost.accelerators else "hours", 1.0
+    if middle < FEW_HOURS:
+        unit, times = ("GPU-seconds" if cost.accelerators else "seconds"), 3600.0
     said += (
-        f" and to take {cost.hours * count:.2g} {unit} on {cost.device} "
-        f"({shortest:.1g} to {longest:.1g})"
+        f" and to take {middle * times:.2g} {unit} on {cost.device} "
+        f"({shortest * times:.1g} to {longest * times:.1g})"
     )
     if cost.money is not None:
         said += f", which cost {cost.money:.2f}"

@@ -158,6 +158,14 @@ def test_a_gain_that_costs_too_much_is_not_bought(
         assert "4 GPU-hours on pool gpu" in " ".join(decision.reasons)
 
 
+def test_a_training_of_seconds_is_not_said_in_hours() -> None:
+    short = Cost(0.0005, (0.0002, 0.001), "this machine (2 CPU cores)", 0, None)
+    decision = decided(figures(100, 0.5), mends(0.5), cost=short)
+    said = " ".join(decision.reasons)
+    assert "to take 1.8 seconds on this machine (2 CPU cores) (0.7 to 4)" in said
+    assert "hours" not in said
+
+
 @pytest.mark.parametrize("strategy", ["probe", "head", "fine_tune", "scratch"])
 def test_an_order_is_obeyed_and_autos_opinion_kept(strategy: str) -> None:
     decision = decided(figures(20, 0.9), mends(0.0), strategy=strategy)
