@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -411,6 +413,27 @@ def test_table_that_is_the_source_may_stand_in_annotations(tmp_path: Path) -> No
     }
     path.write_text(table("image,label", [f"{n}.jpg,{PETS[n % 3]}" for n in range(12)]))
     assert {one.problem for one in open_source(str(path)).entries()} == {"file not found"}
+
+
+def test_parquet_files_that_name_the_classes_differently_are_refused(tmp_path: Path) -> None:
+    """Else one class would be two: by its number and by its name."""
+
+    def write(name: str, names: list[str] | None, **more: list[str]) -> None:
+        columns = {"image": [{"bytes": picture(n), "path": ""} for n in range(4)], **more}
+        found = pa.table({**columns, "label": [0, 1, 0, 1]})
+        feature = {"label": {"names": names, "_type": "ClassLabel"}}
+        kept = json.dumps({"info": {"features": feature if names else {}}})
+        pq.write_table(found.replace_schema_metadata({"huggingface": kept}), tmp_path / name)
+
+    write("train-0.parquet", ["cat", "dog"], note=["", "", "", "x"])
+    write("train-1.parquet", ["cat", "dog"], note=["", "", "", "x"])
+    source = open_source(str(tmp_path))
+    assert len(source.entries()) == 2
+    assert any("not used: 'note'" in note for note in source.notes)
+    write("train-1.parquet", None)
+    with pytest.raises(GraftlineError, match=r"name the classes differently") as error:
+        open_source(str(tmp_path)).entries()
+    assert "'cat', 'dog'" in str(error.value) and "without names" in str(error.value)
 
 
 def picture(seed: int) -> bytes:
