@@ -219,19 +219,27 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]
     return problems
 
 
+ANY_OF = "it has to be "
+
+
 def _one_each(details: list[ErrorDetails]) -> Iterator[ErrorDetails]:
     """One error a key: a key of several types has one for each, under pydantic's name for it."""
-    merged: dict[KeyPath, ErrorDetails] = {}
+    grouped: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in details:
         location = _of_field(detail["loc"])
-        if location not in merged:
-            merged[location] = {**detail, "loc": location}
-        elif location != detail["loc"]:
-            known, again = merged[location]["msg"], detail["msg"].removeprefix("Input should be ")
-            merged[location]["msg"] = f"{known}; or {again}"
-        else:
+        if location == detail["loc"]:
             yield detail
-    yield from merged.values()
+        else:
+            grouped.setdefault(location, []).append(detail)
+    for location, several in grouped.items():
+        sentences = [what_is_wrong(each).partition(ANY_OF)[2] for each in several]
+        parts = [sentence.partition(". ") for sentence in sentences if sentence]
+        wanted = ", or ".join(part.rstrip(".") for part, _, _ in parts)
+        hints = "".join(f". {hint.rstrip('.')}" for _, _, hint in parts if hint)
+        merged = {**several[0], "loc": location}
+        if wanted:
+            merged |= {"type": "several", "msg": f"{ANY_OF}{wanted}{hints}"}
+        yield merged  # type: ignore[misc]
 
 
 def _of_field(location: KeyPath) -> KeyPath:

@@ -46,7 +46,7 @@ def test_a_key_of_several_types_has_one_mistake(tmp_path: Path) -> None:
     assert set(found) == {"fine_tune.unfreeze", "fine_tune.epochs"}
     line, said = found["fine_tune.unfreeze"]
     assert line == 5
-    for part in ("1.5", "integer", "less than or equal to 1", "'auto' or 'all'", "upper blocks"):
+    for part in ("1.5", "whole number, or less", "equal to 1, or 'auto' or 'all'.", "upper blocks"):
         assert part in said
 
 

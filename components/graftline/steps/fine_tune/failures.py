@@ -9,6 +9,7 @@ import torch
 
 from graftline.errors import TrainingError
 from graftline.progress import message
+from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.state import Progressed
 
 
@@ -51,18 +52,19 @@ def _of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
-def diverged(what: str, value: float, at: Progressed, rate: float) -> NoReturn:
+def diverged(what: str, value: float, at: Progressed, settings: Settings) -> NoReturn:
     """Stop with the learning rate to try.
 
     Args:
         what: Which figure.
         value: Of it, not finite.
         at: Where training stands.
-        rate: The learning rate.
+        settings: With the learning rate.
 
     Raises:
         TrainingError: Always.
     """
+    rate = settings.learning_rate
     raise TrainingError(
         f"the {what} is {value} in epoch {at.epoch + 1}, step {at.step + 1}",
         why=f"training diverged: learning_rate {rate:g} is too large for this network, or its "

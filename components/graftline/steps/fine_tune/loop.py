@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ from graftline.steps.fine_tune import state
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import seed_of
 from graftline.steps.fine_tune.batches import Batches, Item, autocast
+from graftline.steps.fine_tune.device_batches import Ready
 from graftline.steps.fine_tune.ema import Average
 from graftline.steps.fine_tune.evaluation import Evaluation
 from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
@@ -118,6 +117,7 @@ class Trainer:
         self.at = Progressed(micro_batch=self.sampler.batch_size)
         whole = self._upper if self.halves is not None else classifier
         self.evaluation = Evaluation(classifier, whole, self.batches)
+        self.forward = self._upper if self.batches.keeps_lower else classifier
         self.outputs: KeptOutputs | None = None
         self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
@@ -141,7 +141,7 @@ class Trainer:
                 began = time.monotonic()
                 for items, rows in self._rest_of_epoch():
                     self._step(items, rows)
-                    began = self._count_seconds(began)
+                    self.at.seconds, began = _clocked(self.at.seconds, began)
                     bar.advance()
                     if stop.is_set():
                         self.saving.now(self.at, self.best)
@@ -150,51 +150,36 @@ class Trainer:
                     if self._out_of_time():
                         break
                 self._end_epoch()
-                if self.outputs is not None:
-                    self.outputs.keep()
                 self.saving.after_epoch(self.at, self.best)
         state.put(self.tensors, self.best)
         return self.at
-
-    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Uncalibrated float32 logits (rows, classes), with the evaluation's preprocessing."""
-        return self.evaluation.logits(rows)
 
     def close(self) -> None:
         """Remove what is kept on the disk."""
         self.arrays.close()
 
-    def _rest_of_epoch(self) -> Iterator[tuple[list[Item], NDArray[np.int64]]]:
+    def _rest_of_epoch(self) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
         """This process's part of each batch that is left in the epoch: images and their rows."""
         steps = range(self.at.steps_done, self.sampler.end_of(self.at.epoch))
         mine = [self.ranks.part(*self.sampler.batch(step), self.settings.mix) for step in steps]
-        if not mine:
-            return
-        loaded = self.batches.load(*(np.concatenate(part) for part in zip(*mine, strict=True)))
-        for rows, _ in mine:
-            yield list(islice(loaded, len(rows))), rows
+        return self.batches.ahead(mine)
 
-    def _count_seconds(self, began: float) -> float:
-        now = time.monotonic()
-        self.at.seconds += now - began
-        return now
-
-    def _step(self, images: list[Item], rows: NDArray[np.int64]) -> None:
+    def _step(self, images: list[Item] | Ready, rows: NDArray[np.int64]) -> None:
         """One optimiser step."""
         steps, warmup = self.sampler.steps, self.settings.warmup_fraction
         set_rates(self.optimizer, self.at.rate * rate_factor(self.at.steps_done, steps, warmup))
         loss = self._gradient(images, rows)
         if not math.isfinite(loss):
-            self._diverged("loss", loss)
+            diverged("loss", loss, self.at, self.settings)
         if not math.isfinite(norm := clip(self.optimizer, CLIP_NORM)):
-            self._diverged("gradient", norm)
+            diverged("gradient", norm, self.at, self.settings)
         self.optimizer.step()
         self.average.update(self.at.steps_done)
         self.at.step += 1
         self.at.steps_done += 1
         self.at.loss_sum += loss
 
-    def _gradient(self, images: list[Item], rows: NDArray[np.int64]) -> float:
+    def _gradient(self, images: list[Item] | Ready, rows: NDArray[np.int64]) -> float:
         """Gradients of the batch's mean loss; the loss."""
         targets = torch.from_numpy(self.labels[rows]).to(self.device)
         seed, step = self.settings.seed, self.at.steps_done
@@ -221,15 +206,12 @@ class Trainer:
         total = torch.zeros((), device=self.device)
         for part, wanted in zip(x.tensor_split(parts), shares.tensor_split(parts), strict=True):
             with autocast(self.device, self.settings.precision):
-                logits = self._logits(part)
+                logits = self.forward(part)
             smoothing = self.settings.label_smoothing
             loss = summed_loss(logits, wanted, self.class_weights, smoothing) / weight
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
-
-    def _logits(self, x: Tensor) -> Tensor:
-        return self._upper(x) if self.batches.keeps_lower else self.classifier(x)
 
     def _upper(self, lower: Tensor) -> Tensor:
         assert self.halves is not None
@@ -278,8 +260,10 @@ class Trainer:
         }
         at.history.append(figures)
         self._report(figures)
+        if self.outputs is not None:
+            self.outputs.keep()
         if not math.isfinite(loss):
-            self._diverged("validation loss", loss)
+            diverged("validation loss", loss, at, self.settings)
         at.step, at.loss_sum = 0, 0.0
         if (accuracy, -loss) > (at.best_accuracy, -at.best_loss):
             at.best_epoch, at.best_accuracy, at.best_loss = at.epoch, accuracy, loss
@@ -309,8 +293,11 @@ class Trainer:
             return False
         return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * limit
 
-    def _diverged(self, what: str, value: float) -> NoReturn:
-        diverged(what, value, self.at, self.settings.learning_rate)
+
+def _clocked(seconds: float, began: float) -> tuple[float, float]:
+    """The seconds with those since the beginning, and the present moment."""
+    now = time.monotonic()
+    return seconds + now - began, now
 
 
 @contextmanager

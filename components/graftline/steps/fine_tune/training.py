@@ -46,7 +46,7 @@ from graftline.steps.fine_tune.state import Progressed
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
-TRAINING_VERSION = 5  # counts changes to the loop that change its result
+TRAINING_VERSION = 6  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"unfreeze": "all", "layer_decay": 1.0, "adapt_batch_norm": True}
 
 
@@ -221,7 +221,7 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
                 ids = snapshot.image_ids()
                 trainer.outputs = KeptOutputs(store, name, ids, trainer.arrays)
             progressed = trainer.train()
-            val_logits = trainer.logits(start.held_out.rows)
+            val_logits = trainer.evaluation.logits(start.held_out.rows)
     classifier = classifier.to("cpu", memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     check_unmoved(classifier.backbone, division, before)
     if not np.isfinite(val_logits).all():
