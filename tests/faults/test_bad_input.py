@@ -241,9 +241,11 @@ def test_three_mistakes_at_once(graftline, command: str) -> None:
         ("", ["no keys"]),
         ("name: a\n\tdata: x\n", ["not valid YAML", "line"]),
         ("- name\n", ["not a mapping"]),
+        ("name: a\n? [x, y]\n: z\n", ["run.yaml"]),
+        ("name: a\ndata: {? {b: c} : d}\n", ["run.yaml"]),
         ("name: a\ndata: {source: x, split: {train: 0.5, val: 0.1, test: 0.1}}\n", ["data.split"]),
     ],
-    ids=["empty", "tab", "list", "fractions"],
+    ids=["empty", "tab", "list", "list as key", "mapping as key", "fractions"],
 )
 def test_run_file_that_cannot_be_read(graftline, text: str, words: list[str]) -> None:
     shown = graftline(MISTAKE, text)

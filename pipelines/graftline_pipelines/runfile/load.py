@@ -182,6 +182,8 @@ def _duplicates(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
     if isinstance(node, yaml.MappingNode):
         seen: dict[str, int] = {}
         for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # a list as a key: no key of a run file
             line = key.start_mark.line + 1
             if key.value in seen:
                 what = f"stands twice, first in line {seen[key.value]}."
