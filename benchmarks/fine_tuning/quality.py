@@ -72,7 +72,7 @@ def prepared(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[Fi
         source=str(folder / "images"),
         store=shared["store"],
         snapshot_folder=folder / "snapshot",
-        near_duplicates=None,  # glyphs and digits are alike by nature
+        near_duplicates="off",  # glyphs and digits are alike by nature
     )
     extract_features(
         snapshot_folder=folder / "snapshot", features_folder=folder / "features", **shared

@@ -85,7 +85,7 @@ def one_backbone(name: str, folder: Path, arguments: argparse.Namespace) -> Rate
         store=str(folder / "store"),
         snapshot_folder=folder / "snapshot",
         split={"train": 0.9, "val": 0.05, "test": 0.05},
-        near_duplicates=None,
+        near_duplicates="off",
     )
     rates: Rates = {way: [] for way in ("plain", "ready", "first", "later")}
     for number in range(arguments.rounds):

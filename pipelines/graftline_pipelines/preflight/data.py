@@ -14,18 +14,9 @@ KEY = "data.source"
 def open_settings_source(settings: RunSettings) -> Any:
     """The source that a run file names."""
     from graftline.data.sources import open_source
-    from graftline.data.sources.base import Columns, Reading
 
     data = settings.data
-    columns = Columns(
-        data.image_column,
-        data.label_column,
-        data.split_column,
-        data.group_column,
-        data.attributes,
-    )
-    reading = Reading(data.layout, data.exclude, data.similar_labels)
-    return open_source(data.source, data.format, columns, reading)
+    return open_source(data.source, data.format, data.columns, data.reading)
 
 
 def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
@@ -38,14 +29,14 @@ def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
         refuse_absent(settings.data.source)  # the libraries below take most of a second to import
         from graftline.steps.ingest.checks import (
             MIN_IMAGES_PER_CLASS,
-            check_arguments,
+            check_attributes,
             check_given,
             check_listing,
         )
 
         data = settings.data
         split = data.split.model_dump()
-        check_arguments(split, data.attributes, MIN_IMAGES_PER_CLASS, data.near_duplicates)
+        check_attributes(data.attributes)
         _check_apart(settings)
         source = open_settings_source(settings)
         entries = source.entries()
