@@ -16,8 +16,9 @@ the other half:
     regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
                        delivers it: the probe where validation does not find it better) less that
                        of what `auto` chose, in points
-    compute_fraction   processor time of `auto` in training (pilots and whole trainings) of that of
-                       always fine-tuning; the probe is fitted either way
+    compute_fraction   images that `auto` trains on (in pilots and whole trainings, each as often as
+                       it passes the network) of those of always fine-tuning; the probe is fitted
+                       either way. With --json also by processor time
 
 With --json the last line is one JSON object.
 """
@@ -79,12 +80,23 @@ class Judged:
         chosen = accuracy["fine_tune" if self.fine_tunes else "probe"]
         return 100 * float(max(accuracy["probe"], accuracy["training"]) - chosen)
 
-    @property
-    def seconds(self) -> float:
-        """Processor time of training."""
-        spent = self.row["seconds"]
-        pilot = spent["pilot"] if self.decision.pilot is not None else 0.0
-        return float(pilot + (spent["training"] if self.fine_tunes else 0.0))
+    def spent(self, what: str = "passes") -> float:
+        """Of pilot and training: images that passed the network, or seconds of the processor."""
+        each = spent_by(self.row, what)
+        pilot = each["pilot"] if self.decision.pilot is not None else 0.0
+        return float(pilot + (each["training"] if self.fine_tunes else 0.0))
+
+    def of_always(self, what: str = "passes") -> float:
+        """What always fine-tuning takes of it."""
+        return spent_by(self.row, what)["training"]
+
+
+def spent_by(row: dict[str, Any], what: str) -> dict[str, float]:
+    """What each training took; rows of earlier versions know the processor's seconds alone."""
+    if what == "seconds" or "trials" not in row:
+        seconds: dict[str, float] = row["seconds"]
+        return seconds
+    return {name: trial["passes"] for name, trial in row["trials"].items()}
 
 
 def judge(row: dict[str, Any]) -> Judged:
@@ -111,8 +123,7 @@ def figures_of(judged: list[Judged]) -> dict[str, float]:
         "mean_regret_points": round(statistics.mean(regrets), 3),
         "worst_regret_points": round(max(regrets), 3),
         "compute_fraction": round(
-            sum(one.seconds for one in judged)
-            / sum(one.row["seconds"]["training"] for one in judged),
+            sum(one.spent() for one in judged) / sum(one.of_always() for one in judged),
             3,
         ),
     }
@@ -231,6 +242,13 @@ def main() -> None:
         measured_on = {one.row["set"] for one in judged if one.row["half"] == JUDGED}
         more: dict[str, float] = {"datasets": len(names), "datasets_judged": len(measured_on)}
         more |= {"raw_mean_regret_points": round(statistics.mean(raw), 3)}
+        on = [one for one in judged if one.row["half"] == JUDGED]
+        used = sum(one.row["accuracy"]["fine_tune"] != one.row["accuracy"]["probe"] for one in on)
+        more |= {"rows_judged": len(on), "rows_where_fine_tuning_was_used": used}
+        share = sum(one.spent("seconds") for one in on) / sum(
+            one.of_always("seconds") for one in on
+        )
+        more |= {"processor_time_fraction": round(share, 3)}
         more |= {"raw_worst_regret_points": round(max(raw), 3)}
         print(json.dumps({**figures, **more}))
 

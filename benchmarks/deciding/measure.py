@@ -29,6 +29,7 @@ from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds
+from graftline.steps.fit_head.forecast import PILOT_EPOCHS, PILOT_IMAGES
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.probe import Rows
@@ -160,11 +161,12 @@ def _plans(data: Data) -> Iterator[tuple[str, Rows, int, bool]]:
     """Each training: its name, images, epochs, and whether a probe on the same images is beaten."""
     rows, labels = data.rows["train"], data.labels[data.rows["train"]]
 
-    few = min(len(rows), max(len(rows) // 4, 60))
-    quarter = rows if few == len(rows) else rows[stratified_sample(labels, few, 0)]
+    def some(count: int) -> Rows:
+        return rows if count >= len(rows) else rows[stratified_sample(labels, count, 0)]
+
     yield "training", rows, Settings().epochs, False
-    yield "pilot", quarter, 3, False
-    yield "pilot_paired", quarter, 3, True
+    yield "pilot", some(PILOT_IMAGES), PILOT_EPOCHS, False
+    yield "pilot_paired", some(max(60, len(rows) // 4)), PILOT_EPOCHS, True
 
 
 def _network() -> _Network:
