@@ -510,7 +510,7 @@ def test_damaged_outputs_of_frozen_blocks_are_computed_again(
     assert "is damaged" in caplog.text
     caplog.clear()
     fitted("third", checkpoint_key="third", views=1)
-    assert "are in the store" in caplog.text and "is damaged" not in caplog.text
+    assert "come from the store" in caplog.text and "is damaged" not in caplog.text
 
 
 def test_a_checkpoint_of_other_settings_is_refused(fitted: Callable[..., FineTuneResult]) -> None:
