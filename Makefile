@@ -26,7 +26,7 @@ demo: install  ## real images to a promoted ONNX model, on this machine
 	$(BIN)/graftline run examples/digits.yaml
 
 test: install  ## the tests, under 15 minutes on 2 cores
-	$(BIN)/python -m pytest -m "not slow and not gpu and not containers" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu and not containers" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: install $(CHECKOV)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests

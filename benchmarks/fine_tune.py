@@ -13,6 +13,9 @@ Sections:
                torchvision script (ImageFolder, eager fp32, full backward) and beside the same
                training on ready batches. A run is ten epochs, the first of which decodes.
 
+On a CUDA device all of it runs there, with larger batches and more of them; the plain script gets
+a worker process for every core, and ready batches lie on the device.
+
 All ways of the speed section run one after another in every round; only their ratios mean anything
 on a machine that others use. With --json the last line is one JSON object: `accuracy` by data set
 and method, `times_faster_than_plain` and `fraction_of_ready_batches` by backbone.
@@ -40,12 +43,13 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=96, help="of quality, in pixels")
     parser.add_argument("--images", type=int, default=3000, help="of each data set at most")
     parser.add_argument("--epochs", type=int, default=10, help="of quality")
+    parser.add_argument("--seeds", type=int, default=1, help="of quality: mean of so many")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="of fine_tune")
     parser.add_argument("--backbones", nargs="+", default=list(speed.BACKBONES), help="of speed")
     parser.add_argument("--rounds", type=int, default=3, help="of speed")
-    parser.add_argument("--steps", type=int, default=8, help="of an epoch of speed")
-    parser.add_argument("--plain-steps", type=int, default=3, help="of the plain script")
-    parser.add_argument("--batch-size", type=int, default=32, help="of speed")
+    parser.add_argument("--steps", type=int, help="of an epoch of speed")
+    parser.add_argument("--plain-steps", type=int, help="of the plain script")
+    parser.add_argument("--batch-size", type=int, help="of speed")
     parser.add_argument("--views", type=int, help="fine_tune.views of speed")
     arguments = parser.parse_args()
     figures: dict[str, object] = {}

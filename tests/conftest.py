@@ -4,7 +4,6 @@ import gc
 import hashlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.support.http_server import free_port
 
 from graftline import redaction
 
@@ -25,12 +25,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # small matrix spend six times the processor time waiting for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 90) -> None:
@@ -93,8 +87,15 @@ def make_digits_folder(tmp_path: Path, digits: tuple) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The endpoint of a moto S3 server, a process of its own."""
-    port = _free_port()
+    """The endpoint of a moto S3 server, a process of its own.
+
+    ``GRAFTLINE_TEST_S3=http://host:port`` names another server, which knows the keys of
+    :func:`s3_bucket`.
+    """
+    if other := os.environ.get("GRAFTLINE_TEST_S3"):
+        yield other
+        return
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
@@ -148,7 +149,7 @@ def mlflow_uri(_mlflow_template: Path, tmp_path_factory: pytest.TempPathFactory)
     """The URI of a real MLflow server process on sqlite, artifacts proxied."""
     folder = tmp_path_factory.mktemp("mlflow-server")
     shutil.copy(_mlflow_template, folder / "mlflow.db")
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     # Twenty writers at once: a lock is waited for as long as a real database would.

@@ -29,6 +29,7 @@ from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds
+from graftline.steps.fit_head.forecast import PILOT_EPOCHS, PILOT_IMAGES
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.mlp import train_mlp
 from graftline.steps.fit_head.probe import Rows
@@ -163,11 +164,9 @@ def _plans(data: Data) -> Iterator[tuple[str, Rows, int, bool]]:
     def some(count: int) -> Rows:
         return rows if count >= len(rows) else rows[stratified_sample(labels, count, 0)]
 
-    quarter = some(max(len(rows) // 4, min(len(rows), 60)))
     yield "training", rows, Settings().epochs, False
-    yield "pilot", some(1000), 3, False
-    yield "pilot_quarter", quarter, 3, False
-    yield "pilot_paired", quarter, 3, True
+    yield "pilot", some(PILOT_IMAGES), PILOT_EPOCHS, False
+    yield "pilot_paired", some(max(60, len(rows) // 4)), PILOT_EPOCHS, True
 
 
 def _network() -> _Network:

@@ -133,7 +133,8 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
             at = torch.from_numpy(np.stack([passes % VIEWS, data.place[batch]])).to(DEVICE)
-            x, wanted_labels = data.views[at[0], at[1]], torch.from_numpy(data.labels[batch])
+            x = data.views[at[0], at[1]].contiguous(memory_format=torch.channels_last)
+            wanted_labels = torch.from_numpy(data.labels[batch])
             logits = classifier.head(halves.upper(x))
             loss = nn.functional.cross_entropy(logits, wanted_labels.to(DEVICE))
             optimizer.zero_grad(set_to_none=True)
@@ -174,7 +175,7 @@ def _start(
     state = {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
     held_out = HeldOut(rows=val, logits=logits, head=state)
     classifier = from_probe(start, held_out, data.labels[val])
-    classifier.to(DEVICE)
+    classifier.to(DEVICE, memory_format=torch.channels_last)  # type: ignore[call-overload]
     freeze(classifier.backbone, division)
     halves = split(classifier.backbone, division)
     assert halves is not None
@@ -189,7 +190,8 @@ def _clip(optimizer: torch.optim.Optimizer) -> None:
 def _logits(classifier: Classifier, halves: Split, lower: Tensor) -> Floats:
     classifier.eval()
     with torch.no_grad():
-        found = in_parts(lambda x: classifier.head(halves.upper(x)), lower)
+        laid = lower.contiguous(memory_format=torch.channels_last)
+        found = in_parts(lambda x: classifier.head(halves.upper(x)), laid)
     logits: Floats = found.cpu().numpy()
     return logits
 

@@ -4,6 +4,9 @@ import dataclasses
 import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 from rich.console import Console
 
+from graftline import machine
 from graftline.data.shards import ByteRange, ShardWriter
 from graftline.data.snapshot import MANIFEST, SET_ASIDE, write_snapshot
 from graftline.storage import open_store
@@ -61,20 +65,29 @@ def photographs(count: int) -> Iterator[bytes]:
 
 def _drawn(count: int) -> Iterator[bytes]:
     """Parts of scikit-learn's two photographs."""
+    # Forked: a spawned process would import PyTorch, which takes longer than it saves.
+    with ProcessPoolExecutor(machine.cores(), mp_context=get_context("fork")) as pool:
+        yield from pool.map(_draw, range(count), chunksize=64)
+
+
+@cache
+def _photos() -> list[np.ndarray]:
     from sklearn.datasets import load_sample_images
 
-    photos = load_sample_images().images
-    generator = np.random.default_rng(0)
-    for number in range(count):
-        photo = photos[number % len(photos)]
-        top = generator.integers(0, photo.shape[0] - HEIGHT + 1)
-        left = generator.integers(0, photo.shape[1] - WIDTH + 1)
-        part = photo[top : top + HEIGHT, left : left + WIDTH].astype(np.float32)
-        part = part[:, :: generator.choice((-1, 1))] * generator.uniform(0.8, 1.1)
-        stream = io.BytesIO()
-        pixels = np.clip(part, 0, 255).astype(np.uint8)
-        Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY)
-        yield stream.getvalue()
+    return list(load_sample_images().images)
+
+
+def _draw(number: int) -> bytes:
+    photos, generator = _photos(), np.random.default_rng(number)
+    photo = photos[number % len(photos)]
+    top = generator.integers(0, photo.shape[0] - HEIGHT + 1)
+    left = generator.integers(0, photo.shape[1] - WIDTH + 1)
+    part = photo[top : top + HEIGHT, left : left + WIDTH].astype(np.float32)
+    part = part[:, :: generator.choice((-1, 1))] * generator.uniform(0.8, 1.1)
+    stream = io.BytesIO()
+    pixels = np.clip(part, 0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue()
 
 
 def make_data(folder: Path, count: int) -> Data:

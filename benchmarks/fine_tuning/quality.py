@@ -2,10 +2,12 @@
 
 import argparse
 import copy
+import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,20 +22,23 @@ from graftline.images import decode
 from graftline.models.backbone import Backbone, build
 from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fine_tune.batches import autocast
+from graftline.steps.fine_tune.step import FineTuneResult
 from graftline.steps.fine_tune.step import run as fine_tune
+from graftline.steps.fit_head.step import FitHeadResult
 from graftline.steps.fit_head.step import run as fit_head
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
 
 METHODS = ("probe", "graftline", "fastai", "plain")
 BATCH = 64
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 console = Console(stderr=True)
 Data = dict[str, tuple[list[np.ndarray], np.ndarray]]
 
 
 def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Accuracy by data set and method; ``auto`` says what the guide would have done."""
+    """Accuracy by data set and method, the mean over seeds; ``auto`` says what the guide chose."""
     accuracy: dict[str, dict[str, float]] = {}
     for name in arguments.sets:
         with tempfile.TemporaryDirectory(prefix="fine-tune-") as folder:
@@ -44,6 +49,19 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 def one_set(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str, float]:
     """All methods on one data set."""
+    fitted, data = prepared(name, folder, arguments)
+    found = {"auto fine-tunes": float(fitted.strategy == "fine_tune")}
+    for method in arguments.methods:
+        # The probe has no randomness that a seed would change.
+        seeds = 1 if method == "probe" else arguments.seeds
+        each = [WAYS[method](folder, data, arguments, seed) for seed in range(seeds)]
+        found[method] = statistics.fmean(each)
+        console.print(f"{name}: {method} {found[method]:.4f} of {each}")
+    return found
+
+
+def prepared(name: str, folder: Path, arguments: argparse.Namespace) -> tuple[FitHeadResult, Data]:
+    """Everything up to the fitted probe, and the decoded images of each split."""
     SETS[name](folder / "images", arguments.images)
     shared = {
         "store": str(folder / "store"),
@@ -54,7 +72,7 @@ def one_set(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
         source=str(folder / "images"),
         store=shared["store"],
         snapshot_folder=folder / "snapshot",
-        near_duplicates=None,  # glyphs and digits are alike by nature
+        near_duplicates="off",  # glyphs and digits are alike by nature
     )
     extract_features(
         snapshot_folder=folder / "snapshot", features_folder=folder / "features", **shared
@@ -69,11 +87,7 @@ def one_set(name: str, folder: Path, arguments: argparse.Namespace) -> dict[str,
     console.print(f"{name}: {fitted.decision['cell']}, auto chooses {fitted.strategy}")
     snapshot = read_snapshot(folder / "snapshot")
     data = {split: _pixels(snapshot, split, shared["store"]) for split in ("train", "val", "test")}
-    found = {"auto fine-tunes": float(fitted.strategy == "fine_tune")}
-    for method in arguments.methods:
-        found[method] = WAYS[method](folder, data, arguments)
-        console.print(f"{name}: {method} {found[method]:.4f}")
-    return found
+    return fitted, data
 
 
 def _pixels(snapshot: Snapshot, split: str, store: str) -> tuple[list[np.ndarray], np.ndarray]:
@@ -82,22 +96,28 @@ def _pixels(snapshot: Snapshot, split: str, store: str) -> tuple[list[np.ndarray
     return [decode.decode(read[row]) for row in rows], snapshot.labels()[rows]
 
 
-def _probe(folder: Path, data: Data, _: argparse.Namespace) -> float:
-    return _bundle_accuracy(folder / "probe", data)
+def _probe(folder: Path, data: Data, _: argparse.Namespace, __: int) -> float:
+    return bundle_accuracy(folder / "probe", data)
 
 
-def _graftline(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
+def _graftline(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) -> float:
     options = dict(option.split("=") for option in arguments.set)
-    fine_tune(
+    settings = {key: _value(value) for key, value in options.items()}
+    trained(folder, folder / "tuned", epochs=arguments.epochs, seed=seed, **settings)
+    return bundle_accuracy(folder / "tuned", data)
+
+
+def trained(folder: Path, into: Path, **settings: Any) -> FineTuneResult:
+    """What the step makes of these settings; it writes its classifier into a folder."""
+    return fine_tune(
         snapshot_folder=folder / "snapshot",
         probe_folder=folder / "probe",
         decision_file=folder / "decision.json",
         store=str(folder / "store"),
-        classifier_folder=folder / "tuned",
-        decision_out=folder / "tuned.json",
-        **{"epochs": arguments.epochs, **{key: _value(value) for key, value in options.items()}},
+        classifier_folder=into,
+        decision_out=into.with_suffix(".json"),
+        **settings,
     )
-    return _bundle_accuracy(folder / "tuned", data)
 
 
 def _value(text: str) -> object:
@@ -109,8 +129,9 @@ def _value(text: str) -> object:
     return {"true": True, "false": False}.get(text, text)
 
 
-def _bundle_accuracy(folder: Path, data: Data) -> float:
-    classifier = load_classifier(folder).eval()
+def bundle_accuracy(folder: Path, data: Data) -> float:
+    """Of a written classifier on the test images."""
+    classifier = load_classifier(folder).eval().to(DEVICE)
     images, truth = data["test"]
     inputs = [classifier.preprocessing.apply(image) for image in images]
     return _accuracy(classifier, torch.stack(inputs), truth)
@@ -118,23 +139,26 @@ def _bundle_accuracy(folder: Path, data: Data) -> float:
 
 def _accuracy(network: nn.Module, inputs: torch.Tensor, truth: np.ndarray) -> float:
     with torch.inference_mode():
-        labels = torch.cat([network(part).argmax(1) for part in torch.split(inputs, BATCH)])
+        parts = torch.split(inputs, BATCH)
+        labels = torch.cat([network(part.to(DEVICE)).argmax(1).cpu() for part in parts])
     return float((labels.numpy() == truth).mean())
 
 
-def _plain(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
+def _plain(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) -> float:
     """The transfer learning tutorial of PyTorch: all layers, SGD, one step in the rate."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     backbone, images, (train, labels) = _fresh(arguments), _Inputs(arguments), data["train"]
     network = _Mixed(backbone, nn.Linear(backbone.spec.feature_dim, labels.max() + 1))
+    network.to(DEVICE)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     steps = torch.optim.lr_scheduler.StepLR(optimizer, max(1, 2 * arguments.epochs // 3), 0.1)
     for _ in range(arguments.epochs):
         network.train()
         order = torch.split(torch.randperm(len(train)), BATCH)
         for part in order[: max(1, len(train) // BATCH)]:
-            x = torch.stack([images.cropped(train[i]) for i in part])
-            loss = nn.functional.cross_entropy(network(x), torch.from_numpy(labels[part.numpy()]))
+            x = torch.stack([images.cropped(train[i]) for i in part]).to(DEVICE)
+            y = torch.from_numpy(labels[part.numpy()]).to(DEVICE)
+            loss = nn.functional.cross_entropy(network(x), y)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -143,7 +167,7 @@ def _plain(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
     return _accuracy(network.eval(), torch.stack([images.whole(i) for i in test]), truth)
 
 
-def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
+def _fastai(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) -> float:
     """``Learner.fine_tune``: one epoch of the head, then all with rates that fall with depth."""
     try:
         from fastai.vision.all import (  # type: ignore[import-not-found, unused-ignore]
@@ -155,7 +179,7 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
         )
     except ImportError:
         sys.exit("fastai is not installed: pip install fastai, or --methods without it")
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     backbone, images = _fresh(arguments), _Inputs(arguments)
     head = nn.Linear(backbone.spec.feature_dim, int(data["train"][1].max()) + 1)
 
@@ -173,7 +197,7 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace) -> float:
         )
 
     loaders = DataLoaders(
-        loader("train", images.cropped, True), loader("val", images.whole, False), device="cpu"
+        loader("train", images.cropped, True), loader("val", images.whole, False), device=DEVICE
     )
     learner = Learner(
         loaders,

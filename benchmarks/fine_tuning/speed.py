@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from extraction.photographs import photographs
@@ -16,10 +17,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
+from graftline import machine
 from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import read_snapshot
 from graftline.models.backbone import Backbone, build
@@ -35,6 +37,10 @@ BACKBONES = ("tf_efficientnet_lite0", "resnet50")
 CLASSES = 2
 EPOCHS = 10  # of which the first decodes
 UPPER = 1 / 3
+CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+SIZES = {"batch_size": 32, "steps": 8, "plain_steps": 3}
+DEVICE_SIZES = {"batch_size": 128, "steps": 40, "plain_steps": 64}
 TARGETS = {"times_faster_than_plain": 4.0, "fraction_of_ready_batches": 0.9}
 
 console = Console(stderr=True)
@@ -72,14 +78,14 @@ def _ratio(ours: list[float], other: list[float]) -> float:
 
 def one_backbone(name: str, folder: Path, arguments: argparse.Namespace) -> Rates:
     """All ways side by side in every round."""
-    images = arguments.steps * arguments.batch_size
-    _write(folder / "images", images)
+    arguments = with_defaults(arguments)
+    _write(folder / "images", arguments.steps * arguments.batch_size)
     ingest(
         source=str(folder / "images"),
         store=str(folder / "store"),
         snapshot_folder=folder / "snapshot",
         split={"train": 0.9, "val": 0.05, "test": 0.05},
-        near_duplicates=None,
+        near_duplicates="off",
     )
     rates: Rates = {way: [] for way in ("plain", "ready", "first", "later")}
     for number in range(arguments.rounds):
@@ -88,6 +94,13 @@ def one_backbone(name: str, folder: Path, arguments: argparse.Namespace) -> Rate
             rates[way].append(rate)
         console.print(name, {way: round(found[-1], 1) for way, found in rates.items()})
     return rates
+
+
+def with_defaults(arguments: argparse.Namespace) -> argparse.Namespace:
+    """Sizes that were not given: a GPU needs more images to run for seconds."""
+    sizes = DEVICE_SIZES if CUDA else SIZES
+    given = {name: getattr(arguments, name) or size for name, size in sizes.items()}
+    return argparse.Namespace(**{**vars(arguments), **given})
 
 
 def _write(folder: Path, count: int) -> None:
@@ -110,24 +123,29 @@ def _plain(name: str, folder: Path, arguments: argparse.Namespace) -> float:
             v2.Normalize(backbone.spec.preprocessing.mean, backbone.spec.preprocessing.std),
         ]
     )
+    files = ImageFolder(str(folder), transform, loader=_open)
+    workers = machine.cores()
+    # What the workers decode ahead while they start is not the rate they keep up.
+    warm = 2 * workers if CUDA else 1
+    count = (warm + arguments.plain_steps) * arguments.batch_size
     loader = DataLoader(
-        ImageFolder(str(folder), transform, loader=_open),
+        Subset(files, [number % len(files) for number in torch.randperm(count).tolist()]),
         arguments.batch_size,
-        shuffle=True,
-        num_workers=2,
-        drop_last=True,
+        num_workers=workers,
+        pin_memory=CUDA,
     )
+    network.to(DEVICE)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
     batches: Iterator[tuple[torch.Tensor, torch.Tensor]] = iter(loader)
 
     def step() -> None:
-        x, y = next(batches)
+        x, y = (each.to(DEVICE, non_blocking=True) for each in next(batches))
         loss = nn.functional.cross_entropy(network(x), y)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
-    return _rate(step, arguments.plain_steps, arguments.batch_size)
+    return _rate(step, arguments.plain_steps, arguments.batch_size, warm)
 
 
 def _open(path: str) -> Image.Image:
@@ -152,16 +170,17 @@ def _ours(name: str, folder: Path, arguments: argparse.Namespace, number: int) -
     if arguments.views:
         settings = replace(settings, views=arguments.views)
     store = open_store(str(folder / "store"))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     checkpoints = Checkpoints(store, f"{name}-{number}")
     with closing(LocalImages(snapshot, snapshot.rows("train"), store)) as images:
-        trainer = Trainer(classifier, division, snapshot, images, checkpoints, settings, device)
+        trainer = Trainer(classifier, division, snapshot, images, checkpoints, settings, DEVICE)
         with closing(trainer):
             rates = {"first": _epoch_rate(trainer), "later": _epoch_rate(trainer)}
             items, rows = next(iter(trainer._rest_of_epoch()))
-            rates["ready"] = _rate(
-                lambda: trainer._step(items, rows), arguments.steps, arguments.batch_size
-            )
+            x = trainer.batches.stacked(items, training=True)
+            with mock.patch.object(trainer.batches, "stacked", lambda *_, **__: x):
+                rates["ready"] = _rate(
+                    lambda: trainer._step(items, rows), arguments.steps, arguments.batch_size
+                )
     return rates
 
 
@@ -175,12 +194,20 @@ def _epoch_rate(trainer: Trainer) -> float:
     return images / (time.perf_counter() - began)
 
 
-def _rate(step: Callable[[], None], steps: int, batch: int) -> float:
-    step()  # the first one sets up memory and kernels
+def _rate(step: Callable[[], None], steps: int, batch: int, warm: int = 1) -> float:
+    for _ in range(warm):  # the first one sets up memory and kernels
+        step()
+    _wait()
     began = time.perf_counter()
     for _ in range(steps):
         step()
+    _wait()
     return steps * batch / (time.perf_counter() - began)
+
+
+def _wait() -> None:
+    if CUDA:
+        torch.cuda.synchronize()
 
 
 def _network(name: str) -> Backbone:

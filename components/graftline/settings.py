@@ -71,7 +71,9 @@ def read_section(kind: type[T], name: str, values: Mapping[str, Any] | None) -> 
                 problems.append(f"{key} is missing.")
             else:
                 problems.append(f"{key} is {str(detail['input'])[:60]!s}: {detail['msg']}.")
-        raise ConfigurationError("\n".join(problems)) from None
+        raise ConfigurationError(
+            "\n".join(problems), fix="docs/run-file.md lists what each key takes."
+        ) from None
 
 
 def _keys(kind: type[BaseModel], path: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.kubernetes import rendered
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(3600)]
 
@@ -68,17 +68,7 @@ def postgres_image(
 
 @pytest.fixture(scope="session")
 def manifests() -> list[dict[str, Any]]:
-    kubectl = shutil.which("kubectl") or "kubectl"
-    try:
-        asked = [kubectl, "version", "--client", "-o", "json"]
-        known = subprocess.run(asked, capture_output=True, text=True).stdout
-    except FileNotFoundError:
-        known = ""
-    if '"kustomizeVersion": "v5' not in known:
-        pytest.skip("kubectl 1.27 or later is not here: the manifest was not rendered")
-    folder = str(REPOSITORY / "k8s" / "overlays" / "dev")
-    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, check=True)
-    return list(yaml.safe_load_all(done.stdout))
+    return rendered("dev")
 
 
 def _named(manifests: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:

@@ -222,9 +222,14 @@ def run_files(rng: random.Random, folder: Path, _: list[bytes]) -> None:
 
 
 def onnx_files() -> list[bytes]:
+    """A model as it is exported, but small; others whose weights are outside their folder."""
     import onnx
     from onnx import TensorProto, helper
 
+    from graftline.onnx_model.predict import ModelMetadata
+
+    how = {"resize": 8, "crop": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+    said = ModelMetadata(classes=("a", "b"), preprocessing=how, temperature=1.5).to_properties()
     weights = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [0.5] * 6)
     outside = helper.make_tensor("w", TensorProto.FLOAT, [3, 2], [0.5] * 6)
     outside.ClearField("float_data")
@@ -235,51 +240,131 @@ def onnx_files() -> list[bytes]:
         one.CopyFrom(tensor)
         if location:
             one.external_data.add(key="location", value=location)
+        nodes = [
+            helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float"], ["embedding"], axes=[1, 2], keepdims=0),
+            helper.make_node("MatMul", ["embedding", "w"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ]
         graph = helper.make_graph(
-            [helper.make_node("MatMul", ["x", "w"], ["y"])],
+            nodes,
             "g",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3])],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
+            [helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "h", "w", 3])],
+            [
+                helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 2]),
+                helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
+            ],
             [one],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
         model.ir_version = 8
-        onnx.helper.set_model_props(model, {"schema_version": "1", "classes": '["a", "b"]'})
+        onnx.helper.set_model_props(model, said)
         files.append(model.SerializeToString())
     return files
 
 
+ODD_METADATA = (
+    *("null", "[]", "{}", "[1, 2]", '["a"]', '["a", "b", "c"]', "[" * 3000, "1e999", "NaN", ""),
+    *('{"value_range": [5]}', '{"value_range": "x"}', '{"none_of_these": 3}', '"x"', "true"),
+)
+
+
 def onnx(rng: random.Random, folder: Path, files: list[bytes]) -> None:
+    """Loads a mutated model and classifies with it: bytes, nodes or metadata are changed."""
+    from onnx import ModelProto
+
     from graftline.onnx_model.predict import OnnxClassifier
 
-    data = rng.choice(files)
-    (folder / "m.onnx").write_bytes(mutate(data, rng) if rng.random() < 0.9 else data)
-    OnnxClassifier(folder / "m.onnx", threads=1)
+    data = files[0] if rng.random() < 0.8 else rng.choice(files)
+    how = rng.random()
+    if how < 0.5:
+        data = mutate(data, rng)
+    elif how < 0.75:  # valid protobuf with other content
+        model = ModelProto.FromString(data)
+        node = rng.choice(model.graph.node)
+        node.op_type = rng.choice(
+            ("Identity", "Flatten", "Shape", "Relu", "Sqrt", "Log", "Transpose", "ConstantOfShape")
+        )
+        if rng.random() < 0.5:
+            del node.attribute[:]
+        if rng.random() < 0.3:
+            model.graph.initializer[0].dims[rng.randrange(2)] = rng.choice((0, -1, 3, 2**40))
+        data = model.SerializeToString()
+    elif how < 0.95:
+        model = ModelProto.FromString(data)
+        rng.choice(model.metadata_props).value = rng.choice(ODD_METADATA)
+        data = model.SerializeToString()
+    (folder / "m.onnx").write_bytes(data)
+    (folder / "i.png").write_bytes(_saved(Image.new("RGB", (9, 7), (9, 99, 199)), "PNG"))
+    (answer,) = OnnxClassifier(folder / "m.onnx", threads=1).predict([folder / "i.png"])
+    assert answer.label in ("a", "b", "c")
+
+
+NETWORK = "timm/test_resnet"
 
 
 def safetensors_files() -> list[bytes]:
     from safetensors.numpy import save
+    from safetensors.torch import save as save_torch
 
-    return [save({"w": np.zeros((3, 4), np.float32), "b": np.zeros(3, np.float16)}), save({})]
+    from graftline.models.backbone import build
+
+    small = [save({"w": np.zeros((3, 4), np.float32), "b": np.zeros(3, np.float16)}), save({})]
+    network = build(NETWORK, weights="random", image_size=32)
+    return [*small, save_torch(dict(network.network.state_dict()))]
+
+
+HEADERS = (
+    '{"w":{"dtype":"F32","shape":[4294967295,4294967295],"data_offsets":[0,8]}}',
+    '{"w":{"dtype":"F32","shape":[-1],"data_offsets":[8,0]}}',
+    '{"__metadata__":{"a":"' + "x" * 5000 + '"}}',
+    '{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{}}',
+    "[" * 4000,
+)
 
 
 def safetensors(rng: random.Random, folder: Path, files: list[bytes]) -> None:
+    """Reads a mutated file; one in twenty as the weights of a network, which then answers."""
+    import torch
+
+    from graftline.models.backbone import build
     from graftline.models.weights.checkpoint_file import read_file
 
-    data = rng.choice(files)
+    path = folder / "w.safetensors"
+    if rng.random() < 0.05:
+        path.write_bytes(_other_weights(rng, files[-1]))
+        backbone = build(NETWORK, weights=str(path), image_size=32)
+        with torch.inference_mode():
+            backbone(torch.zeros(1, 3, 32, 32))
+        return
+    data = rng.choice(files[:-1])
     if rng.random() < 0.4:  # a header that asks for what is not there
-        head = rng.choice(
-            (
-                '{"w":{"dtype":"F32","shape":[4294967295,4294967295],"data_offsets":[0,8]}}',
-                '{"w":{"dtype":"F32","shape":[-1],"data_offsets":[8,0]}}',
-                '{"__metadata__":{"a":"' + "x" * 5000 + '"}}',
-                '{"w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{}}',
-                "[" * 4000,
-            )
-        ).encode()
+        head = rng.choice(HEADERS).encode()
         data = len(head).to_bytes(8, "little") + head + bytes(8)
-    (folder / "w.safetensors").write_bytes(mutate(data, rng) if rng.random() < 0.8 else data)
-    read_file(folder / "w.safetensors", "w.safetensors")
+    path.write_bytes(mutate(data, rng) if rng.random() < 0.8 else data)
+    read_file(path, "w.safetensors")
+
+
+def _other_weights(rng: random.Random, data: bytes) -> bytes:
+    """A network's weights with another shape, type, name or value; or bytes changed at random."""
+    from safetensors.torch import load, save
+
+    how = rng.randrange(6)
+    if how == 0:
+        return mutate(data, rng)
+    tensors = load(data)
+    name = rng.choice(list(tensors))
+    if how == 1:
+        tensors[name] = tensors[name].flatten()[: rng.randrange(3)].clone()
+    elif how == 2:
+        tensors[name] = tensors[name].double()
+    elif how == 3:
+        tensors["module." + name] = tensors.pop(name)
+    elif how == 4:
+        tensors[name] = tensors[name] * float("nan")
+    else:
+        tensors[name] = tensors[name].unsqueeze(0).clone()
+    return save(tensors)
 
 
 KINDS: dict[str, tuple[Callable[..., None], Callable[[], list[bytes]]]] = {

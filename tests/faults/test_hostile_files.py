@@ -13,14 +13,16 @@ from typing import Any
 
 import pytest
 
+from graftline.data.sources import open_source
 from graftline.errors import GraftlineError
 from graftline.onnx_model.predict import OnnxClassifier
+from graftline.storage.local import FileStore
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 CODE = Path(__file__).with_name("hostile.py")
 KINDS = ("images", "tables", "archives", "parquet", "run_files", "onnx", "safetensors")
-QUICK = {"images": 150, "tables": 60, "archives": 40, "run_files": 40}
+QUICK = {"images": 150, "tables": 60, "archives": 40, "run_files": 40, "onnx": 80}
 MANY, SHARE = 10_000, 5_000  # of each kind; two halves, for two cores
 
 
@@ -65,8 +67,33 @@ def test_external_data_of_an_onnx_file_stays_in_its_folder(tmp_path: Path) -> No
     folder.mkdir(parents=True)
     (tmp_path / "canary").write_bytes(bytes(64))
     plain, *outside = hostile.onnx_files()
-    for data, words in [(plain, "no model of"), *((data, "External data") for data in outside)]:
+    (folder / "m.onnx").write_bytes(plain)
+    assert OnnxClassifier(folder / "m.onnx").classes == ("a", "b")
+    assert len(outside) == 2
+    for data in outside:
         (folder / "m.onnx").write_bytes(data)
-        with pytest.raises(GraftlineError) as refused:
+        with pytest.raises(GraftlineError, match="External data"):
             OnnxClassifier(folder / "m.onnx")
-        assert words != "External data" or words in str(refused.value)
+
+
+def test_a_row_that_climbs_out_lists_no_other_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row of `../../x` had all files of the machine listed."""
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    (tmp_path / "there.png").write_bytes(b"x")
+    rows = ["image,label", "../../there.png,a", f"{'../' * 30}x.png,a", "../not.png,b"]
+    (folder / "t.csv").write_text("\n".join(rows))
+    listed: list[str] = []
+    walk = FileStore.list
+
+    def watched(self: FileStore, prefix: str = ""):
+        listed.append(f"{self.root}/{prefix}")
+        return walk(self, prefix)
+
+    monkeypatch.setattr(FileStore, "list", watched)
+    entries = open_source(str(folder / "t.csv")).entries()
+    problems = sorted(entry.problem or "" for entry in entries)
+    assert problems == ["", "file not found", "file not found"]
+    assert all(place.lstrip("/").startswith(str(folder).lstrip("/")) for place in listed), listed

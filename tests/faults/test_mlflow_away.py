@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.http_server import free_port
 
 from graftline.errors import TrackingError, TrackingUnreachable
 from graftline.records.verdict import GateTest, Verdict, write_verdict
@@ -118,14 +119,9 @@ def promote(exported_model, tmp_path: Path) -> Callable[..., promote_step.Promot
     return run
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.timeout(60)  # MLflow's own client alone would try for minutes
 def test_a_server_that_is_away_is_told_by_its_address_and_what_to_do():
-    uri = f"http://user:hunter2@127.0.0.1:{closed_port()}"
+    uri = f"http://user:hunter2@127.0.0.1:{free_port()}"
     with pytest.raises(TrackingUnreachable) as caught:
         start_run(uri, "animals", "run")
     assert "does not answer" in str(caught.value)
@@ -208,7 +204,7 @@ def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(
 def own_server(_mlflow_template: Path, tmp_path: Path) -> Iterator[tuple[str, Callable, Callable]]:
     """A server that a test may kill: its URI, how to kill it, how to start it again."""
     shutil.copy(_mlflow_template, tmp_path / "mlflow.db")
-    port = closed_port()
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path}/mlflow.db"]

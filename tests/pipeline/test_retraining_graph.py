@@ -2,15 +2,14 @@
 and that a webhook hears of it, however the webhook behaves."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.support.http_server import Handler, serving
 
 SECRET = "T0pSecretPath"
 TRAINING = {"ingest", "extract_features", "fit_head", "evaluate", "export_onnx", "promote"}
@@ -22,22 +21,14 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[dict[str, An
     told: list[dict[str, Any]] = []
     status = [200]
 
-    class Handler(BaseHTTPRequestHandler):
+    class Webhook(Handler):
         def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(status[0])
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            told.append(self.read_json())
+            self.answer(status[0])
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("GRAFTLINE_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/{SECRET}")
-    yield told, status
-    server.shutdown()
-    server.server_close()
+    with serving(Webhook) as address:
+        monkeypatch.setenv("GRAFTLINE_WEBHOOK_URL", f"{address}/{SECRET}")
+        yield told, status
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.http_server import free_port
 
 from graftline_pipelines.cluster import auth
 from graftline_pipelines.cluster import server as cluster
@@ -112,12 +113,6 @@ def test_an_upload_that_is_refused_without_a_reason(
 
 
 # --- addresses ----------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_no_address(graftline: Run, kfp: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,15 +19,11 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.support.http_server import free_port
+from tests.support.kubernetes import rendered
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = "p@ss:w/rd%" + secrets.token_hex(4)  # what would break an address it were written into
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _server_port() -> int:
@@ -36,7 +32,7 @@ def _server_port() -> int:
         try:
             probe.bind(("127.0.0.1", 5000))
         except OSError:
-            return _free_port()
+            return free_port()
     return 5000
 
 
@@ -64,7 +60,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     words = folder / "password"
     words.write_text(PASSWORD)
     words.chmod(0o644)
-    data, port = folder / "data", _free_port()
+    data, port = folder / "data", free_port()
     initdb = [str(programs / "initdb"), "-D", str(data), "-U", "mlflow", "-N"]
     initdb += ["--auth=scram-sha-256", f"--pwfile={words}", "--encoding=UTF8", "--locale=C"]
     subprocess.run(initdb, check=True, capture_output=True, cwd=folder, **user)
@@ -115,17 +111,7 @@ def database(postgres: int) -> str:
 
 @pytest.fixture(scope="module")
 def manifests() -> list[dict[str, Any]]:
-    kubectl = shutil.which("kubectl") or "kubectl"
-    try:
-        asked = [kubectl, "version", "--client", "-o", "json"]
-        known = subprocess.run(asked, capture_output=True, text=True).stdout
-    except FileNotFoundError:
-        known = ""
-    if '"kustomizeVersion": "v5' not in known:
-        pytest.skip("kubectl 1.27 or later is not here: the manifest was not rendered")
-    folder = str(REPOSITORY / "k8s" / "overlays" / "dev")
-    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, check=True)
-    return list(yaml.safe_load_all(done.stdout))
+    return rendered("dev")
 
 
 Pod = tuple[list[str], dict[str, str]]
@@ -322,7 +308,7 @@ def _objects(bucket: str) -> list[bytes]:
 def test_two_replicas_start_together_on_an_empty_database(
     pod: Pod, start: Start, postgres: int, database: str, tmp_path: Path
 ) -> None:
-    ports = (_free_port(), _free_port())
+    ports = (free_port(), free_port())
     servers = {port: start(pod, port) for port in ports}
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not all(_answers(port) for port in ports):

@@ -1,5 +1,6 @@
 """The evaluation's page in a real browser: clicked, sorted, and asked for what it fetched."""
 
+import html
 import importlib.util
 import itertools
 import json
@@ -142,6 +143,31 @@ def test_the_page_fetches_nothing_and_has_no_error(tab: Tab, page: Path) -> None
     assert [url for url in fetched if url != page.as_uri() and not url.startswith("data:")] == []
     assert tab.named("Runtime.exceptionThrown") == []
     assert [e for e in tab.named("Log.entryAdded") if e["entry"]["level"] == "error"] == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "link"),
+    [("run", "data.html"), ("artifacts/evaluation", "../data.html"), ("model-1", "../data.html")],
+)
+def test_the_data_page_is_linked_where_it_is(
+    folder: str, link: str, tab: Tab, page: Path, tmp_path: Path
+) -> None:
+    """In the folder of a run, and among the artifacts as MLflow keeps them."""
+    copy = tmp_path / folder / "report.html"
+    copy.parent.mkdir(parents=True)
+    shutil.copy(page, copy)
+    tab.open(copy)
+    assert tab.js("document.querySelector('a.beside').getAttribute('href')") == link
+
+
+def test_a_page_that_is_shown_alone_has_no_dead_link(tab: Tab, page: Path, tmp_path: Path) -> None:
+    """As Kubeflow Pipelines shows an artifact: in a frame, without any file beside it."""
+    frame = f'<iframe srcdoc="{html.escape(page.read_text(), quote=True)}"></iframe>'
+    (tmp_path / "outer.html").write_text(frame)
+    tab.open(tmp_path / "outer.html")
+    inside = "document.querySelector('iframe').contentDocument"
+    assert tab.js(f"{inside}.body.textContent.includes('data.html')")
+    assert tab.js(f"{inside}.querySelector('a.beside')") is None
 
 
 def test_a_click_on_a_cell_shows_those_mistakes(tab: Tab, page: Path) -> None:

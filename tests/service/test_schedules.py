@@ -2,14 +2,14 @@
 
 import itertools
 import json
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.http_server import Handler
+from tests.support.kubernetes import api_server
 
 from graftline.errors import ClusterError
 from graftline_pipelines.cluster import reconcile, schedules
@@ -486,57 +486,27 @@ def scheduled_workflow(uid: str, name: str, pipeline_id: str, **spec: Any) -> di
 @pytest.fixture
 def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
     """The objects of an API server that knows scheduled workflows."""
-    import kubernetes
-
     objects: list[dict[str, Any]] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class ScheduledWorkflows(Handler):
         def do_GET(self) -> None:
             known = self.path.partition("?")[0] == OBJECTS
-            self._answer(200 if known else 404, {"kind": "List", "items": objects})
+            self.answer(200 if known else 404, {"kind": "List", "items": objects})
 
         def do_DELETE(self) -> None:
-            length = int(self.headers.get("Content-Length", 0))
-            asked = json.loads(self.rfile.read(length))
-            assert asked["propagationPolicy"] == "Orphan", (
+            assert self.read_json()["propagationPolicy"] == "Orphan", (
                 "else a run that has started is deleted too"
             )
             name = self.path.rpartition("/")[2].partition("?")[0]
             left = [one for one in objects if one["metadata"]["name"] != name]
             found = len(left) < len(objects)
             objects[:] = left
-            self._answer(200 if found else 404, {"kind": "Status"})
+            self.answer(200 if found else 404, {"kind": "Status"})
 
-        def _answer(self, status: int, content: Any) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": address}}],
-        "users": [{"name": "u", "user": {}}],
-        "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "mine",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(json.dumps(config))
-    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     monkeypatch.setattr("graftline_pipelines.cluster.nodes.read_nodes", lambda context: [])
     monkeypatch.setattr("graftline_pipelines.cluster.nodes.pool_problems", lambda *_: [])
-    yield objects
-    server.shutdown()
-    server.server_close()
+    with api_server(ScheduledWorkflows, tmp_path):
+        yield objects
 
 
 @pytest.fixture

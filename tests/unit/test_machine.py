@@ -60,7 +60,7 @@ def test_everything_that_counts_cores_obeys_the_containers_limit(
     monkeypatch.setattr(machine, "_container_quota", lambda: 3)
     assert parallel._cores() == 3
     folder, *_ = exported_model
-    session = OnnxClassifier(folder / "onnx" / "model.onnx")._session
+    session = OnnxClassifier(folder / "onnx" / "model.onnx")._session._session
     assert session.get_session_options().intra_op_num_threads == 3
     used: set[int] = set()
     together = threading.Barrier(3, timeout=60)

@@ -1,7 +1,10 @@
 """How a source is read, as the steps that list it take it: ingest and watch read it alike."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from pydantic import field_validator
+
+from graftline.errors import ConfigurationError
 from graftline.settings import Section
 
 if TYPE_CHECKING:
@@ -9,29 +12,45 @@ if TYPE_CHECKING:
 
 
 class SourceSettings(Section):
-    """The keys of ``data`` that say how the source is read.
+    """The keys of ``data`` that say how the source is read."""
 
-    The words are checked where the source is opened, together with what is found there.
-    """
-
-    format: str = "auto"
-    """``auto``, ``folders``, ``table`` or ``shards``."""
+    format: Literal["auto", "folders", "table", "shards"] = "auto"
+    """`folders`: a folder for each class. `table`: a CSV file with an image and a label column.
+    `shards`: WebDataset tar files. `auto` looks and says what it found."""
     image_column: str = "image"
-    """Of a table."""
+    """Table only: the column with the image's path, relative to the table, or its URI."""
     label_column: str = "label"
-    """Of a table, or a key of a shard's JSON notes; so are the next three."""
+    """Table only: the column with the label."""
     split_column: str | None = "split"
-    """A stated split is obeyed; None leaves all to the hash."""
+    """Table only: the column with `train`, `val` or `test`. It is used if the table has it; `null`
+    ignores it."""
     group_column: str | None = None
-    """Images of one group stay in one split."""
+    """Table only: images with equal values in this column (a patient, a camera, a day) share one
+    split. Without it, only near-duplicates are kept together."""
     attributes: tuple[str, ...] = ()
-    """Further columns to keep."""
+    """Table only: columns kept with each image; the evaluation is sliced by them."""
     layout: str = "auto"
-    """What each level of folders is, or ``auto``."""
+    """What each level of folders is, from the source down: `class`, `split`, `group` (a patient, a
+    site) or `*` (no meaning), as in `split/class` or `group/class`. `auto` decides from all
+    folders, says what it found, and stops where two readings fit."""
     exclude: tuple[str, ...] = ()
-    """Patterns of folders and files that are left out."""
-    similar_labels: str = "auto"
-    """What to do where labels look the same: ``auto``, ``merge``, ``refuse`` or ``keep``."""
+    """Folders and files to leave out: names or patterns such as `docs` or `*/old/*`."""
+    similar_labels: Literal["auto", "merge", "refuse", "keep"] = "auto"
+    """Labels that look the same. `auto` merges what differs only in invisible characters and
+    refuses what differs by case, blanks or look-alike letters (`Cat`, `big_cat`); `merge` merges
+    both, `refuse` refuses both, `keep` treats what differs visibly as different classes. `keep`
+    also takes `cat|dog` as a class of its own; the others refuse such labels."""
+
+    @field_validator("layout")
+    @classmethod
+    def _levels(cls, value: str) -> str:
+        from graftline.data.sources.layout import parse
+
+        try:
+            parse(value)
+        except ConfigurationError as error:
+            raise ValueError(f"{error.why}. {str(error.fix).rstrip('.')}") from error
+        return value
 
     @property
     def columns(self) -> "Columns":

@@ -120,6 +120,8 @@ def exact() -> Iterator[None]:
     """
     with ExitStack() as restore:
         for name, value in _CUDNN.items():
+            if not hasattr(cudnn, name):  # an older PyTorch, which has no such choice
+                continue
             restore.callback(setattr, cudnn, name, getattr(cudnn, name))
             setattr(cudnn, name, value)
         for which in _OPERATIONS:

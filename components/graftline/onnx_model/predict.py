@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from graftline import machine
 from graftline.errors import ConfigurationError, DataError, SchemaVersionError
 from graftline.images.decode import Decoded, decode, decode_image
 from graftline.images.stored_values import ValueRange
+from graftline.onnx_model.session import EXPORTED, Session
 
 SCHEMA_VERSION = 1
 PREFIX = "graftline."
@@ -103,12 +103,32 @@ class ModelMetadata:
                 fix="Use the Graftline version that exported it, or export the model again.",
             )
         values: dict[str, Any] = {}
-        for field in dataclasses.fields(cls):
-            text = properties.get(PREFIX + field.name)
-            if text is not None:
-                values[field.name] = text if field.type is str else json.loads(text)
-        values["classes"] = tuple(values["classes"])
-        return cls(**values)
+        try:
+            for field in dataclasses.fields(cls):
+                text = properties.get(PREFIX + field.name)
+                if text is not None:
+                    values[field.name] = text if field.type is str else json.loads(text)
+            values["classes"] = tuple(values["classes"])
+            found = cls(**values)
+            found.check()
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise ConfigurationError(
+                f"{origin} has damaged metadata.", why=str(error)[:300], fix=EXPORTED
+            ) from error
+        return found
+
+    def check(self) -> None:
+        """Raise a ``ValueError`` for what no export writes."""
+        if not self.classes or not all(isinstance(name, str) for name in self.classes):
+            raise ValueError("classes are no texts")
+        if not isinstance(self.preprocessing, dict) or not isinstance(self.thresholds, dict):
+            raise ValueError("preprocessing and thresholds are no objects")
+        if not isinstance(self.thresholds.get("none_of_these", {}), dict):
+            raise ValueError("a threshold is no object")
+        if isinstance(self.temperature, bool) or not float(self.temperature) > 0:
+            raise ValueError(f"the temperature is {self.temperature}")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"the value range is {self.value_range}")
 
 
 def _plain(value: Any) -> Any:
@@ -153,34 +173,12 @@ class OnnxClassifier:
     def __init__(
         self, path: str | Path, threads: int | None = None, providers: Sequence[str] | None = None
     ) -> None:
-        import onnxruntime
-
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ConfigurationError(
-                f"There is no file {self.path}.",
-                fix="Give the path of an exported model, such as .../onnx/model.onnx.",
-            )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or machine.cores()
-        # A thread that spins takes the core of the one it waits for when other processes run.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=list(providers or ["CPUExecutionProvider"])
-            )
-        except Exception as error:  # onnxruntime has no public base class for its errors
-            raise ConfigurationError(
-                f"{self.path} cannot be loaded as an ONNX model.",
-                why=str(error).splitlines()[0][:300],
-                fix="Give a file that `graftline run` exported; copy it again if it was truncated.",
-            ) from error
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata = ModelMetadata.from_properties(properties, str(self.path))
+        self._session = Session(self.path, threads, providers)
+        self.metadata = ModelMetadata.from_properties(self._session.metadata, str(self.path))
         self.classes = self.metadata.classes
         self.doubts: dict[str, str] = {}  # of images read so far, by path
-        self.has_distance = DISTANCE in {output.name for output in self._session.get_outputs()}
+        self.has_distance = DISTANCE in self._session.outputs
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Put one batch through the graph.
@@ -225,7 +223,8 @@ class OnnxClassifier:
         """The named outputs, float32, rows in the order of the images."""
         rows: dict[int, tuple[np.ndarray, ...]] = {}
         for positions, batch in batches(images):
-            found = self._session.run(list(names), {INPUT: batch})
+            found = self._session.run(names, {INPUT: batch})
+            self._check_classes(names, found)
             rows.update(zip(positions, zip(*found, strict=True), strict=True))
         if not rows:
             widths = {PROBABILITIES: len(self.classes)}
@@ -235,6 +234,16 @@ class OnnxClassifier:
             np.stack([row[output] for row in ordered]).astype(np.float32)
             for output in range(len(names))
         ]
+
+    def _check_classes(self, names: Sequence[str], found: Sequence[np.ndarray]) -> None:
+        for name, answer in zip(names, found, strict=True):
+            wanted = {PROBABILITIES: (len(self.classes),), DISTANCE: answer.shape[1:2]}.get(name)
+            if wanted is not None and (answer.shape[1:] != wanted or not answer[0].size):
+                raise ConfigurationError(
+                    f"{self.path} names {len(self.classes)} classes, and its output {name} has the "
+                    f"shape {answer.shape}.",
+                    fix=EXPORTED,
+                )
 
     def predict(self, paths: Sequence[str | Path], top: int = 1) -> list[Prediction]:
         """Classify image files.

@@ -94,7 +94,7 @@ class Pilot:
         images: Training images at most.
         offset: See above.
         slope: See above.
-        min_gain: The expected gain from which training goes on.
+        min_gain: The expected gain from which training goes on: what is needed, not the setting.
         gain: Measured on the validation images; None before.
         expected: The expected gain after it; None before.
     """
@@ -173,8 +173,8 @@ class Decision:
         then = "the whole training follows" if pilot.goes_on else "the probe is used"
         said = (
             f"The pilot differs from the probe by {pilot.gain:+.1%} on validation images; after it "
-            f"a gain of {pilot.expected:+.1%} is expected, which {verdict} auto.min_gain "
-            f"({pilot.min_gain:.1%}): {then}."
+            f"a gain of {pilot.expected:+.1%} is expected, which {verdict} the needed "
+            f"{pilot.min_gain:.1%}: {then}."
         )
         reasons = [*self.reasons, said]
         return dataclasses.replace(self, choice=choice, reasons=reasons, pilot=pilot)

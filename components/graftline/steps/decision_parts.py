@@ -73,8 +73,13 @@ def _rows(decision: Decision) -> list[tuple[str, str, str]]:
         rows.append(("validation accuracy", "", accuracies))
     if said.hours is not None:
         hours = outcome.hours if outcome is not None else None
-        took = NOT_KNOWN if hours is None else f"{hours:.2g} h"
-        rows.append(("training time", f"{said.hours:.2g} h on {said.device}", took))
+        took = NOT_KNOWN if hours is None else _duration(hours)
+        rows.append(("training time", f"{_duration(said.hours)} on {said.device}", took))
     if said.cost is not None:
         rows.append(("cost", f"{said.cost:.2f}", ""))
     return rows
+
+
+def _duration(hours: float) -> str:
+    """Hours; of what takes less than a minute, seconds."""
+    return f"{hours:.2g} h" if hours * 60 >= 1 else f"{hours * 3600:.2g} s"

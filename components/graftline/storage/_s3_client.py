@@ -251,9 +251,13 @@ class S3Client:
             except Exception as error:
                 # At the first try as well: a proxy on the way may have asked again by itself.
                 if code_of(error) in ("PreconditionFailed", "412", *ABSENT):
-                    mine = self.version_by(key, writer)
-                    if mine is not None:
-                        return mine
+                    version, by = self._holder(key)
+                    if by == writer:
+                        return version
+                    if version and condition.get("IfMatch") == version:
+                        # Ceph 16 compares the bare ETag with the quoted one; others take both.
+                        condition["IfMatch"] = version.strip('"')
+                        return work()
                 raise
             return str(answer["ETag"])
 
@@ -261,13 +265,18 @@ class S3Client:
 
     def version_by(self, key: str, writer: str) -> str | None:
         """The object's version if it is the one that this writer wrote."""
+        version, by = self._holder(key)
+        return version if by == writer else None
+
+    def _holder(self, key: str) -> tuple[str, str | None]:
+        """The object's version and its writer's token; an empty version where there is none."""
         try:
             answer = self.client.head_object(Bucket=self.bucket, Key=self.name(key))
         except Exception as error:
             if code_of(error) in ABSENT:
-                return None
+                return "", None
             raise
-        return str(answer["ETag"]) if answer["Metadata"].get(WRITER) == writer else None
+        return str(answer["ETag"]), answer["Metadata"].get(WRITER)
 
     def head(self, key: str) -> dict[str, Any]:
         """What S3 says about an object; :class:`StoreNotFound` where there is none."""

@@ -115,6 +115,19 @@ class FileStore(Store):
             files = [e.name for e in entries if e.is_file() and not e.name.startswith(HIDDEN)]
         return sorted(files)
 
+    def info(self, key: str) -> ObjectInfo | None:
+        """What a listing would say of one file; None where there is none."""
+        path = self._path(key)
+        with self._translated(key, "list"):
+            try:
+                stat = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        if not path.is_file():
+            return None
+        version = f"{stat.st_mtime_ns}:{stat.st_size}"
+        return ObjectInfo(key, stat.st_size, version, stat.st_mtime)
+
     def _walk(self, folder: Path, prefix: str, above: frozenset[str]) -> Iterator[ObjectInfo]:
         """Entries of one folder in the order of their keys; links are followed, rings are not."""
         real = os.path.realpath(folder)

@@ -5,7 +5,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,8 +48,13 @@ def connect(uri: str) -> "MlflowClient":
     for name in ("mlflow", "alembic"):  # notes on making tables, and their like
         logging.getLogger(name).setLevel(logging.WARNING)
     with mlflow_errors(uri, "its database" if "://" in uri else uri):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-        if uri.startswith("sqlite:"):
+        if not uri.startswith("sqlite:"):
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+        with _alone_with(database):
+            if not database.exists():
+                _make_database(database)
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
             _open_sqlite(client)
         return client
 
@@ -87,10 +92,40 @@ def time_to_store(path: Path) -> Iterator[None]:
 def _open_sqlite(client: "MlflowClient") -> None:
     """Make the file and its tables, and no ``mlruns`` folder in the working directory."""
     path = Path(str(client.tracking_uri).removeprefix("sqlite:///"))
-    path.parent.mkdir(parents=True, exist_ok=True)
     from mlflow.tracking._tracking_service.utils import _tracking_store_registry
 
     _tracking_store_registry.get_store(client.tracking_uri, _artifact_root(path))
+
+
+def _make_database(database: Path) -> None:
+    """Make all tables under another name first: MLflow cannot go on with a half-made database."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    unfinished = database.with_name(f".{database.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    uri = f"sqlite:///{unfinished}"
+    SqlAlchemyStore(uri, _artifact_root(database))
+    SqlAlchemyStore._engine_map.pop(uri).dispose()
+    unfinished.rename(database)
+
+
+@contextmanager
+def _alone_with(database: Path) -> Iterator[None]:
+    """Let one process at a time open a database; without locks on its disk, go on.
+
+    Two that make the tables of one new database fail each other, as the first two runs of a
+    project do that start together.
+    """
+    import fcntl
+
+    database.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(database.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def absolute_uri(uri: str) -> str:

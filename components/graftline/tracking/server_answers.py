@@ -127,13 +127,20 @@ def mlflow_errors(uri: str, doing: str) -> Iterator[None]:
 
 def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
     probe(uri)  # a server that has gone away is named as such
-    text = redacted(str(error), uri).strip()
+    text = redacted(str(error), uri).partition("\n[SQL:")[0].strip()
     where = redacted(uri, uri)
     code = str(getattr(error, "error_code", ""))
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"\b40[13]\b", text):
         return _refused(uri, doing, text[:500])
     if "not in a valid JSON format" in text or "<html" in text.lower():
         return _web_page(uri)
+    if "_alembic_tmp_" in text:
+        database = where.removeprefix("sqlite:///")
+        return TrackingError(
+            f"MLflow's database {database} is unfinished.",
+            why="The program that made it, or moved it to a newer MLflow, was stopped meanwhile.",
+            fix=f"Remove it if it is new, `rm {database}`; else restore it from a backup.",
+        )
     return TrackingError(
         f"MLflow at {where} failed on {doing}.",
         why=f"{type(error).__name__}: {text[:500]}",

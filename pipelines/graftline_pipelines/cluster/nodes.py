@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graftline.errors import ClusterError, ConfigurationError
-from graftline.redaction import excerpt
+from graftline.errors import ClusterError
+from graftline_pipelines.cluster import kube
 from graftline_pipelines.runfile.pools import PoolSettings, Toleration
 from graftline_pipelines.runfile.quantities import to_bytes, to_cores
 
@@ -31,32 +31,20 @@ def read_nodes(context: str | None) -> list[Node]:
         ClusterError: The nodes cannot be listed.
     """
     import kubernetes
-    import urllib3
 
-    try:
-        if context is None:
+    if context is None:
+        try:
             kubernetes.config.load_incluster_config()
-            api = kubernetes.client.CoreV1Api()
-        else:
-            api = kubernetes.client.CoreV1Api(
-                kubernetes.config.new_client_from_config(context=context)
-            )
-    except kubernetes.config.ConfigException as error:
-        if context is None:  # a pod without a token
+        except kubernetes.config.ConfigException as error:  # a pod without a token
             raise ClusterError("The nodes cannot be listed.", why=str(error).rstrip(".")) from None
-        raise ConfigurationError(
-            f"--kube-context: {context!r} cannot be used",
-            why=str(error),
-            fix="`kubectl config get-contexts` lists them.",
-        ) from None
-    try:
-        listed = api.list_node(_request_timeout=(10, 30))
-    except (kubernetes.client.ApiException, urllib3.exceptions.HTTPError) as error:
-        raise ClusterError(
-            "The nodes cannot be listed.",
-            why=excerpt(str(getattr(error, "reason", None) or error), 300),
-            fix="Your account needs the right to list nodes. Without it, leave out --kube-context.",
-        ) from None
+        client = kubernetes.client.ApiClient()
+    else:
+        client = kube.open_api(context)
+    listed = kube.ask(
+        "The nodes cannot be listed",
+        "list nodes. Without it, leave out --kube-context",
+        kubernetes.client.CoreV1Api(client).list_node,
+    )
     return [_node(item) for item in listed.items]
 
 

@@ -169,7 +169,8 @@ def _end(
     asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]
     told = _end_in_mlflow(settings, asked, warm)
     if told:
-        console.print(f"[yellow]Note:[/] {escape(told)}", highlight=False)
+        said = f"[yellow]Note:[/] {escape(told)}"
+        console.print(said, highlight=False, soft_wrap=not console.is_terminal)
 
 
 def _end_in_mlflow(settings: RunSettings, asked: list[str], warm: WarmServer | None) -> str:

@@ -21,13 +21,17 @@ import numpy as np
 from PIL import Image
 
 from graftline.errors import DataError
-from graftline.images.decode import decode_image
+from graftline.images import decode
+from graftline.images.decode import Decoded, decode_image
 from graftline.onnx_model.predict import OnnxClassifier, doubt_of
 from graftline.onnx_model.saliency import occlusion, overlay
 
 ADDRESS = "127.0.0.1"
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 40_000_000  # 120 MB as RGB
+# The graph takes up to 40 bytes for a pixel while it resizes: 0.5 GB for a picture of this size.
+# A larger JPEG, as of some phones, is decoded at a half, a quarter or an eighth of its sides.
+MAX_PIXELS = 12_600_000
+MAX_JPEG_PIXELS = decode.MAX_PIXELS
 READ_SECONDS = 20.0  # for a request to arrive
 TOP = 10  # classes that are shown
 SHOWN_SIDE = 512  # of the pictures that are sent back
@@ -195,7 +199,7 @@ def classify(model: OnnxClassifier, data: bytes) -> dict[str, Any]:
         DataError: It is no picture, or too large a one.
     """
     value_range = model.metadata.value_range
-    decoded = decode_image(data, max_pixels=MAX_PIXELS, value_range=value_range)
+    decoded, size = _decoded(data, value_range)
     ((found, _),) = model.classify([("picture", decoded.pixels)], TOP)
     covered = occlusion(model, decoded.pixels, found.label)
     limit = model.metadata.thresholds.get("none_of_these", {}).get("distance")
@@ -206,12 +210,58 @@ def classify(model: OnnxClassifier, data: bytes) -> dict[str, Any]:
         "known": found.known,
         "distance": found.distance,
         "threshold": limit,
-        "warning": doubt_of(decoded, value_range),
-        "width": width,
-        "height": height,
+        "warning": doubt_of(decoded, value_range) or _reduced(size, (width, height)),
+        "width": size[0],
+        "height": size[1],
         "covered": covered.lowest,
         "saliency": _data_uri(overlay(covered)),
     }
+
+
+def _decoded(data: bytes, value_range: Any) -> tuple[Decoded, tuple[int, int]]:
+    """A picture in bounded memory, and its own width and height.
+
+    Raises:
+        DataError: It is no picture, or too large a one.
+    """
+    width, height, is_jpeg = _measured(data)
+    if width * height <= MAX_PIXELS:
+        decoded = decode_image(data, max_pixels=MAX_PIXELS, value_range=value_range)
+        return decoded, (decoded.pixels.shape[1], decoded.pixels.shape[0])
+    if not is_jpeg or width * height > MAX_JPEG_PIXELS:
+        limit = MAX_JPEG_PIXELS if is_jpeg else MAX_PIXELS
+        raise DataError(
+            f"The picture has {width:,} x {height:,} pixels, and this page takes "
+            f"{limit / 1e6:.0f} million{'' if is_jpeg else ', more only of a JPEG'}.",
+            why="Make it smaller, or give it to `graftline predict`.",
+        )
+    shrink = next(each for each in (2, 4, 8) if width * height <= MAX_PIXELS * each**2)
+    decoded = decode_image(
+        data,
+        max_pixels=MAX_JPEG_PIXELS,
+        shortest=min(width, height) // shrink,
+        value_range=value_range,
+    )
+    turned = (decoded.pixels.shape[0] > decoded.pixels.shape[1]) != (height > width)
+    return decoded, (height, width) if turned else (width, height)
+
+
+def _measured(data: bytes) -> tuple[int, int, bool]:
+    """Width and height as they are stored, and whether it is a JPEG; zeros for no picture."""
+    try:
+        with Image.open(io.BytesIO(data), formats=decode.FORMATS) as image:
+            return (*image.size, image.format in ("JPEG", "MPO"))
+    except Exception:  # what is wrong with it is said by whoever decodes it
+        return 0, 0, False
+
+
+def _reduced(size: tuple[int, int], decoded: tuple[int, int]) -> str | None:
+    if size == decoded:
+        return None
+    return (
+        f"It was read at {decoded[0]:,} x {decoded[1]:,} pixels to save memory; `graftline "
+        "predict` reads all of it, and its probabilities may differ a little"
+    )
 
 
 def _data_uri(pixels: np.ndarray) -> str:

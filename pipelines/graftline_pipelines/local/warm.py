@@ -56,6 +56,7 @@ LARGE = (  # in the order in which the steps of a run need them
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
+    "onnxscript",  # which the exporter imports when it is first called
 )
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")

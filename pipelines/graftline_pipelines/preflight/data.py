@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from graftline.errors import ConfigurationError, DataError, StoreError
+from graftline.errors import ConfigurationError, DataError, GraftlineError, StoreError
 from graftline_pipelines.preflight.report import Preflight
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -14,18 +14,9 @@ KEY = "data.source"
 def open_settings_source(settings: RunSettings) -> Any:
     """The source that a run file names."""
     from graftline.data.sources import open_source
-    from graftline.data.sources.base import Columns, Reading
 
     data = settings.data
-    columns = Columns(
-        data.image_column,
-        data.label_column,
-        data.split_column,
-        data.group_column,
-        data.attributes,
-    )
-    reading = Reading(data.layout, data.exclude, data.similar_labels)
-    return open_source(data.source, data.format, columns, reading)
+    return open_source(data.source, data.format, data.columns, data.reading)
 
 
 def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
@@ -38,14 +29,14 @@ def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
         refuse_absent(settings.data.source)  # the libraries below take most of a second to import
         from graftline.steps.ingest.checks import (
             MIN_IMAGES_PER_CLASS,
-            check_arguments,
+            check_attributes,
             check_given,
             check_listing,
         )
 
         data = settings.data
         split = data.split.model_dump()
-        check_arguments(split, data.attributes, MIN_IMAGES_PER_CLASS, data.near_duplicates)
+        check_attributes(data.attributes)
         _check_apart(settings)
         source = open_settings_source(settings)
         entries = source.entries()
@@ -105,6 +96,32 @@ def check_test_images(
                 "gate.min_test_images",
                 f"{about} test images are expected. They show little of a first model, and "
                 "nothing refuses it for that: set gate.min_test_images to ask for more.",
+            )
+        )
+
+
+def note_unknown_source(settings: RunSettings, found: Preflight) -> None:
+    """Say that a source is new to a store whose champion was trained on another.
+
+    A folder that was moved is: its images may then get other splits than the champion's.
+    """
+    from graftline.steps.ingest.source_index import last_snapshot_id
+    from graftline.storage import open_store
+
+    try:
+        store = open_store(settings.store)
+        if last_snapshot_id(store, open_settings_source(settings).uri) is not None:
+            return
+        others = any(info.key.endswith(".json") for info in store.list("sources/"))
+    except GraftlineError:  # said by the checks of the store and the source
+        return
+    if others:
+        found.notes.append(
+            (
+                KEY,
+                "The store knows other sources and not this one. If its images were moved here, "
+                "`graftline relocate RUN.yaml --source-was FOLDER` keeps their splits, which the "
+                "champion was tested by.",
             )
         )
 

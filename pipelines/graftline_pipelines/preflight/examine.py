@@ -5,13 +5,20 @@ that a run does not spend an hour on its way to a mistake that was there at the 
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
-from graftline.errors import WeightsError
-from graftline_pipelines.preflight.data import check_source, check_space, check_test_images
+from graftline.errors import GraftlineError, WeightsError
+from graftline_pipelines.preflight.data import (
+    check_source,
+    check_space,
+    check_test_images,
+    note_unknown_source,
+    open_settings_source,
+)
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -85,6 +92,8 @@ def _ask(
         ask_mlflow(settings, found)
     else:
         found.take(of_mlflow)
+    if str(found.facts.get("champion", "")).startswith("version"):
+        note_unknown_source(settings, found)
     first = found.failed("tracking.uri") or found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
     return found, entries
@@ -161,12 +170,36 @@ def _relocate(settings: RunSettings, console: Console | None) -> None:
     if moved is None or moved.copied:
         return
     changed = relocation.apply(moved)
+    carry_source(settings, *moved.roots)
     if console is not None:
         console.print(
             f"[yellow]Note:[/] this folder was moved from {escape(str(moved.before))}; "
             f"{changed:,} of MLflow's records now name the files here.",
             highlight=False,
+            soft_wrap=not console.is_terminal,
         )
+
+
+def carry_source(settings: RunSettings, before: Path, now: Path) -> bool:
+    """Let the source in a folder that was moved keep its splits, and what was looked at.
+
+    Args:
+        settings: The run file, with absolute paths.
+        before: The folder as it was.
+        now: As it is.
+
+    Returns:
+        Whether anything was remembered of it.
+    """
+    from graftline.steps.ingest.moved_source import carry_memory, uri_before
+    from graftline.storage import open_store
+
+    try:
+        uri = open_settings_source(settings).uri
+        was = uri_before(uri, before.resolve(), now.resolve())
+        return was is not None and carry_memory(open_store(settings.store), was, uri)
+    except GraftlineError:  # of a source or store that cannot be read: said by its own check
+        return False
 
 
 NO_CHAMPION = "none yet: the first model has to pass the floors only"
@@ -256,7 +289,6 @@ def _check_fit(settings: RunSettings) -> None:
 
 def _pipeline(settings: RunSettings) -> str:
     import tempfile
-    from pathlib import Path
 
     from graftline_pipelines.graphs.compile import compile_to
 

@@ -19,10 +19,12 @@ def in_warm_process(server: WarmServer | None) -> Elsewhere:
             return None
         server.open_tracking(settings.tracking.uri)  # for this question and for every step
         with server.calling(f"{__name__}:answer", settings.model_dump(mode="json")) as call:
-            # Meanwhile here, what the run needs next.
+            # Meanwhile here, what the run needs next, and for its end.
             import kfp.local  # noqa: F401
 
-            import graftline_pipelines.graphs.training  # noqa: F401
+            import graftline.reports.html  # noqa: F401
+            import graftline_pipelines.graphs.training
+            import graftline_pipelines.local.summary  # noqa: F401
 
             told = call.answer()
         return None if told is None else _found(told)

@@ -65,7 +65,9 @@ def _section(key: str, name: str, definitions: dict[str, Any], described: set[st
 def _table(definition: dict[str, Any], definitions: dict[str, Any]) -> str:
     rows = ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]
     required = definition.get("required", [])
-    for key, field in definition["properties"].items():
+    # What must be given comes first; a section's own keys come after those that it shares.
+    properties = sorted(definition["properties"].items(), key=lambda item: item[0] not in required)
+    for key, field in properties:
         default = "required" if key in required else _default(field, definitions)
         meaning = _one_line(field.get("description", ""))
         rows.append(f"| `{key}` | {_type(field, definitions)} | {default} | {meaning} |")

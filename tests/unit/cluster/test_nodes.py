@@ -1,14 +1,12 @@
 """Pools compared with the nodes that a cluster has; and the nodes read from a real HTTP API."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from tests.support.http_server import Handler
+from tests.support.kubernetes import api_server
 
 from graftline.errors import ClusterError, ConfigurationError
 from graftline_pipelines.cluster.nodes import Node, pool_problems, read_nodes
@@ -94,44 +92,18 @@ NODE = {
 
 
 @pytest.fixture
-def kube_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def kube_api(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """An HTTP server that lists nodes as Kubernetes does, and a kubeconfig for it."""
     state: dict[str, Any] = {"status": 200, "asked": []}
 
-    class Handler(BaseHTTPRequestHandler):
+    class Nodes(Handler):
         def do_GET(self) -> None:
             state["asked"].append((self.path, self.headers.get("Authorization")))
             listing = {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": [NODE]}
-            body = json.dumps(listing if state["status"] == 200 else {"message": "no"}).encode()
-            self.send_response(state["status"])
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(state["status"], listing if state["status"] == 200 else {"message": "no"})
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [
-            {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-        ],
-        "users": [{"name": "u", "user": {"token": "kube-token"}}],
-        "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "mine",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    import kubernetes
-
-    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    yield state
-    server.shutdown()
-    server.server_close()
+    with api_server(Nodes, tmp_path):
+        yield state
 
 
 def test_nodes_are_read_by_the_real_client(kube_api: dict[str, Any]) -> None:

@@ -2,14 +2,14 @@
 
 import json
 import re
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tests.support.http_server import Handler
+from tests.support.kubernetes import api_server
 from typer.testing import CliRunner, Result
 
 from graftline.errors import ConfigurationError
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_left_alone(text: str) -> None:
 
 
 @pytest.fixture
-def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def kube(tmp_path: Path) -> Iterator[dict[str, Any]]:
     """The part of an API server that knows the config map; as it checks resource versions."""
     state: dict[str, Any] = {
         "version": 7,
@@ -106,12 +106,12 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
         "refuse": {},
     }
 
-    class Handler(BaseHTTPRequestHandler):
+    class ConfigMaps(Handler):
         def do_GET(self) -> None:
             self._answer(200 if self.path.endswith(retry_policy.CONFIG_MAP) else 404)
 
         def do_PATCH(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.read_json()
             state["patches"].append((self.path, self.headers["Content-Type"], body))
             refused = next((s for part, s in state["refuse"].items() if part in self.path), None)
             if refused:
@@ -130,35 +130,10 @@ def kube(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
                 "metadata": {"name": "x", "resourceVersion": str(state["version"])},
                 "data": state["data"],
             }
-            body = json.dumps(found if status == 200 else {"message": "no"}).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.answer(status, found if status == 200 else {"message": "no"})
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": address}}],
-        "users": [{"name": "u", "user": {"token": "kube-token"}}],
-        "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "mine",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(config))
-    import kubernetes
-
-    monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
-    yield state
-    server.shutdown()
-    server.server_close()
+    with api_server(ConfigMaps, tmp_path):
+        yield state
 
 
 def policy(*arguments: str) -> Result:

@@ -224,3 +224,43 @@ def test_mistakes_of_the_command(model: OnnxClassifier, tmp_path: Path) -> None:
         arguments = ["try", str(model.path), "--no-browser", "--port"]
         done = CliRunner().invoke(app, [*arguments, str(taken.getsockname()[1])])
     assert isinstance(done.exception, ConfigurationError) and "Port" in str(done.exception)
+
+
+def picture(width: int, height: int, kind: str, **options: object) -> bytes:
+    """A plain picture; what it holds does not matter to the memory that it takes."""
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 120, 30)).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("width", "height"), [(8000, 5000), (5000, 8000)])
+def test_a_large_jpeg_is_read_reduced_and_the_page_says_so(
+    model: OnnxClassifier, monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    seen: list[tuple[int, ...]] = []
+    classify = model.classify
+
+    def noted(images: list, top: int = 1) -> list:
+        seen.extend(pixels.shape for _, pixels in images)
+        return classify(images, top)
+
+    monkeypatch.setattr(model, "classify", noted)
+    told = try_server.classify(model, picture(width, height, "JPEG"))
+    ((rows, columns, _),) = seen
+    assert rows * columns <= try_server.MAX_PIXELS and (rows > columns) == (height > width)
+    assert (told["width"], told["height"]) == (width, height)
+    assert f"{columns:,} x {rows:,} pixels" in told["warning"]
+
+
+def test_a_large_picture_of_another_format_is_refused_with_what_to_do(server: TryServer) -> None:
+    status, told = predict(server, picture(5000, 4000, "PNG"))
+    assert status == 422
+    assert "5,000 x 4,000 pixels" in told["error"] and "graftline predict" in told["error"]
+    assert "13 million" in told["error"] and "JPEG" in told["error"]
+
+
+def test_a_turned_jpeg_keeps_its_upright_size(model: OnnxClassifier) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    told = try_server.classify(model, picture(5200, 3900, "JPEG", exif=exif))
+    assert (told["width"], told["height"]) == (3900, 5200)

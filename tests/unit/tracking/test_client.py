@@ -1,10 +1,13 @@
 """The time that MLflow's client is given."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from graftline.tracking.client import time_to_store
+from graftline.tracking.client import connect, time_to_store
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
@@ -32,3 +35,47 @@ def test_the_users_own_time_comes_back_after_a_failed_upload(tmp_path, monkeypat
     with pytest.raises(OSError, match="gone"), time_to_store(tmp_path):
         raise OSError("gone")
     assert os.environ[TIMEOUT] == "300"
+
+
+def test_two_processes_that_make_one_database_do_not_fail_each_other(tmp_path):
+    """As the first two runs of a project, started together."""
+    go = tmp_path / "go"
+    code = (
+        "import pathlib, sys, time\n"
+        "import mlflow.store.tracking.sqlalchemy_store\n"
+        "from graftline.tracking.client import connect\n"
+        "print('ready', flush=True)\n"
+        f"while not pathlib.Path({str(go)!r}).exists(): time.sleep(0.001)\n"
+        f"connect('sqlite:///{tmp_path}/new/mlflow.db').search_experiments()\n"
+    )
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for one in both:
+        assert one.stdout.readline() == "ready\n"
+    go.touch()
+    said = [one.communicate()[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
+
+
+def test_a_database_whose_making_was_killed_does_not_stand_in_the_way(tmp_path, monkeypatch):
+    from mlflow.store.tracking import sqlalchemy_store
+
+    class Killed(Exception):
+        pass
+
+    def killed(self, uri, root):
+        Path(uri.removeprefix("sqlite:///")).write_bytes(b"half a database")
+        raise Killed
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlalchemy_store.SqlAlchemyStore, "__init__", killed)
+        with pytest.raises(Killed):
+            connect(uri)
+    (experiment,) = connect(uri).search_experiments()
+    assert experiment.artifact_location == f"file://{tmp_path}/mlartifacts/0"
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMATS = ("auto", "folders", "table", "shards")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PARQUET = ".parquet"
+ROWS = TABLES[:-1]  # the ones of text
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 NO_IMAGE = "not an image file"
@@ -72,6 +73,19 @@ class Columns:
     split: str | None = "split"
     group: str | None = None
     attributes: tuple[str, ...] = ()
+
+    def wanted(self) -> dict[str, str]:
+        """The columns that a table must have, with the setting of ``data`` that names each.
+
+        The split column is one of them where it is named: the usual one may be absent.
+        """
+        found = {self.image: "image_column", self.label: "label_column"}
+        found.update(dict.fromkeys(self.attributes, "attributes"))
+        if self.group:
+            found[self.group] = "group_column"
+        if self.split and self.split != Columns().split:
+            found[self.split] = "split_column"
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from graftline.data.sources.base import (
     ARCHIVES,
     METADATA,
     PARQUET,
+    ROWS,
     Entry,
     Source,
     hidden,
@@ -33,6 +34,7 @@ class DescribedFolders(FolderSource):
             return None
         keys = [i.key for i in found if not hidden(i.key) and not out(i.key, self.choices)]
         named = [key for key in keys if posixpath.basename(key).lower() in METADATA]
+        named = named or self._one_in_each_folder(keys)
         if named:
             table = TableSource(self.store, named, self.columns, self.choices, whole=True)
             why_not = table.why_not()
@@ -50,6 +52,17 @@ class DescribedFolders(FolderSource):
         if any(key.lower().endswith(ARCHIVES) for key in keys):
             return ArchiveSource(self.store, self.columns, reading=self.choices)
         return None
+
+    def _one_in_each_folder(self, keys: list[str]) -> list[str]:
+        """Tables of images of one name in folders below (train/labels.csv, test/labels.csv)."""
+        assert self.columns is not None
+        found = [key for key in keys if key.lower().endswith(ROWS)]
+        if not found or any("/" not in key for key in found):
+            return []
+        if len({posixpath.basename(key) for key in found}) > 1:
+            return []
+        table = TableSource(self.store, found, self.columns, self.choices)
+        return found if table.why_not() is None else []
 
     @override
     def _check_unread(self, entries: list[Entry]) -> None:

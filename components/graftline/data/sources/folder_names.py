@@ -23,12 +23,12 @@ DOCUMENTS = words_of(
 )
 MASKS = words_of(
     "mask masks segmentation segmentations segs groundtruth ground_truth annotation annotations "
-    "labelmaps trimaps"
+    "labelmaps trimaps label gt annot manual 1st_manual depth"
 )
 UNLABELLED = words_of("unlabeled unlabelled unannotated")
 PLAIN = words_of(
     "images image imgs img jpg jpeg jpegs png pngs raw original originals photos pictures pics "
-    "crops data files jpegimages"
+    "crops data files jpegimages rgb"
 )
 CONTAINERS = PLAIN | words_of("dataset datasets all classes categories")
 _WHO_OR_WHERE = (

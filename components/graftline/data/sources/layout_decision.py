@@ -96,9 +96,9 @@ class _Decision:
         """
         if not dirs:
             return (*above, "class")
-        if path is not None:
-            self._leave_out_documents(dirs, path)
-            dirs = {f: n for f, n in dirs.items() if (*path, f[0]) not in self.left_out}
+        if path is not None or above[-1:] == ("split",):  # train/images, train/masks
+            out = self._leave_out_documents(dirs, above, path)
+            dirs = {f: n for f, n in dirs.items() if f[0] not in out}
         tops = {f[0] for f in dirs}
         deep = {f: n for f, n in dirs.items() if len(f) > 1}
         below = {f[1:]: n for f, n in deep.items()}
@@ -120,39 +120,55 @@ class _Decision:
 
     # -- folders that are no data -----------------------------------------------------------------
 
-    def _leave_out_documents(self, dirs: Counts, path: Folders) -> None:
+    def _leave_out_documents(
+        self, dirs: Counts, above: tuple[str, ...], path: Folders | None
+    ) -> set[str]:
+        """Leave out folders of this level that are no classes; their names come back."""
         tops = by_top(dirs)
-        for top in [t for t in tops if t.lower() in UNLABELLED]:
-            self.left_out[(*path, top)] = NO_LABELS
-            del tops[top]
-        odd = {t for t in tops if t.lower() in DOCUMENTS | MASKS}
-        if any(t.lower() in PLAIN for t in tops):  # JPEGImages beside SegmentationClass
-            odd |= set(filter(names_masks, tops))
-        rest = {t: n for t, n in tops.items() if t not in odd}
-        if not rest:
-            return
+        found = {top: NO_LABELS for top in tops if top.lower() in UNLABELLED}
+        rest = {t: n for t, n in tops.items() if t not in found}
+        odd = {t for t in rest if t.lower() in DOCUMENTS | MASKS}
+        if any(t.lower() in PLAIN for t in rest):  # JPEGImages beside SegmentationClass
+            odd |= set(filter(names_masks, rest))
+        rest = {t: n for t, n in rest.items() if t not in odd}
+        if rest:
+            found.update(self._no_data(dirs, odd, rest, above))
+        for top, reason in found.items():
+            level = len(above)
+            places = {f[: level + 1] for f in self.all if len(f) > level and f[level] == top}
+            places = places if path is None else {(*path, top)}
+            self.left_out.update(dict.fromkeys(places, reason))
+        return set(found)
+
+    def _no_data(
+        self, dirs: Counts, odd: set[str], rest: Mapping[str, int], above: tuple[str, ...]
+    ) -> dict[str, str]:
+        """Which of the odd folders hold no images of a class, beside the others."""
+        tops, subs = by_top(dirs), subfolders(dirs)
         usual = median(rest.values())
-        subs = subfolders(dirs)
         rest_subs = set().union(*(subs[t] for t in rest))
+        images_beside = any(t.lower() in PLAIN for t in rest)
+        images_beside = images_beside or len(splits_of(rest)) > 1
+        found = {}
         for top in sorted(odd):
             mirrors = bool(subs[top]) and subs[top] <= rest.keys()  # masks/cat beside cat
-            images_beside = any(t.lower() in PLAIN for t in rest) or len(splits_of(rest)) > 1
             if names_masks(top) and (mirrors or images_beside):
-                self.left_out[(*path, top)] = MASK
+                found[top] = MASK
             elif (
                 tops[top] <= max(TOO_FEW, FEW * usual)
                 or images_beside
                 or (subs[top] == set() and rest_subs)
             ):
-                self.left_out[(*path, top)] = NO_DATA
+                found[top] = NO_DATA
             elif top.lower() in DOCUMENTS:
-                roles = (*("*" for _ in path), "class")
+                roles = (*above, "class")
                 raise self.refuse.ambiguous(
                     [
                         (roles, f"the folder {top!r} is a class like the others", None),
                         (roles, f"the folder {top!r} is no class", f"data.exclude: [{top}]"),
                     ]
                 )
+        return found
 
     # -- splits -----------------------------------------------------------------------------------
 
@@ -178,10 +194,10 @@ class _Decision:
                 self.refuse.stop_other_copy(subs, path)
             if len(set(certain.values())) > 1 and "train" in certain.values():
                 self.refuse.stop_flat(certain, above)
-            if not self._mirrored(named, subs):
+            if not _mirrored(named, subs):
                 return None
             certain = named
-        elif loose and self._mirrored(named, subs):
+        elif loose and _mirrored(named, subs):
             certain = named
         classes = set().union(*(subs[name] for name in certain))
         others = sorted(set(tops) - set(certain))
@@ -203,12 +219,6 @@ class _Decision:
         inside = {f[1:]: n for f, n in dirs.items() if f[0] in certain and len(f) > 1}
         self._take_splits(certain)
         return self._levels(inside, (*above, "split"))
-
-    def _mirrored(self, named: Mapping[str, str], subs: Mapping[str, set[str]]) -> bool:
-        """Whether folders of other names than the usual ones have the same folders below."""
-        train = set().union(*(subs[n] for n, split in named.items() if split == "train"), set())
-        held = set().union(*(subs[n] for n, split in named.items() if split != "train"), set())
-        return bool(train & held) and len(train & held) >= SHARED * min(len(train), len(held))
 
     def _split_below(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...] | None:
         """Splits below the first level, as in cat/train and cat/test."""
@@ -264,7 +274,7 @@ class _Decision:
             return here
         if whose and not of_what:
             return self._below_group(dirs, above)
-        if self._few_each(dirs):  # cat/image_01/1.png: as classes, these could not be learned
+        if _few_each(dirs):  # cat/image_01/1.png: as classes, these could not be learned
             return here
         if of_what and not whose:
             enough = min(len(names) for names in subs.values()) >= GROUPS_FOR_SPLITS
@@ -299,9 +309,17 @@ class _Decision:
             inner = tuple("*" if role == "group" else role for role in inner)
         return (*above, "group", *inner)
 
-    def _few_each(self, dirs: Counts) -> bool:
-        """Whether the folders of the second level hold too few images to be classes."""
-        sizes: Counter[str] = Counter()
-        for folders, count in dirs.items():
-            sizes.update({folders[1]: count} if len(folders) > 1 else {})
-        return median(sizes.values()) <= TOO_FEW
+
+def _mirrored(named: Mapping[str, str], subs: Mapping[str, set[str]]) -> bool:
+    """Whether folders of other names than the usual ones have the same folders below."""
+    train = set().union(*(subs[n] for n, split in named.items() if split == "train"), set())
+    held = set().union(*(subs[n] for n, split in named.items() if split != "train"), set())
+    return bool(train & held) and len(train & held) >= SHARED * min(len(train), len(held))
+
+
+def _few_each(dirs: Counts) -> bool:
+    """Whether the folders of the second level hold too few images to be classes."""
+    sizes: Counter[str] = Counter()
+    for folders, count in dirs.items():
+        sizes.update({folders[1]: count} if len(folders) > 1 else {})
+    return median(sizes.values()) <= TOO_FEW

@@ -20,12 +20,15 @@ from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import NO_LABEL
 from graftline.data.sources.split_names import is_split_column, stated_splits
 from graftline.data.sources.table import TableSource
+from graftline.data.sources.table_advice import unused_columns
+from graftline.data.sources.table_checks import used
 from graftline.data.sources.table_rows import (
     cell_text,
     class_names,
     holds_bytes,
     label_name,
     near_names,
+    some,
 )
 from graftline.data.sources.tar import split_by_name
 from graftline.errors import ConfigurationError, DataError, StoreError
@@ -94,19 +97,36 @@ class ParquetSource(Source):
             entries.append(
                 Entry(info.key, info.version, info.size, problem=problem, archive=archive)
             )
-        for entry in entries:
-            if entry.archive:
-                self._check(_schema(self.store, entry.path), entry.path)
+        schemas = {one.path: _schema(self.store, one.path) for one in entries if one.archive}
+        for name, schema in schemas.items():
+            self._check(schema, name)
+        self._check_class_names(schemas)
+        for schema in schemas.values():
+            note = unused_columns(schema.names, used(self.columns))
+            self.notes += [note] if note and note not in self.notes else []
         return split_by_name(self, entries)
+
+    def _check_class_names(self, schemas: Mapping[str, Any]) -> None:
+        """Refuse files of which some name the class numbers, and others do not or differently."""
+        import pyarrow as pa
+
+        named: dict[tuple[str, ...], str] = {}
+        for file, schema in schemas.items():
+            if pa.types.is_integer(schema.field(self.columns.label).type):
+                names = class_names(schema).get(self.columns.label, [])
+                named.setdefault(tuple(names), file)
+        if len(named) > 1:
+            (first, file), (second, other) = list(named.items())[:2]
+            one, two = some(first) or "without names", some(second) or "without names"
+            raise DataError(
+                f"The Parquet files of {self.uri} name the classes differently",
+                why=f"the class numbers of {clip(file)} are {one}, those of {clip(other)} {two}",
+                fix="Write all files with the same ClassLabel names, or with the names as text.",
+            )
 
     def _check(self, schema: Any, name: str) -> None:
         columns = self.columns
-        wanted = {columns.image: "image_column", columns.label: "label_column"}
-        wanted.update(dict.fromkeys(columns.attributes, "attributes"))
-        if columns.group:
-            wanted[columns.group] = "group_column"
-        if columns.split and columns.split != Columns().split:
-            wanted[columns.split] = "split_column"
+        wanted = columns.wanted()
         missing = [column for column in wanted if column not in schema.names]
         near = [n for column in missing for n in near_names(column, schema.names)]
         others = [name for name in schema.names if name not in wanted and is_split_column(name)]

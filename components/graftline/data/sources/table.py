@@ -147,7 +147,7 @@ class TableSource(Source):
         images = [self.images.location(row.cells.get(columns.image, ""), name) for row in rows]
         found = self.images.find({image for image in images if image})
         images = self.images.with_slashes(images, found)
-        self._note(found_by_name(self.images, images, found))
+        self._note(found_by_name(self.images, name, images, found))
         for row, image in zip(rows, images, strict=True):
             yield row.line, image, self._entry(row, image, found.get(image), columns, splits)
 

@@ -142,7 +142,7 @@ def labels_in_names(paths: Sequence[str]) -> str:
     stems = [posixpath.splitext(posixpath.basename(one))[0] for one in paths if is_image(one)]
     starts = [re.sub(r"[\s_.()-]*\d[\w\s.()-]*$", "", stem) for stem in stems]
     kinds = sorted(set(starts) - {""})
-    if not 1 < len(kinds) <= len(stems) / 2 or "" in starts:
+    if not 1 < len(kinds) <= len(stems) / 2 or "" in starts or all(map(split_words, kinds)):
         return ""
     return (
         f"The names of the files may hold the classes ({some(kinds)}): write a table with a line "

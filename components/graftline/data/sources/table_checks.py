@@ -16,12 +16,7 @@ def check_header(header: list[str], uri: str, columns: Columns) -> None:
         ConfigurationError: With the columns that it has.
     """
     uri = clip(uri, 300)
-    wanted = {columns.image: "image_column", columns.label: "label_column"}
-    wanted.update(dict.fromkeys(columns.attributes, "attributes"))
-    if columns.group:
-        wanted[columns.group] = "group_column"
-    if columns.split and columns.split != Columns().split:
-        wanted[columns.split] = "split_column"
+    wanted = columns.wanted()
     asked = [*wanted, *([columns.split] if columns.split else [])]
     twice = sorted({column for column in asked if header.count(column) > 1})
     if twice:

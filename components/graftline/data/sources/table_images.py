@@ -103,7 +103,12 @@ class ImageFinder:
                 continue
             try:
                 store, prefix = self.store_of(folder)
-                for info in store.list(prefix):
+                if isinstance(store, FileStore) and not folder.startswith(self.base + "/"):
+                    # One row with `../../x` would else list all of this machine's files.
+                    infos = [store.info(image[1:]) for image in folders[folder]]
+                else:
+                    infos = list(store.list(prefix))
+                for info in filter(None, infos):
                     self.listed[folder + info.key[len(prefix) :]] = info
             except (ConfigurationError, StoreNotFound, StoreAccessDenied) as error:
                 self._cannot_read(folder, folders, error)
@@ -112,7 +117,8 @@ class ImageFinder:
                     raise
                 self._cannot_read(folder, folders, error)
             else:
-                done.append(folder)
+                if folder.startswith(self.base + "/") or "://" in folder:
+                    done.append(folder)
         found = {image: self.listed[image] for image in wanted if image in self.listed}
         if len(found) < len(wanted):  # the same name in another Unicode form
             by_name = {same_name(location): location for location in self.listed}

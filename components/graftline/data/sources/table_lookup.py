@@ -14,11 +14,14 @@ MOST = 0.5  # of the images are not where the table says: worth listing all of i
 _SUFFIXES = {"jpeg": "jpg", "tiff": "tif"}
 
 
-def found_by_name(finder: ImageFinder, images: Sequence[str], found: dict[str, ObjectInfo]) -> str:
+def found_by_name(
+    finder: ImageFinder, name: str, images: Sequence[str], found: dict[str, ObjectInfo]
+) -> str:
     """Find the images that stand elsewhere, each by the end of its path, and only if it is unique.
 
     Args:
         finder: Gets the locations, or the reason where several files are called so.
+        name: The table's, which stands in `annotations/` beside `images/` in some data sets.
         images: Locations, as the table's rows have them.
         found: What is there; what is found here is added.
 
@@ -32,19 +35,24 @@ def found_by_name(finder: ImageFinder, images: Sequence[str], found: dict[str, O
     ]
     if not missing:
         return ""
-    if len(missing) > MOST * len(images):
-        finder.list_all()
     inside = finder.base.rstrip("/") + "/"
+    folder = name.rpartition("/")[0]
+    examples: list[tuple[str, str]] = []
+    if len(missing) > MOST * len(images):
+        if "/" not in name:
+            examples = _in_parent(finder, inside, missing, found)
+        if not examples:
+            finder.list_all()
     index: dict[str, list[str]] = defaultdict(list)
     for location in finder.listed:
         rest = location.removeprefix(inside)
         if is_image(location) and "/." not in f"/{rest}":
             index[_bare(location)].append(location)
-    examples = []
     for one in missing:
-        if not one.startswith(inside):
+        if one in found or not one.startswith(inside):
             continue
-        there = _matching(one.removeprefix(inside), index)
+        path = one.removeprefix(inside)
+        there = _matching([path, path.removeprefix(f"{folder}/")], index)
         if len(there) == 1:
             found[one] = finder.listed[there[0]]
             finder.actual[one] = there[0]
@@ -61,9 +69,29 @@ def found_by_name(finder: ImageFinder, images: Sequence[str], found: dict[str, O
     )
 
 
-def _matching(name: str, index: dict[str, list[str]]) -> list[str]:
-    """Locations that end with this path; a path without an image's suffix takes any suffix."""
-    ways = dict.fromkeys([name, unquote(name)])
+def _in_parent(
+    finder: ImageFinder, inside: str, missing: Sequence[str], found: dict[str, ObjectInfo]
+) -> list[tuple[str, str]]:
+    """Images whose paths are relative to the folder above the table's.
+
+    A name alone is not looked for there: all that is above would be listed for it.
+    """
+    above = inside.rstrip("/").rpartition("/")[0]
+    if not above or above.endswith("/"):
+        return []
+    paths = {one: one.removeprefix(inside) for one in missing if one.startswith(inside)}
+    named = {f"{above}/{path}": one for one, path in paths.items() if "/" in path}
+    there = finder.find([one for one in named if not one.startswith(inside)])
+    for location, info in there.items():
+        found[named[location]] = info
+        finder.actual[named[location]] = location
+        finder.unreadable.pop(named[location], None)
+    return [(named[location], location) for location in there]
+
+
+def _matching(names: Sequence[str], index: dict[str, list[str]]) -> list[str]:
+    """Locations that end with one of these paths; without an image's suffix, any suffix fits."""
+    ways = dict.fromkeys([*names, *map(unquote, names)])
     there = [location for way in ways for location in _ending(same_name(way), index)]
     pictures = [one for one in there if not set(one.lower().split("/")[:-1]) & MASKS]
     return list(dict.fromkeys(pictures or there))

@@ -16,9 +16,14 @@ from graftline.storage.local import FileStore
 
 if TYPE_CHECKING:
     pass
-from graftline.data.sources.base import PARQUET, Columns, Reading, Source, renamed_columns
-
-ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
+from graftline.data.sources.base import (
+    PARQUET,
+    ROWS,
+    Columns,
+    Reading,
+    Source,
+    renamed_columns,
+)
 
 
 def _is_folder(text: str) -> bool:

@@ -53,3 +53,13 @@ window.addEventListener("afterprint", () => {
     delete folded.dataset.closed;
   }
 });
+
+// A page's neighbours stand beside it in a run's folder, and one folder up among MLflow's artifacts.
+// Where a server shows the page alone (MLflow's blob, Kubeflow's srcdoc), a link is plain text.
+for (const link of document.querySelectorAll("a.beside")) {
+  if (!/^(file|https?):$/.test(location.protocol) || !location.pathname.endsWith(".html")) {
+    link.replaceWith(...link.childNodes);
+  } else if (/\/(evaluation|model-[^/]+)\/[^/]+$/.test(location.pathname)) {
+    link.setAttribute("href", `../${link.getAttribute("href")}`);
+  }
+}

@@ -10,6 +10,7 @@ import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from graftline import machine
 from graftline.images.preprocessing import MAX_ASPECT, Preprocessing
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import mixed, policy, seed_of, shrunk
-from graftline.steps.fine_tune.images import LocalImages, ahead, random_crop
+from graftline.steps.fine_tune.device_batches import Crop, DeviceBatches, Ready, in_a_thread
+from graftline.steps.fine_tune.images import LocalImages, ahead, random_crop, random_part
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split
 
@@ -77,6 +79,29 @@ class Batches:
         self._policy = policy(settings.policy) if settings.augment else None
         repeats = not settings.augment or settings.views is not None
         self.keeps_lower = halves is not None and repeats
+        crops = not repeats and preprocessing.fit != "pad"
+        self._on_device = (
+            DeviceBatches(preprocessing, device, self._policy)
+            if crops and device.type == "cuda"
+            else None
+        )
+
+    def ahead(
+        self, steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+    ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
+        """Training batches and their rows, in order, prepared while the one before trains.
+
+        Args:
+            steps: Manifest rows of each batch, and which pass over the data each belongs to.
+        """
+        if not steps:
+            return
+        if self._on_device is not None:
+            yield from in_a_thread(self._made(self._on_device, steps))
+            return
+        loaded = self.load(*(np.concatenate(part) for part in zip(*steps, strict=True)))
+        for rows, _ in steps:
+            yield list(islice(loaded, len(rows))), rows
 
     def load(self, rows: NDArray[np.int64], passes: NDArray[np.int64]) -> Iterator[Item]:
         """Training images, decoded and cropped in threads, in order.
@@ -92,13 +117,15 @@ class Batches:
         """The same for images that are evaluated."""
         return ahead(self._held_out_item, [int(row) for row in rows])
 
-    def stacked(self, items: Sequence[Item], *, training: bool) -> Tensor:
+    def stacked(self, items: Sequence[Item] | Ready, *, training: bool) -> Tensor:
         """Normalised images as one batch on the device, or outputs of the lower half.
 
         Args:
-            items: From :meth:`load` or :meth:`load_held_out`.
+            items: From :meth:`ahead` or :meth:`load_held_out`.
             training: The lower half runs in the training's precision, else in fp32.
         """
+        if isinstance(items, Ready):
+            return items.get()
         if items[0].key is None:
             return self._network_input(items)
         missing = [item for item in items if not item.lower]
@@ -161,21 +188,66 @@ class Batches:
         )
         if self._preprocessing.fit == "pad":
             crop = _squared(crop, self._preprocessing.mean)
+        return self._shrunk(torch.from_numpy(crop))
+
+    def _shrunk(self, crop: Tensor) -> Tensor:
         size = self._preprocessing.input_size
-        return shrunk(torch.from_numpy(crop), (size, size), self._preprocessing.interpolation)
+        return shrunk(crop, (size, size), self._preprocessing.interpolation)
+
+    def _made(
+        self,
+        device: DeviceBatches,
+        steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
+        """Batches on the device; on the CPU where the device has no room for one."""
+        there = device.kept()
+        missing = [row for rows, _ in steps for row in rows.tolist() if row not in there]
+        decode = self._decoded if device.full else self._fresh
+        decoded = ahead(decode, missing, alone=True)
+        for rows, passes in steps:
+            crops = []
+            for row, number in zip(rows.tolist(), passes.tolist(), strict=True):
+                image = device.get(row) if row in there else device.keep(row, next(decoded))
+                crops.append(
+                    self._crop(self._decoded(row) if image is None else image, row, number)
+                )
+            batch: list[Item] | Ready
+            try:
+                batch = device.make(crops)
+            except torch.OutOfMemoryError:  # whoever trains needs that memory more
+                device.let_go()
+                batch = [Item(None, self._shrunk(crop.cut()), seed=crop.seed) for crop in crops]
+            yield batch, rows
+
+    def _crop(self, image: Tensor, row: int, number: int) -> Crop:
+        part, mirrored = random_part(
+            (image.shape[0], image.shape[1]),
+            seed=self._settings.seed,
+            epoch=number,
+            image_id=self._ids[row],
+            flip=self._settings.flip,
+            whole=self._preprocessing.fit != "crop",
+        )
+        seed = seed_of(self._settings.seed, number, self._ids[row]) if self._policy else 0
+        return Crop(image, part, mirrored, seed)
 
     def _varied(self, item: Item) -> Tensor:
-        """The image under the policy: in the calling thread, since torch's generator is global."""
+        """The image under the policy."""
         if self._policy is None or item.seed is None:
             return item.tensor
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(item.seed)
-            return self._policy(item.tensor.permute(2, 0, 1)).permute(1, 2, 0)
+        image = item.tensor.permute(2, 0, 1)[None]
+        return self._policy(image, [item.seed])[0].permute(1, 2, 0)
 
     def _decoded(self, row: int) -> Tensor:
         """(H, W, 3) uint8, no larger than crops need; decoded once."""
         if (kept := self._arrays.get(("decoded", row))) is not None:
             return kept
+        image = self._fresh(row)
+        self._arrays.put(("decoded", row), image)
+        return image
+
+    def _fresh(self, row: int) -> Tensor:
+        """The same, decoded now."""
         image = torch.from_numpy(self._images.decoded(row).copy())  # decoders' own is read-only
         height, width = image.shape[:2]
         short, side = min(height, width), math.ceil(self._preprocessing.input_size * ROOM)
@@ -187,7 +259,6 @@ class Batches:
                 (min(size[0], longest), min(size[1], longest)),
                 self._preprocessing.interpolation,
             )
-        self._arrays.put(("decoded", row), image)
         return image
 
     def _lower(self, items: Sequence[Item], *, training: bool) -> Tensor:

@@ -1,7 +1,9 @@
 """Training images: fetched once, decoded beside the network, cropped by seed, epoch and image."""
 
 import hashlib
+import math
 import os
+import struct
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +21,7 @@ from graftline.data.snapshot import Snapshot, read_images
 from graftline.files import os_errors
 from graftline.images import decode
 from graftline.images.preprocessing import Preprocessing
+from graftline.inference.cpu_pool import cpu_pool
 from graftline.progress import progress
 from graftline.storage.base import Store
 
@@ -28,6 +31,9 @@ Result = TypeVar("Result")
 
 CROP_AREA = (0.6, 1.0)  # share of the image that a random crop keeps: light, so labels stay true
 CROP_RATIO = (3 / 4, 4 / 3)
+TRIES = 10  # of a crop that fits; then the whole image
+DRAWS = 2 * TRIES + 3
+LOG_RATIO = (math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1]))
 AHEAD = 64  # images decoded ahead of the network for each thread
 
 
@@ -63,11 +69,19 @@ class LocalImages:
         self._file.close()
 
 
-def ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``map(work, items)`` in threads, in order, with a bounded number of results waiting."""
+def ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], *, alone: bool = False
+) -> Iterator[Result]:
+    """``map(work, items)`` in threads, in order, with a bounded number of results waiting.
+
+    Args:
+        work: What is done.
+        items: With these.
+        alone: Each thread computes on one core, where nothing else computes on the processor.
+    """
     threads = min(16, machine.cores())
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with cpu_pool(threads, pytorch=True) if alone else ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
@@ -97,24 +111,37 @@ def random_crop(
     Returns:
         (h, w, 3), resized by nobody yet: Inception's random resized crop (Szegedy et al. 2015).
     """
-    digest = hashlib.sha256(f"{seed}:{epoch}:{image_id}".encode()).digest()
-    random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-    height, width = image.shape[:2]
-    mirrored = flip and random.random() < 0.5
-    top, left, h, w = 0, 0, height, width
-    for _ in range(10):
-        area = height * width * random.uniform(*CROP_AREA)
-        ratio = np.exp(random.uniform(*np.log(CROP_RATIO)))
+    size = image.shape[0], image.shape[1]
+    part, mirrored = random_part(
+        size, seed=seed, epoch=epoch, image_id=image_id, flip=flip, whole=whole
+    )
+    cut = image[part]
+    return np.ascontiguousarray(cut[:, ::-1] if mirrored else cut)
+
+
+def random_part(
+    size: tuple[int, int], *, seed: int, epoch: int, image_id: str, flip: bool, whole: bool
+) -> tuple[tuple[slice, slice], bool]:
+    """Rows and columns of :func:`random_crop` of an image of this size, and whether to mirror."""
+    # A digest as the source of numbers: NumPy's generators cost more to seed than all of this.
+    digest = hashlib.shake_128(f"{seed}:{epoch}:{image_id}".encode()).digest(8 * DRAWS)
+    random = iter(number / 2**64 for number in struct.unpack(f"<{DRAWS}Q", digest))
+    height, width = size
+    mirrored = flip and next(random) < 0.5
+    for _ in range(TRIES):
+        area = height * width * _between(CROP_AREA, next(random))
+        ratio = math.exp(_between(LOG_RATIO, next(random)))
         if whole:
             ratio *= width / height
-        w_try, h_try = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
-        if 0 < w_try <= width and 0 < h_try <= height:
-            h, w = h_try, w_try
-            top = int(random.integers(height - h + 1))
-            left = int(random.integers(width - w + 1))
-            break
-    part = image[top : top + h, left : left + w]
-    return np.ascontiguousarray(part[:, ::-1] if mirrored else part)
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top, left = (int(next(random) * (most + 1)) for most in (height - h, width - w))
+            return (slice(top, top + h), slice(left, left + w)), mirrored
+    return (slice(0, height), slice(0, width)), mirrored
+
+
+def _between(ends: tuple[float, float], share: float) -> float:
+    return ends[0] + share * (ends[1] - ends[0])
 
 
 def network_input(

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from graftline.steps.fine_tune import state
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import seed_of
 from graftline.steps.fine_tune.batches import Batches, Item, autocast
+from graftline.steps.fine_tune.device_batches import Ready
 from graftline.steps.fine_tune.ema import Average
 from graftline.steps.fine_tune.evaluation import Evaluation
 from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
@@ -158,17 +158,13 @@ class Trainer:
         """Remove what is kept on the disk."""
         self.arrays.close()
 
-    def _rest_of_epoch(self) -> Iterator[tuple[list[Item], NDArray[np.int64]]]:
+    def _rest_of_epoch(self) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
         """This process's part of each batch that is left in the epoch: images and their rows."""
         steps = range(self.at.steps_done, self.sampler.end_of(self.at.epoch))
         mine = [self.ranks.part(*self.sampler.batch(step), self.settings.mix) for step in steps]
-        if not mine:
-            return
-        loaded = self.batches.load(*(np.concatenate(part) for part in zip(*mine, strict=True)))
-        for rows, _ in mine:
-            yield list(islice(loaded, len(rows))), rows
+        return self.batches.ahead(mine)
 
-    def _step(self, images: list[Item], rows: NDArray[np.int64]) -> None:
+    def _step(self, images: list[Item] | Ready, rows: NDArray[np.int64]) -> None:
         """One optimiser step."""
         steps, warmup = self.sampler.steps, self.settings.warmup_fraction
         set_rates(self.optimizer, self.at.rate * rate_factor(self.at.steps_done, steps, warmup))
@@ -183,7 +179,7 @@ class Trainer:
         self.at.steps_done += 1
         self.at.loss_sum += loss
 
-    def _gradient(self, images: list[Item], rows: NDArray[np.int64]) -> float:
+    def _gradient(self, images: list[Item] | Ready, rows: NDArray[np.int64]) -> float:
         """Gradients of the batch's mean loss; the loss."""
         targets = torch.from_numpy(self.labels[rows]).to(self.device)
         seed, step = self.settings.seed, self.at.steps_done

@@ -46,7 +46,7 @@ from graftline.steps.fine_tune.state import Progressed
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
-TRAINING_VERSION = 5  # counts changes to the loop that change its result
+TRAINING_VERSION = 6  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"unfreeze": "all", "layer_decay": 1.0, "adapt_batch_norm": True}
 
 

@@ -119,7 +119,7 @@ def fit_layers(
         metadata={"head": decision.figures["head"], "fitted_on": "train and val"},
     )
     state = {name: tensor.detach() for name, tensor in trained.head.state_dict().items()}
-    return Fitted(classifier, replace(held_out, head=state)), decision
+    return Fitted(classifier, replace(held_out, head=state)), replace(decision, choice="head")
 
 
 def _logits(

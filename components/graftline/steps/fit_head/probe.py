@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from graftline.data.snapshot import Snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import Features
-from graftline.steps.fit_head.config import ProbeSettings
+from graftline.steps.fit_head.config import HeadSettings, ProbeSettings
 from graftline.steps.fit_head.divided import Divided
 from graftline.steps.fit_head.folds import Folds, make_folds, subsample
+from graftline.steps.fit_head.head_candidate import head_candidate
 from graftline.steps.fit_head.learning_curve import learning_curve
 from graftline.steps.fit_head.scaling import Matrix
 from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
@@ -75,7 +76,13 @@ def check(snapshot: Snapshot, features: Features, backbone: str) -> None:
             )
 
 
-def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: int) -> Measured:
+def measure(
+    snapshot: Snapshot,
+    matrix: Matrix,
+    settings: ProbeSettings,
+    seed: int,
+    head: HeadSettings | None = None,
+) -> Measured:
     """Cross-validate k-NN and the linear candidates on the training split.
 
     Args:
@@ -83,6 +90,7 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
         matrix: Features of every manifest row, shape (N, feature_dim).
         settings: Grid, folds, neighbours.
         seed: Of folds and sample.
+        head: Of the head that competes with the probes; None where it does not.
     """
     train = snapshot.rows("train")
     labels, groups = snapshot.labels()[train], group_numbers(snapshot)[train]
@@ -110,6 +118,8 @@ def measure(snapshot: Snapshot, matrix: Matrix, settings: ProbeSettings, seed: i
     )
     figures = _figures(snapshot, labels, folds, knn, candidates, rows)
     figures["learning_curve"] = curve
+    if head is not None:
+        figures["head_candidate"] = head_candidate(divided, classes, scores, head, seed)
     logistic = next(candidate for candidate in candidates if candidate.family == "logistic")
     if logistic is not candidates[0]:
         scores = out_of_fold(divided, classes, logistic, balanced=balanced)

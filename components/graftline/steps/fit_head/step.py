@@ -102,11 +102,12 @@ def run(
     check(snapshot, features, settings.backbone)
     network = _network(settings, snapshot, features, store)
 
-    measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
+    head = settings.head if settings.strategy == "auto" else None
+    measured = measure(snapshot, features.matrix, settings.probe, settings.seed, head)
     decision = _decide(settings, measured, snapshot, network, store)
     fitted = fit_probe(snapshot, features, network, measured, settings.probe)
     decision.figures["probe"]["val_accuracy"] = round(accuracy(snapshot, fitted.held_out), 6)
-    if settings.strategy == "head":
+    if settings.strategy == "head" or _head_leads(decision):
         fitted, decision = fit_layers(snapshot, features, fitted, decision, settings)
     save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
@@ -123,6 +124,19 @@ def run(
         decision_file=decision_file,
         page=page,
     )
+
+
+def _head_leads(decision: Decision) -> bool:
+    """Whether ``auto`` stays with the features and its head leads the probe there."""
+    found = decision.figures.get("head_candidate")
+    if decision.choice != "probe" or not found or not found["leads"]:
+        return False
+    decision.reasons.append(
+        f"In cross-validation a head of fully connected layers leads the probe: "
+        f"{found['accuracy']:.1%} against {found['probe_accuracy']:.1%} of {found['images']:,} "
+        "images."
+    )
+    return True
 
 
 def _say(decision: Decision) -> None:

@@ -1,6 +1,8 @@
 """From measurements to a strategy: the guide's cell, the expected gain, its cost, and a choice."""
 
 from dataclasses import dataclass
+from math import sqrt
+from statistics import NormalDist
 from typing import Any
 
 from graftline.records.decision import Decision, Forecast, Pilot
@@ -14,13 +16,15 @@ from graftline.steps.fit_head.forecast import (
     calibration,
 )
 from graftline.steps.fit_head.guide import place
+from graftline.steps.fit_head.used_gain import Validation
 
 # Of the forecast's intervals. Outside it the odds are four to one or better, which settles it;
 # where it includes min_gain, a pilot decides.
 CONFIDENCE = 0.6
-# What a pilot must count for beside the forecast, 0 to 1. On 20 validation images chance alone is
-# ten points: such a pilot costs a training and settles nothing.
-LEAST_SLOPE = 0.2
+# A pilot must have this chance of changing the choice: on 20 validation images chance alone is ten
+# points, so such a pilot would cost a training and settle nothing.
+LEAST_CHANCE = 0.15
+FEW_HOURS = 1 / 60  # of a training, under which it is said in seconds
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ def decide(
     gain = calibrated.gain(figures, CONFIDENCE)
     reasons = [*placed.reasons, *_clusters(figures), _forecast_in_words(gain, cost)]
     line = calibrated.after_pilot(figures, gain, validation_images)
-    guided = _choose(gain, cost, settings, line)
+    shown = Validation(1 - figures["probe"]["accuracy"], max(1, validation_images))
+    guided = _choose(gain, cost, settings, line, shown)
     if strategy == "auto":
         choice, pilot = guided.strategy, guided.pilot
         reasons.append(guided.why)
@@ -90,7 +95,11 @@ def decide(
 
 
 def _choose(
-    gain: Gain, cost: Cost | None, settings: AutoSettings, after_pilot: tuple[float, float]
+    gain: Gain,
+    cost: Cost | None,
+    settings: AutoSettings,
+    after_pilot: tuple[float, float],
+    validation: Validation,
 ) -> _Choice:
     """What the expected gain and cost come to.
 
@@ -99,35 +108,68 @@ def _choose(
         cost: Expected; None where it is not known.
         settings: Limits.
         after_pilot: Offset and slope of the expected gain over what a pilot measures.
+        validation: What is used in the end, it decides.
     """
-    low, high = gain.interval
-    least = f"auto.min_gain ({settings.min_gain:.1%})"
-    if high < settings.min_gain:
-        return _Choice("probe", f"Even the upper end of the expected gain is below {least}.")
+    offset, slope = after_pilot
+    left = gain.deviation * sqrt(max(0.0, 1 - slope))
+    needed = validation.needed(settings.min_gain, gain.deviation)
+    needed_then = validation.needed(settings.min_gain, left)
+    least = _least(settings.min_gain, needed, validation)
+    pilot = settings.pilot and _may_change(gain, slope, needed_then)
+    if gain.mean < needed and not pilot:
+        if gain.interval[1] < needed:
+            why = f"Even the upper end of the expected gain is below {least}."
+        else:
+            why = f"The expected gain is below {least}.{_no_pilot(settings)}"
+        return _Choice("probe", why)
     too_much = _too_expensive(cost, settings)
     if too_much is not None:
         return _Choice("probe", too_much)
-    if low >= settings.min_gain:
-        return _Choice("fine_tune", f"Even the lower end of the expected gain reaches {least}.")
-    offset, slope = after_pilot
-    if settings.pilot and slope >= LEAST_SLOPE:
-        pilot = Pilot(
-            epochs=PILOT_EPOCHS,
-            minutes=settings.pilot_minutes,
-            images=PILOT_IMAGES,
-            offset=offset,
-            slope=slope,
-            min_gain=settings.min_gain,
-        )
-        why = (
-            f"The interval includes {least}: a pilot (at most {pilot.epochs} epochs, "
-            f"{pilot.images} images and {pilot.minutes:g} minutes of fine-tuning) decides."
-        )
-        return _Choice("fine_tune", why, pilot)
-    blind = "" if not settings.pilot else " A pilot on so few validation images could not tell."
-    if gain.mean >= settings.min_gain:
-        return _Choice("fine_tune", f"The expected gain reaches {least}.{blind}")
-    return _Choice("probe", f"The expected gain is below {least}.{blind}")
+    if not pilot:
+        if gain.interval[0] >= needed:
+            why = f"Even the lower end of the expected gain reaches {least}."
+        else:
+            why = f"The expected gain reaches {least}.{_no_pilot(settings)}"
+        return _Choice("fine_tune", why)
+    planned = Pilot(
+        epochs=PILOT_EPOCHS,
+        minutes=settings.pilot_minutes,
+        images=PILOT_IMAGES,
+        offset=offset,
+        slope=slope,
+        min_gain=needed_then,
+    )
+    why = (
+        f"Whether it reaches {least}, is in doubt: a pilot (at most {planned.epochs} epochs, "
+        f"{planned.images} images and {planned.minutes:g} minutes of fine-tuning) decides."
+    )
+    return _Choice("fine_tune", why, planned)
+
+
+def _least(min_gain: float, needed: float, validation: Validation) -> str:
+    """What the expected gain is compared with."""
+    if round(needed, 3) == round(min_gain, 3):
+        return f"auto.min_gain ({min_gain:.1%})"
+    return (
+        f"{needed:+.1%} (auto.min_gain is {min_gain:.1%}; the network is used only if it leads by "
+        f"about {validation.lead:.1%} on the {validation.images:,} validation images)"
+    )
+
+
+def _no_pilot(settings: AutoSettings) -> str:
+    return " A pilot would hardly change that." if settings.pilot else ""
+
+
+def _may_change(gain: Gain, slope: float, needed: float) -> bool:
+    """Whether a pilot has a fair chance of changing the choice.
+
+    The gain expected after it is normal about the one expected now; its variance is what the
+    pilot takes of the forecast's.
+    """
+    deviation = gain.deviation * sqrt(max(slope, 0.0))
+    if deviation <= 0:
+        return False
+    return NormalDist().cdf(-abs(needed - gain.mean) / deviation) >= LEAST_CHANCE
 
 
 def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
@@ -144,15 +186,19 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
 
 def _clusters(figures: dict[str, Any]) -> list[str]:
     probe, knn = figures["probe"], figures["knn"]
-    said = [
-        f"Without any fitting, the {knn['k']} nearest neighbours alone give {knn['accuracy']:.1%}."
-    ]
+    said = [f"Without any fitting, {_neighbours(knn['k'])} {knn['accuracy']:.1%}."]
     if probe["accuracy"] - knn["accuracy"] > 0.1:
         said.append(
             "The classes are there in the features but do not lie in clusters: the linear "
             "classifier finds directions that plain distance does not."
         )
     return said
+
+
+def _neighbours(count: int) -> str:
+    if count == 1:
+        return "the nearest neighbour alone gives"
+    return f"the {count} nearest neighbours alone give"
 
 
 def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
@@ -163,12 +209,15 @@ def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
     )
     if cost is None:
         return f"{said}."
-    unit = "GPU-hours" if cost.accelerators else "hours"
     count = max(1, cost.accelerators)
+    middle = cost.hours * count
     shortest, longest = (hours * count for hours in cost.hours_interval)
+    unit, times = "GPU-hours" if cost.accelerators else "hours", 1.0
+    if middle < FEW_HOURS:
+        unit, times = ("GPU-seconds" if cost.accelerators else "seconds"), 3600.0
     said += (
-        f" and to take {cost.hours * count:.2g} {unit} on {cost.device} "
-        f"({shortest:.1g} to {longest:.1g})"
+        f" and to take {middle * times:.2g} {unit} on {cost.device} "
+        f"({shortest * times:.1g} to {longest * times:.1g})"
     )
     if cost.money is not None:
         said += f", which cost {cost.money:.2f}"

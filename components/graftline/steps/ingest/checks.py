@@ -18,42 +18,20 @@ from graftline.storage.uri import local_path, shown
 SHOWN = 5
 SHOWN_PAIRS = 3
 MIN_IMAGES_PER_CLASS = 3
-NEAR_DUPLICATES = ("auto", "off", "strict")
 MANY = 0.2  # of the images in groups of near-duplicates, from which it is said
 MOST_COPIES = {"auto": 0.8, "strict": 0.2}  # of the images, or of a class, further copies
 FEW_IMAGES = 20  # under which a share means nothing
 TOLERANCE = 1e-6
 
 
-def check_arguments(
-    split: Mapping[str, float], attributes: Sequence[str], minimum: int, near: str = "auto"
-) -> None:
-    """Refuse fractions that are none, and attribute columns that the manifest has already."""
-    problems = [
-        f"{name!r} is not one of {', '.join(SPLITS)}" for name in split if name not in SPLITS
-    ]
-    problems += [f"{name} is {value}" for name, value in split.items() if not 0 <= value <= 1]
-    if abs(sum(split.values()) - 1) > TOLERANCE:
-        problems.append(f"the fractions add up to {sum(split.values()):g}")
-    if split.get("train", 0) <= 0:
-        problems.append("nothing is left for train")
-    if problems:
-        raise ConfigurationError(
-            f"data.split cannot be used: {'; '.join(problems)}",
-            fix="For instance data.split: {train: 0.7, val: 0.15, test: 0.15}.",
-        )
+def check_attributes(attributes: Sequence[str]) -> None:
+    """Refuse attribute columns that the manifest has already."""
     taken = sorted(set(attributes) & set(MANIFEST.names))
     if taken:
         raise ConfigurationError(
             f"data.attributes names {', '.join(taken)}, which the manifest uses itself",
             fix="Rename the column in the table.",
         )
-    if near not in NEAR_DUPLICATES:
-        raise ConfigurationError(
-            f"data.near_duplicates is {near!r}", fix=f"Use one of {', '.join(NEAR_DUPLICATES)}."
-        )
-    if minimum < 1:
-        raise ConfigurationError(f"min_images_per_class is {minimum}", fix="Use 1 or more.")
 
 
 def check_listing(source: Source, entries: Sequence[Entry], minimum: int) -> str:

@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from graftline.errors import ConfigurationError
+from graftline.data.source_settings import SourceSettings
 from graftline.settings import Section, without_credentials
 
 
@@ -33,28 +33,11 @@ class SplitFractions(Section):
         return self
 
 
-class DataSettings(Section):
-    """Where the labelled images are and how they are read."""
+class SampleSettings(SourceSettings):
+    """How the images are read, compared and split."""
 
-    source: str
-    """A folder, `file://...` or `s3://bucket/prefix`; for a table, the CSV file itself."""
-    format: Literal["auto", "folders", "table", "shards"] = "auto"
-    """`folders`: a folder for each class. `table`: a CSV file with an image and a label column.
-    `shards`: WebDataset tar files. `auto` looks and says what it found."""
     split: SplitFractions = SplitFractions()
     """Shares of the three splits; an image never changes its split afterwards."""
-    image_column: str = "image"
-    """Table only: the column with the image's path, relative to the table, or its URI."""
-    label_column: str = "label"
-    """Table only: the column with the label."""
-    split_column: str | None = "split"
-    """Table only: the column with `train`, `val` or `test`. It is used if the table has it; `null`
-    ignores it."""
-    group_column: str | None = None
-    """Table only: images with equal values in this column (a patient, a camera, a day) share one
-    split. Without it, only near-duplicates are kept together."""
-    attributes: tuple[str, ...] = ()
-    """Table only: columns kept with each image; the evaluation is sliced by them."""
     near_duplicates: Literal["auto", "off", "strict"] = "auto"
     """`auto`: the same picture saved again (compressed, resized, cropped, brighter, blurred) shares
     one split. `off`: images are not compared. `strict`: pictures under two labels, and pictures
@@ -80,31 +63,16 @@ class DataSettings(Section):
             )
         return value
 
-    layout: str = "auto"
-    """What each level of folders is, from the source down: `class`, `split`, `group` (a patient, a
-    site) or `*` (no meaning), as in `split/class` or `group/class`. `auto` decides from all
-    folders, says what it found, and stops where two readings fit."""
-    exclude: tuple[str, ...] = ()
-    """Folders and files to leave out: names or patterns such as `docs` or `*/old/*`."""
-    similar_labels: Literal["auto", "merge", "refuse", "keep"] = "auto"
-    """Labels that look the same. `auto` merges what differs only in invisible characters and
-    refuses what differs by case, blanks or look-alike letters (`Cat`, `big_cat`); `merge` merges
-    both, `refuse` refuses both, `keep` treats what differs visibly as different classes. `keep`
-    also takes `cat|dog` as a class of its own; the others refuse such labels."""
     missing_splits: Literal["carve", "refuse"] = "carve"
     """If the source gives splits and one is missing: `carve` takes it out of train by groups,
     `refuse` stops."""
 
-    @field_validator("layout")
-    @classmethod
-    def _levels(cls, value: str) -> str:
-        from graftline.data.sources.layout import parse
 
-        try:
-            parse(value)
-        except ConfigurationError as error:
-            raise ValueError(f"{error.why}. {str(error.fix).rstrip('.')}") from error
-        return value
+class DataSettings(SampleSettings):
+    """Where the labelled images are and how they are read."""
+
+    source: str
+    """A folder, `file://...` or `s3://bucket/prefix`; for a table, the CSV file itself."""
 
     @field_validator("source")
     @classmethod

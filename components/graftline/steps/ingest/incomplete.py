@@ -5,10 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from graftline.data.snapshot import SPLITS
-from graftline.errors import ConfigurationError, DataError
+from graftline.errors import DataError
 from graftline.steps.ingest.splits import Candidate, assign
 
-MODES = ("carve", "refuse")
 MOSTLY_OPEN = 0.5  # of the images without a split: the hash fills all splits from them
 
 
@@ -24,13 +23,8 @@ def refuse_missing(missing: Sequence[str], mode: str) -> None:
     """Stop where splits are missing and the run file says so.
 
     Raises:
-        ConfigurationError: An unknown mode.
         DataError: Splits are missing.
     """
-    if mode not in MODES:
-        raise ConfigurationError(
-            f"data.missing_splits {mode!r} is unknown", fix=f"Use one of {', '.join(MODES)}."
-        )
     if missing and mode == "refuse":
         raise DataError(
             f"The source gives the images splits, and none is in {' or '.join(missing)}",

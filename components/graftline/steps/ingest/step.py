@@ -16,21 +16,21 @@ from graftline.progress import message
 from graftline.settings import read_section
 from graftline.steps.ingest.arguments import IngestConfig
 from graftline.steps.ingest.checks import (
-    check_arguments,
+    check_attributes,
     check_given,
     check_near_duplicates,
     check_remembered,
     check_selection,
 )
 from graftline.steps.ingest.fetch import GONE, fetch
-from graftline.steps.ingest.incomplete import carved, refuse_missing
+from graftline.steps.ingest.incomplete import carved
 from graftline.steps.ingest.known import Seen
 from graftline.steps.ingest.members import merge_labels, read_packed_folders
 from graftline.steps.ingest.page import FILE, page_file, write_page
 from graftline.steps.ingest.reading import check_same_reading, describe
 from graftline.steps.ingest.selection import Selection, current, select, tables
 from graftline.steps.ingest.source_index import Memory, load_memory, save_memory
-from graftline.steps.ingest.value_range import Finding, check_range, find_range, measure_older, say
+from graftline.steps.ingest.value_range import Finding, find_range, measure_older, say
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 from graftline.storage.base import Store
@@ -124,7 +124,7 @@ def run(
         StoreError: The source or the store cannot be read or written.
     """
     settings = read_section(IngestConfig, "data", config)
-    given = _checked_range(settings)
+    check_attributes(settings.attributes)
     origin = open_source(source, settings.format, settings.columns, settings.reading)
     place = open_store(store)
     place.check_writable()
@@ -140,7 +140,7 @@ def run(
         told = _tell(origin, told)
         check_same_reading(place, origin, settings.reading)
         selection = _select(named, memory, place, settings)
-        finding = _range(selection, memory, place, given)
+        finding = _range(selection, memory, place, settings.value_range)
         warnings = _warnings(selection, memory, origin, place, settings) + list(finding.warnings)
         snapshot = _write(snapshot_folder, selection, memory, origin, place, settings, finding)
         # What another run kept meanwhile may name places of the images that are not ours.
@@ -162,21 +162,8 @@ def _listed(origin: Source) -> list[Entry]:
 
 
 def _check_given(origin: Source, entries: list[Entry], settings: IngestConfig) -> None:
-    minimum, split = settings.min_images_per_class, settings.split
-    check_given(origin, entries, split, minimum, settings.missing_splits)
-
-
-def _checked_range(settings: IngestConfig) -> ValueRange | None:
-    """The value range that is given; refuses impossible settings before anything is read."""
-    check_arguments(
-        settings.split,
-        settings.attributes,
-        settings.min_images_per_class,
-        settings.near_duplicates,
-    )
-    given = check_range(settings.value_range)
-    refuse_missing((), settings.missing_splits)
-    return given
+    minimum, fractions = settings.min_images_per_class, settings.fractions
+    check_given(origin, entries, fractions, minimum, settings.missing_splits)
 
 
 def _fetch_new(
@@ -193,7 +180,7 @@ def _select(named: list[Seen], memory: Memory, store: Store, settings: IngestCon
         named,
         memory,
         store=store,
-        fractions=settings.split,
+        fractions=settings.fractions,
         seed=settings.seed,
         near_duplicates=settings.near_duplicates,
         max_pixels=settings.max_pixels,
@@ -205,9 +192,9 @@ def _warnings(
     selection: Selection, memory: Memory, source: Source, store: Store, settings: IngestConfig
 ) -> list[str]:
     """What is poor but possible."""
-    decided = {**settings.split, "seed": settings.seed}
+    decided = {**settings.fractions, "seed": settings.seed}
     return [
-        *([carved(selection.missing, settings.split)] if selection.missing else []),
+        *([carved(selection.missing, settings.fractions)] if selection.missing else []),
         *check_remembered(memory, decided, store, source.uri),
         *check_near_duplicates(selection, settings.near_duplicates),
         *check_selection(selection, source, settings.min_images_per_class),

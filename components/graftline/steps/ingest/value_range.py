@@ -49,24 +49,6 @@ class Finding:
     warnings: list[str]
 
 
-def check_range(given: Sequence[float] | None) -> ValueRange | None:
-    """``data.value_range`` as two numbers.
-
-    Raises:
-        ConfigurationError: It is not two numbers, the smaller first.
-    """
-    if given is None:
-        return None
-    numbers = [float(value) for value in given]
-    if len(numbers) != 2 or not all(map(math.isfinite, numbers)) or not numbers[0] < numbers[1]:
-        raise ConfigurationError(
-            f"data.value_range: {list(given)} is not a valid range",
-            why="It takes two numbers: the stored value that is black, and the one that is white.",
-            fix="For instance data.value_range: [0, 4095], or [-1000, 400] for CT values.",
-        )
-    return numbers[0], numbers[1]
-
-
 def flat_values(pixels: Pixels, looks: Looks) -> Values | None:
     """Values of an 8-bit image that shows next to nothing; None of any other."""
     luma = looks.thumbnail[: LUMA * LUMA]

@@ -43,7 +43,7 @@ def init(
     with os_errors(str(path), "write"), path.open("x", encoding="utf-8") as stream:
         stream.write(made.text)
     for text in made.found:
-        console.print(text, markup=False)
+        console.print(text, markup=False, soft_wrap=not console.is_terminal)
     console.print(f"Wrote [bold]{path}[/]", soft_wrap=True)
     if made.problem is not None:
         typer.echo(f"Error: {made.problem}", err=True)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -193,6 +195,31 @@ READ: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, int], list[str]]
         {"cat": 5, "dog": 7},
         ["1 images another label than the folder", "cat/0.jpg (dog)"],
     ),
+    "a table in annotations": (
+        {
+            **many(["images"], "{}.jpg", 12),
+            "annotations/labels.csv": table(
+                "image,label", [f"images/{n}.jpg,{PETS[n % 3]}" for n in range(12)]
+            ),
+        },
+        {},
+        dict.fromkeys(PETS, 4),
+        ["12 images stand elsewhere"],
+    ),
+    "a table in the folder of each split": (
+        {
+            **many(["train", "valid", "test"], "{}.jpg"),
+            **{
+                f"{s}/labels.csv": table(
+                    "image,label", [f"{n}.jpg,{PETS[n % 3]}" for n in range(6)]
+                )
+                for s in ("train", "valid", "test")
+            },
+        },
+        {},
+        dict.fromkeys(PETS, 6),
+        [],
+    ),
     "one of several tables": (
         {**BREEDS, "other.csv": table("id,breed", ["0,x"])},
         {"columns": Columns("id", "breed"), "reading": Reading(exclude=("other.csv",))},
@@ -253,6 +280,14 @@ REFUSED: dict[str, tuple[dict[str, str], list[str]]] = {
             "Annotations/2007_0.xml": "",
         },
         ["one label 'JPEGImages'", "mask, not a picture", "Annotations/2007_0.xml"],
+    ),
+    "segmentation in splits": (
+        many(below("train|val|test", "images", "masks"), "{}.png"),
+        ["one label 'images'", "mask, not a picture of the class (18)"],
+    ),
+    "DRIVE": (
+        many(below("DRIVE/training|DRIVE/test", "images", "1st_manual", "mask"), "{}.tif"),
+        ["one label 'images'", "mask, not a picture of the class (24)"],
     ),
     "MVTec, all objects": (
         many([*below("bottle|cable", "train/good", "test/good", "test/broken")])
@@ -362,6 +397,43 @@ def test_published_data_sets_are_refused_with_what_to_write(name: str, listed) -
         listed(files)
     said = str(error.value)
     assert all(word in said for word in words), said
+
+
+def test_table_that_is_the_source_may_stand_in_annotations(tmp_path: Path) -> None:
+    """Its paths are relative to the folder above; a name alone is not looked for up there."""
+    for n in range(12):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        (tmp_path / "images" / f"{n}.jpg").write_text("")
+    (tmp_path / "annotations").mkdir()
+    path = tmp_path / "annotations" / "labels.csv"
+    path.write_text(table("image,label", [f"images/{n}.jpg,{PETS[n % 3]}" for n in range(12)]))
+    entries = open_source(str(path)).entries()
+    assert {one.path: one.label for one in entries if one.problem is None} == {
+        str(tmp_path / "images" / f"{n}.jpg"): PETS[n % 3] for n in range(12)
+    }
+    path.write_text(table("image,label", [f"{n}.jpg,{PETS[n % 3]}" for n in range(12)]))
+    assert {one.problem for one in open_source(str(path)).entries()} == {"file not found"}
+
+
+def test_parquet_files_that_name_the_classes_differently_are_refused(tmp_path: Path) -> None:
+    """Else one class would be two: by its number and by its name."""
+
+    def write(name: str, names: list[str] | None, **more: list[str]) -> None:
+        columns = {"image": [{"bytes": picture(n), "path": ""} for n in range(4)], **more}
+        found = pa.table({**columns, "label": [0, 1, 0, 1]})
+        feature = {"label": {"names": names, "_type": "ClassLabel"}}
+        kept = json.dumps({"info": {"features": feature if names else {}}})
+        pq.write_table(found.replace_schema_metadata({"huggingface": kept}), tmp_path / name)
+
+    write("train-0.parquet", ["cat", "dog"], note=["", "", "", "x"])
+    write("train-1.parquet", ["cat", "dog"], note=["", "", "", "x"])
+    source = open_source(str(tmp_path))
+    assert len(source.entries()) == 2
+    assert any("not used: 'note'" in note for note in source.notes)
+    write("train-1.parquet", None)
+    with pytest.raises(GraftlineError, match=r"name the classes differently") as error:
+        open_source(str(tmp_path)).entries()
+    assert "'cat', 'dog'" in str(error.value) and "without names" in str(error.value)
 
 
 def picture(seed: int) -> bytes:

@@ -168,7 +168,7 @@ def judge_step(made: Made) -> str:
                 source=str(folder / "x"),
                 store=str(folder / "store"),
                 snapshot_folder=folder / "snapshot",
-                near_duplicates=None,
+                near_duplicates="off",
                 min_images_per_class=1,
                 **options,
             )

@@ -117,6 +117,50 @@ def test_usual_photographs_keep_the_speed_and_their_fingerprint(
     assert cosines(found, expected).min() > 0.998
 
 
+def test_one_fine_pattern_among_photographs_is_met(
+    tmp_path: Path, snapshot_of_files: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set in which a sample drawn at random would hardly ever hold the patterned image."""
+    monkeypatch.setattr(reduction, "AT_RANDOM", 2)
+    monkeypatch.setattr(reduction, "DENSEST", 4)
+    images = [jpeg(photo(i)) for i in range(12)]
+    patterned = next(
+        data
+        for data in map(jpeg, map(stripes, range(6)))
+        if sum(request_id(one) < request_id(data) for one in images) >= 2
+    )
+    found, expected, fingerprint = features(
+        tmp_path, labelled([*images, patterned]), snapshot_of_files
+    )
+    assert cosines(found, expected).min() > 0.9999
+    assert fingerprint != build("tf_efficientnet_lite0", image_size=64).fingerprint()
+
+
+def test_dense_images_of_each_size_are_measured() -> None:
+    """Few patterned images among 4,000, from two cameras of which one always writes more bytes."""
+
+    class Table:
+        def __init__(self) -> None:
+            rng = np.random.default_rng(0)
+            self.large = np.arange(4000) % 2 == 0
+            side = np.where(self.large, 4000, 1500)
+            bits = np.where(self.large, 4.0, 1.2) * rng.uniform(0.7, 1.3, 4000)
+            self.patterned = [1001, 2003, 3005]  # of the camera that writes few bytes
+            bits[self.patterned] = 3.0
+            self.values = {"width": side, "height": side, "bytes": side**2 * bits / 8}
+
+        def column(self, name: str) -> np.ndarray:
+            return self.values[name]
+
+    table = Table()
+    sample = reduction.sampled(table, np.arange(4000))  # type: ignore[arg-type]
+    assert set(table.patterned) <= set(sample.tolist())
+    assert len(sample) <= reduction.AT_RANDOM + reduction.DENSEST
+    assert set(range(reduction.AT_RANDOM)) <= set(sample.tolist())
+    few = reduction.sampled(table, np.arange(5))  # type: ignore[arg-type]
+    assert few.tolist() == list(range(5))
+
+
 @pytest.mark.parametrize("side", [300, 365])
 def test_small_images_and_other_formats_are_not_measured(
     side: int, tmp_path: Path, snapshot_of_files: Callable
