@@ -31,7 +31,7 @@ def first_uses(network: nn.Module, image_size: int) -> dict[str, int]:
     try:
         images = torch.zeros(BATCH, 3, image_size, image_size, device="meta")
         return _recorded(shapes, names, images)
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+    except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
         pass  # it holds tensors that are neither parameters nor buffers, or looks at values
     device = next(network.parameters()).device
     whole = copy.deepcopy(network).eval()

@@ -67,15 +67,22 @@ def test_the_blocks_of_every_architecture_stand_in_the_order_of_their_use(librar
     wrong = {}
     for name in names(library):
         try:
-            with torch.device("meta"):
-                backbone = construct(f"{library}/{name}")
-            check_order(backbone)
-        except (BackboneError, NotImplementedError):
-            continue  # no pooled features, or it cannot be built without memory
+            check_order(without_memory(f"{library}/{name}"))
+        except BackboneError:
+            continue  # no pooled features
         except AssertionError as error:
             wrong[name] = str(error).splitlines()[0]
         gc.collect()
     assert not wrong
+
+
+def without_memory(name: str) -> Backbone:
+    """A backbone on the meta device; the few that cannot be built there, with their memory."""
+    try:
+        with torch.device("meta"):
+            return construct(name)
+    except (NotImplementedError, RuntimeError):
+        return construct(name)
 
 
 def check_order(backbone: Backbone) -> None:

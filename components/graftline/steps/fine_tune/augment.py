@@ -5,7 +5,8 @@ on what came before it.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -40,21 +41,85 @@ def shrunk(image: Tensor, size: tuple[int, int], interpolation: str) -> Tensor:
     return resized[0].permute(1, 2, 0).contiguous()
 
 
-def policy(name: str) -> Callable[[Tensor], Tensor] | None:
-    """A policy for one (3, H, W) uint8 image, or None for ``none``.
+class Policy:
+    """TrivialAugment (Müller and Hutter 2021) or RandAugment (Cubuk et al. 2020), on batches.
 
-    Returns:
-        ``trivial`` is TrivialAugment (Müller and Hutter 2021), ``rand`` RandAugment (Cubuk et al.
-        2020), both torchvision's. Random numbers come from torch's global generator.
+    Each image gets what torchvision's class of that name makes of it under the image's seed;
+    images that get the same are computed together, which a GPU needs.
+
+    Args:
+        name: ``trivial`` or ``rand``.
     """
-    if name == "none":
-        return None
-    from torchvision.transforms import InterpolationMode, v2
 
-    options: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "fill": [FILL] * 3}
-    if name == "rand":
-        return v2.RandAugment(**options)  # type: ignore[no-any-return]
-    return v2.TrivialAugmentWide(**options)  # type: ignore[no-any-return]
+    def __init__(self, name: str) -> None:
+        from torchvision.transforms import InterpolationMode, v2
+
+        options: dict[str, Any] = {"interpolation": InterpolationMode.BILINEAR, "fill": [FILL] * 3}
+        self._fixed: int | None = None
+        self._operations = 1
+        if name == "rand":
+            self._of = v2.RandAugment(**options)
+            self._fixed, self._operations = self._of.magnitude, self._of.num_ops
+        else:
+            self._of = v2.TrivialAugmentWide(**options)
+
+    def __call__(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Change a batch.
+
+        Args:
+            images: (B, 3, H, W) uint8.
+            seeds: Of each image.
+        """
+        height, width = images.shape[2:]
+        drawn = [self._draw(seed, height, width) for seed in seeds]
+        before = list(range(len(seeds)))  # which image lies at each place
+        for layer in range(self._operations):
+            order = sorted(before, key=lambda image: drawn[image][layer])
+            images = images[_index([before.index(image) for image in order], images.device)]
+            before, start = order, 0
+            for operation, group in groupby(order, key=lambda image: drawn[image][layer]):
+                end = start + len(list(group))
+                images[start:end] = self._of._apply_image_or_video_transform(
+                    images[start:end],
+                    *operation,
+                    interpolation=self._of.interpolation,
+                    fill=self._of._fill,
+                )
+                start = end
+        return images[_index([before.index(image) for image in range(len(seeds))], images.device)]
+
+    def _draw(self, seed: int, height: int, width: int) -> list[tuple[str, float]]:
+        """Operations and their strengths, drawn in torchvision's order."""
+        generator = torch.Generator().manual_seed(seed)
+        space = self._of._AUGMENTATION_SPACE
+        drawn = []
+        for _ in range(self._operations):
+            name = tuple(space)[int(torch.randint(len(space), (), generator=generator))]
+            strengths, signed = space[name]
+            values = strengths(self._of.num_magnitude_bins, height, width)
+            value = 0.0
+            if values is not None:
+                at = self._fixed
+                if at is None:
+                    bins = self._of.num_magnitude_bins
+                    at = int(torch.randint(bins, (), generator=generator))
+                value = float(values[at])
+                if signed and torch.rand((), generator=generator) <= 0.5:
+                    value *= -1
+            drawn.append((name, value))
+        return drawn
+
+
+def _index(places: list[int], device: torch.device) -> Tensor:
+    index = torch.tensor(places)
+    if device.type != "cuda":
+        return index
+    return index.pin_memory().to(device, non_blocking=True)
+
+
+def policy(name: str) -> Policy | None:
+    """A policy by its name, or None for ``none``."""
+    return None if name == "none" else Policy(name)
 
 
 def mixed(x: Tensor, targets: Tensor, classes: int, method: str) -> tuple[Tensor, Tensor]:

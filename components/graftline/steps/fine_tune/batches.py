@@ -79,10 +79,10 @@ class Batches:
         self._policy = policy(settings.policy) if settings.augment else None
         repeats = not settings.augment or settings.views is not None
         self.keeps_lower = halves is not None and repeats
-        plain = self._policy is None and not repeats
+        crops = not repeats and preprocessing.fit != "pad"
         self._on_device = (
-            DeviceBatches(preprocessing, device)
-            if plain and preprocessing.fit != "pad" and device.type == "cuda"
+            DeviceBatches(preprocessing, device, self._policy)
+            if crops and device.type == "cuda"
             else None
         )
 
@@ -216,7 +216,7 @@ class Batches:
                 batch = device.make(crops)
             except torch.OutOfMemoryError:  # whoever trains needs that memory more
                 device.let_go()
-                batch = [Item(None, self._shrunk(crop.cut())) for crop in crops]
+                batch = [Item(None, self._shrunk(crop.cut()), seed=crop.seed) for crop in crops]
             yield batch, rows
 
     def _crop(self, image: Tensor, row: int, number: int) -> Crop:
@@ -228,15 +228,15 @@ class Batches:
             flip=self._settings.flip,
             whole=self._preprocessing.fit != "crop",
         )
-        return Crop(image, part, mirrored)
+        seed = seed_of(self._settings.seed, number, self._ids[row]) if self._policy else 0
+        return Crop(image, part, mirrored, seed)
 
     def _varied(self, item: Item) -> Tensor:
-        """The image under the policy: in the calling thread, since torch's generator is global."""
+        """The image under the policy."""
         if self._policy is None or item.seed is None:
             return item.tensor
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(item.seed)
-            return self._policy(item.tensor.permute(2, 0, 1)).permute(1, 2, 0)
+        image = item.tensor.permute(2, 0, 1)[None]
+        return self._policy(image, [item.seed])[0].permute(1, 2, 0)
 
     def _decoded(self, row: int) -> Tensor:
         """(H, W, 3) uint8, no larger than crops need; decoded once."""

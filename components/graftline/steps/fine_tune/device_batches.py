@@ -17,6 +17,7 @@ from torch import Tensor
 
 from graftline.images.preprocessing import Preprocessing
 from graftline.images.resample import SUPPORT
+from graftline.steps.fine_tune.augment import Policy
 
 SHARE_OF_FREE = 0.25  # of the GPU's memory, for images; the network and its gradients need more
 WAITING = 2  # batches that are ready before they are asked for
@@ -32,11 +33,13 @@ class Crop:
         image: (H, W, 3) uint8, on whatever device.
         part: Its rows and columns.
         mirrored: Whether it is to be mirrored.
+        seed: Of the policy's variation.
     """
 
     image: Tensor
     part: tuple[slice, slice]
     mirrored: bool = False
+    seed: int = 0
 
     def cut(self) -> Tensor:
         """The part on the CPU, mirrored where it is to be."""
@@ -71,13 +74,18 @@ class DeviceBatches:
     Args:
         preprocessing: The network's.
         device: Where; tests have only the CPU.
+        policy: Changes of colour and angle; None for none.
         room: Bytes for images; None for a share of what is free.
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, device: torch.device, room: int | None = None
+        self,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        policy: Policy | None = None,
+        room: int | None = None,
     ) -> None:
-        self._preprocessing, self._device = preprocessing, device
+        self._preprocessing, self._device, self._policy = preprocessing, device, policy
         self._stream: Any = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -125,6 +133,8 @@ class DeviceBatches:
         with torch.cuda.stream(self._stream):
             batch = padded_batch(crops, self._device)
             x = resized(*batch, prepare.input_size, prepare.interpolation)
+            if self._policy is not None:
+                x = self._policy(x.to(torch.uint8), [crop.seed for crop in crops]).float()
             x = prepare.normalise(x).contiguous(memory_format=torch.channels_last)
         if self._stream is None:
             return Ready(x, None)

@@ -89,7 +89,7 @@ class KeptOutputs:
         except (StoreError, OSError) as error:
             message("WARNING: kept outputs of the frozen blocks cannot be read: %s", error)
         if self._stored:
-            message("%d outputs of the frozen blocks are in the store.", len(self._stored))
+            message("%d outputs of the frozen blocks come from the store.", len(self._stored))
         return len(self._stored)
 
     def keep(self) -> None:

@@ -24,6 +24,8 @@ from graftline.steps.fit_head.search import SEARCH_ITERATIONS, SEARCH_TOLERANCE,
 
 SHARES = ((0.1, 4), (0.25, 2), (0.5, 2), (1.0, 1))  # of a fold's fit rows, and repeats
 REPLICATES = 1000
+# Of the gain, on both sides: that far off is a law through four points, however exact they are.
+LEAST_DOUBT = 1.25
 EXPONENTS = np.linspace(0.05, 2.0, 40)  # c; beyond them the points look flat or like a step
 ROUND_NUMBERS = (1_000_000, 100_000, 10_000, 1_000, 500, 200, 100, 50, 20, 10)
 
@@ -302,7 +304,8 @@ def _gain(
     falls = np.concatenate([fall(law) for law in redrawn])
     falls += wander * np.sqrt(2 * (1 - now / later))
     low, high = np.quantile(falls, [0.025, 0.975])
-    bounds = [min(float(low), middle), max(float(high), middle)]
+    least = LEAST_DOUBT * abs(middle)
+    bounds = [min(float(low), middle - least), max(float(high), middle + least)]
     accuracy = 1.0 - float(
         np.mean([law[0][0] + law[1][0] * float(later) ** -law[2][0] for law in central])
     )

@@ -16,6 +16,7 @@ from graftline.reports.html import Cell, percent, render_page
 from graftline.steps.ingest.page_evidence import CLASSES, PAIRS, Evidence, gather
 from graftline.steps.run_page import run_page
 from graftline.storage.base import Store
+from graftline.storage.uri import shown
 
 FILE = "data.html"
 REJECTED_ROWS = 100
@@ -55,7 +56,7 @@ def render(found: Evidence, warnings: Iterable[str] = ()) -> str:
     snapshot, run = found.snapshot, run_page()
     return render_page(
         "data.html",
-        f"Data of {_shortened(snapshot.source)}",
+        f"Data of {_shortened(shown(snapshot.source))}",
         package="graftline.steps.ingest",
         styles=["data.css"],
         facts=run.facts,
@@ -99,14 +100,14 @@ def _points(snapshot: Snapshot) -> Iterator[str]:
 
 def _reading(snapshot: Snapshot) -> dict[str, Any]:
     reading = snapshot.reading
-    rows: list[tuple[str, Cell | str]] = [("source", Cell(snapshot.source, code=True))]
+    rows: list[tuple[str, Cell | str]] = [("source", Cell(shown(snapshot.source), code=True))]
     for key in ("format", "layout"):
         if reading.get(key):
             rows.append((key, Cell(str(reading[key]), code=True)))
     if reading.get("carved"):
         rows.append(("splits taken from train", ", ".join(map(str, reading["carved"]))))
     rows += [
-        ("store", Cell(snapshot.store, code=True)),
+        ("store", Cell(shown(snapshot.store), code=True)),
         ("snapshot", Cell(snapshot.id, code=True)),
     ]
     notes = [str(note) for note in reading.get("notes") or ()]
@@ -234,7 +235,7 @@ def _sizes(found: Evidence) -> dict[str, Any]:
     forms = sorted(zip(names.tolist(), counts.tolist(), strict=True), key=lambda one: -one[1])
     return {
         "rows": [
-            [name, *(f"{value:,.0f}" for value in np.percentile(each, (0, 5, 50, 95, 100)))]
+            [name, *(_number(value) for value in np.percentile(each, (0, 5, 50, 95, 100)))]
             for name, each in numbers.items()
         ],
         "shapes": _shares([(kind, int(mask.sum())) for kind, mask in kinds.items() if mask.any()]),
@@ -307,6 +308,11 @@ def _time(created: str) -> str:
 
 def _shortened(name: str) -> str:
     return name if len(name) <= NAME_LETTERS else "…" + name[-NAME_LETTERS:]
+
+
+def _number(value: float) -> str:
+    """Without decimals, but for those below ten: a file of 90 bytes does not have 0 kB."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _text(value: object) -> str:

@@ -42,7 +42,7 @@ def below(tops: str, *subs: str) -> list[str]:
 def ingest(tmp_path: Path) -> Callable[..., IngestResult]:
     def call(source: Path | None = None, **options: Any) -> IngestResult:
         options.setdefault("store", str(tmp_path / "store"))
-        options.setdefault("near_duplicates", None)
+        options.setdefault("near_duplicates", "off")
         source = source or tmp_path / "x"
         return run(source=str(source), snapshot_folder=tmp_path / "snapshot", **options)
 

@@ -144,7 +144,9 @@ def test_training_goes_on_while_a_checkpoint_is_written() -> None:
     assert not writer.busy
 
 
-def test_a_store_that_is_away_does_not_stop_the_training() -> None:
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_store_that_is_away_does_not_stop_the_training(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "graftline")
     slow: Any = _Slow(failures=2)
     slow.go.set()
     writer = BackgroundWriter(slow, CheckpointClock(300.0))
@@ -152,3 +154,4 @@ def test_a_store_that_is_away_does_not_stop_the_training() -> None:
         writer.start(_checkpoint(steps), 0.0)
     writer.wait()
     assert slow.saved == [3]
+    assert caplog.text.count("WARNING: the checkpoint was not written") == 2

@@ -85,6 +85,10 @@ def test_a_setting_without_effect_is_named() -> None:
     ]
     assert len(without_effect(replace(plain, mix="mixup", batch_size=1), 100, 5)) == 1
     assert without_effect(replace(plain, unfreeze=1.0), 100, 5) == []
+    cut = replace(plain, mix="cutmix")
+    assert without_effect(cut, 100, 5) == []
+    assert "mixup" in without_effect(replace(cut, views=2), 100, 5)[0]
+    assert without_effect(replace(cut, views=2, unfreeze="all"), 100, 5) == []
 
 
 def test_memory_that_ran_out_is_told_from_other_errors() -> None:

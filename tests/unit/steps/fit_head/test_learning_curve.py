@@ -33,6 +33,9 @@ def test_a_curve_that_follows_the_law_goes_on_by_it(law: tuple[float, float, flo
     gain = b * (20_000.0**-c - 40_000.0**-c)
     low, high = found["twice"]["gain_interval"]
     assert low <= gain <= high
+    # However exact the points are, the law may be off by as much as it foresees and a quarter.
+    said = found["twice"]["gain"]
+    assert low <= said - 1.25 * said + 1e-5 and high >= said + 1.25 * said - 1e-5
     assert found["twice"]["gain"] == pytest.approx(gain, abs=0.01)
     assert found["twice"]["accuracy"] == pytest.approx(1 - a - b * 40_000.0**-c, abs=0.01)
     assert found["labels"]["images"] == 1000
