@@ -18,7 +18,6 @@ from graftline.errors import (
     IntegrityError,
     PreconditionFailed,
     StoreAccessDenied,
-    StoreError,
     StoreNotFound,
 )
 from graftline.storage._s3_answers import NotS3, look_at_answers, unreadable
@@ -30,6 +29,7 @@ from graftline.storage._s3_errors import (
     Truncated,
     code_of,
     no_connection,
+    not_understood,
     status_of,
     status_of_answer,
     store_error,
@@ -40,6 +40,7 @@ from graftline.storage.base import checked_key
 PATIENCE_VARIABLE = "GRAFTLINE_S3_PATIENCE"  # seconds
 PATIENCE = 120.0
 FIRST_CONTACT = 15.0  # seconds: an endpoint that never answered is more likely misspelt than busy
+UNREADABLE_TRIES = 3  # of an answer that reports success and cannot be understood
 SHA256 = "graftline-sha256"  # keys of user metadata
 WRITER = "graftline-writer"
 CONNECTIONS = 32
@@ -206,32 +207,27 @@ class S3Client:
         """
         client = self.client
         started, allowed = time.monotonic(), patience()
-        pause = 0.1
+        pause, unread = 0.1, 0
         while True:
             try:
                 done = work()
                 self._connection.answered = True
                 return done
-            except OURS as error:
+            except (*OURS, ValueError) as raised:  # ValueError: boto's parser, of a date, a number
+                error = unreadable(raised) if isinstance(raised, ValueError) else raised
+                unread += not_understood(error)
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 -- spreads retries, no secret
                 if no_connection(error) and not self._connection.answered:
                     allowed = min(allowed, FIRST_CONTACT)
-                if not worth_retrying(error) or time.monotonic() + wait > started + allowed:
+                again = worth_retrying(error) or 0 < unread < UNREADABLE_TRIES
+                if not again or time.monotonic() + wait > started + allowed:
                     uri = f"{self.uri}/{key}".rstrip("/")
                     learn_credentials(client)
-                    raise store_error(error, uri, action, client.meta.endpoint_url) from error
-            except ValueError as error:  # boto's parser: a date, a number that is none
-                uri = f"{self.uri}/{key}".rstrip("/")
-                endpoint = client.meta.endpoint_url
-                raise store_error(unreadable(error), uri, action, endpoint) from error
+                    raise store_error(error, uri, action, client.meta.endpoint_url) from raised
             except OSError as error:
                 raise credentials_file(error, self.uri) or error from error
             time.sleep(wait)
             pause = min(pause * 2, 8.0)
-
-    def not_s3(self, said: str) -> StoreError:
-        """The error for an answer that S3 does not give."""
-        return store_error(NotS3(200, said), self.uri, "list", self.client.meta.endpoint_url)
 
     def put(self, key: str, data: bytes, **condition: str) -> str:
         """Write the object; a write that was done but not acknowledged counts as done."""

@@ -137,6 +137,16 @@ def worth_retrying(error: Exception) -> bool:
     return isinstance(error, (*CONNECTION, Truncated, CutShort))
 
 
+def not_understood(error: Exception) -> bool:
+    """Whether the server reports success and its answer cannot be understood.
+
+    Another server than S3 says the same again; a bit that flipped on the way does not.
+    """
+    if isinstance(error, NotS3):
+        return error.status == 200
+    return isinstance(error, ResponseParserError)
+
+
 def _bad_header(error: Exception) -> bool:
     """A credential that no header takes: urllib3 refuses it, and boto calls that a connection."""
     return "Invalid header value" in str(error)

@@ -23,7 +23,7 @@ from graftline.errors import (
     StoreNotFound,
 )
 from graftline.storage import _s3_transfer
-from graftline.storage._s3_answers import MOST_BYTES
+from graftline.storage._s3_answers import MOST_BYTES, NotS3
 from graftline.storage._s3_client import (
     SHA256,
     S3Client,
@@ -135,28 +135,44 @@ class S3Store(S3Client, Store):
         tokens: set[str] = set()
         empty, last = 0, ""
         while True:
-            page = self.attempt(
-                lambda more=dict(more): self.client.list_objects_v2(  # type: ignore[misc]
-                    Bucket=self.bucket, Prefix=start + prefix, **more
+            infos, token = self.attempt(
+                lambda more=dict(more), empty=empty: self._page(  # type: ignore[misc]
+                    start + prefix, tokens, empty, **more
                 ),
                 "list",
                 prefix,
             )
-            for item in page.get("Contents", []):
-                info = _info(item, start + prefix)
-                if info is None:
-                    raise self.not_s3(f"it lists {str(item)[:100]} below {(start + prefix)!r}")
+            for info in infos:
                 if not info.key.endswith("/") and info.key != last:  # consoles make these folders
                     last = info.key
                     yield dataclasses.replace(info, key=info.key[len(start) :])
-            if not page.get("IsTruncated"):
+            if not token:
                 return
-            token = str(page.get("NextContinuationToken") or "")
-            empty = 0 if page.get("Contents") else empty + 1
-            if not token or token in tokens or empty > MOST_EMPTY_PAGES:
-                raise self.not_s3("its listing has no end")
+            empty = 0 if infos else empty + 1
             tokens.add(token)
             more["ContinuationToken"] = token
+
+    def _page(
+        self, start: str, tokens: set[str], empty: int, **more: str
+    ) -> tuple[Sequence[ObjectInfo], str]:
+        """A page of a listing by whole names, and the token of the next; empty after the last.
+
+        Raises:
+            NotS3: The page holds what no listing of this prefix holds, or leads in a circle.
+        """
+        page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=start, **more)
+        infos = []
+        for item in page.get("Contents", []):
+            info = _info(item, start)
+            if info is None:
+                raise NotS3(200, f"it lists {str(item)[:100]} below {start!r}")
+            infos.append(info)
+        if not page.get("IsTruncated"):
+            return infos, ""
+        token = str(page.get("NextContinuationToken") or "")
+        if not token or token in tokens or (not infos and empty >= MOST_EMPTY_PAGES):
+            raise NotS3(200, "its listing has no end")
+        return infos, token
 
     @override
     def upload(self, path: Path, key: str, *, if_absent: bool = False) -> bool:
