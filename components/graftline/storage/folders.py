@@ -33,7 +33,7 @@ FOLDERS = (
         "sources",
         "what is remembered of a source",
         "never",  # a run removes what it replaces
-        ("graftline.steps.ingest.source_index",),
+        ("graftline.steps.ingest.source_index", "graftline.steps.ingest.moved_source"),
     ),
     Folder(
         "features",

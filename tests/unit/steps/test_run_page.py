@@ -62,5 +62,5 @@ def test_a_link_holds_no_credentials(uri: str) -> None:
 
 
 def test_a_link_is_an_address_of_a_page() -> None:
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="is not the address of a page"):
         Fact("Run", "x", "javascript:alert(1)")
