@@ -170,7 +170,7 @@ def write_pictures(folder: Path, count: int) -> None:
     if folder.exists():
         return
     for number, data in enumerate(photographs(count)):
-        path = folder / ("flower", "temple")[number % 2] / f"{number:05}.jpg"
+        path = folder / ("temple", "flower")[number % 2] / f"{number:05}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 

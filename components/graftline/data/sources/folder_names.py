@@ -72,8 +72,22 @@ def masks_below(counts: Counts, level: int) -> dict[Folders, str]:
 
 def names_masks(name: str) -> bool:
     """Whether a folder's name says that masks are in it: masks, SegmentationClass."""
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return name.lower() in MASKS or not MASKS.isdisjoint(words)
+    return name.lower() in MASKS or not MASKS.isdisjoint(_words(name))
+
+
+def masks_of_images(names: Iterable[str]) -> set[str]:
+    """Folders of masks beside one of images that is called alike: CameraMask, CameraRGB."""
+    names = list(names)
+    of_images = {_words(name) - PLAIN for name in names if _words(name) & PLAIN}
+    return {
+        name
+        for name in names
+        if names_masks(name) and (rest := _words(name) - MASKS) and rest in of_images
+    }
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
 
 
 def level_of_kinds(dirs: Counts) -> int:

@@ -19,6 +19,7 @@ from graftline.data.sources.folder_names import (
     by_top,
     identifiers,
     level_of_kinds,
+    masks_of_images,
     names_masks,
     one_level_down,
     persons,
@@ -130,6 +131,7 @@ class _Decision:
         odd = {t for t in rest if t.lower() in DOCUMENTS | MASKS}
         if any(t.lower() in PLAIN for t in rest):  # JPEGImages beside SegmentationClass
             odd |= set(filter(names_masks, rest))
+        odd |= masks_of_images(rest)
         rest = {t: n for t, n in rest.items() if t not in odd}
         if rest:
             found.update(self._no_data(dirs, odd, rest, above))
@@ -149,6 +151,7 @@ class _Decision:
         rest_subs = set().union(*(subs[t] for t in rest))
         images_beside = any(t.lower() in PLAIN for t in rest)
         images_beside = images_beside or len(splits_of(rest)) > 1
+        images_beside = images_beside or bool(masks_of_images([*odd, *rest]))
         found = {}
         for top in sorted(odd):
             mirrors = bool(subs[top]) and subs[top] <= rest.keys()  # masks/cat beside cat

@@ -285,6 +285,10 @@ REFUSED: dict[str, tuple[dict[str, str], list[str]]] = {
         many(below("train|val|test", "images", "masks"), "{}.png"),
         ["one label 'images'", "mask, not a picture of the class (18)"],
     ),
+    "driving scenes of the Lyft challenge": (
+        many(["data/CameraRGB", "data/CameraMask"], "{}.png"),
+        ["one label 'CameraRGB'", "mask, not a picture of the class (6)"],
+    ),
     "DRIVE": (
         many(below("DRIVE/training|DRIVE/test", "images", "1st_manual", "mask"), "{}.tif"),
         ["one label 'images'", "mask, not a picture of the class (24)"],
