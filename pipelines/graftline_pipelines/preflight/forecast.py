@@ -39,8 +39,8 @@ class Work:
         elif section.frozen_fraction is not None:
             blocks = trained_count(total, 1.0 - section.frozen_fraction)
         else:
-            # What auto comes to is known after fit_head; half of the blocks for small data.
-            blocks = trained_count(total, 0.5 if section.unfreeze == "auto" else section.unfreeze)
+            # What auto comes to is known after fit_head; all blocks at most.
+            blocks = trained_count(total, 1.0 if section.unfreeze == "auto" else section.unfreeze)
         self.images, self.epochs, self.batch = images, section.epochs, section.batch_size
         self.trained = cost.trained(blocks)
         self.operations = training_operations(cost.operations, self.trained)

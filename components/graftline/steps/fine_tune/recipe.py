@@ -13,10 +13,11 @@ from graftline.settings import read_section
 from graftline.steps.fine_tune.config import FineTuneSettings
 
 # ``unfreeze: auto``, by the cell of the guide: the share of the blocks that is trained. Little
-# data cannot pay for many weights; data unlike ImageNet needs other features lower down.
+# data cannot pay for many weights; data unlike ImageNet needs other features from the first block on
+# (config.py, at ``learning_rate``, has what was measured).
 UNFREEZE_BY_CELL = {
     ("small", "similar"): 0.5,
-    ("small", "different"): 0.5,
+    ("small", "different"): 1.0,
     ("large", "similar"): 0.75,
     ("large", "different"): 1.0,
 }

@@ -37,8 +37,7 @@ def test_hours_and_price_follow_from_the_work_and_the_device(
 ) -> None:
     found = forecast_cost(plan(hourly_price=3.0), IMAGES, spec, store)
     work = forward_cost(spec.name, 64)
-    trained = sum(work.shares[-(len(work.shares) // 2) :])  # half of the blocks, from the output
-    operations = work.operations * (1 + 2 * trained)
+    operations = work.operations * 3  # all blocks: forward, and backward twice as much
     hours = IMAGES * 10 * operations / (DEVICES["A100"] * 1e12) / 3600
     assert found.hours == pytest.approx(hours)
     assert found.hours_interval == pytest.approx((hours / 2, hours * 2))
@@ -58,7 +57,7 @@ def test_what_a_gpu_may_be_widens_the_interval(spec: BackboneSpec, store: Store)
 
 def test_a_measured_rate_is_preferred(spec: BackboneSpec, store: Store) -> None:
     work = forward_cost(spec.name, 64)
-    trained = work.trained(len(work.shares) // 2)
+    trained = work.trained(len(work.shares))
     write_rate(store, spec.name, 64, trained, Rate(500.0, "measured", "A100"))
     found = forecast_cost(plan(), IMAGES, spec, store)
     assert found.hours == pytest.approx(IMAGES * 10 / 500 / 3600)
