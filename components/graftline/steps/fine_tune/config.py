@@ -16,9 +16,9 @@ class TrainSettings(Section):
     """Images in one optimiser step; split into smaller passes if memory is short."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """`sgd` uses Nesterov momentum of 0.9 and needs a learning rate about 30 times as large."""
-    # EfficientNet-Lite0 at 96 pixels on 2,136 glyphs of fonts, validation after 7 of 10 epochs (probe
-    # 53.6%): 3e-4 on the upper half 62%, 1e-3 on all blocks 78%. On 728 glyphs in 4 epochs, without
-    # the moving average, 3e-4 was better (86.2% against 80.0%).
+    # EfficientNet-Lite0 at 96 pixels, 10 epochs, best on validation, 3e-4 on the upper half against
+    # 1e-3 on all blocks: 2,136 glyphs of fonts 64% and 78% (probe 54%), 1,807 drawings at least 62%
+    # and 64% (probe 59%). In 4 epochs on 728 glyphs 3e-4 was better (86% against 80%).
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Peak learning rate of the head."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
