@@ -13,8 +13,8 @@ from graftline.settings import read_section
 from graftline.steps.fine_tune.config import FineTuneSettings
 
 # ``unfreeze: auto``, by the cell of the guide: the share of the blocks that is trained. Little
-# data cannot pay for many weights; data unlike ImageNet needs other features from the first block on
-# (config.py, at ``learning_rate``, has what was measured).
+# data cannot pay for many weights; data unlike ImageNet needs other features from the first block
+# on (config.py, at ``learning_rate``, has what was measured).
 UNFREEZE_BY_CELL = {
     ("small", "similar"): 0.5,
     ("small", "different"): 1.0,
