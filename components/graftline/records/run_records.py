@@ -66,7 +66,7 @@ def write_record(
     """
     if not store or not is_known(pipeline_run):
         return False
-    when = datetime.now(UTC).isoformat(timespec="milliseconds")
+    when = datetime.now(UTC).isoformat(timespec="microseconds")  # two steps within a millisecond
     record = StepRecord(step=step, state=state, when=when, **details)
     content = {"schema_version": SCHEMA_VERSION, **asdict(record)}
     key = f"{_folder(pipeline_run)}{quote(step, safe='')}.json"
