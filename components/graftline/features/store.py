@@ -160,7 +160,7 @@ class FeatureStore:
         """Write one part; its key comes back. The same content gives the same part."""
         data = encode_part(ids, vectors, about)
         pattern = f"parts/{commit.ANY}-{len(ids)}.parquet"
-        return commit.put_bytes(self.store, data, pattern, mend=True)
+        return commit.put_bytes(self.store, data, pattern, repair=True)
 
     def compact(self) -> int:
         """Fold small parts into large ones where there are many; how many were folded.

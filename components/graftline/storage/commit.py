@@ -42,25 +42,25 @@ class Manifest:
     data: bytes
 
 
-def put_file(store: Store, path: Path, pattern: str, *, mend: bool = False) -> str:
+def put_file(store: Store, path: Path, pattern: str, *, repair: bool = False) -> str:
     """Store a file as an object that is named by its content; the name comes back.
 
     Args:
         store: Where.
         path: The file, which must not change meanwhile.
         pattern: The object's key, with ``{sha256}`` in it.
-        mend: Write it also if one of that name is there: it may be damaged.
+        repair: Write it also if one of that name is there: it may be damaged.
     """
     key = pattern.replace(ANY, sha256_of(path))
-    store.upload(path, key, if_absent=not mend)
+    store.upload(path, key, if_absent=not repair)
     return key
 
 
-def put_bytes(store: Store, data: bytes, pattern: str, *, mend: bool = False) -> str:
-    """Store bytes likewise; to mend, what is there is read first."""
+def put_bytes(store: Store, data: bytes, pattern: str, *, repair: bool = False) -> str:
+    """Store bytes likewise; to repair, what is there is read first."""
     sha256 = hashlib.sha256(data).hexdigest()
     key = pattern.replace(ANY, sha256)
-    if not store.write_if_absent(key, data) and mend:
+    if not store.write_if_absent(key, data) and repair:
         try:
             fetch_bytes(store, key, sha256)
         except (StoreNotFound, IntegrityError):

@@ -45,11 +45,11 @@ def test_an_object_that_is_not_what_its_name_says_is_an_error_and_mended_on_requ
         commit.fetch_bytes(store, key, digest)
     commit.put_bytes(store, b"abc", "x/{sha256}")
     assert store.read(key) == b"abd"
-    commit.put_bytes(store, b"abc", "x/{sha256}", mend=True)
+    commit.put_bytes(store, b"abc", "x/{sha256}", repair=True)
     assert store.read(key) == b"abc"
     store.write(key, b"abd")
     (tmp_path / "file").write_bytes(b"abc")
-    commit.put_file(store, tmp_path / "file", "x/{sha256}", mend=True)
+    commit.put_file(store, tmp_path / "file", "x/{sha256}", repair=True)
     assert store.read(key) == b"abc"
 
 

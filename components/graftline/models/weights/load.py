@@ -245,7 +245,7 @@ def mirror(
         digest = files.sha256_of(path)
         version = _mirrored_version(architecture, store, digest, replace)
         pattern = f"weights/{architecture.full_name}/{commit.ANY}.safetensors"
-        key = commit.put_file(store, path, pattern, mend=True)
+        key = commit.put_file(store, path, pattern, repair=True)
         pointer = {
             "schema_version": SCHEMA_VERSION,
             "sha256": digest,

@@ -118,7 +118,7 @@ class KeptOutputs:
         with tempfile.TemporaryDirectory(prefix="graftline-outputs-") as folder:
             path = Path(folder) / "part"
             save_file(dict(part), str(path))
-            commit.put_file(self._store, path, f"{commit.ANY}.safetensors", mend=True)
+            commit.put_file(self._store, path, f"{commit.ANY}.safetensors", repair=True)
 
     def _read(self, key: str) -> Mapping[str, Tensor]:
         """One part; nothing, if it is not what its name says."""

@@ -153,7 +153,7 @@ def _uploaded(arguments: dict[str, Any], store: Store) -> dict[str, Any]:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
                 inside = f"{name}/{file.relative_to(path)}" if path.is_dir() else name
-                key = commit.put_file(store, file, f"objects/{commit.ANY}", mend=True)
+                key = commit.put_file(store, file, f"objects/{commit.ANY}", repair=True)
                 files.append([inside, key.rpartition("/")[2]])
     return {"files": files}
 

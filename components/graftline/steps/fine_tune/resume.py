@@ -166,7 +166,7 @@ class Checkpoints:
             save_file(own, str(path))
             name = f"{sha256_of(path)}.safetensors"
             if name not in self._kept:
-                commit.put_file(self._store, path, f"{commit.ANY}.safetensors", mend=True)
+                commit.put_file(self._store, path, f"{commit.ANY}.safetensors", repair=True)
         self._kept.add(name)
         if group == BEST:
             self._best = tensors, name
