@@ -28,16 +28,17 @@ With --json the last line is one JSON object.
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from deciding.measure import measure
+from deciding.measure import Measured, measure
 from deciding.sets import SETS, cut, validation_images, write
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +50,7 @@ from graftline.steps.fit_head.strategy import decide
 
 MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"
+FIRST = (320, 80, 640, 20, 1800)  # sizes, in the order in which they are measured
 
 console = Console(stderr=True)
 if not console.is_terminal:
@@ -174,32 +176,52 @@ def measure_all(
     known = {(row["set"], row["size"]) for row in rows}
     planned = [(name, size) for name in names for size in SETS[name].sizes]
     planned = [(name, size) for name, size in planned if sizes is None or size in sizes]
-    planned = sorted(set(planned) - known, key=lambda pair: (-pair[1], pair[0]))
+    planned = in_order([pair for pair in planned if pair not in known])
     for name in sorted({name for name, _ in planned}):
         write(name, root, pictures / name)
+    for row in measured_rows(planned, pictures, jobs):
+        console.print(f"{row.set} {row.size}: {row.accuracy}")
+        rows.append(row.to_dict())
+        rows.sort(key=lambda row: (row["half"], row["set"], row["size"]))
+        content = {"schema_version": SCHEMA_VERSION, "rows": rows}
+        table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def measured_rows(planned: list[tuple[str, int]], pictures: Path, jobs: int) -> Iterator[Measured]:
+    """Measure each row on one core, in this order or side by side."""
+    given = [(name, SETS[name].half, cut(pictures / name, size)) for name, size in planned]
+    if jobs == 1:
+        one_thread()
+        yield from (measure(*one) for one in given)
+        return
     context = get_context("spawn")
-    free: Any = context.Queue()
-    for core in sorted(os.sched_getaffinity(0))[-jobs:]:
-        free.put(core)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=pin, initargs=(free,)) as pool:
-        tasks = {
-            pool.submit(measure, name, SETS[name].half, cut(pictures / name, size)): (name, size)
-            for name, size in planned
-        }
-        for task in as_completed(tasks):
-            measured = task.result()
-            console.print(f"{measured.set} {measured.size}: {measured.accuracy}")
-            rows.append(measured.to_dict())
-            rows.sort(key=lambda row: (row["half"], row["set"], row["size"]))
-            content = {"schema_version": SCHEMA_VERSION, "rows": rows}
-            table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
+        for task in as_completed([pool.submit(measure, *one) for one in given]):
+            yield task.result()
 
 
-def pin(free: Any) -> None:
-    """One core and one thread for this process, so that the times of a row can be compared."""
+def in_order(planned: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Size by size, and within a size the two halves in turn: every beginning is balanced."""
+    found = list[tuple[str, int]]()
+    for size in sorted({nearest(size) for _, size in planned}, key=FIRST.index):
+        halves = [
+            [pair for pair in planned if SETS[pair[0]].half == half and nearest(pair[1]) == size]
+            for half in ("measure", "fit")
+        ]
+        for pairs in zip_longest(*halves):
+            found += [pair for pair in pairs if pair is not None]
+    return found
+
+
+def nearest(size: int) -> int:
+    """Of the usual sizes."""
+    return min(FIRST, key=lambda usual: abs(usual - size))
+
+
+def one_thread() -> None:
+    """Rows are measured side by side, one core each."""
     import torch
 
-    os.sched_setaffinity(0, {free.get()})
     torch.set_num_threads(1)
 
 
