@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from graftline.schema import check_schema_version
 
 TABLE = Path(__file__).with_name("decision_calibration.json")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no training by epochs
 RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 # What the guide says in figures, before anything is measured: with 100 images a class as many
 # errors are made as corrected, with ten times as many a seventh is corrected; give or take a
@@ -46,14 +46,17 @@ class Row:
         half: ``fit`` or ``measure``.
         figures: As :func:`graftline.steps.fit_head.probe.measure` gives them.
         gain: Of fine-tuning over the probe, on test images.
-        pilot_gain: Of the pilot over the probe, on validation images.
+        pilot_gain: Of the pilot over the probe, on validation images; None where the training
+            was not recorded by epochs.
+        validation_images: How many those were.
     """
 
     set: str
     half: str
     figures: dict[str, Any]
     gain: float
-    pilot_gain: float
+    pilot_gain: float | None
+    validation_images: int = 100
 
 
 @dataclass(frozen=True)
@@ -151,8 +154,7 @@ def fit(rows: Sequence[Row]) -> Calibration:
         return _guide_alone()
     x = np.stack([_measures(row.figures) for row in rows])
     y = np.array([_of_errors(row, row.gain) for row in rows])
-    larger = np.array([row.figures["train_images"] >= PILOT_TRAIN_IMAGES for row in rows])
-    pilots = (y - np.array([_of_errors(row, row.pilot_gain) for row in rows]))[larger]
+    pilots, chance = _beyond_pilots(rows)
     y -= np.array([_guided(row.figures, GUIDE_SLOPE) for row in rows])
     missed = [y[sets == name] - _predict(x, y, sets != name, x[sets == name]) for name in names]
     centre, spread = x.mean(0), x.std(0) + 1e-9
@@ -165,15 +167,33 @@ def fit(rows: Sequence[Row]) -> Calibration:
         float(y.mean()),
         _pooled(np.concatenate(missed), len(names)),
         _shrunken(pilots),
-        _pooled(pilots - _shrunken(pilots), len(pilots)),
+        _pooled(pilots - _shrunken(pilots), len(pilots), chance),
         max(_per_class(row.figures) for row in rows),
         f"{len(rows)} trainings on {len(names)} data sets of {min(sizes)} to {max(sizes)} images",
     )
 
 
-def _pooled(missed: Floats, sets: int) -> float:
-    """Deviation of what was missed, together with the guide's own."""
-    own = float(np.mean(missed**2)) if len(missed) else 0.0
+def _beyond_pilots(rows: Sequence[Row]) -> tuple[Floats, float]:
+    """How much more trainings gained than their pilots showed, and the variance by chance of it."""
+    found = [
+        (_of_errors(row, row.gain - row.pilot_gain), row)
+        for row in rows
+        if row.pilot_gain is not None and row.figures["train_images"] >= PILOT_TRAIN_IMAGES
+    ]
+    errors = [max(1 - float(row.figures["probe"]["accuracy"]), 0.02) for _, row in found]
+    chance = [1 / (e * row.validation_images) for e, (_, row) in zip(errors, found, strict=True)]
+    return np.array([beyond for beyond, _ in found]), float(np.mean(chance)) if chance else 0.0
+
+
+def _pooled(missed: Floats, sets: int, chance: float = 0.0) -> float:
+    """Deviation of what was missed, together with the guide's own.
+
+    Args:
+        missed: Differences.
+        sets: How many measurements they stand for.
+        chance: Variance that the measurements themselves brought.
+    """
+    own = max(0.0, float(np.mean(missed**2)) - chance) if len(missed) else 0.0
     squares = sets * own + GUIDE_SETS * GUIDE_DEVIATION**2
     return float(np.sqrt(squares / (sets + GUIDE_SETS)))
 
@@ -212,10 +232,20 @@ def read_rows(path: Path = TABLE) -> list[Row]:
             row["half"],
             row["figures"],
             row["accuracy"]["training"] - row["accuracy"]["probe"],
-            row["gain"]["pilot"],
+            pilot_gain(row),
+            row.get("validation_images", 100),
         )
         for row in content["rows"]
     ]
+
+
+def pilot_gain(row: dict[str, Any]) -> float | None:
+    """What the training of a table's row showed after the epochs of a pilot."""
+    training = row.get("training")
+    if training is None:
+        return None
+    best = max(accuracy for accuracy, _ in training["history"][:PILOT_EPOCHS])
+    return float(best - training["probe_accuracy"])
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,7 @@
 """The expected gain: fitted as a second implementation fits it, with intervals that hold."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.linear_model import Ridge
 
 from graftline.errors import SchemaVersionError
 from graftline.steps.fit_head import forecast
-from graftline.steps.fit_head.forecast import Row, calibration, fit, read_rows
+from graftline.steps.fit_head.forecast import Row, calibration, fit, pilot_gain, read_rows
 
 
 def figures(median: float, train: int, accuracy: float, knn: float) -> dict[str, Any]:
@@ -113,6 +114,26 @@ def test_after_a_pilot_both_are_weighted_by_how_sure_they_are() -> None:
     posterior = float((grid * density).sum() / density.sum())
     assert offset + slope * measured == pytest.approx(posterior, abs=1e-4)
     assert fitted.pilot_bias == pytest.approx(0.1)  # as the rows were made
+
+
+def test_what_a_pilot_shows_are_the_best_of_the_first_epochs() -> None:
+    history = [[0.4, 2.0], [0.7, 1.0], [0.6, 1.1], [0.9, 0.5]]
+    training = {"history": history, "probe_accuracy": 0.65}
+    assert pilot_gain({"training": training}) == pytest.approx(0.05)
+    assert pilot_gain({}) is None
+
+
+def test_the_chance_of_few_validation_images_is_not_the_pilots_own_doubt() -> None:
+    """Pilots that show the gain exactly, but for the 40 images that they are measured on."""
+    random, given = np.random.default_rng(0), rows(7, sets=200)
+    measured = []
+    for row in given:
+        errors = 1 - row.figures["probe"]["accuracy"]
+        shown = row.gain - 0.1 * errors + random.normal() * np.sqrt(errors / 40)
+        figures = {**row.figures, "train_images": 400}
+        measured.append(replace(row, figures=figures, pilot_gain=shown, validation_images=40))
+    without = fit([replace(row, validation_images=10**9) for row in measured])
+    assert fit(measured).pilot_deviation < 0.1 < 0.2 < without.pilot_deviation
 
 
 def test_before_there_are_measurements_the_guide_stands_alone() -> None:
