@@ -215,9 +215,16 @@ def _training(at: Path) -> tuple[Scored, Classifier]:
         "judges": outcome.validation_images,
         "probe_accuracy": round(outcome.probe_accuracy, 5),
         "used": outcome.used,
+        "apart": round(_apart(found.val_logits, start.held_out.logits, start.truth), 5),
         "gain": round(outcome.gain, 5),
         "gain_interval": [round(value, 5) for value in outcome.gain_interval],
     }, found.classifier
+
+
+def _apart(one: Floats, other: Floats, truth: NDArray[np.int64]) -> float:
+    """Share of the images that one of two models gets right and the other one wrong."""
+    right = [logits.argmax(axis=1) == truth for logits in (one, other)]
+    return float((right[0] != right[1]).mean())
 
 
 def _accuracy_on_features(classifier: Classifier, features: Floats, snapshot: Snapshot) -> float:
