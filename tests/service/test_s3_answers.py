@@ -169,6 +169,8 @@ def test_a_server_that_ignores_ranges_is_no_damage(odd: OddServer, requests: Any
         ("http://minio:90x0", "not an address"),
         ("http://", "not an address"),
         ("http://me:hunter2-long@minio:9000", "user name or a password"),
+        ("http://169.254.169.254", "metadata service"),
+        ("http://[::ffff:169.254.169.254]:80/", "metadata service"),
     ],
 )
 def test_an_address_that_is_none(
