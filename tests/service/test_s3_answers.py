@@ -106,7 +106,15 @@ ANSWERS = {
         (403, XML, s3_error("InvalidObjectState")),
         *(StoreAccessDenied, "InvalidObjectState", "restore"),
     ),
-    "not implemented": ((501, XML, s3_error("NotImplemented")), StoreError, "support", "server"),
+    "not implemented": ((501, XML, s3_error("NotImplemented")), StoreError, "support", "needs"),
+    "another address": (
+        (301, XML, s3_error("PermanentRedirect", Endpoint="b.s3.example.com")),
+        *(StoreAccessDenied, "PermanentRedirect", "names b.s3.example.com as"),
+    ),
+    "bucket in the host": (
+        (403, XML, s3_error("SecondLevelDomainForbidden")),
+        *(StoreAccessDenied, "Forbidden", "addressing_style = virtual"),
+    ),
 }
 
 

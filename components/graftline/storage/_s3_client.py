@@ -20,7 +20,7 @@ from graftline.errors import (
     StoreAccessDenied,
     StoreNotFound,
 )
-from graftline.storage._s3_answers import NotS3, look_at_answers, unreadable
+from graftline.storage._s3_answers import REDIRECTS, NotS3, look_at_answers, unreadable
 from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -288,7 +288,7 @@ class S3Client:
             return self.client.head_object(**place)
         except OURS as error:
             # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
-            if status_of(error) in (301, 400, 403) and code_of(error).isdigit():
+            if status_of(error) in (400, 403, *REDIRECTS) and code_of(error).isdigit():
                 with contextlib.closing(self.client.get_object(**place, Range="bytes=0-0")["Body"]):
                     raise
             raise
