@@ -250,8 +250,9 @@ def _region(error: Exception) -> str:
 
 def _endpoint_told(error: Exception) -> str:
     """The address that a server says a bucket has."""
-    found = error.response.get("Error", {}).get("Endpoint") if answer_of(error) else None
-    return excerpt(str(found), 200) if found else ""
+    if not isinstance(error, boto.ClientError):
+        return ""
+    return excerpt(str(error.response.get("Error", {}).get("Endpoint") or ""), 200)
 
 
 def not_s3(error: NotS3, what: str, endpoint: str) -> StoreUnreachable:
