@@ -24,6 +24,7 @@ from graftline_pipelines.local.warm import WarmServer
 from graftline_pipelines.runfile.settings import RunSettings
 
 BOUND = 30.0
+SECRET = "planted+s3cret/value=="
 COMMAND = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
 
 
@@ -248,7 +249,8 @@ def test_a_killed_step_of_a_real_run_ends_it_in_time_and_the_next_run_goes_on(
         "evaluation": {"bootstrap": 200, "robustness_images": 0},
     }
     run_file.write_text(yaml.safe_dump(content))
-    environment = {**os.environ, "GRAFTLINE_COLD": cold}
+    secrets = dict.fromkeys(("MLFLOW_TRACKING_TOKEN", "AWS_SESSION_TOKEN"), SECRET)
+    environment = {**os.environ, **secrets, "GRAFTLINE_COLD": cold}
     steps = ("ingest", "extract_features", "evaluate")
     for number, step in enumerate(steps):
         command = [*COMMAND, "run", str(run_file), "--runs-dir", f"runs-{number}"]
@@ -267,6 +269,8 @@ def test_a_killed_step_of_a_real_run_ends_it_in_time_and_the_next_run_goes_on(
     assert again.returncode == 0, again.stdout + again.stderr
     told = json.loads(again.stdout.splitlines()[-1])
     assert (told["extracted"], told["reused"]) == (0, 60)  # an earlier run's, before it was killed
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"s3cret" not in path.read_bytes(), path
 
 
 def kill_step(
@@ -284,7 +288,11 @@ def kill_step(
     try:
         while process.poll() is None and not list(folder.glob(sign)):
             time.sleep(0.01)
-        os.kill(descendants(process.pid)[-1], signal.SIGKILL)
+        below = descendants(process.pid)
+        for pid in below:  # what everyone on the machine can list
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                assert b"s3cret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        os.kill(below[-1], signal.SIGKILL)
         killed = time.monotonic()
         text, _ = process.communicate(timeout=4 * BOUND)
         took = time.monotonic() - killed
@@ -292,5 +300,5 @@ def kill_step(
         process.kill()
     assert process.returncode == 1, text[-3000:]
     assert f"Step {step} failed" in text and "lack of memory" in text, text[-3000:]
-    assert "Traceback" not in text, text[-3000:]
+    assert "Traceback" not in text and "s3cret" not in text, text[-3000:]
     assert took < BOUND
