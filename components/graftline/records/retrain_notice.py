@@ -52,10 +52,10 @@ def read_notice(store: str, model: str, pipeline_run: str = "") -> dict[str, Any
     Raises:
         StoreError: The store cannot be read.
     """
-    place = open_store(store)
-    if not place.exists(_key(model)):
+    opened = open_store(store)
+    if not opened.exists(_key(model)):
         return None
-    notice: dict[str, Any] = json.loads(place.read(_key(model)))
+    notice: dict[str, Any] = json.loads(opened.read(_key(model)))
     if notice.get("schema_version") != SCHEMA_VERSION:
         return None
     started = notice.get("pipeline_run")

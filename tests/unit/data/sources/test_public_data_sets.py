@@ -233,7 +233,7 @@ READ: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, int], list[str]]
         },
         {},
         {"-1": 4, "0": 4, "1": 4},
-        ["Taken for classes like any other: '-1'"],
+        ["Treated as classes: '-1'"],
     ),
     "cells that say that there is no label": (
         {
