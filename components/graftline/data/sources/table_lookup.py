@@ -64,7 +64,7 @@ def found_by_name(
         return ""
     named, location = (clip(text.removeprefix(inside)) for text in examples[0])
     return (
-        f"{len(examples):,} images stand elsewhere than the table says and were found by their "
+        f"{len(examples):,} images are not where the table says and were found by their "
         f"names, for instance {named} at {location}."
     )
 
