@@ -17,7 +17,7 @@ _SUFFIXES = {"jpeg": "jpg", "tiff": "tif"}
 def found_by_name(
     finder: ImageFinder, name: str, images: Sequence[str], found: dict[str, ObjectInfo]
 ) -> str:
-    """Find images that are elsewhere than the table says, each by the end of its path, and only if it is unique.
+    """Find images that are not where the table says, by the end of their path if it is unique.
 
     Args:
         finder: Gets the locations, or the reason where several files are called so.
