@@ -20,7 +20,7 @@ from graftline.errors import (
     StoreAccessDenied,
     StoreNotFound,
 )
-from graftline.storage._s3_answers import NotS3, look_at_answers, unreadable
+from graftline.storage._s3_answers import REDIRECTS, NotS3, look_at_answers, unreadable
 from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -163,9 +163,7 @@ def require_range(answer: dict[str, Any], offset: int, length: int) -> None:
         raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
     answered = str(answer.get("ContentRange", ""))
     if size > length or (status == 206 and not answered.startswith(f"bytes {offset}-")):
-        raise NotS3(
-            status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for"
-        )
+        raise NotS3(status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for")
 
 
 def require_whole(answer: dict[str, Any]) -> None:
@@ -290,10 +288,8 @@ class S3Client:
             return self.client.head_object(**target)
         except OURS as error:
             # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
-            if status_of(error) in (301, 400, 403) and code_of(error).isdigit():
-                with contextlib.closing(
-                    self.client.get_object(**target, Range="bytes=0-0")["Body"]
-                ):
+            if status_of(error) in (400, 403, *REDIRECTS) and code_of(error).isdigit():
+                with contextlib.closing(self.client.get_object(**target, Range="bytes=0-0")["Body"]):
                     raise
             raise
 
