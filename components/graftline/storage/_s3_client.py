@@ -163,7 +163,9 @@ def require_range(answer: dict[str, Any], offset: int, length: int) -> None:
         raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
     answered = str(answer.get("ContentRange", ""))
     if size > length or (status == 206 and not answered.startswith(f"bytes {offset}-")):
-        raise NotS3(status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for")
+        raise NotS3(
+            status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for"
+        )
 
 
 def require_whole(answer: dict[str, Any]) -> None:
@@ -289,7 +291,9 @@ class S3Client:
         except OURS as error:
             # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
             if status_of(error) in (400, 403, *REDIRECTS) and code_of(error).isdigit():
-                with contextlib.closing(self.client.get_object(**target, Range="bytes=0-0")["Body"]):
+                with contextlib.closing(
+                    self.client.get_object(**target, Range="bytes=0-0")["Body"]
+                ):
                     raise
             raise
 
