@@ -20,7 +20,7 @@ from graftline.errors import (
     StoreAccessDenied,
     StoreNotFound,
 )
-from graftline.storage._s3_answers import NotS3, look_at_answers, unreadable
+from graftline.storage._s3_answers import REDIRECTS, NotS3, look_at_answers, unreadable
 from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -118,8 +118,8 @@ def shared_connection() -> Connection:
 
     A client costs a tenth of a second, and its own handshakes.
     """
-    told = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
-    key = tuple((name, os.environ[name]) for name in sorted(told))
+    names = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
+    key = tuple((name, os.environ[name]) for name in sorted(names))
     return _connections.setdefault(key, Connection())
 
 
@@ -161,9 +161,11 @@ def require_range(answer: dict[str, Any], offset: int, length: int) -> None:
     status, size = status_of_answer(answer), int(answer["ContentLength"])
     if status == 200 and size > length:
         raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
-    told = str(answer.get("ContentRange", ""))
-    if size > length or (status == 206 and not told.startswith(f"bytes {offset}-")):
-        raise NotS3(status, f"it sends {told[:40] or 'other bytes'} where a range was asked for")
+    answered = str(answer.get("ContentRange", ""))
+    if size > length or (status == 206 and not answered.startswith(f"bytes {offset}-")):
+        raise NotS3(
+            status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for"
+        )
 
 
 def require_whole(answer: dict[str, Any]) -> None:
@@ -283,13 +285,15 @@ class S3Client:
             raise
 
     def _head(self, key: str) -> Any:
-        place = {"Bucket": self.bucket, "Key": self.name(key)}
+        target = {"Bucket": self.bucket, "Key": self.name(key)}
         try:
-            return self.client.head_object(**place)
+            return self.client.head_object(**target)
         except OURS as error:
             # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
-            if status_of(error) in (301, 400, 403) and code_of(error).isdigit():
-                with contextlib.closing(self.client.get_object(**place, Range="bytes=0-0")["Body"]):
+            if status_of(error) in (400, 403, *REDIRECTS) and code_of(error).isdigit():
+                with contextlib.closing(
+                    self.client.get_object(**target, Range="bytes=0-0")["Body"]
+                ):
                     raise
             raise
 

@@ -384,8 +384,8 @@ def _work(request: dict[str, Any]) -> int:
     try:
         if CALL in request:
             module, _, function = request[CALL].partition(":")
-            told = getattr(importlib.import_module(module), function)(request["argument"])
-            print(f"\n{ANSWER}{json.dumps(told)}", flush=True)
+            answer = getattr(importlib.import_module(module), function)(request["argument"])
+            print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
             return 0
         from kfp.dsl.executor_main import executor_main
 
