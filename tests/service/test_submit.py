@@ -388,7 +388,7 @@ def test_stop(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
     assert kfp.table("runs")[0]["state"] == "CANCELING"
     kfp.control("run", run_id=started["run_id"], state="CANCELED")
     said = graftline("stop", started["run_name"])
-    assert said.code == 0 and "has ended already: stopped" in said.out
+    assert said.code == 0 and "has already ended: stopped" in said.out
 
 
 def test_trigger_starts_one_at_a_time(

@@ -132,8 +132,8 @@ def shared_connection() -> Connection:
 
     A client costs a tenth of a second, and its own handshakes.
     """
-    told = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
-    key = tuple((name, os.environ[name]) for name in sorted(told))
+    names = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
+    key = tuple((name, os.environ[name]) for name in sorted(names))
     return _connections.setdefault(key, Connection())
 
 
@@ -175,9 +175,11 @@ def require_range(answer: dict[str, Any], offset: int, length: int) -> None:
     status, size = status_of_answer(answer), int(answer["ContentLength"])
     if status == 200 and size > length:
         raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
-    told = str(answer.get("ContentRange", ""))
-    if size > length or (status == 206 and not told.startswith(f"bytes {offset}-")):
-        raise NotS3(status, f"it sends {told[:40] or 'other bytes'} where a range was asked for")
+    answered = str(answer.get("ContentRange", ""))
+    if size > length or (status == 206 and not answered.startswith(f"bytes {offset}-")):
+        raise NotS3(
+            status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for"
+        )
 
 
 def require_whole(answer: dict[str, Any]) -> None:
@@ -303,13 +305,15 @@ class S3Client:
             raise
 
     def _head(self, key: str) -> Any:
-        place = {"Bucket": self.bucket, "Key": self.name(key)}
+        target = {"Bucket": self.bucket, "Key": self.name(key)}
         try:
-            return self.client.head_object(**place)
+            return self.client.head_object(**target)
         except OURS as error:
             # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
             if status_of(error) in (400, 403, *REDIRECTS) and code_of(error).isdigit():
-                with contextlib.closing(self.client.get_object(**place, Range="bytes=0-0")["Body"]):
+                with contextlib.closing(
+                    self.client.get_object(**target, Range="bytes=0-0")["Body"]
+                ):
                     raise
             raise
 

@@ -43,7 +43,7 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
             "their folders: the folders are read. `data.format: table` takes only what it names."
         )
         return False
-    more = "says more of them" if same else "labels them otherwise than their folders"
+    more = "says more of them" if same else "gives them other labels than their folders"
     raise DataError(
         f"{folders.uri} can be read in two ways",
         why=f"{names} names {len(taken):,} images and {more}; folders of classes hold "
@@ -98,18 +98,18 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             paths = [found.get(cell) or found.get(cell.rpartition("/")[2]) for cell in cells]
-            told = [
+            named_images = [
                 (labels.get(path, ""), row) for path, row in zip(paths, rows, strict=True) if path
             ]
-            if len(told) <= len(rows) / 2 or _only_lists(told, header, column):
+            if len(named_images) <= len(rows) / 2 or _only_lists(named_images, header, column):
                 continue
             split = next((c for c in header if looks_like_split(c, rows) is not None), None)
-            if split is not None or not _says_the_same(told, header):
+            if split is not None or not _repeats_folder_labels(named_images, header):
                 more = f"its column {clip(split)!r} looks like the split" if split else NO_LABELS
                 raise DataError(
                     f"{folders.uri} can be read in two ways",
-                    why=f"the column {clip(column)!r} of {clip(name)} names {len(told):,} of the "
-                    f"images, and {more}. {table.why_not() or ''}",
+                    why=f"the column {clip(column)!r} of {clip(name)} names "
+                    f"{len(named_images):,} of the images, and {more}. {table.why_not() or ''}",
                     fix="Name the columns in the run file (data.image_column, data.label_column), "
                     "or set `data.format: folders` to ignore the table. "
                     + columns_meant(header, rows, images),
@@ -134,11 +134,15 @@ def _stem(path: str) -> str:
     return _name(path).rpartition(".")[0]
 
 
-def _only_lists(told: Sequence[tuple[str, Row]], header: Sequence[str], column: str) -> bool:
+def _only_lists(
+    named_images: Sequence[tuple[str, Row]], header: Sequence[str], column: str
+) -> bool:
     """Whether a table names images without a label and says nothing that may be one."""
-    rows = [row for _, row in told]
+    rows = [row for _, row in named_images]
     others = [name for name in header if name != column]
-    return not any(label for label, _ in told) and not any(few_values(n, rows) for n in others)
+    return not any(label for label, _ in named_images) and not any(
+        few_values(n, rows) for n in others
+    )
 
 
 def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None:
@@ -167,9 +171,9 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None
     )
 
 
-def _says_the_same(told: list[tuple[str, Row]], header: list[str]) -> bool:
+def _repeats_folder_labels(named_images: list[tuple[str, Row]], header: list[str]) -> bool:
     return any(
-        all(clean_text(row.cells.get(column, "")) == label for label, row in told)
+        all(clean_text(row.cells.get(column, "")) == label for label, row in named_images)
         for column in header
     )
 

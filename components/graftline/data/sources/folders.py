@@ -10,8 +10,8 @@ from graftline.data.sources.label_text import clean_text
 from graftline.data.sources.layout import (
     EXCLUDED,
     AmbiguousLayout,
+    FolderMeaning,
     Layout,
-    Place,
     fixed,
     parse,
 )
@@ -92,14 +92,14 @@ class FolderSource(Source):
         layout = fixed(counts, pattern) if pattern else self._decided(counts, others)
         self.layout, self.tree = layout, layout.tree(counts)
         self.notes.append(layout.sentence)
-        places: dict[tuple[str, ...], Place] = {}
+        meanings: dict[tuple[str, ...], FolderMeaning] = {}
         masks = masks_beside(found)
         labels, notes = unified(
-            {place.label for f in counts if (place := layout.place(f)).label is not None},
+            {meaning.label for f in counts if (meaning := layout.meaning(f)).label is not None},
             self.choices.similar_labels,
         )
         self.notes += notes
-        entries = [self._entry(info, layout, places, labels, masks) for info in found]
+        entries = [self._entry(info, layout, meanings, labels, masks) for info in found]
         self._check_unread(entries)
         return entries
 
@@ -135,7 +135,7 @@ class FolderSource(Source):
         self,
         info: ObjectInfo,
         layout: Layout,
-        places: dict[tuple[str, ...], Place],
+        meanings: dict[tuple[str, ...], FolderMeaning],
         labels: Mapping[str, str],
         masks: set[str],
     ) -> Entry:
@@ -146,11 +146,13 @@ class FolderSource(Source):
             return Entry(shown, info.version, info.size, problem="name cannot be used")
         *above, name = info.key.split("/")
         folders = tuple(above)
-        place = places.get(folders)
-        if place is None:
-            place = places[folders] = layout.place(folders)
-        label = None if place.label is None else labels.get(place.label, clean_text(place.label))
-        problem = place.problem
+        meaning = meanings.get(folders)
+        if meaning is None:
+            meaning = meanings[folders] = layout.meaning(folders)
+        label = (
+            None if meaning.label is None else labels.get(meaning.label, clean_text(meaning.label))
+        )
+        problem = meaning.problem
         if label == "":
             problem = problem or "not in a class folder"
         if out(info.key, self.choices):
@@ -166,8 +168,8 @@ class FolderSource(Source):
             info.version,
             info.size,
             label or None,
-            place.split,
-            place.group,
+            meaning.split,
+            meaning.group,
             problem=problem,
         )
 
