@@ -88,6 +88,12 @@ def excerpt(text: str, most: int) -> str:
     return redacted(text)[:most]
 
 
+def without_query(address: str) -> str:
+    """An address without what follows its ``?``: where a redirect leads, logins are kept there."""
+    plain, query, _ = address.partition("?")
+    return f"{plain}?..." if query else plain
+
+
 def holds_secret(text: str) -> bool:
     """Whether :func:`redacted` would change the text."""
     return redacted(text) != text

@@ -15,7 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,18 @@ class Fork:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def lines(self) -> Iterator[str]:
+        """What it prints, line by line, until it has ended."""
+        text = ""
+        with self._output.open(errors="replace") as stream:
+            while True:
+                ended = self._code is not None
+                *whole, text = (text + stream.read()).split("\n")
+                yield from whole
+                if ended:
+                    return
+                time.sleep(0.005)
+
     def done(self) -> Done:
         """How it ended, once it has."""
         return Done(self.wait(), self._output.read_text(errors="replace"))
@@ -189,7 +202,7 @@ class ForkServer:
         """
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / "output"
-        output.unlink(missing_ok=True)
+        output.write_bytes(b"")
         order = {"code": code, "arguments": list(arguments), "output": str(output)}
         self._tell(json.dumps({**order, "environment": dict(environment or {})}))
         pid = int(self._answer())

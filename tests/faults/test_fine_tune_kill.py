@@ -181,11 +181,11 @@ def test_killed_at_random_moments_ends_with_the_same_weights(
         process = shot.start(0.05)
         while len(shot.done()) == before and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.8))
+        time.sleep(moments.uniform(0, 0.35))  # so that there is something left for the last shot
         if way.startswith("SIGTERM"):
             process.terminate()
         if way == "SIGTERM":
-            assert process.wait(timeout=60) in (143, 0)
+            assert process.wait(timeout=15) in (143, 0)  # when it would be killed
         else:
             time.sleep(moments.uniform(0, 0.1) if way.startswith("SIGTERM") else 0)
             process.kill()
@@ -193,7 +193,7 @@ def test_killed_at_random_moments_ends_with_the_same_weights(
         shots += 1
         if way.endswith("damage") and shots % 4 == 0:
             damaged += _damage_newest(shot.store / "checkpoints")
-    assert shots > 10
+    assert shots == SHOTS
     assert bool(damaged) == way.endswith("damage")
     shot.finish()
     assert shot.digest() == whole.digest()

@@ -88,7 +88,7 @@ resource.setrlimit(resource.RLIMIT_AS, (mapped + int(sys.argv[1]),) * 2)
 with step("ingest"):
     found = run(source=sys.argv[2], store=sys.argv[3], snapshot_folder=Path(sys.argv[4]))
     # No image that could not be decoded for lack of memory is taken for a broken one.
-    assert (sum(found.images.values()), found.set_aside) == (12, {}), found
+    assert (sum(found.images.values()), found.set_aside) == (6, {}), found
 print("done", flush=True)
 """
 
@@ -138,7 +138,7 @@ def test_a_step_without_memory_ends_with_the_cause_and_the_next_goes_on(
     tmp_path: Path, record_property: Any
 ) -> None:
     images = tmp_path / "images"
-    for number in range(12):  # 7 MB each once they are decoded
+    for number in range(6):  # 7 MB each once they are decoded
         path = images / "ab"[number % 2] / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = np.full((1500, 1500, 3), number, np.uint8)

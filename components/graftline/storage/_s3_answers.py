@@ -12,7 +12,7 @@ from typing import Any
 import botocore.handlers
 from botocore.exceptions import BotoCoreError
 
-from graftline.redaction import excerpt
+from graftline.redaction import excerpt, without_query
 
 REDIRECTS = (301, 302, 303, 307, 308)
 PROXY_LOGIN = 407
@@ -102,7 +102,7 @@ def _check_redirect(status: int, headers: Any, data: bytes) -> None:
     # S3 itself names the bucket's region; boto then asks there.
     if "x-amz-bucket-region" in headers or b"<Endpoint>" in data or b"<Region>" in data:
         return
-    target = headers.get("location") or "no address"
+    target = without_query(headers.get("location") or "no address")
     raise NotS3(status, f"it redirects (status {status}) to {target}")
 
 

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from botocore import exceptions as boto
+
 from graftline.credentials import AWS, tidy
 from graftline.errors import (
     ConfigurationError,
@@ -21,6 +23,7 @@ from graftline.errors import (
     StoreNotFound,
 )
 from graftline.storage._s3_answers import REDIRECTS, NotS3, look_at_answers, unreadable
+from graftline.storage._s3_credentials import NoKeys, fetch_keys, no_keys
 from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -66,18 +69,29 @@ def patience() -> float:
     return seconds
 
 
+def _patient() -> dict[str, Any]:
+    """One try within bounded time: requests are repeated by us."""
+    return {
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+        "connect_timeout": min(5.0, patience()),
+        "read_timeout": min(30.0, patience()),
+    }
+
+
 def _new_client() -> Any:
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     tidy(AWS)
     check_endpoint()
-    client = boto3.session.Session().client(
+    session = botocore.session.get_session()
+    # For the services that credentials come from: boto alone waits minutes for a silent one.
+    session.set_default_client_config(Config(**_patient()))
+    client = boto3.session.Session(botocore_session=session).client(
         "s3",
         config=Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=min(5.0, patience()),
-            read_timeout=min(30.0, patience()),
+            **_patient(),
             max_pool_connections=CONNECTIONS,
             # Many S3-compatible servers refuse boto's newer trailing checksums; Content-MD5 is
             # checked by all of them, and sha256 by us.
@@ -192,6 +206,8 @@ class S3Client:
         """The boto client of this process."""
         try:
             return self._connection.client
+        except boto.CredentialRetrievalError as error:
+            raise no_keys(error, f"Cannot open {self.uri}") from error
         except OURS as error:
             raise store_error(error, self.uri, "open", "the configured endpoint") from error
         except OSError as error:
@@ -212,6 +228,7 @@ class S3Client:
         pause, unread = 0.1, 0
         while True:
             try:
+                fetch_keys(client)
                 done = work()
                 self._connection.answered = True
                 return done
@@ -221,10 +238,13 @@ class S3Client:
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 -- spreads retries, no secret
                 if no_connection(error) and not self._connection.answered:
                     allowed = min(allowed, FIRST_CONTACT)
-                again = worth_retrying(error) or 0 < unread < UNREADABLE_TRIES
+                failed = error.cause if isinstance(error, NoKeys) else error
+                again = worth_retrying(failed) or 0 < unread < UNREADABLE_TRIES
                 if not again or time.monotonic() + wait > started + allowed:
                     uri = f"{self.uri}/{key}".rstrip("/")
                     learn_credentials(client)
+                    if isinstance(error, NoKeys):
+                        raise no_keys(error, f"Cannot {action} {uri}") from raised
                     raise store_error(error, uri, action, client.meta.endpoint_url) from raised
             except OSError as error:
                 raise credentials_file(error, self.uri) or error from error

@@ -73,7 +73,7 @@ _CONFIGURATION = (
 
 
 MOST_LETTERS = 1000  # of what a server says
-_RETRIES = re.compile(r" \(reached max retries: \d+\)")  # ours are counted elsewhere
+RETRIES = re.compile(r" \(reached max retries: \d+\)")  # ours are counted elsewhere
 
 
 class Truncated(Exception):  # noqa: N818 -- never leaves the S3 modules
@@ -162,7 +162,7 @@ def store_error(error: Exception, uri: str, action: str, endpoint: str) -> Store
         return error
     what = f"Cannot {action} {uri}"
     code = code_of(error)
-    why = excerpt(_RETRIES.sub("", str(error)[: 50 * MOST_LETTERS]), MOST_LETTERS)
+    why = excerpt(RETRIES.sub("", str(error)[: 50 * MOST_LETTERS]), MOST_LETTERS)
     if isinstance(error, ResponseParserError):
         error = unreadable(error)
     if code in ABSENT:
