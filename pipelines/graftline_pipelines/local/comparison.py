@@ -49,8 +49,8 @@ class Paired:
         if high < 0:
             return f"The first is better by {-100 * self.difference:.1f} points (95%: {span})."
         return (
-            f"No difference is shown: {100 * self.difference:+z.1f} points, and with 95% confidence "
-            f"{span}."
+            f"No difference is shown: {100 * self.difference:+z.1f} points, and with 95% "
+            f"confidence {span}."
         )
 
 
