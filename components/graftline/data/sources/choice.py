@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.layout import NO_CLASS, NO_SPLIT
+from graftline.data.sources.layout import NO_CLASS, NO_SPLIT, exclude_line
 from graftline.data.sources.layout import NO_LABELS as WITHOUT
 from graftline.data.sources.table import CONFLICTING, NOT_NAMED, TableSource
-from graftline.data.sources.table_advice import columns_meant, few_values
+from graftline.data.sources.table_advice import columns_meant, few_values, label_columns
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, some
 from graftline.data.sources.table_splits import looks_like_split
@@ -104,6 +104,10 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
             if len(told) <= len(rows) / 2 or _only_lists(told, header, column):
                 continue
             split = next((c for c in header if looks_like_split(c, rows) is not None), None)
+            if name in folders.listed:  # its splits are obeyed; its labels, if any, must agree
+                if not label_columns(header, column, split) or _says_the_same(told, header):
+                    continue
+                split = None
             if split is not None or not _says_the_same(told, header):
                 more = f"its column {clip(split)!r} looks like the split" if split else NO_LABELS
                 raise DataError(
@@ -114,6 +118,25 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
                     "or set `data.format: folders` to ignore the table. "
                     + columns_meant(header, rows, images),
                 )
+
+
+def refuse_table_of_images(folders: FolderSource, images: Sequence[str]) -> None:
+    """Refuse folders that are no classes by the columns of a table beside them that names images.
+
+    Raises:
+        DataError: A column of it does; the columns that are meant are named.
+    """
+    found = _by_name(images)
+    for table in folders.unread:
+        if not isinstance(table, TableSource) or table.why_not() is None:
+            continue
+        header, rows = table.rows(table.names[0])
+        for column in header:
+            cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
+            named = sum(one in found or one.rpartition("/")[2] in found for one in cells)
+            if named > len(rows) / 2:
+                told = f"its column {clip(column)!r} names {named:,} of the images"
+                _refuse_table(folders.uri, [table], list(images), told)
 
 
 def _by_name(images: Sequence[str]) -> dict[str, str]:
@@ -141,7 +164,7 @@ def _only_lists(told: Sequence[tuple[str, Row]], header: Sequence[str], column: 
     return not any(label for label, _ in told) and not any(few_values(n, rows) for n in others)
 
 
-def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None:
+def _refuse_table(uri: str, tables: list[TableSource], paths: list[str], told: str = "") -> None:
     """The folders name no classes, so the table is what says them: its fault is the answer."""
     table = next((one for one in tables if one.why_not() is not None), None)
     names = [name for one in tables for name in one.names]
@@ -150,7 +173,7 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None
             f"{uri} holds the tables {some(names)}, and the folders do not name the classes",
             why="a row of each may be about the same image",
             fix="Let `data.source` name one of them, or leave the others out: "
-            f"`data.exclude: [{', '.join(map(clip, names[1:4]))}]`.",
+            f"`{exclude_line(names[1:])}`.",
         )
     name = table.names[0]
     try:
@@ -162,16 +185,20 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None
     images = [path for path in paths if is_image(path)]
     raise DataError(
         str(table.why_not()),
-        why="and the folders do not name the classes either",
+        why=f"{told}{', ' * bool(told)}and the folders do not name the classes either",
         fix=f"Name the columns in the run file. {columns_meant(header, rows, images)}".strip(),
     )
 
 
 def _says_the_same(told: list[tuple[str, Row]], header: list[str]) -> bool:
-    return any(
-        all(clean_text(row.cells.get(column, "")) == label for label, row in told)
-        for column in header
-    )
+    """Whether a column holds the names of the folders, or stands for them one to one."""
+    told = [(label, row) for label, row in told if label]
+    for column in header:
+        pairs = {(label, clean_text(row.cells.get(column, ""))) for label, row in told}
+        labels = len({label for label, _ in pairs})
+        if 1 < len(pairs) == labels == len({cell for _, cell in pairs}):
+            return True
+    return False
 
 
 def _folder_labels(folders: FolderSource) -> dict[str, str | None]:

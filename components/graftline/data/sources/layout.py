@@ -5,6 +5,9 @@
 
 import dataclasses
 import fnmatch
+import glob
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -220,3 +223,15 @@ def some_names(names: list[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(clip(name) for name in names[:SHOWN]) + more
+
+
+def exclude_line(names: Iterable[str]) -> str:
+    """The line of the run file that leaves folders or files out; it can be copied as it is."""
+    return f"data.exclude: [{', '.join(map(_quoted, names))}]"
+
+
+def _quoted(name: str) -> str:
+    pattern = glob.escape(name)
+    plain = re.fullmatch(r"[^\W\d_][\w.-]*( [\w.-]+)*", pattern)
+    word = pattern.lower() in ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
+    return pattern if plain and not word else json.dumps(pattern, ensure_ascii=False)

@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 
 from graftline.data.sources.folder_names import identifiers, is_group_column
 from graftline.data.sources.label_text import clean_text, clip, words_of
+from graftline.data.sources.split_list_files import LISTS, split_of_list
 from graftline.data.sources.split_names import split_words
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, some
+from graftline.data.sources.table_splits import looks_like_split
 
 _LABEL_NAMES = words_of(
     "label labels class classes classname classid category categories target targets y species "
@@ -34,10 +36,12 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
     if any("." in name and (_stem(name) in stems or is_image(name)) for name in header):
         return "The first line seems to name an image: add a line `image,label` before it."
     named = [name for name in header if _names_images(name, rows, stems)]
+    named.sort(key=lambda name: not any(is_image(row.cells.get(name, "")) for row in rows))
     by_name = [name for name in header if _bare(name) in _IMAGE_NAMES]
     usual = [name for name in header if name == "image"]
     image = next(iter([*named, *usual, *by_name]), None)
-    others = [name for name in header if name != image]
+    split = next((name for name in header if looks_like_split(name, rows) is not None), None)
+    others = [name for name in header if name not in (image, split)]
     zeros = [n for n in others if {r.cells.get(n, "").lower() for r in rows} <= _ZERO_OR_ONE]
     label = next((name for name in others if _bare(name) in _LABEL_NAMES), None)
     if label is None and len(zeros) > 1:
@@ -46,11 +50,21 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
             "`label` with the class's name."
         )
     label = label or next((name for name in others if few_values(name, rows)), None)
-    lines = [("image", image), ("label", label)]
+    lines = [("image", image), ("label", label), ("split", split if image and label else None)]
     said = [f"`data.{key}_column: {clip(name)}`" for key, name in lines if name and name != key]
     if image is None:
         return f"No column names the images: {some(header)}."
     return f"Perhaps {' and '.join(said)}." if said else ""
+
+
+def label_columns(header: Sequence[str], *other: str | None) -> list[str]:
+    """The columns whose names say that they hold labels.
+
+    Args:
+        header: The columns' names.
+        other: Columns that hold something else.
+    """
+    return [name for name in header if name not in other and _bare(name) in _LABEL_NAMES]
 
 
 def wrong_names(missing: Sequence[str], images: Collection[str]) -> str:
@@ -90,6 +104,7 @@ _PICTURES = (
 )
 _UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
 # Words in names of files that say something of the images, whatever their kind.
+_SPLITS = words_of("split splits fold folds")
 _TELLING = words_of(
     "label labels annotation annotations class classes split splits fold folds groundtruth synset "
     "synsets wnids words categories mapping names metadata"
@@ -135,6 +150,28 @@ def ignored_files(paths: Sequence[str], labels: Collection[str]) -> str:
         names = " The labels are numbers, and one of these may name them." * numbers
         notes.append(f"Not read, though it may say more of the images: {some(told)}.{names}")
     return " ".join(notes)
+
+
+def files_of_splits(paths: Sequence[str]) -> list[str]:
+    """The files that may say which split an image is for, by their names."""
+    return [
+        one
+        for one in paths
+        if one.lower().endswith((*_SIDECARS, *_TABLES, *LISTS))
+        and (
+            split_of_list(f"{posixpath.splitext(posixpath.basename(one))[0]}.txt")
+            or not _SPLITS.isdisjoint(re.findall("[a-z]+", posixpath.basename(one).lower()))
+        )
+    ]
+
+
+def unread_splits(paths: Sequence[str]) -> str:
+    """The warning on files that may say which split an image is for."""
+    return (
+        f"{some(paths)} may state which split an image is for, in a form that is not read or for "
+        "other images: Graftline chooses the splits. Lists of splits are read from train.txt, "
+        "val.txt and test.txt, with a path on each line"
+    )
 
 
 def labels_in_names(paths: Sequence[str]) -> str:
