@@ -35,8 +35,15 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     labels = _folder_labels(folders)
     if len(set(labels.values())) < 2:
         return True
-    same = all(labels.get(path) == entry.label for path, entry in taken.items())
     names = ", ".join(table.names)
+    if labels.keys().isdisjoint(taken) and {e.label for e in taken.values()} <= {*labels.values()}:
+        folders.told = taken
+        folders.notes.append(
+            f"{names} gives {len(taken):,} images their label that are in no class folder; the "
+            "labels of the others are those of their folders."
+        )
+        return False
+    same = all(labels.get(path) == entry.label for path, entry in taken.items())
     if same and not _says_more(table, taken):
         folders.notes.append(
             f"{names} names {len(taken):,} of {len(taken) + rest:,} images, with the labels of "

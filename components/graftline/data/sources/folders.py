@@ -85,6 +85,7 @@ class FolderSource(Source):
         self.choices = reading or Reading()
         self.columns = columns
         self.listed: set[str] = set()  # files that list splits and were read
+        self.told: dict[str, Entry] = {}  # what a table says of images in no class folder
         self.unread: list[Source] = []  # tables beside the folders whose columns are unknown
         self._inner: Source | None = None
 
@@ -99,7 +100,7 @@ class FolderSource(Source):
             self.notes += [note for note in inner.notes if note not in self.notes]
             return entries
         self.format = "folders"
-        if self.columns is not None and (named := renamed_columns(self.columns)):
+        if self.columns is not None and not self.told and (named := renamed_columns(self.columns)):
             raise ConfigurationError(
                 f"{', '.join(named)} names a column, and {self.uri} is read as folders",
                 why=" ".join(self.notes) or "there is no table of images",
@@ -125,6 +126,8 @@ class FolderSource(Source):
         entries = [self._entry(info, layout, places, labels, masks) for info in found]
         if views:
             entries = [with_group(one, views.get(one.path)) for one in entries]
+        if self.told:
+            entries = [self._with_told(one, layout) for one in entries]
         if lists is not None:
             entries = self._with_lists(lists, entries)
         self._check_unread(entries)
@@ -150,6 +153,14 @@ class FolderSource(Source):
                 self.notes.append(layout.sentence)
                 return layout
         return Layout(("*", "class"), {}, system_folders(counts), "")
+
+    def _with_told(self, one: Entry, layout: Layout) -> Entry:
+        """The entry with what the table says of it, where it stands in no class folder."""
+        told = self.told.get(one.path)
+        if told is None or one.problem != NO_CLASS:
+            return one
+        split = told.split or layout.split_of(tuple(one.path.split("/")[:-1]))
+        return dataclasses.replace(told, split=split)
 
     def _lists(
         self, found: list[ObjectInfo], keys: list[str], folders: set[str]

@@ -80,6 +80,11 @@ class Layout:
             problem = problem or NO_CLASS
         return Place(label, split, "/".join(groups) or None, problem)
 
+    def split_of(self, folders: Folders) -> str | None:
+        """The split that these folders state, whatever else they say."""
+        level = self.pattern.index("split") if "split" in self.pattern else len(folders)
+        return self.splits.get(folders[level]) if level < len(folders) else None
+
     def tree(self, counts: Counts) -> str:
         """The folders down to the last role, a line each, with what they are and hold."""
         depth = len(self.pattern)

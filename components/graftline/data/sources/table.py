@@ -107,7 +107,7 @@ class TableSource(Source):
 
     @override
     def entries(self) -> list[Entry]:
-        given = splits_of(self.names) if len(self.names) > 1 else {}
+        given = splits_of(self.names) if len(self.names) > 1 and self.columns.split else {}
         by_path: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
         named: set[str] = set()
         for name in self.names:
