@@ -27,6 +27,7 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     """
     rows = table.entries()
     table.notes.clear()
+    table.warnings.clear()
     rest = sum(entry.problem == NOT_NAMED for entry in rows)
     taken = {entry.path: entry for entry in rows if entry.problem is None}
     named = len(taken) + sum(entry.problem == CONFLICTING for entry in rows)
@@ -95,6 +96,7 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
     unsaid = {one.path: "" for one in entries if one.problem in WITHOUT_LABEL}
     unread = [table for table in folders.unread if isinstance(table, TableSource)]
     if len(set(labels.values())) < 2:
+        refuse_table_of_images(folders, [one.path for one in entries if is_image(one.path)])
         if unread:
             _refuse_table(folders.uri, unread, [one.path for one in entries])
         return
@@ -134,16 +136,24 @@ def refuse_table_of_images(folders: FolderSource, images: Sequence[str]) -> None
         DataError: A column of it does; the columns that are meant are named.
     """
     found = _by_name(images)
-    for table in folders.unread:
-        if not isinstance(table, TableSource) or table.why_not() is None:
-            continue
-        header, rows = table.rows(table.names[0])
+    best: tuple[int, str, str] | None = None
+    tables = [*folders.unread, *folders.unread_below]
+    names = [name for one in tables if isinstance(one, TableSource) for name in one.names]
+    for name in names:
+        header, rows = _one(folders, name).rows(name)
+        above = name.rpartition("/")[0]
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
-            named = sum(one in found or one.rpartition("/")[2] in found for one in cells)
-            if named > len(rows) / 2:
+            named = sum(not found.keys().isdisjoint((f"{above}/{c}", c, _name(c))) for c in cells)
+            if named > len(rows) / 2 and (best is None or len(header) > best[0]):
                 told = f"its column {clip(column)!r} names {named:,} of the images"
-                _refuse_table(folders.uri, [table], list(images), told)
+                best = (len(header), name, told)
+    if best is not None and _one(folders, best[1]).why_not() is not None:
+        _refuse_table(folders.uri, [_one(folders, best[1])], list(images), best[2])
+
+
+def _one(folders: FolderSource, name: str) -> TableSource:
+    return TableSource(folders.store, name, folders.columns or Columns(), folders.choices)
 
 
 def _by_name(images: Sequence[str]) -> dict[str, str]:

@@ -70,7 +70,10 @@ class DescribedFolders(FolderSource):
         if len({posixpath.basename(key) for key in found}) > 1:
             return []
         table = TableSource(self.store, found, self.columns, self.choices)
-        return found if table.why_not() is None else []
+        if table.why_not() is None:
+            return found
+        self.unread_below = [table]
+        return []
 
     @override
     def _lists(
@@ -98,5 +101,5 @@ class DescribedFolders(FolderSource):
     @override
     def _check_unread(self, entries: list[Entry]) -> None:
         super()._check_unread(entries)
-        if self.unread:
+        if self.unread or self.unread_below:
             refuse_unread(self, entries)

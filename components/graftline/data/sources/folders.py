@@ -87,6 +87,7 @@ class FolderSource(Source):
         self.listed: set[str] = set()  # files that list splits and were read
         self.told: dict[str, Entry] = {}  # what a table says of images in no class folder
         self.unread: list[Source] = []  # tables beside the folders whose columns are unknown
+        self.unread_below: list[Source] = []  # likewise, in the folders
         self._inner: Source | None = None
 
     @override
@@ -197,7 +198,7 @@ class FolderSource(Source):
             check_classes(layout, counts, keys, where)
             return layout
         except AmbiguousLayout as error:
-            notes = [*self.notes, *([others] if others else [])]
+            notes = [one for one in (*self.notes, others, labels_in_names(keys)) if one]
             error.why = " ".join([f"{note.rstrip('.')}." for note in notes] + [str(error.why)])
             raise
 

@@ -5,7 +5,7 @@ Where two readings fit, it raises, and shows both with the line of the run file 
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from statistics import median
 
 from graftline.data.sources.folder_names import (
@@ -268,7 +268,7 @@ class _Decision:
             return here
         all_subs = subfolders(dirs)
         if all(sub.lower() in PLAIN | MASKS for names in all_subs.values() for sub in names):
-            return here  # cat/images and cat/masks
+            return self.refuse.below_plain(dirs, above)  # cat/images and cat/masks
         subs = {
             top: {s for s in names if s.lower() not in PLAIN} for top, names in all_subs.items()
         }
@@ -295,28 +295,18 @@ class _Decision:
         if not whose and (len(below) < 2 or again < SHARED * sum(pairs.values())):
             level = level_of_kinds(dirs)
             if level:
-                raise self.refuse.ambiguous(
-                    [
-                        (here, f"level {len(here)} is the class, whatever is below", ()),
-                        (
-                            (*above, *["*"] * level, "class"),
-                            f"level {len(here) + level} is the class; those above are kinds of it",
-                            (),
-                        ),
-                    ]
-                )
+                raise self.refuse.kinds_or_classes(above, level)
             return here
-        if not whose and (forms(tops) or set(self._views(len(above), set(tops))) == set(tops)):
+        if not whose and (forms(tops) or self._same_names(len(above), set(tops))):
             raise self.refuse.forms_of_pictures(above, list(tops), below)
         third = [s for names in subfolders(one_level_down(dirs)).values() for s in names - PLAIN]
         shared = 1 < len(set(third)) < len(third)
         raise self.refuse.groups_or_classes(above, tops, below, set(third) if shared else ())
 
-    def _views(self, level: int, tops: Collection[str]) -> list[str]:
-        """Which of these folders hold files of the same names."""
-        if self.files is None or not set(tops) <= {f[level] for f in self.all if len(f) > level}:
-            return []
-        return self.files.views(level, tops)
+    def _same_names(self, level: int, tops: set[str]) -> bool:
+        """Whether all these folders hold files of the same names."""
+        here = tops <= {f[level] for f in self.all if len(f) > level}
+        return here and self.files is not None and tops == {*self.files.views(level, tops)}
 
     def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles from a level of groups on; what is below a person is no group of its own."""

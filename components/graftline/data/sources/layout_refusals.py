@@ -3,7 +3,15 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from graftline.data.sources.folder_names import CONTAINERS, PLAIN, Counts, Folders
+from graftline.data.sources.folder_names import (
+    CONTAINERS,
+    MASKS,
+    PLAIN,
+    Counts,
+    Folders,
+    by_top,
+    identifiers,
+)
 from graftline.data.sources.layout import AmbiguousLayout, exclude_line, fixed, some_names
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.view_names import rank_of_form
@@ -94,6 +102,38 @@ class Refusals:
             readings,
             " If these are splits, call them train, val and test."
             * (len(set(tops)) <= MOST_SPLITS),
+        )
+
+    def below_plain(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
+        """The roles where `images` stands below the first level, and perhaps more below that.
+
+        Raises:
+            AmbiguousLayout: The folders below that may be the classes, too: amazon/images/bike.
+        """
+        deep = {f: n for f, n in dirs.items() if len(f) > 2 and f[2].lower() not in PLAIN | MASKS}
+        names, here = {f[2] for f in deep}, (*above, "class")
+        if len(names) < 2 or identifiers(names) or sum(deep.values()) < sum(dirs.values()) / 2:
+            return here
+        below = (*above, "group", "*", "class")
+        if identifiers(by_top(dirs)):  # patient_07/images/benign
+            return below
+        first, second = some_names(sorted(by_top(dirs))), some_names(sorted(names))
+        raise self.ambiguous(
+            [
+                (here, f"the classes are {first}; the folders below mean nothing", ()),
+                (below, f"the classes are {second}; {first} are groups of them", ()),
+            ]
+        )
+
+    def kinds_or_classes(self, above: tuple[str, ...], level: int) -> AmbiguousLayout:
+        """The error where folders may be the classes, or kinds of those some levels below."""
+        first = len(above) + 1
+        deep = f"level {first + level} is the class; those above are kinds of it"
+        return self.ambiguous(
+            [
+                ((*above, "class"), f"level {first} is the class, whatever is below", ()),
+                ((*above, *["*"] * level, "class"), deep, ()),
+            ]
         )
 
     def each_with_splits(

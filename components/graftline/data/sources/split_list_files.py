@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from graftline.data.sources.label_text import clean_text
-from graftline.data.sources.split_names import SPLIT_WORDS, split_words
+from graftline.data.sources.split_names import SPLIT_WORDS, clear_splits, split_words
 from graftline.images.decode import SUFFIXES
 
 LISTS = (".txt", ".lst", ".list")
@@ -47,9 +47,26 @@ def split_of_list(key: str) -> str | None:
     if not name.lower().endswith(LISTS):
         return None
     stem = re.sub(r"(?i)(?<=[a-z])(?=(?:lists?|files?|split|labels?|ids?)(?![a-z]))", " ", name)
-    stem = _BESIDE.sub(" ", stem.rpartition(".")[0])
+    stem = re.sub(r"(?i)train[ _-]?val(?![a-z])", "trainval", stem.rpartition(".")[0])
+    stem = _BESIDE.sub(" ", stem)
     found = split_words(stem)
     return SPLIT_WORDS[found[0]] if found is not None and not found[1] else None
+
+
+def lists_by_name(keys: Iterable[str]) -> dict[str, str]:
+    """The files that list a split: train.txt, or x_train.txt beside x_test.txt.
+
+    Other words beside the split's count where they are the same in all of them.
+    """
+    names = [key for key in keys if key.lower().endswith(LISTS)]
+    found = {key: split for key in names if (split := split_of_list(key))}
+    if found:
+        return found
+    stems = {key.rpartition("/")[2].rpartition(".")[0]: key for key in names}
+    splits = clear_splits(stems)
+    if len(set(splits.values())) < 2:
+        return {}
+    return {stems[stem]: split for stem, split in splits.items()}
 
 
 class ImageIndex:

@@ -12,8 +12,8 @@ from graftline.data.sources.split_list_files import (
     LARGEST,
     ImageIndex,
     SplitList,
+    lists_by_name,
     read_list,
-    split_of_list,
 )
 from graftline.data.sources.split_tables import lists_of_table
 from graftline.data.sources.table_rows import Row, some
@@ -81,7 +81,7 @@ def read_split_lists(
     Raises:
         DataError: Lists contradict one another.
     """
-    candidates = {one.key: split for one in found if (split := split_of_list(one.key))}
+    candidates = lists_by_name([one.key for one in found])
     cub = _cub_files(found)
     sizes = {one.key: one.size for one in found}
     if not candidates and not cub and not tables:
@@ -210,6 +210,7 @@ def _together(uri: str, lists: list[SplitList]) -> SplitLists:
         why = f"{clip(image)} is in {first} and in {second}, like {len(twice):,} images in all"
         raise _several_ways(uri, lists, why)
     stated = all(label for one in lists for label in one.images.values())
+    stated = stated and not _numbers_images(max(lists, key=lambda one: len(one.images)))
     labels = {i: label for one in lists for i, label in one.images.items()} if stated else {}
     units = {image: folder for one in lists for image, folder in one.units.items()}
     counts = Counter(splits.values())
@@ -223,6 +224,17 @@ def _together(uri: str, lists: list[SplitList]) -> SplitLists:
     if missing:
         notes.append(f"{missing:,} lines of the lists name no image.")
     return SplitLists(tuple(lists), splits, labels, units, rest_trains, tuple(notes))
+
+
+def _numbers_images(one: SplitList) -> bool:
+    """Whether what stands beside the paths counts them (train_cls.txt of ImageNet)."""
+    return 1 < len(one.images) == len(set(one.images.values()))
+
+
+def split_only(lists: SplitLists, entries: Sequence[Entry], uri: str) -> list[Entry]:
+    """The entries of a table with the splits of lists beside it."""
+    plain = dataclasses.replace(lists, labels={}, units={})
+    return with_lists(plain, entries, uri, folders=True)
 
 
 def with_lists(

@@ -221,6 +221,7 @@ def _check_counts(
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix=_one_class_given(source, aside)
+            or _no_texts(aside)
             or (
                 "Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
                 "pack one folder for each class."
@@ -244,6 +245,12 @@ def _check_counts(
             fix="Add images to these classes, merge them with others, or leave them out "
             "(data.exclude takes names of folders).",
         )
+
+
+def _no_texts(aside: Mapping[str, int]) -> str:
+    """What to do where a table's cells hold lists or objects."""
+    odd = [reason for reason in aside if reason.endswith(", not a text")]
+    return f"Write one text or number there in each row: {clip(odd[0])}." if odd else ""
 
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
