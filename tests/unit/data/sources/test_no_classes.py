@@ -119,11 +119,15 @@ def test_forms_above_the_classes_are_left_out_by_the_line_that_is_printed(
         many(below("cat|dog", "HR", "LR")),
         many(below("cat|dog", "original", "augmented")),
         {f"{c}/{v}/{c}{s}.jpg": "" for c in ("cat", "dog") for v in ("a", "b") for s in CAMERA},
-        {f"{c}/{v}/{c}{n:04}{x}.png": "" for c in ("cat", "dog")
-         for v, x in (("HR", ""), ("LR", "x2")) for n in range(9)},
+        {
+            f"{c}/{v}/{c}{n:04}{x}.png": ""
+            for c in ("cat", "dog")
+            for v, x in (("HR", ""), ("LR", "x2"))
+            for n in range(9)
+        },
     ],
     ids=range(4),
-)  # fmt: skip
+)
 def test_forms_below_a_class_are_one_group(files: Files, tmp_path: Path) -> None:
     """Else one form of a picture is trained on and the other tested on."""
     try:
