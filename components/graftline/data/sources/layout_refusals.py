@@ -167,7 +167,7 @@ class Refusals:
         if not again or len(rest) < 2 or any(subs[t] - rest for t in again):
             return
         if above[-1:] == ("split",):
-            self._stop_deeper(again, len(above))
+            self._stop_deeper(again, above)
         said = some_names(sorted(again))
         here = (*above, "class")
         raise self.ambiguous(
@@ -177,8 +177,9 @@ class Refusals:
             ]
         )
 
-    def _stop_deeper(self, again: Collection[str], level: int) -> None:
+    def _stop_deeper(self, again: Collection[str], above: tuple[str, ...]) -> None:
         """Refuse classes that stand one level deeper in one split: train/labeled/cat, test/cat."""
+        level, roles = len(above), "/".join((*above, "class"))
         beside = {f[:level] for f in self.all if len(f) > level and f[level] not in again}
         deep = {f[: level + 1] for f in self.all if len(f) > level and f[level] in again}
         kinds = {f[level] for f in self.all if len(f) == level + 1}
@@ -186,7 +187,7 @@ class Refusals:
         odd = sorted(
             folder
             for folder in deep
-            if not any(f[level] in inside & kinds for f in self.all if f[:level] == folder[:-1])
+            if not any({*f[level : level + 1]} & inside & kinds for f in self._below(folder[:-1]))
         )
         if not odd or not beside:
             return
@@ -195,8 +196,12 @@ class Refusals:
             f"The classes in {place} of {self.where} are one level deeper than in the other splits",
             why=f"{some_names(sorted(inside))} stand in {place}, and in the folder of a split "
             "elsewhere",
-            fix=f"Move the folders in {place} up into {'/'.join(odd[0][:-1])}.",
+            fix=f"Move the folders in {place} up into {'/'.join(odd[0][:-1])}. If {odd[0][-1]} is "
+            f'a class like the others, set `data.layout: "{roles}"`.',
         )
+
+    def _below(self, folders: Folders) -> list[Folders]:
+        return [one for one in self.all if one[: len(folders)] == folders]
 
     def forms_of_pictures(
         self, above: tuple[str, ...], tops: Collection[str], below: Iterable[str]
