@@ -113,6 +113,7 @@ def check_near_duplicates(selection: Selection, near: str) -> list[str]:
                 "belongs together in data.group_column. If they are different pictures, set "
                 "data.near_duplicates: off.",
             )
+    _refuse_classes_of_the_same(selection)
     warnings = []
     if selection.near > MANY * len(chosen):
         warnings.append(
@@ -133,6 +134,26 @@ def check_near_duplicates(selection: Selection, near: str) -> list[str]:
             f"{_examples(selection, tuple(alike.not_evaluated.items()))}"
         )
     return warnings
+
+
+def _refuse_classes_of_the_same(selection: Selection) -> None:
+    """Refuse classes that mostly show the same pictures as one another: forms, not classes."""
+    chosen, pairs = selection.chosen, selection.alike.contradictions
+    sizes = Counter(str(one.label) for one in chosen.values())
+    twice = Counter(str(chosen[image].label) for image in {i for pair in pairs for i in pair})
+    same = sorted(
+        label for label, n in twice.items() if sizes[label] >= FEW_IMAGES and n > sizes[label] / 2
+    )
+    if len(same) < 2:
+        return
+    raise DataError(
+        f"Most images of {_names(same)} show the same pictures",
+        why=f"the same picture was found in {_examples(selection, pairs)}: these may be forms of "
+        "pictures (large and small, original and changed) rather than classes",
+        fix="Leave all but one of these folders out with data.exclude, and give each class its "
+        "own folder. If they are classes, set `data.near_duplicates: off`; if single labels are "
+        "wrong, correct them, or set `data.near_duplicates: strict` to reject these images.",
+    )
 
 
 def _shares_of_copies(selection: Selection) -> list[tuple[str, float, int]]:
