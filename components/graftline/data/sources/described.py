@@ -46,7 +46,7 @@ class DescribedFolders(FolderSource):
             table = TableSource(self.store, named, self.columns, self.choices, whole=True)
             why_not = table.why_not()
             if why_not is not None:
-                self.notes.append(f"Read as folders. {why_not}")
+                self.notes.append(f"Read as folders. {why_not}.")
                 self.unread.append(table)
             elif table_describes(table, self):
                 return table

@@ -98,11 +98,16 @@ class Refusals:
             classes = some_names(sorted(third))
             words = f"the classes are {classes}; the folders above are groups of them"
             readings.append(((*above, "group", "group", "class"), words, ()))
+        splits = len(set(tops)) <= MOST_SPLITS
         return self.ambiguous(
             readings,
-            " If these are splits, call them train, val and test."
-            * (len(set(tops)) <= MOST_SPLITS),
+            self._together((*above, "*", "class"), first)
+            + " If these are splits, call them train, val and test." * splits,
         )
+
+    def _together(self, pattern: tuple[str, ...], names: str) -> str:
+        text = "/".join(pattern)
+        return f' If {names} mean nothing, set `data.layout: "{text}"`.'
 
     def below_plain(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles where `images` stands below the first level, and perhaps more below that.
@@ -122,7 +127,8 @@ class Refusals:
             [
                 (here, f"the classes are {first}; the folders below mean nothing", ()),
                 (below, f"the classes are {second}; {first} are groups of them", ()),
-            ]
+            ],
+            self._together((*above, "*", "*", "class"), first),
         )
 
     def kinds_or_classes(self, above: tuple[str, ...], level: int) -> AmbiguousLayout:

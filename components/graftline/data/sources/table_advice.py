@@ -49,7 +49,8 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
         return (
             f"The columns {some(zeros)} look like one column for each class: write one column "
             "`label` with the class's name, or let one of them be the label: "
-            f"`data.label_column: {clip(zeros[0])}`."
+            + f"`data.image_column: {clip(str(image))}` and " * (image not in ("image", None))
+            + f"`data.label_column: {clip(zeros[0])}`."
         )
     label = label or next((name for name in others if few_values(name, rows)), None)
     lines = [("image", image), ("label", label), ("split", split if image and label else None)]

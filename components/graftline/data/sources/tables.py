@@ -102,7 +102,7 @@ def _table_or_folders(
     if why_not is not None:
         if renamed_columns(columns):
             table.entries()  # the user speaks of a table's columns: its error is the answer
-        folders.notes.append(f"Read as class folders. {why_not}")
+        folders.notes.append(f"Read as class folders. {why_not}.")
         folders.unread.append(table)
         return folders
     if not table_describes(table, folders):
