@@ -38,7 +38,7 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
         return True
     names = ", ".join(table.names)
     if labels.keys().isdisjoint(taken) and {e.label for e in taken.values()} <= {*labels.values()}:
-        folders.told = taken
+        folders.from_table = taken
         folders.notes.append(
             f"{names} gives {len(taken):,} images their label that are in no class folder; the "
             "labels of the others are those of their folders."
@@ -51,7 +51,7 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
             "their folders: the folders are read. `data.format: table` takes only what it names."
         )
         return False
-    more = "says more of them" if same else "labels them otherwise than their folders"
+    more = "says more of them" if same else "gives them other labels than their folders"
     raise DataError(
         f"{folders.uri} can be read in two ways",
         why=f"{names} names {len(taken):,} images and {more}; folders of classes hold "
@@ -107,22 +107,24 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             paths = [found.get(cell) or found.get(cell.rpartition("/")[2]) for cell in cells]
-            told = [
+            named_images = [
                 (labels.get(path, ""), row) for path, row in zip(paths, rows, strict=True) if path
             ]
-            if len(told) <= len(rows) / 2 or _only_lists(told, header, column):
+            if len(named_images) <= len(rows) / 2 or _only_lists(named_images, header, column):
                 continue
             split = next((c for c in header if looks_like_split(c, rows) is not None), None)
             if name in folders.listed:  # its splits are obeyed; its labels, if any, must agree
-                if not label_columns(header, column, split) or _says_the_same(told, header):
+                if not label_columns(header, column, split) or _repeats_folder_labels(
+                    named_images, header
+                ):
                     continue
                 split = None
-            if split is not None or not _says_the_same(told, header):
+            if split is not None or not _repeats_folder_labels(named_images, header):
                 more = f"its column {clip(split)!r} looks like the split" if split else NO_LABELS
                 raise DataError(
                     f"{folders.uri} can be read in two ways",
-                    why=f"the column {clip(column)!r} of {clip(name)} names {len(told):,} of the "
-                    f"images, and {more}. {table.why_not() or ''}",
+                    why=f"the column {clip(column)!r} of {clip(name)} names "
+                    f"{len(named_images):,} of the images, and {more}. {table.why_not() or ''}",
                     fix="Name the columns in the run file (data.image_column, data.label_column), "
                     "or set `data.format: folders` to ignore the table. "
                     + columns_meant(header, rows, images),
@@ -146,8 +148,8 @@ def refuse_table_of_images(folders: FolderSource, images: Sequence[str]) -> None
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             named = sum(not found.keys().isdisjoint((f"{above}/{c}", c, _name(c))) for c in cells)
             if named > len(rows) / 2 and (best is None or len(header) > best[0]):
-                told = f"its column {clip(column)!r} names {named:,} of the images"
-                best = (len(header), name, told)
+                reason = f"its column {clip(column)!r} names {named:,} of the images"
+                best = (len(header), name, reason)
     if best is not None and _one(folders, best[1]).why_not() is not None:
         _refuse_table(folders.uri, [_one(folders, best[1])], list(images), best[2])
 
@@ -174,14 +176,18 @@ def _stem(path: str) -> str:
     return _name(path).rpartition(".")[0]
 
 
-def _only_lists(told: Sequence[tuple[str, Row]], header: Sequence[str], column: str) -> bool:
+def _only_lists(
+    named_images: Sequence[tuple[str, Row]], header: Sequence[str], column: str
+) -> bool:
     """Whether a table names images without a label and says nothing that may be one."""
-    rows = [row for _, row in told]
+    rows = [row for _, row in named_images]
     others = [name for name in header if name != column]
-    return not any(label for label, _ in told) and not any(few_values(n, rows) for n in others)
+    return not any(label for label, _ in named_images) and not any(
+        few_values(n, rows) for n in others
+    )
 
 
-def _refuse_table(uri: str, tables: list[TableSource], paths: list[str], told: str = "") -> None:
+def _refuse_table(uri: str, tables: list[TableSource], paths: list[str], reason: str = "") -> None:
     """The folders name no classes, so the table is what says them: its fault is the answer."""
     table = next((one for one in tables if one.why_not() is not None), None)
     names = [name for one in tables for name in one.names]
@@ -202,16 +208,16 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str], told: s
     images = [path for path in paths if is_image(path)]
     raise DataError(
         str(table.why_not()),
-        why=f"{told}{', ' * bool(told)}and the folders do not name the classes either",
+        why=f"{reason}{', ' * bool(reason)}and the folders do not name the classes either",
         fix=f"Name the columns in the run file. {columns_meant(header, rows, images)}".strip(),
     )
 
 
-def _says_the_same(told: list[tuple[str, Row]], header: list[str]) -> bool:
+def _repeats_folder_labels(named_images: list[tuple[str, Row]], header: list[str]) -> bool:
     """Whether a column holds the names of the folders, or stands for them one to one."""
-    told = [(label, row) for label, row in told if label]
+    named_images = [(label, row) for label, row in named_images if label]
     for column in header:
-        pairs = {(label, clean_text(row.cells.get(column, ""))) for label, row in told}
+        pairs = {(label, clean_text(row.cells.get(column, ""))) for label, row in named_images}
         labels = len({label for label, _ in pairs})
         if 1 < len(pairs) == labels == len({cell for _, cell in pairs}):
             return True

@@ -12,8 +12,8 @@ from graftline.data.sources.layout import (
     EXCLUDED,
     NO_CLASS,
     AmbiguousLayout,
+    FolderMeaning,
     Layout,
-    Place,
     fixed,
     parse,
 )
@@ -85,7 +85,7 @@ class FolderSource(Source):
         self.choices = reading or Reading()
         self.columns = columns
         self.listed: set[str] = set()  # files that list splits and were read
-        self.told: dict[str, Entry] = {}  # what a table says of images in no class folder
+        self.from_table: dict[str, Entry] = {}  # what a table says of images in no class folder
         self.unread: list[Source] = []  # tables beside the folders whose columns are unknown
         self.unread_below: list[Source] = []  # likewise, in the folders
         self._inner: Source | None = None
@@ -101,7 +101,11 @@ class FolderSource(Source):
             self.notes += [note for note in inner.notes if note not in self.notes]
             return entries
         self.format = "folders"
-        if self.columns is not None and not self.told and (named := renamed_columns(self.columns)):
+        if (
+            self.columns is not None
+            and not self.from_table
+            and (named := renamed_columns(self.columns))
+        ):
             raise ConfigurationError(
                 f"{', '.join(named)} names a column, and {self.uri} is read as folders",
                 why=" ".join(self.notes) or "there is no table of images",
@@ -117,18 +121,18 @@ class FolderSource(Source):
         layout = self._layout(found, counts, keys, lists)
         views = groups_of_views(layout, counts, keys)
         self.notes += [said_of_views(views)] if views else []
-        places: dict[tuple[str, ...], Place] = {}
+        meanings: dict[tuple[str, ...], FolderMeaning] = {}
         masks = masks_beside(found)
         labels, notes = unified(
-            {place.label for f in counts if (place := layout.place(f)).label is not None},
+            {meaning.label for f in counts if (meaning := layout.meaning(f)).label is not None},
             self.choices.similar_labels,
         )
         self.notes += notes
-        entries = [self._entry(info, layout, places, labels, masks) for info in found]
+        entries = [self._entry(info, layout, meanings, labels, masks) for info in found]
         if views:
             entries = [with_group(one, views.get(one.path)) for one in entries]
-        if self.told:
-            entries = [self._with_told(one, layout) for one in entries]
+        if self.from_table:
+            entries = [self._with_table(one, layout) for one in entries]
         if lists is not None:
             entries = self._with_lists(lists, entries)
         self._check_unread(entries)
@@ -147,21 +151,21 @@ class FolderSource(Source):
             if not labelled:
                 raise
         else:
-            folders = (layout.place(f) for f in counts)
-            names = {place.label for place in folders if place.problem is None}
+            folders = (layout.meaning(f) for f in counts)
+            names = {meaning.label for meaning in folders if meaning.problem is None}
             if len(names) >= MIN_CLASSES or not labelled:
                 self.layout, self.tree = layout, layout.tree(counts)
                 self.notes.append(layout.sentence)
                 return layout
         return Layout(("*", "class"), {}, system_folders(counts), "")
 
-    def _with_told(self, one: Entry, layout: Layout) -> Entry:
+    def _with_table(self, one: Entry, layout: Layout) -> Entry:
         """The entry with what the table says of it, where it stands in no class folder."""
-        told = self.told.get(one.path)
-        if told is None or one.problem != NO_CLASS:
+        said = self.from_table.get(one.path)
+        if said is None or one.problem != NO_CLASS:
             return one
-        split = told.split or layout.split_of(tuple(one.path.split("/")[:-1]))
-        return dataclasses.replace(told, split=split)
+        split = said.split or layout.split_of(tuple(one.path.split("/")[:-1]))
+        return dataclasses.replace(said, split=split)
 
     def _lists(
         self, found: list[ObjectInfo], keys: list[str], folders: set[str]
@@ -229,7 +233,7 @@ class FolderSource(Source):
         self,
         info: ObjectInfo,
         layout: Layout,
-        places: dict[tuple[str, ...], Place],
+        meanings: dict[tuple[str, ...], FolderMeaning],
         labels: Mapping[str, str],
         masks: set[str],
     ) -> Entry:
@@ -240,11 +244,13 @@ class FolderSource(Source):
             return Entry(shown, info.version, info.size, problem="name cannot be used")
         *above, name = info.key.split("/")
         folders = tuple(above)
-        place = places.get(folders)
-        if place is None:
-            place = places[folders] = layout.place(folders)
-        label = None if place.label is None else labels.get(place.label, clean_text(place.label))
-        problem = place.problem
+        meaning = meanings.get(folders)
+        if meaning is None:
+            meaning = meanings[folders] = layout.meaning(folders)
+        label = (
+            None if meaning.label is None else labels.get(meaning.label, clean_text(meaning.label))
+        )
+        problem = meaning.problem
         if label == "":
             problem = problem or "not in a class folder"
         if out(info.key, self.choices):
@@ -260,8 +266,8 @@ class FolderSource(Source):
             info.version,
             info.size,
             label or None,
-            place.split,
-            place.group,
+            meaning.split,
+            meaning.group,
             problem=problem,
         )
 

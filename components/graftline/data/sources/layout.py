@@ -30,7 +30,7 @@ class AmbiguousLayout(DataError):  # noqa: N818
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class FolderMeaning:
     """What the folders of one image say; the label is as the folder is written."""
 
     label: str | None
@@ -60,12 +60,12 @@ class Layout:
         """As ``data.layout`` says it."""
         return "/".join(self.pattern)
 
-    def place(self, folders: Folders) -> Place:
+    def meaning(self, folders: Folders) -> FolderMeaning:
         """Label, split and group of an image in these folders, or why it is not taken."""
         for level in range(1, len(folders) + 1):
             reason = self.left_out.get(folders[:level])
             if reason is not None:
-                return Place(None, None, None, reason)
+                return FolderMeaning(None, None, None, reason)
         label = split = problem = None
         groups = []
         for role, name in zip(self.pattern, folders, strict=False):
@@ -78,7 +78,7 @@ class Layout:
                 problem = None if split is not None else NO_SPLIT
         if label is None:
             problem = problem or NO_CLASS
-        return Place(label, split, "/".join(groups) or None, problem)
+        return FolderMeaning(label, split, "/".join(groups) or None, problem)
 
     def split_of(self, folders: Folders) -> str | None:
         """The split that these folders state, whatever else they say."""
@@ -101,7 +101,7 @@ class Layout:
         below = sorted(folder for folder in sums if folder[:-1] == above)
         for folder in below[:SHOWN]:
             out = self.left_out.get(folder)
-            role = "not taken" if out else self._told(folder)
+            role = "not taken" if out else self._role_text(folder)
             lines.append(
                 f"{'  ' * (level + 1)}{clip(folder[-1])}/  {role}, {_images(sums[folder])}"
             )
@@ -110,7 +110,7 @@ class Layout:
         if len(below) > SHOWN:
             lines.append(f"{'  ' * (level + 1)}and {len(below) - SHOWN:,} more folders")
 
-    def _told(self, folder: Folders) -> str:
+    def _role_text(self, folder: Folders) -> str:
         role = self.pattern[len(folder) - 1]
         if role == "split":
             return f"split {self.splits.get(folder[-1]) or 'unknown'}"

@@ -25,7 +25,7 @@ def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: st
         AmbiguousLayout: They may be classes or not.
     """
     level = layout.pattern.index("class")
-    taken = {f for f in counts if layout.place(f).problem is None}
+    taken = {f for f in counts if layout.meaning(f).problem is None}
     names = sorted({f[level] for f in taken})
     if len(names) < 2:
         return
@@ -64,7 +64,7 @@ def groups_of_views(layout: Layout, counts: Counts, keys: Sequence[str]) -> dict
     level = layout.pattern.index("class") + 1
     if len(layout.pattern) > level:
         return {}
-    taken = {f for f in counts if len(f) > level and layout.place(f).problem is None}
+    taken = {f for f in counts if len(f) > level and layout.meaning(f).problem is None}
     names = {f[level] for f in taken}
     if len(names) < 2:
         return {}

@@ -77,7 +77,7 @@ def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], 
         unsure.append("-1")
     if unsure and mode != "keep":
         notes.append(
-            f"Taken for classes like any other: {_ascii(unsure)}. Leave these images out, or their "
+            f"Treated as classes: {_ascii(unsure)}. Leave these images out, or their "
             "labels empty, if they have no label."
         )
     result = {way: label for label, ways in written.items() for way in ways}

@@ -322,8 +322,8 @@ def _other_folders(entries: Sequence[Entry]) -> str:
     if not odd:
         return ""
     return (
-        f"The table gives {len(odd):,} images another label than the folder they stand in, for "
-        f"instance {clip(odd[0].path)} ({clip(str(odd[0].label))}): the table counts."
+        f"The table gives {len(odd):,} images another label than the folder they are in, for "
+        f"instance {clip(odd[0].path)} ({clip(str(odd[0].label))}): the table is followed."
     )
 
 

@@ -173,13 +173,15 @@ def ignored_files(paths: Sequence[str], labels: Collection[str]) -> str:
     packed = [one for one in paths if one.lower().endswith(_PACKED)]
     pictures = [one for one in paths if one.lower().endswith((*_PICTURES, *_ARRAYS))]
     numbers = bool(labels) and all(re.fullmatch(r"\d+(\.0+)?", one) for one in labels)
-    told = [one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES)) and _tells(one)]
+    readable = [
+        one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES)) and _tells(one)
+    ]
     notes = [f"Not unpacked: {some(packed)}."] if packed else []
     if pictures:
         notes.append(f"Not read, convert them to PNG, TIFF or JPEG: {some(pictures)}.")
-    if told:
+    if readable:
         names = " The labels are numbers, and one of these may name them." * numbers
-        notes.append(f"Not read, though it may say more of the images: {some(told)}.{names}")
+        notes.append(f"Not read, though it may say more of the images: {some(readable)}.{names}")
     return " ".join(notes)
 
 
