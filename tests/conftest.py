@@ -197,7 +197,7 @@ def snapshot_of_files() -> Callable[..., object]:
                 row |= {"height": decoded.pixels.shape[0], "width": decoded.pixels.shape[1]}
                 rows.append(row | {"format": decoded.format, "bytes": len(data), "dhash": 0})
         for row in rows:
-            found = writer.places[row["image_id"]]
+            found = writer.byte_ranges[row["image_id"]]
             row |= {"shard": found.shard, "offset": found.offset, "length": found.length}
         manifest = pa.Table.from_pylist(rows, schema=dataset.MANIFEST)
         set_aside = pa.Table.from_pylist([], schema=dataset.SET_ASIDE)
@@ -266,7 +266,7 @@ def make_snapshot(tmp_path: Path, digits: tuple) -> Callable[..., tuple[Path, st
                     writer.add(image_id, data, "png", str(label))
                     split = ("train", "train", "val", "train", "test")[place % 5]
                     rows.append((image_id, f"{label}/{i}.png", str(label), split, len(data)))
-        places = writer.places
+        places = writer.byte_ranges
         table = {
             "image_id": [row[0] for row in rows],
             "source": [row[1] for row in rows],

@@ -53,7 +53,7 @@ def test_each_answer_is_a_typed_error_with_advice(odd: OddServer, name: str) -> 
             request()
         except TrackingError as error:
             assert isinstance(error, kind) and told in str(error), str(error)
-            assert error.fix and advice in error.fix, str(error)
+            assert error.fix and advice in error.fix and "next=" not in str(error), str(error)
         else:
             assert name == "nothing"  # as MLflow itself acknowledges some requests
 

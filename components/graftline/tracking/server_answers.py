@@ -168,7 +168,7 @@ def _redirected(uri: str, target: str) -> TrackingError:
             "the address where the server itself answers."
         )
     return TrackingError(
-        f"MLflow at {where} redirects to {target or 'no address'}.",
+        f"MLflow at {where} redirects to {redaction.without_query(target) or 'no address'}.",
         why="Its client does not follow: a request that writes would lose its content.",
         fix=fix,
     )
