@@ -54,12 +54,12 @@ LIGHT = (  # what every step needs, and what those need that compute nothing
 )
 LARGE = (  # in the order in which the steps of a run need them
     "torch",
+    "timm",  # of which extract_features makes the network
     "graftline.steps.fit_head.step",
     "sklearn.linear_model",
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
-    "onnxscript",  # which the exporter imports when it is first called
 )
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")

@@ -43,6 +43,7 @@ def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
         changed = _changed_split(settings, source.uri)
         if changed:
             found.notes.append(("data.split", changed))
+        found.notes += [(KEY, f"{warning}.") for warning in source.warnings]
         carved = check_given(source, entries, split, MIN_IMAGES_PER_CLASS, data.missing_splits)
         counts = check_listing(source, entries, MIN_IMAGES_PER_CLASS)
         notes = "".join(f" {note}" for note in dict.fromkeys([*source.notes, carved]) if note)

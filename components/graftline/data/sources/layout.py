@@ -5,6 +5,9 @@
 
 import dataclasses
 import fnmatch
+import glob
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -76,6 +79,11 @@ class Layout:
         if label is None:
             problem = problem or NO_CLASS
         return FolderMeaning(label, split, "/".join(groups) or None, problem)
+
+    def split_of(self, folders: Folders) -> str | None:
+        """The split that these folders state, whatever else they say."""
+        level = self.pattern.index("split") if "split" in self.pattern else len(folders)
+        return self.splits.get(folders[level]) if level < len(folders) else None
 
     def tree(self, counts: Counts) -> str:
         """The folders down to the last role, a line each, with what they are and hold."""
@@ -220,3 +228,15 @@ def some_names(names: list[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(clip(name) for name in names[:SHOWN]) + more
+
+
+def exclude_line(names: Iterable[str]) -> str:
+    """The line of the run file that leaves folders or files out; it can be copied as it is."""
+    return f"data.exclude: [{', '.join(map(_quoted, names))}]"
+
+
+def _quoted(name: str) -> str:
+    pattern = glob.escape(name)
+    plain = re.fullmatch(r"[^\W\d_][\w.-]*( [\w.-]+)*", pattern)
+    word = pattern.lower() in ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
+    return pattern if plain and not word else json.dumps(pattern, ensure_ascii=False)

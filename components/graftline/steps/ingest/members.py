@@ -6,10 +6,12 @@ from collections import Counter
 from graftline.data.sources.base import NO_IMAGE, Source, masks_named
 from graftline.data.sources.folder_names import MASK
 from graftline.data.sources.layout import FolderMeaning, fixed, parse
+from graftline.data.sources.layout_checks import check_classes
 from graftline.data.sources.layout_decision import decide
 from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.table_advice import ignored_files
+from graftline.data.sources.view_names import FileNames
 from graftline.steps.ingest.known import Seen
 
 
@@ -26,7 +28,12 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
     masks = masks_named([one.path for one in packed])
     counts = Counter(_folders(one.path) for one in packed)
     pattern = parse(source.choices.layout)
-    layout = fixed(counts, pattern) if pattern else decide(counts, source.uri)
+    if pattern:
+        layout = fixed(counts, pattern)
+    else:
+        keys = [one.path.partition("#")[2] for one in packed]
+        layout = decide(counts, source.uri, FileNames(keys))
+        check_classes(layout, counts, keys, source.uri)
     source.layout, source.tree = layout, layout.tree(counts)
     others = [one.path.partition("#")[2] for one in found if one.reason == NO_IMAGE]
     labels = {str(layout.meaning(folders).label) for folders in counts}

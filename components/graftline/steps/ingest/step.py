@@ -194,6 +194,7 @@ def _warnings(
     """What is poor but possible."""
     decided = {**settings.fractions, "seed": settings.seed}
     return [
+        *source.warnings,
         *([carved(selection.missing, settings.fractions)] if selection.missing else []),
         *check_remembered(memory, decided, store, source.uri),
         *check_near_duplicates(selection, settings.near_duplicates),
