@@ -4,7 +4,9 @@
 
 The demo is `graftline run`, from the command to the promoted model, twice in one folder, on
 photographs of 500 x 375 in two classes. Beside it, in the same run, a script as one writes it by
-hand: the same images through the same network in eager timm, then LogisticRegressionCV. `predict`
+hand: the same images through the same network in eager timm, then LogisticRegressionCV. Two more
+runs compute everything but the features again, the second beside a process that keeps one core
+busy: how much longer `evaluate` and `export_onnx` take then is a figure of its own. `predict`
 on 500 of them is beside its engine on decoded pictures, and beside decoding alone. Wall
 seconds mean something only on an idle machine; seconds of the processor are given beside them.
 """
@@ -135,6 +137,7 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
     imports = timed([sys.executable, "-c", IMPORTS], folder)
     first = timed([*graftline, "run", "run.yaml", "--json"], folder)
     second = timed([*graftline, "run", "run.yaml", "--json"], folder)
+    beside = slower_beside([*graftline, "run", "run.yaml", "--json", "--fresh"], folder)
     wrong = timed([*graftline, "check", "wrong.yaml"], folder, code=1)
     key = timed([*graftline, "check", "key.yaml"], folder, code=2)
     summary = json.loads(first["output"].splitlines()[-1])
@@ -153,6 +156,7 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
         "second_run_cpu_seconds": second["cpu"],
         "second_run_fraction": second["wall"] / first["wall"],
         "second_run_reused": sorted(again["reused_steps"]),
+        **beside,
         "import_seconds": imports["wall"],
         "check_error_seconds": wrong["wall"],
         "check_error_cpu_seconds": wrong["cpu"],
@@ -162,6 +166,20 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
         "predict_decoding_images_per_second": round(rates["decoding"], 1),
         "predict_of_engine": rates["predict"] / rates["engine"],
         "predict_of_limit": rates["predict"] * (1 / rates["engine"] + 1 / rates["decoding"]),
+    }
+
+
+def slower_beside(command: list[str], folder: Path) -> dict[str, Any]:
+    """How many times longer two steps take beside a process that keeps one core busy."""
+    alone = json.loads(timed(command, folder)["output"].splitlines()[-1])["seconds"]
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            beside = json.loads(timed(command, folder)["output"].splitlines()[-1])["seconds"]
+        finally:
+            busy.kill()
+    return {
+        f"{step}_beside_a_busy_process": round(beside[step] / alone[step], 2)
+        for step in ("evaluate", "export_onnx")
     }
 
 
@@ -212,6 +230,9 @@ def show(figures: dict[str, Any]) -> None:
     )
     fraction = f"{figures['second_run_fraction']:.1%}"
     table.add_row("unchanged second run", fraction, f"{SECOND_RUN_LIMIT:.0%}")
+    for step in ("evaluate", "export_onnx"):
+        factor = figures[f"{step}_beside_a_busy_process"]
+        table.add_row(f"{step} beside one busy process", f"{factor:.2f} times", "2 times")
     table.add_row("check, wrong folder", f"{figures['check_error_seconds']:.2f}", f"{CHECK_LIMIT}")
     table.add_row("check, misspelt key", f"{figures['misspelt_key_seconds']:.2f}", f"{CHECK_LIMIT}")
     table.add_row(

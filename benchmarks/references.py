@@ -26,7 +26,7 @@ from graftline.data.shards import ByteRange, shard_key
 from graftline.data.snapshot import SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.steps.ingest import step
-from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, Looks
+from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, PictureHash
 from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.source_index import Memory, save_memory
 from graftline.storage import open_store
@@ -66,10 +66,10 @@ def remember(store_uri: str, count: int) -> None:
     memory = Memory()
     for i, entry in enumerate(source.entries()):
         image_id = hashlib.sha256(entry.path.encode()).hexdigest()
-        looks = Looks(int(rng.integers(0, 2**63)), rng.bytes(THUMBNAIL_BYTES))
-        place = ByteRange(SHARD, i * 100_512, 100_000)
+        hashed = PictureHash(int(rng.integers(0, 2**63)), rng.bytes(THUMBNAIL_BYTES))
+        at = ByteRange(SHARD, i * 100_512, 100_000)
         memory.seen[entry.path] = Seen(entry.path, entry.version, image_id, label=entry.label)
-        memory.images[image_id] = Known(image_id, 500, 375, "jpeg", 100_000, looks, place)
+        memory.images[image_id] = Known(image_id, 500, 375, "jpeg", 100_000, hashed, at)
         memory.splits[image_id] = SPLITS[i % len(SPLITS)]
         memory.comparisons.compared.add(image_id)
     store.write(shard_key(SHARD), b"")

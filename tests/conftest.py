@@ -20,6 +20,8 @@ from tests.support.http_server import free_port
 
 from graftline import redaction
 
+SUPPORT = Path(__file__).parent / "support"
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker for each core, hence one thread for each: on two busy cores, two threads on one
     # small matrix spend six times the processor time waiting for each other.
@@ -97,7 +99,7 @@ def s3_server() -> Iterator[str]:
         return
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, str(SUPPORT / "s3_server.py"), "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -197,7 +199,7 @@ def snapshot_of_files() -> Callable[..., object]:
                 row |= {"height": decoded.pixels.shape[0], "width": decoded.pixels.shape[1]}
                 rows.append(row | {"format": decoded.format, "bytes": len(data), "dhash": 0})
         for row in rows:
-            found = writer.places[row["image_id"]]
+            found = writer.byte_ranges[row["image_id"]]
             row |= {"shard": found.shard, "offset": found.offset, "length": found.length}
         manifest = pa.Table.from_pylist(rows, schema=dataset.MANIFEST)
         set_aside = pa.Table.from_pylist([], schema=dataset.SET_ASIDE)
@@ -266,7 +268,7 @@ def make_snapshot(tmp_path: Path, digits: tuple) -> Callable[..., tuple[Path, st
                     writer.add(image_id, data, "png", str(label))
                     split = ("train", "train", "val", "train", "test")[place % 5]
                     rows.append((image_id, f"{label}/{i}.png", str(label), split, len(data)))
-        places = writer.places
+        places = writer.byte_ranges
         table = {
             "image_id": [row[0] for row in rows],
             "source": [row[1] for row in rows],

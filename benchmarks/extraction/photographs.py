@@ -105,7 +105,7 @@ def make_data(folder: Path, count: int) -> Data:
             size += len(data)
             writer.add(ids[-1], data, "jpeg", "photo")
     console.print(f"{count:,} photographs, {size / count / 1000:.0f} kB each")
-    return Data(folder, ids, images, writer.places)
+    return Data(folder, ids, images, writer.byte_ranges)
 
 
 def snapshot_of(

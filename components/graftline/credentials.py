@@ -38,9 +38,9 @@ def tidy(names: Iterable[str]) -> None:
             continue
         if value != value.strip():
             os.environ[name] = value.strip()
-        place = next((i for i, c in enumerate(value.strip()) if not " " <= c <= "~"), None)
-        if place is not None:
-            wrong.append(f"{name} (character {place + 1})")
+        position = next((i for i, c in enumerate(value.strip()) if not " " <= c <= "~"), None)
+        if position is not None:
+            wrong.append(f"{name} (character {position + 1})")
     if wrong:
         raise ConfigurationError(
             f"Not usable as a credential or an address: {', '.join(wrong)}.",

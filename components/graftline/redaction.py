@@ -88,6 +88,11 @@ def excerpt(text: str, most: int) -> str:
     return redacted(text)[:most]
 
 
+def without_query(address: str) -> str:
+    """An address without what follows its ``?``: where a redirect leads, logins are kept there."""
+    return address.partition("?")[0]
+
+
 def holds_secret(text: str) -> bool:
     """Whether :func:`redacted` would change the text."""
     return redacted(text) != text
@@ -258,6 +263,6 @@ def _excepthook(
     sys.stderr.write(redacted("".join(traceback.format_exception(kind, error, trace))))
 
 
-def _thread_excepthook(told: threading.ExceptHookArgs) -> None:
-    if told.exc_value is not None and told.exc_type is not SystemExit:
-        _excepthook(told.exc_type, told.exc_value, told.exc_traceback)
+def _thread_excepthook(raised: threading.ExceptHookArgs) -> None:
+    if raised.exc_value is not None and raised.exc_type is not SystemExit:
+        _excepthook(raised.exc_type, raised.exc_value, raised.exc_traceback)

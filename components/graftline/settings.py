@@ -1,6 +1,7 @@
 """What the sections of the run file have in common. Each section is declared where it is used."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -10,6 +11,11 @@ from graftline.addresses import is_metadata_address
 from graftline.errors import ConfigurationError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_SECRET_IN_QUERY = re.compile(
+    r"[?&;](ssl)?(password|passwd|pwd|token|access_token|secret|api_?key|sig|"
+    r"X-Amz-(Signature|Security-Token))=",
+    re.I,
+)
 
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -28,10 +34,11 @@ def without_credentials(uri: str) -> str:
     """
     scheme, separator, rest = uri.partition("://")
     authority = rest.partition("/")[0]
-    if separator and "@" in authority:
+    if separator and ("@" in authority or _SECRET_IN_QUERY.search(rest)):
         raise ValueError(
-            f"the {scheme}:// address holds a user or password, which would be readable in the "
-            "compiled pipeline; take it out and set the AWS_* or MLFLOW_TRACKING_* variables"
+            f"the {scheme}:// address holds a user or password, or a token, which would be "
+            "readable in the compiled pipeline; take it out and set the AWS_* or "
+            "MLFLOW_TRACKING_* variables"
         )
     if is_metadata_address(uri):
         raise ValueError(

@@ -217,10 +217,10 @@ def evaluate(
             reason = answer.error.partition(":")[0]
             left_out[reason] = left_out.get(reason, 0) + 1
     if not answers:
-        told = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
+        reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
         raise DataError(
             f"No image in {os.fspath(source)} can be measured.",
-            why=told or None,
+            why=reasons or None,
             fix=f"The model knows {', '.join(opened.classes[:10])}.",
         )
     return _measured(opened.classes, answers, left_out, confidence)

@@ -7,6 +7,7 @@ the K-th of the code under test::
         done = server.run(CODE, [], folder, strace=["-e", "inject=fsync:error=EIO:when=3"])
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +56,7 @@ for line in sys.stdin:
     os.close(writable)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
-TIMEOUT = 120
+TIMEOUT = 240
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,65 @@ class Done:
 
     returncode: int
     output: str
+
+
+class Fork:
+    """A fork at work, to be watched and killed as a process of ``subprocess`` is."""
+
+    def __init__(self, pid: int, output: Path, ends: Callable[[], int]) -> None:
+        self.pid = pid
+        self._output = output
+        self._code: int | None = None
+        self._late = threading.Timer(TIMEOUT, self.kill)
+        self._late.daemon = True
+        self._late.start()
+        self._thread = threading.Thread(target=self._follow, args=(ends,), daemon=True)
+        self._thread.start()
+
+    def _follow(self, ends: Callable[[], int]) -> None:
+        try:
+            self._code = ends()
+        finally:
+            self._late.cancel()
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code, once it has ended."""
+        self._thread.join(timeout)
+        assert self._code is not None, f"it has not ended within {timeout} s"
+        return self._code
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self._send(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._send(signal.SIGTERM)
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def lines(self) -> Iterator[str]:
+        """What it prints, line by line, until it has ended."""
+        text = ""
+        with self._output.open(errors="replace") as stream:
+            while True:
+                ended = self._code is not None
+                *whole, text = (text + stream.read()).split("\n")
+                yield from whole
+                if ended:
+                    return
+                time.sleep(0.005)
+
+    def done(self) -> Done:
+        """How it ended, once it has."""
+        return Done(self.wait(), self._output.read_text(errors="replace"))
 
 
 class ForkServer:
@@ -113,7 +174,23 @@ class ForkServer:
         environment: Mapping[str, str] | None = None,
         begun: Callable[[int], None] | None = None,
     ) -> Done:
-        """Run code in a fork until it ends, or is ended.
+        """Run code in a fork until it ends, or is ended; arguments as of :meth:`start`."""
+        fork = self.start(
+            code, arguments, folder, strace=strace, environment=environment, begun=begun
+        )
+        return fork.done()
+
+    def start(
+        self,
+        code: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        strace: Sequence[str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        begun: Callable[[int], None] | None = None,
+    ) -> Fork:
+        """Run code in a fork; the next one must wait for its end.
 
         Args:
             code: Sees ``sys.argv``.
@@ -125,23 +202,22 @@ class ForkServer:
         """
         folder.mkdir(parents=True, exist_ok=True)
         output = folder / "output"
-        output.unlink(missing_ok=True)
+        output.write_bytes(b"")
         order = {"code": code, "arguments": list(arguments), "output": str(output)}
         self._tell(json.dumps({**order, "environment": dict(environment or {})}))
         pid = int(self._answer())
         tracer = _attached(pid, strace) if strace is not None else None
         if begun is not None:
             begun(pid)
-        late = threading.Timer(TIMEOUT, os.kill, (pid, signal.SIGKILL))
-        late.start()
-        try:
-            self._tell("go")
+        self._tell("go")
+
+        def ends() -> int:
             status = int(self._answer())
-        finally:
-            late.cancel()
-        if tracer is not None:
-            tracer.wait(timeout=30)
-        return Done(status, output.read_text(errors="replace"))
+            if tracer is not None:
+                tracer.wait(timeout=30)
+            return status
+
+        return Fork(pid, output, ends)
 
 
 def _attached(pid: int, options: Sequence[str]) -> subprocess.Popen[str]:

@@ -82,8 +82,8 @@ ROWS = {
         "a typed error within 60 s",
     ),
     "test_memory": (
-        "out of memory in a step; a decoding worker killed",
-        "limit on address space; SIGKILL, as the system sends it",
+        "out of memory in a step or in one of its threads; a decoding worker killed",
+        "29 limits on address space; SIGKILL, as the system sends it",
         "ends within 30 s with a cause, never hangs; no image is taken for a broken one",
     ),
     "test_step_killed": (
@@ -105,6 +105,16 @@ ROWS = {
         "hostile images, tables, archives, run files, ONNX and safetensors files",
         "mutations of real files, seeds kept; a limit on memory, a canary",
         "documented errors only, bounded memory, nothing written outside, nothing executed",
+    ),
+    "test_fuzz": (
+        "the same, led by coverage",
+        "atheris, where it is installed; seeds kept",
+        "documented errors only, memory below 3 GB, 20 s an input",
+    ),
+    "test_interrupt": (
+        "Ctrl-C in the middle of a run",
+        "SIGINT to its processes",
+        "it says so, and no process stays behind",
     ),
     "test_s3_odd_answers": (
         "answers that no S3 server gives: redirects in a circle, pages, wrong lengths, entities",

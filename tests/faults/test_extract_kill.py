@@ -2,19 +2,17 @@
 
 import io
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.faults.fork_server import Fork, ForkServer
 
 from graftline import machine
 from graftline.features.matrix import read_features
@@ -50,6 +48,13 @@ folders = {name: Path(values.pop(name)) for name in ("snapshot_folder", "feature
 run(**folders, **values)
 print("done", flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    needed = ["graftline.steps.extract_features.step", "timm", "graftline.models.backbone"]
+    with ForkServer(needed) as forks:
+        yield forks
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +94,12 @@ def expected(tmp_path: Path, photos: list, snapshot_of_files: Callable) -> tuple
     return read_features(folder).fingerprint, (folder / "features.npy").read_bytes()
 
 
-def start(data: dict[str, str], pause: float) -> subprocess.Popen[str]:
+def start(
+    server: ForkServer, data: dict[str, str], pause: float, strace: list[str] | None = None
+) -> Fork:
     values = json.dumps({**data, **ASKED, "pause": pause})
-    return subprocess.Popen(
-        [sys.executable, "-c", EXTRACTION, values], stdout=subprocess.PIPE, text=True
-    )
+    folder = Path(data["features_folder"]).with_suffix(".fork")
+    return server.start(EXTRACTION, [values], folder, strace=strace)
 
 
 def stored(data: dict[str, str], fingerprint: str) -> int:
@@ -113,15 +119,18 @@ def finish(data: dict[str, str]) -> int:
 
 @pytest.mark.parametrize("batch", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_killed_after_a_batch_only_what_was_in_flight_is_computed_again(
-    batch: int, data: dict[str, str], expected: tuple[str, bytes], record_property: Any
+    batch: int,
+    server: ForkServer,
+    data: dict[str, str],
+    expected: tuple[str, bytes],
+    record_property: Any,
 ) -> None:
     fingerprint, matrix = expected
-    process = start(data, pause=0.2)
-    assert process.stdout is not None
-    for line in process.stdout:
+    process = start(server, data, pause=0.2)
+    for line in process.lines():
         if line.strip() == str(batch):
             time.sleep(0.15)  # storing that batch goes on beside the extraction
-            os.kill(process.pid, signal.SIGKILL)
+            process.kill()
             break
     assert process.wait() == -signal.SIGKILL
     before = stored(data, fingerprint)
@@ -136,25 +145,26 @@ def test_killed_after_a_batch_only_what_was_in_flight_is_computed_again(
 
 @pytest.mark.slow
 def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
-    data: dict[str, str], expected: tuple[str, bytes], record_property: Any
+    server: ForkServer, data: dict[str, str], expected: tuple[str, bytes], record_property: Any
 ) -> None:
     """Kills at ten moments of the whole run, over and over, until a run ends by itself."""
     fingerprint, matrix = expected
     generator = np.random.default_rng(0)
     kills, before = 0, 0
     while True:
-        process = start(data, pause=0.05)
-        assert process.stdout is not None
+        process = start(server, data, pause=0.05)
         told = -1
         deadline = generator.uniform(0.0, 0.4)
-        for line in process.stdout:
+        for line in process.lines():
             if line.strip() == "done":
                 break
+            if not line.isdigit():
+                continue
             told = int(line)
             if told == 0:
                 begun = time.monotonic()
             if kills < 10 and time.monotonic() - begun > deadline:
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 break
         if process.wait() == 0:
             break
@@ -174,38 +184,20 @@ def test_killed_at_any_moment_a_rerun_gives_the_same_bytes(
 @pytest.mark.parametrize("call", ["fsync", "link", "unlink"])
 def test_killed_at_a_system_call_that_stores(
     call: str,
+    server: ForkServer,
     data: dict[str, str],
     expected: tuple[str, bytes],
-    tmp_path: Path,
     record_property: Any,
 ) -> None:
     """Die in the middle of storing: strace kills the process at the K-th call of a kind."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
     fingerprint, matrix = expected
-    values = json.dumps({**data, **ASKED, "pause": 0})
     killed, before = 0, 0
     for moment in (2, 4, 7):
-        done = subprocess.run(
-            [
-                "strace",
-                "-f",
-                "-qq",
-                "-o",
-                str(tmp_path / "trace"),
-                "-e",
-                f"trace={CALLS[call]}",
-                "-e",
-                f"inject={CALLS[call]}:signal=SIGKILL:when={moment}",
-                sys.executable,
-                "-c",
-                EXTRACTION,
-                values,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        killed += done.returncode != 0
+        inject = f"inject={CALLS[call]}:signal=SIGKILL:when={moment}"
+        strace = ["-o", "/dev/null", "-e", f"trace={CALLS[call]}", "-e", inject]
+        killed += start(server, data, 0, strace).wait() != 0
         assert stored(data, fingerprint) >= before, "what was stored is gone"
         before = stored(data, fingerprint)
     assert killed, "no call of that kind was met"

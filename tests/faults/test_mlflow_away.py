@@ -172,7 +172,7 @@ WRITES = (
 
 
 def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(
-    line, promote, at_write_edge
+    line, promote, at_write_edge, record_property
 ):
     interrupted = 0
     for moment in range(1, 40):
@@ -198,6 +198,7 @@ def test_lost_at_any_write_a_promotion_says_so_and_a_second_call_finishes_it(
         assert len(client.search_model_versions(f"name='{name}'")) == 1
         assert len(open_registry(line.uri).history(name)) == 1
     assert interrupted >= 2 * len(WRITES) - 1
+    record_property("points", interrupted)
 
 
 @pytest.fixture
@@ -244,7 +245,7 @@ def own_server(_mlflow_template: Path, tmp_path: Path) -> Iterator[tuple[str, Ca
 
 @pytest.mark.slow
 def test_a_server_killed_after_the_upload_is_told_and_the_rerun_registers_once(
-    own_server, promote, impatient, monkeypatch
+    own_server, promote, impatient, monkeypatch, record_property
 ):
     uri, kill, start = own_server
     run_id = start_run(uri, "killed", "run")
@@ -263,3 +264,4 @@ def test_a_server_killed_after_the_upload_is_told_and_the_rerun_registers_once(
     result = promote(uri, run_id, "killed")
     assert (result.version, result.alias) == ("1", ALIAS)
     assert len(connect(uri).search_model_versions("name='killed'")) == 1
+    record_property("points", 1)

@@ -58,7 +58,7 @@ def call(exported_model, mlflow_uri, tmp_path, monkeypatch):
 
 
 def test_killed_anywhere_it_is_nothing_or_all_and_a_second_call_finishes(
-    call, at_write_edge, mlflow_uri, tmp_path
+    call, at_write_edge, mlflow_uri, tmp_path, record_property
 ):
     import mlflow.onnx  # noqa: F401 -- once, before the children are forked
 
@@ -94,3 +94,4 @@ def test_killed_anywhere_it_is_nothing_or_all_and_a_second_call_finishes(
         assert len(connect(mlflow_uri).search_model_versions(f"name='{name}'")) == 1
         assert registry.champion(name).tags["graftline.promoted"] == "true"
     assert killed >= 2 * len(WRITES)
+    record_property("points", killed)

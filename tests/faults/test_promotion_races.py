@@ -13,7 +13,7 @@ from graftline.storage import open_store
 from graftline.tracking.champion_alias import ALIAS
 from graftline.tracking.client import connect
 from graftline.tracking.mlflow_run import start_run
-from graftline.tracking.registry import open_registry
+from graftline.tracking.registry import Registry, open_registry
 
 
 class Contender:
@@ -22,8 +22,10 @@ class Contender:
     A run whose champion changed underneath is refused; it is compared again, as a rerun is.
     """
 
-    def __init__(self, uri: str, store: str, name: str, run_id: str, accuracy: float) -> None:
-        self.registry = open_registry(uri)
+    def __init__(
+        self, registry: Registry, store: str, name: str, run_id: str, accuracy: float
+    ) -> None:
+        self.registry = registry
         self.store, self.name, self.accuracy = open_store(store), name, accuracy
         self.content = uuid.uuid4().hex
         self.version = self.registry.register(
@@ -59,12 +61,13 @@ def test_the_better_of_two_holds_the_alias(
 ) -> None:
     chance = random.Random(0)
     store, run_id = str(tmp_path / "store"), start_run(mlflow_uri, "promotions", "race")
+    registries = [open_registry(mlflow_uri) for _ in range(2)]
     for number in range(rounds):
         if number % 20 == 0:  # the history of a model is read at each promotion
             name, best, known = f"better-{uuid.uuid4().hex[:8]}", 0.0, dict[str, float]()
         pair = [
-            Contender(mlflow_uri, store, name, run_id, best + chance.uniform(-0.01, 0.02))
-            for _ in range(2)
+            Contender(registry, store, name, run_id, best + chance.uniform(-0.01, 0.02))
+            for registry in registries
         ]
         known |= {each.version.version: each.accuracy for each in pair}
         barrier = threading.Barrier(2)

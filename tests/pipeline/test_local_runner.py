@@ -162,7 +162,7 @@ def test_nothing_is_left_in_the_temporary_folder(
 
 
 def test_killed_step_is_named(tmp_path: Path) -> None:
-    with pytest.raises(local.StepFailed, match="ended without a word") as caught:
+    with pytest.raises(local.StepFailed, match="ended without a message") as caught:
         run(tmp_path, good, killed)
     assert caught.value.step == "killed"
 

@@ -265,7 +265,7 @@ def test_a_run_needs_no_namespace_by_its_id(kfp: Any, replay: Run, graftline: Ru
     kfp.control("settings", multi_user=True)
     run_id = replay("probe-run-succeeded")
     assert graftline("follow", run_id).code == 0
-    assert "has ended already: SUCCEEDED" in graftline("stop", run_id).out
+    assert "has already ended: SUCCEEDED" in graftline("stop", run_id).out
     assert "is gone" in graftline("logs", run_id, "ingest").err
     by_name = graftline("follow", "digits-20261125-192942-5d15")
     assert by_name.code == 1 and "--namespace" in by_name.err
@@ -403,7 +403,7 @@ def test_the_notice_says_what_happened(
     assert f"https://kubeflow.example.com/pipeline/#/runs/details/{run_id}" in failed
     assert f"graftline logs {run_id} ingest" in failed
     killed = said["retrain-out-of-memory"]["attachments"][0]["text"]
-    assert "Step fit_head ended without a word" in killed and "memory" in killed
+    assert "Step fit_head ended without a message" in killed and "memory" in killed
 
 
 def test_running_is_no_success_where_training_did_not_end(

@@ -106,7 +106,15 @@ ANSWERS = {
         (403, XML, s3_error("InvalidObjectState")),
         *(StoreAccessDenied, "InvalidObjectState", "restore"),
     ),
-    "not implemented": ((501, XML, s3_error("NotImplemented")), StoreError, "support", "server"),
+    "not implemented": ((501, XML, s3_error("NotImplemented")), StoreError, "support", "needs"),
+    "another address": (
+        (301, XML, s3_error("PermanentRedirect", Endpoint="b.s3.example.com")),
+        *(StoreAccessDenied, "PermanentRedirect", "names b.s3.example.com as"),
+    ),
+    "bucket in the host": (
+        (403, XML, s3_error("SecondLevelDomainForbidden")),
+        *(StoreAccessDenied, "Forbidden", "addressing_style = virtual"),
+    ),
 }
 
 
@@ -169,6 +177,8 @@ def test_a_server_that_ignores_ranges_is_no_damage(odd: OddServer, requests: Any
         ("http://minio:90x0", "not an address"),
         ("http://", "not an address"),
         ("http://me:hunter2-long@minio:9000", "user name or a password"),
+        ("http://169.254.169.254", "metadata service"),
+        ("http://[::ffff:169.254.169.254]:80/", "metadata service"),
     ],
 )
 def test_an_address_that_is_none(

@@ -354,6 +354,19 @@ def test_logs_of_every_try_of_a_step(
     assert graftline("logs", run_id, "fine-tune").out == said.out
 
 
+def test_logs_show_no_secret_of_this_shell_nor_a_login(
+    kfp: Any, graftline: Run, run_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod prints what it likes: Kubeflow's launcher, another version of Graftline, a library."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "planted+s3cret/value")
+    log = "of https://me:hunter2-long@h/\nAuthorization: Bearer planted-token\n"
+    log += "and planted%2Bs3cret/value\n"
+    done, run_id = fail(kfp, graftline, run_file(), log, tries=0)
+    said = graftline("logs", run_id, "fine_tune"), graftline("logs", run_id, "fine_tune", "--raw")
+    for text in (done.out + done.err, *(each.out + each.err for each in said)):
+        assert "planted" not in text and "hunter2" not in text and "***" in text
+
+
 def test_logs_that_cannot_be_had(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
     started = submit(graftline, run_file(), "--json").json
     said = graftline("logs", started["run_name"])
@@ -375,7 +388,7 @@ def test_stop(kfp: Any, graftline: Run, run_file: Callable[..., Path]) -> None:
     assert kfp.table("runs")[0]["state"] == "CANCELING"
     kfp.control("run", run_id=started["run_id"], state="CANCELED")
     said = graftline("stop", started["run_name"])
-    assert said.code == 0 and "has ended already: stopped" in said.out
+    assert said.code == 0 and "has already ended: stopped" in said.out
 
 
 def test_trigger_starts_one_at_a_time(

@@ -292,7 +292,7 @@ def _fill(classifier: Classifier, weights: Mapping[str, Tensor], folder: Path) -
     """Load the tensors, and name every one that does not fit."""
     wanted = classifier.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in weights]
-    faults += [f"{name} has no place in it" for name in weights if name not in wanted]
+    faults += [f"{name} is not a tensor of this network" for name in weights if name not in wanted]
     faults += [
         f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in wanted.items()

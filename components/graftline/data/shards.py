@@ -52,7 +52,7 @@ class ShardWriter:
     def __init__(self, store: Store, *, shard_bytes: int = SHARD_BYTES) -> None:
         self.store = store
         self.shard_bytes = shard_bytes
-        self.places: dict[str, ByteRange] = {}
+        self.byte_ranges: dict[str, ByteRange] = {}
         self._pending: list[tuple[str, int, int]] = []
         self._file: IO[bytes] | None = None
         self._digest = hashlib.sha256()
@@ -102,7 +102,7 @@ class ShardWriter:
         finally:
             path.unlink(missing_ok=True)
         for image_id, offset, length in self._pending:
-            self.places[image_id] = ByteRange(shard, offset, length)
+            self.byte_ranges[image_id] = ByteRange(shard, offset, length)
         self._file, self._pending, self._position = None, [], 0
         self._digest = hashlib.sha256()
 
@@ -127,7 +127,7 @@ def read_ranges(store: Store, wanted: Sequence[tuple[str, ByteRange]]) -> Iterat
     Raises:
         IntegrityError: The bytes are not the image's, twice in a row.
     """
-    ranges = _coalesced([place for _, place in wanted])
+    ranges = _coalesced([byte_range for _, byte_range in wanted])
     with ThreadPoolExecutor(READERS) as pool:
         ahead: deque[Future[list[bytes]]] = deque()
         try:
@@ -142,15 +142,15 @@ def read_ranges(store: Store, wanted: Sequence[tuple[str, ByteRange]]) -> Iterat
                 future.cancel()
 
 
-def _coalesced(places: Sequence[ByteRange]) -> Iterator[tuple[int, int]]:
+def _coalesced(byte_ranges: Sequence[ByteRange]) -> Iterator[tuple[int, int]]:
     """Index ranges of places that follow each other closely enough to be read as one."""
     start = 0
-    for index in range(1, len(places) + 1):
-        if index < len(places):
-            first, last, place = places[start], places[index - 1], places[index]
-            gap = place.offset - (last.offset + last.length)
-            near = place.shard == first.shard and 0 <= gap <= GAP_BYTES
-            if near and place.offset + place.length - first.offset <= RANGE_BYTES:
+    for index in range(1, len(byte_ranges) + 1):
+        if index < len(byte_ranges):
+            first, last, byte_range = byte_ranges[start], byte_ranges[index - 1], byte_ranges[index]
+            gap = byte_range.offset - (last.offset + last.length)
+            near = byte_range.shard == first.shard and 0 <= gap <= GAP_BYTES
+            if near and byte_range.offset + byte_range.length - first.offset <= RANGE_BYTES:
                 continue
         if index > start:
             yield start, index
@@ -162,22 +162,22 @@ def _read_run(store: Store, run: Sequence[tuple[str, ByteRange]]) -> list[bytes]
     length = last.offset + last.length - first.offset
     block = store.read_range(shard_key(first.shard), first.offset, length)
     images = []
-    for image_id, place in run:
-        start = place.offset - first.offset
-        data = block[start : start + place.length]
+    for image_id, byte_range in run:
+        start = byte_range.offset - first.offset
+        data = block[start : start + byte_range.length]
         if hashlib.sha256(data).hexdigest() != image_id:
-            data = _read_again(store, image_id, place)
+            data = _read_again(store, image_id, byte_range)
         images.append(data)
     return images
 
 
-def _read_again(store: Store, image_id: str, place: ByteRange) -> bytes:
-    key = shard_key(place.shard)
-    data = store.read_range(key, place.offset, place.length)
+def _read_again(store: Store, image_id: str, byte_range: ByteRange) -> bytes:
+    key = shard_key(byte_range.shard)
+    data = store.read_range(key, byte_range.offset, byte_range.length)
     if hashlib.sha256(data).hexdigest() != image_id:
         raise IntegrityError(
             f"Image {image_id} in {store.uri}/{key} is damaged",
-            why=f"the {place.length} bytes at {place.offset} do not have its sha256",
+            why=f"the {byte_range.length} bytes at {byte_range.offset} do not have its sha256",
             fix="Remove that shard and run `ingest` again: the images are packed again.",
         )
     return data

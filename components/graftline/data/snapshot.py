@@ -146,12 +146,12 @@ class Snapshot:
         return tuple(self.manifest.column_names[len(MANIFEST) :])
 
     @cached_property
-    def _places(self) -> tuple[npt.NDArray[Any], ...]:
+    def _byte_ranges(self) -> tuple[npt.NDArray[Any], ...]:
         return tuple(self.column(name) for name in ("image_id", "shard", "offset", "length"))
 
     def storage_order(self, rows: Sequence[int] | Rows) -> Rows:
         """The same rows in the order in which the store reads them fastest."""
-        _, shards, offsets, _ = self._places
+        _, shards, offsets, _ = self._byte_ranges
         wanted = np.asarray(rows, dtype=np.int64)
         return wanted[np.lexsort((offsets[wanted], shards[wanted].astype(str)))]
 
@@ -164,13 +164,13 @@ def read_images(
     Rows in :meth:`Snapshot.storage_order` are read in long ranges; any other order costs one
     request an image. Memory is bounded: :func:`graftline.data.shards.read_ranges` reads ahead.
     """
-    ids, shards, offsets, lengths = snapshot._places
+    ids, shards, offsets, lengths = snapshot._byte_ranges
     wanted = [
         (str(ids[row]), ByteRange(str(shards[row]), int(offsets[row]), int(lengths[row])))
         for row in rows
     ]
-    place = store or open_store(snapshot.store)
-    for row, data in zip(rows, read_ranges(place, wanted), strict=True):
+    opened = store or open_store(snapshot.store)
+    for row, data in zip(rows, read_ranges(opened, wanted), strict=True):
         yield int(row), data
 
 
@@ -186,12 +186,12 @@ def snapshot_digest(
         not_evaluated: Sorted ids; without any, the digest is that of the manifest alone.
         value_range: Read by another range, the same files are other pictures.
     """
-    told = ["image_id", "label", "split", "group"]
+    columns_digested = ["image_id", "label", "split", "group"]
     attributes = manifest.column_names[len(MANIFEST) :]
     digest = hashlib.sha256(json.dumps([SCHEMA_VERSION, *attributes]).encode())
     if value_range is not None:
         digest.update(json.dumps({"value_range": list(value_range)}).encode() + b"\n")
-    for batch in manifest.select([*told, *attributes]).to_batches(max_chunksize=10_000):
+    for batch in manifest.select([*columns_digested, *attributes]).to_batches(max_chunksize=10_000):
         columns = [column.to_pylist() for column in batch.columns]
         for row in zip(*columns, strict=True):
             digest.update(json.dumps(row, default=str).encode() + b"\n")

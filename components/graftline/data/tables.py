@@ -54,9 +54,9 @@ def parquet_bytes(table: pa.Table, group: int | None = None) -> bytes:
 def read_parquet(source: Path | bytes) -> pa.Table:
     """Read a Parquet file, comparing its checksums; a damaged one raises ``ValueError``."""
     name = str(source) if isinstance(source, Path) else "the table"
-    place = name if isinstance(source, Path) else pa.BufferReader(source)
+    file = name if isinstance(source, Path) else pa.BufferReader(source)
     try:
-        return pq.ParquetFile(place, page_checksum_verification=True).read()
+        return pq.ParquetFile(file, page_checksum_verification=True).read()
     except (OSError, pa.ArrowInvalid) as error:
         if isinstance(error, FileNotFoundError):
             raise ValueError(f"{name} is missing") from error

@@ -147,7 +147,7 @@ def resolve(
     spec = _spec_of(architecture, image_size, by_table=by_table)
     spec = _with_pixels(spec, fit, value_range, full_decoding)
     origin = weights_module.locate(architecture, weights, store)
-    return replace(spec, weights=origin.place, available_locally=origin.available_locally)
+    return replace(spec, weights=origin.location, available_locally=origin.available_locally)
 
 
 def construct(

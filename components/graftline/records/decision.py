@@ -172,8 +172,8 @@ class Decision:
         verdict = "reaches" if pilot.goes_on else "is below"
         then = "the whole training follows" if pilot.goes_on else "the probe is used"
         said = (
-            f"The pilot differs from the probe by {pilot.gain:+.1%} on validation images; after it "
-            f"a gain of {pilot.expected:+.1%} is expected, which {verdict} the needed "
+            f"The pilot differs from the probe by {pilot.gain:+z.1%} on validation images; after "
+            f"it a gain of {pilot.expected:+z.1%} is expected, which {verdict} the needed "
             f"{pilot.min_gain:.1%}: {then}."
         )
         reasons = [*self.reasons, said]

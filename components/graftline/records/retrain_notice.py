@@ -3,15 +3,14 @@
 An exit handler of KFP sees how a pipeline ended and none of its outputs.
 """
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from graftline.errors import GraftlineError
+from graftline.errors import GraftlineError, IntegrityError, StoreNotFound
 from graftline.progress import message
-from graftline.storage import open_store
+from graftline.storage import commit, open_store
 
 SCHEMA_VERSION = 1
 
@@ -36,7 +35,7 @@ def write_notice(
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     try:
-        open_store(store).write(_key(model), json.dumps(notice).encode())
+        commit.overwrite(open_store(store), _key(model), notice)
     except GraftlineError as error:
         message("WARNING: what was found could not be saved for the notification. %s", error)
 
@@ -52,10 +51,13 @@ def read_notice(store: str, model: str, pipeline_run: str = "") -> dict[str, Any
     Raises:
         StoreError: The store cannot be read.
     """
-    place = open_store(store)
-    if not place.exists(_key(model)):
+    try:
+        notice = commit.read(open_store(store), _key(model)).content
+    except StoreNotFound:
         return None
-    notice: dict[str, Any] = json.loads(place.read(_key(model)))
+    except IntegrityError as error:
+        message("WARNING: what the last check found is not known. %s", error)
+        return None
     if notice.get("schema_version") != SCHEMA_VERSION:
         return None
     started = notice.get("pipeline_run")

@@ -7,7 +7,6 @@ error that it ended with. A step that was killed leaves "running". A later try w
 Writing is bounded in time and never raises: a store that is away must not hide a step's own error.
 """
 
-import json
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -15,7 +14,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from graftline.storage import open_store
+from graftline.errors import IntegrityError, StoreNotFound
+from graftline.progress import message
+from graftline.storage import commit, open_store
 
 SCHEMA_VERSION = 1
 PREFIX = "pipeline-runs"
@@ -70,11 +71,11 @@ def write_record(
     record = StepRecord(step=step, state=state, when=when, **details)
     content = {"schema_version": SCHEMA_VERSION, **asdict(record)}
     key = f"{_folder(pipeline_run)}{quote(step, safe='')}.json"
-    return _in_time(lambda: open_store(store).write(key, json.dumps(content).encode()))
+    return _in_time(lambda: commit.overwrite(open_store(store), key, content))
 
 
 def read_records(store: str, pipeline_run: str) -> list[StepRecord]:
-    """What the steps of a run did last, the oldest first.
+    """What the steps of a run did last, the oldest first; damaged records are left out.
 
     Raises:
         StoreError: The store cannot be read.
@@ -84,7 +85,11 @@ def read_records(store: str, pipeline_run: str) -> list[StepRecord]:
     opened = open_store(store)
     found = []
     for entry in opened.list(_folder(pipeline_run)):
-        content = json.loads(opened.read(entry.key))
+        try:
+            content = commit.read(opened, entry.key).content
+        except (IntegrityError, StoreNotFound) as error:  # the other steps' are whole
+            message("WARNING: how a step ended is not known. %s", error)
+            continue
         if content.pop("schema_version", None) == SCHEMA_VERSION:
             found.append(StepRecord(**content))
     return sorted(found, key=lambda record: record.when)

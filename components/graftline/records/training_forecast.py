@@ -6,13 +6,13 @@ two, so a forecast from it is an order of magnitude, and says so.
 """
 
 import contextlib
-import json
 import math
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
 from graftline.errors import StoreError
+from graftline.storage import commit
 from graftline.storage.base import Store
 
 # Tera-operations a second that training reaches in mixed precision, a multiply and an add being
@@ -162,7 +162,7 @@ def write_rate(
     each = rate.images_per_second / (cores if rate.device == "CPU" else 1)
     content = {"trained": trained, "images_per_second": each, "device": rate.device}
     with contextlib.suppress(StoreError):
-        store.write(_key(backbone, image_size, rate.device), json.dumps(content).encode())
+        commit.overwrite(store, _key(backbone, image_size, rate.device), content)
 
 
 def read_rate(
@@ -173,7 +173,7 @@ def read_rate(
     What was measured with another share of trained blocks counts by the work that each takes.
     """
     try:
-        content = json.loads(store.read(_key(backbone, image_size, device)))
+        content = commit.read(store, _key(backbone, image_size, device)).content
         work = training_operations(1, float(content["trained"])) / training_operations(1, trained)
         each = float(content["images_per_second"]) * work
     except (StoreError, ValueError, KeyError, TypeError):

@@ -173,15 +173,14 @@ def ui(macro: str, *values: Any) -> Markup:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as a percentage; a dash where it is not known."""
-    return NOT_KNOWN if value is None or math.isnan(value) else f"{100 * value:.{digits}f}%"
+    return NOT_KNOWN if value is None or math.isnan(value) else f"{100 * value:z.{digits}f}%"
 
 
 def points(value: float | None, digits: int = 1) -> str:
     """A difference of shares in percentage points, with its sign."""
     if value is None or math.isnan(value):
         return NOT_KNOWN
-    rounded = round(100 * value, digits) + 0.0  # no "-0.0"
-    return f"{rounded:+.{digits}f}".replace("-", "−")
+    return f"{100 * value:+z.{digits}f}".replace("-", "−")
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 1) -> str:

@@ -90,9 +90,11 @@ class AnswerModel:
         clusters, effective = _clusters(labels, groups, len(present), together)
         tilt = 1 / effective
         # A wrong label may also be of a class without test images: they share one place, the last.
-        place = np.full(max(int(max(g.max() for g in given)), int(present.max())) + 1, len(present))
-        place[present] = np.arange(len(present))
-        wrong = [WrongLabels.of(labels, place[column], len(present)) for column in given]
+        column_of = np.full(
+            max(int(max(g.max() for g in given)), int(present.max())) + 1, len(present)
+        )
+        column_of[present] = np.arange(len(present))
+        wrong = [WrongLabels.of(labels, column_of[column], len(present)) for column in given]
         both = ~right[0] & ~right[-1]
         same = 0.0
         if len(given) == 2:

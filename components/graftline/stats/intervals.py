@@ -55,10 +55,10 @@ class Bootstrap:
         order = np.argsort(strata, kind="stable")
         self._sizes = np.unique(strata, return_counts=True)[1]
         # Row u of this matrix adds up the images of unit u, units sorted by stratum.
-        place = np.empty(self.units, dtype=np.int64)
-        place[order] = np.arange(self.units)
+        row_of = np.empty(self.units, dtype=np.int64)
+        row_of[order] = np.arange(self.units)
         ones = np.ones(n)
-        self._totals = sparse.csr_array((ones, (place[unit_of], np.arange(n))), (self.units, n))
+        self._totals = sparse.csr_array((ones, (row_of[unit_of], np.arange(n))), (self.units, n))
 
     def sums(self, values: Any) -> Floats:
         """Sums over each resample.

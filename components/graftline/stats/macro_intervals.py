@@ -160,7 +160,7 @@ class _Draws:
     @classmethod
     def of(cls, model: AnswerModel, confidence: float, rng: np.random.Generator) -> "_Draws":
         """Draw; the family is covered far beyond any bound."""
-        grid = _places(model, confidence)
+        grid = _grid(model, confidence)
         proposals = grid[np.linspace(0, len(grid) - 1, _PROPOSALS).round().astype(int)]
         classes, outcomes = model.counts.shape
         draws = int(np.clip(_MOST_CELLS // (classes * outcomes), _FEWEST_DRAWS, _DRAWS))
@@ -204,7 +204,7 @@ class _Draws:
         return max(floor, min(low, seen)), min(1.0, max(high, seen))
 
 
-def _places(model: AnswerModel, confidence: float) -> Floats:
+def _grid(model: AnswerModel, confidence: float) -> Floats:
     """Places in the family that are even in its mean score, and reach far beyond the bounds."""
     wide = np.sinh(np.linspace(-20, 20, 401)) / 1e4
     mean = np.concatenate(

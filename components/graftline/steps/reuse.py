@@ -231,7 +231,7 @@ def _version(name: str) -> str:
 
 
 def _kept(entry: Entry, outputs: Outputs) -> KeptResult:
-    content = _placed(entry.content, outputs)
+    content = _with_paths(entry.content, outputs)
     return KeptResult(
         values=content["values"], run=entry.run or "unknown", tracked=content["tracked"]
     )
@@ -259,11 +259,11 @@ def _portable(value: Any, outputs: Outputs) -> Any:
     return value
 
 
-def _placed(value: Any, outputs: Outputs) -> Any:
+def _with_paths(value: Any, outputs: Outputs) -> Any:
     if isinstance(value, dict):
-        return {key: _placed(each, outputs) for key, each in value.items()}
+        return {key: _with_paths(each, outputs) for key, each in value.items()}
     if isinstance(value, list):
-        return [_placed(each, outputs) for each in value]
+        return [_with_paths(each, outputs) for each in value]
     if isinstance(value, str) and value.startswith(_OUTPUT):
         name, slash, rest = value.removeprefix(_OUTPUT).partition("/")
         return f"{outputs[name]}{slash}{rest}"

@@ -8,6 +8,7 @@ runner, which sets ``GRAFTLINE_RUN_DIR``, it also keeps a record that the comman
     <run dir>/logs/<step>.log              all that the step and its libraries print
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -19,6 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,6 +30,7 @@ from graftline.machine import ensure_home, is_out_of_memory
 from graftline.progress import listening
 from graftline.records.run_records import State, write_record
 from graftline.redaction import guard_process, redacted
+from graftline.steps.lost_threads import lost_threads
 
 RUN_DIR_VARIABLE = "GRAFTLINE_RUN_DIR"
 SIGN_SECONDS = 300.0  # between two notes in the store that a step still runs
@@ -189,7 +192,7 @@ def step(
     recorder.event("started")
     recorder.note("running")
     try:
-        with listening(recorder.event):
+        with listening(recorder.event), lost_threads(partial(_end_without_memory, recorder)):
             yield recorder
     except GraftlineError as error:
         _refuse(recorder, error)
@@ -216,7 +219,9 @@ def step(
 
 def system_error(error: Exception) -> GraftlineError | None:
     """The user's error for a full or read-only disk, and for missing rights or memory; or None."""
-    no_thread = isinstance(error, RuntimeError) and "start new thread" in str(error)
+    no_thread = isinstance(error, RuntimeError) and any(
+        sign in str(error) for sign in ("start new thread", "Resource temporarily unavailable")
+    )
     if no_thread or is_out_of_memory(error):
         return OutOfMemory(
             "This process ran out of memory"
@@ -229,6 +234,11 @@ def system_error(error: Exception) -> GraftlineError | None:
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return os_error(error, str(error.filename or "a file"), "write")
     return None
+
+
+def _end_without_memory(recorder: Recorder, error: MemoryError) -> None:
+    with contextlib.suppress(SystemExit):
+        _refuse(recorder, system_error(error) or OutOfMemory(str(error)))
 
 
 def _refuse(recorder: Recorder, error: GraftlineError) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 import botocore.handlers
 from botocore.exceptions import BotoCoreError
 
-from graftline.redaction import excerpt
+from graftline.redaction import excerpt, without_query
 
 REDIRECTS = (301, 302, 303, 307, 308)
 PROXY_LOGIN = 407
@@ -84,7 +84,12 @@ def check_answer(operation_model: Any, response_dict: dict[str, Any], **_: objec
     if _DECLARATION.search(data[:2000]):  # entities that grow, or that name files
         raise NotS3(status, "its XML holds a document type declaration")
     if status in REDIRECTS:
-        _check_redirect(status, headers, data)
+        if operation_model.name == "HeadBucket" and "x-amz-bucket-region" not in headers:
+            # Boto's own question for the region: redirected again, it would ask for ever. Without
+            # an answer to it the first redirect stands, which may name an address.
+            response_dict["status_code"] = 404
+        elif operation_model.name != "HeadObject" or "location" in headers:  # else a GET is told
+            _check_redirect(status, headers, data)
     elif status >= 300:
         _check_refusal(status, headers, data)
     elif b"<Error" in data[:500]:
@@ -97,7 +102,7 @@ def _check_redirect(status: int, headers: Any, data: bytes) -> None:
     # S3 itself names the bucket's region; boto then asks there.
     if "x-amz-bucket-region" in headers or b"<Endpoint>" in data or b"<Region>" in data:
         return
-    target = headers.get("location") or "no address"
+    target = without_query(headers.get("location") or "no address")
     raise NotS3(status, f"it redirects (status {status}) to {target}")
 
 

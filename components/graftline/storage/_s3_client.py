@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from botocore import exceptions as boto
+
 from graftline.credentials import AWS, tidy
 from graftline.errors import (
     ConfigurationError,
@@ -20,7 +22,8 @@ from graftline.errors import (
     StoreAccessDenied,
     StoreNotFound,
 )
-from graftline.storage._s3_answers import NotS3, look_at_answers, unreadable
+from graftline.storage._s3_answers import REDIRECTS, NotS3, look_at_answers, unreadable
+from graftline.storage._s3_credentials import NoKeys, fetch_keys, no_keys
 from graftline.storage._s3_environment import check_endpoint, credentials_file, learn_credentials
 from graftline.storage._s3_errors import (
     ABSENT,
@@ -66,18 +69,29 @@ def patience() -> float:
     return seconds
 
 
+def _patient() -> dict[str, Any]:
+    """One try within bounded time: requests are repeated by us."""
+    return {
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+        "connect_timeout": min(5.0, patience()),
+        "read_timeout": min(30.0, patience()),
+    }
+
+
 def _new_client() -> Any:
     import boto3
+    import botocore.session
     from botocore.config import Config
 
     tidy(AWS)
     check_endpoint()
-    client = boto3.session.Session().client(
+    session = botocore.session.get_session()
+    # For the services that credentials come from: boto alone waits minutes for a silent one.
+    session.set_default_client_config(Config(**_patient()))
+    client = boto3.session.Session(botocore_session=session).client(
         "s3",
         config=Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=min(5.0, patience()),
-            read_timeout=min(30.0, patience()),
+            **_patient(),
             max_pool_connections=CONNECTIONS,
             # Many S3-compatible servers refuse boto's newer trailing checksums; Content-MD5 is
             # checked by all of them, and sha256 by us.
@@ -118,8 +132,8 @@ def shared_connection() -> Connection:
 
     A client costs a tenth of a second, and its own handshakes.
     """
-    told = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
-    key = tuple((name, os.environ[name]) for name in sorted(told))
+    names = (name for name in os.environ if name.startswith("AWS_") or name == PATIENCE_VARIABLE)
+    key = tuple((name, os.environ[name]) for name in sorted(names))
     return _connections.setdefault(key, Connection())
 
 
@@ -161,9 +175,11 @@ def require_range(answer: dict[str, Any], offset: int, length: int) -> None:
     status, size = status_of_answer(answer), int(answer["ContentLength"])
     if status == 200 and size > length:
         raise NotS3(200, "it sends the whole object where a range of bytes was asked for")
-    told = str(answer.get("ContentRange", ""))
-    if size > length or (status == 206 and not told.startswith(f"bytes {offset}-")):
-        raise NotS3(status, f"it sends {told[:40] or 'other bytes'} where a range was asked for")
+    answered = str(answer.get("ContentRange", ""))
+    if size > length or (status == 206 and not answered.startswith(f"bytes {offset}-")):
+        raise NotS3(
+            status, f"it sends {answered[:40] or 'other bytes'} where a range was asked for"
+        )
 
 
 def require_whole(answer: dict[str, Any]) -> None:
@@ -190,6 +206,8 @@ class S3Client:
         """The boto client of this process."""
         try:
             return self._connection.client
+        except boto.CredentialRetrievalError as error:
+            raise no_keys(error, f"Cannot open {self.uri}") from error
         except OURS as error:
             raise store_error(error, self.uri, "open", "the configured endpoint") from error
         except OSError as error:
@@ -210,6 +228,7 @@ class S3Client:
         pause, unread = 0.1, 0
         while True:
             try:
+                fetch_keys(client)
                 done = work()
                 self._connection.answered = True
                 return done
@@ -219,10 +238,13 @@ class S3Client:
                 wait = pause * random.uniform(0.5, 1)  # noqa: S311 -- spreads retries, no secret
                 if no_connection(error) and not self._connection.answered:
                     allowed = min(allowed, FIRST_CONTACT)
-                again = worth_retrying(error) or 0 < unread < UNREADABLE_TRIES
+                failed = error.cause if isinstance(error, NoKeys) else error
+                again = worth_retrying(failed) or 0 < unread < UNREADABLE_TRIES
                 if not again or time.monotonic() + wait > started + allowed:
                     uri = f"{self.uri}/{key}".rstrip("/")
                     learn_credentials(client)
+                    if isinstance(error, NoKeys):
+                        raise no_keys(error, f"Cannot {action} {uri}") from raised
                     raise store_error(error, uri, action, client.meta.endpoint_url) from raised
             except OSError as error:
                 raise credentials_file(error, self.uri) or error from error
@@ -283,13 +305,15 @@ class S3Client:
             raise
 
     def _head(self, key: str) -> Any:
-        place = {"Bucket": self.bucket, "Key": self.name(key)}
+        target = {"Bucket": self.bucket, "Key": self.name(key)}
         try:
-            return self.client.head_object(**place)
+            return self.client.head_object(**target)
         except OURS as error:
             # The answer to a HEAD has no body, so no reason: a GET of one byte is told it.
-            if status_of(error) in (301, 400, 403) and code_of(error).isdigit():
-                with contextlib.closing(self.client.get_object(**place, Range="bytes=0-0")["Body"]):
+            if status_of(error) in (400, 403, *REDIRECTS) and code_of(error).isdigit():
+                with contextlib.closing(
+                    self.client.get_object(**target, Range="bytes=0-0")["Body"]
+                ):
                     raise
             raise
 

@@ -4,6 +4,7 @@ import os
 import urllib.parse
 from typing import Any
 
+from graftline.addresses import leads_to_metadata
 from graftline.errors import ConfigurationError, StoreAccessDenied
 from graftline.redaction import learn
 
@@ -20,7 +21,8 @@ def check_endpoint() -> None:
     """Refuse an address that boto cannot use.
 
     Raises:
-        ConfigurationError: It has no scheme, no host or no valid port, or holds a password.
+        ConfigurationError: It has no scheme, no host or no valid port, holds a password, or is a
+            cloud's metadata service.
     """
     name = endpoint_variable()
     if name is None:
@@ -45,6 +47,11 @@ def check_endpoint() -> None:
         raise ConfigurationError(
             f"{name}={value!r} is not an address",
             fix="Write it as https://host or https://host:port.",
+        )
+    if leads_to_metadata(value):
+        raise ConfigurationError(
+            f"{name}={value!r} is a cloud's metadata service, which hands out keys of the machine",
+            fix="Name the S3 server; if the name is right, see what it resolves to.",
         )
 
 

@@ -38,6 +38,10 @@ ELSEWHERE = frozenset(
         *("IllegalLocationConstraintException", "InvalidRegion"),
     }
 )
+# Alibaba's and Tencent's: the bucket must be part of the host's name.
+VIRTUAL_HOST = frozenset(
+    {"SecondLevelDomainForbidden", "VirtualHostDomainRequired", "PathStyleDomainForbidden"}
+)
 EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 FULL = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"})
 ARCHIVED = frozenset({"InvalidObjectState"})
@@ -69,7 +73,7 @@ _CONFIGURATION = (
 
 
 MOST_LETTERS = 1000  # of what a server says
-_RETRIES = re.compile(r" \(reached max retries: \d+\)")  # ours are counted elsewhere
+RETRIES = re.compile(r" \(reached max retries: \d+\)")  # ours are counted elsewhere
 
 
 class Truncated(Exception):  # noqa: N818 -- never leaves the S3 modules
@@ -158,7 +162,7 @@ def store_error(error: Exception, uri: str, action: str, endpoint: str) -> Store
         return error
     what = f"Cannot {action} {uri}"
     code = code_of(error)
-    why = excerpt(_RETRIES.sub("", str(error)[: 50 * MOST_LETTERS]), MOST_LETTERS)
+    why = excerpt(RETRIES.sub("", str(error)[: 50 * MOST_LETTERS]), MOST_LETTERS)
     if isinstance(error, ResponseParserError):
         error = unreadable(error)
     if code in ABSENT:
@@ -194,8 +198,16 @@ def _denied(error: Exception, what: str, why: str, endpoint: str) -> StoreAccess
         )
     elif code in ELSEWHERE:
         fix = f"Set AWS_REGION to the bucket's region{_region(error)}."
+        if told := _endpoint_told(error):
+            fix += f" The server names {told} as the bucket's address."
         if endpoint_variable():
             fix += f" Check that {endpoint} is the endpoint of that region."
+    elif code in VIRTUAL_HOST:
+        fix = (
+            "This server takes the bucket's name only as the first part of the host's name. Write "
+            "`s3 =` and, on the next line, indented, `addressing_style = virtual` under "
+            "[default], or your profile, in ~/.aws/config."
+        )
     elif code in UNKNOWN_KEYS | EXPIRED or isinstance(error, boto.CredentialRetrievalError):
         fix = (
             "Renew the credentials and check that they belong to this endpoint "
@@ -236,6 +248,13 @@ def _region(error: Exception) -> str:
     return f", {found}" if found else ""
 
 
+def _endpoint_told(error: Exception) -> str:
+    """The address that a server says a bucket has."""
+    if not isinstance(error, boto.ClientError):
+        return ""
+    return excerpt(str(error.response.get("Error", {}).get("Endpoint") or ""), 200)
+
+
 def not_s3(error: NotS3, what: str, endpoint: str) -> StoreUnreachable:
     """The error for an answer that is not S3's."""
     name = endpoint_variable()
@@ -258,6 +277,22 @@ def not_s3(error: NotS3, what: str, endpoint: str) -> StoreUnreachable:
         )
     return StoreUnreachable(
         what, why=f"{endpoint} does not answer as S3 does: {error.said}", fix=fix
+    )
+
+
+def _unsupported(operation: str) -> str:
+    """What to do about a server that lacks a request."""
+    if operation.startswith("List"):
+        needed = "listings by ListObjectsV2"
+    elif operation == "PutObject":
+        needed = "conditional writes (If-None-Match, If-Match)"
+    elif "Multipart" in operation or operation == "UploadPart":
+        needed = "uploads in parts"
+    else:
+        needed = f"the request {operation or 'that failed'}"
+    return (
+        f"Graftline needs {needed}: use another server or a newer version of it. `graftline "
+        "doctor` says all that a server lacks."
     )
 
 
@@ -290,7 +325,7 @@ def _other(error: Exception, what: str, why: str, endpoint: str) -> StoreError:
         return StoreError(
             what,
             why=f"{endpoint} does not support this request: {why}",
-            fix="Graftline needs conditional writes (If-None-Match); use a server that has them.",
+            fix=_unsupported(getattr(error, "operation_name", "")),
         )
     if code_of(error).startswith("5") or worth_retrying(error):
         return StoreUnreachable(

@@ -48,22 +48,22 @@ def upload(store: S3Client, path: Path, key: str, *, if_absent: bool) -> bool:
 
 
 def _upload_parts(store: S3Client, path: Path, key: str, *, if_absent: bool) -> bool:
-    place = {"Bucket": store.bucket, "Key": store.name(key)}
+    target = {"Bucket": store.bucket, "Key": store.name(key)}
     with os_errors(str(path), "read"):
         digest = sha256_of(path)
     writer = uuid.uuid4().hex
     metadata = {SHA256: digest, WRITER: writer}
     started = store.attempt(
-        lambda: store.client.create_multipart_upload(**place, Metadata=metadata), "write", key
+        lambda: store.client.create_multipart_upload(**target, Metadata=metadata), "write", key
     )
-    place_of_parts = {**place, "UploadId": started["UploadId"]}
+    upload = {**target, "UploadId": started["UploadId"]}
     try:
-        parts = _send_parts(store, path, key, place_of_parts)
+        parts = _send_parts(store, path, key, upload)
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        _complete(store, key, writer, {**place_of_parts, **condition}, parts)
+        _complete(store, key, writer, {**upload, **condition}, parts)
     except BaseException as error:
         with contextlib.suppress(Exception):  # what is left costs room, and names itself to S3
-            store.client.abort_multipart_upload(**place_of_parts)
+            store.client.abort_multipart_upload(**upload)
         if if_absent and isinstance(error, PreconditionFailed):
             return False
         raise
@@ -71,12 +71,12 @@ def _upload_parts(store: S3Client, path: Path, key: str, *, if_absent: bool) -> 
 
 
 def _send_parts(
-    store: S3Client, path: Path, key: str, place: dict[str, str]
+    store: S3Client, path: Path, key: str, target: dict[str, str]
 ) -> list[dict[str, Any]]:
     def send(number: int, data: bytes) -> dict[str, Any]:
         answer = store.attempt(
             lambda: store.client.upload_part(
-                **place, PartNumber=number, Body=data, ContentMD5=md5(data)
+                **target, PartNumber=number, Body=data, ContentMD5=md5(data)
             ),
             "write",
             key,
@@ -92,7 +92,7 @@ def _send_parts(
 
 
 def _complete(
-    store: S3Client, key: str, writer: str, place: dict[str, str], parts: list[dict[str, Any]]
+    store: S3Client, key: str, writer: str, target: dict[str, str], parts: list[dict[str, Any]]
 ) -> None:
     tries = 0
 
@@ -100,7 +100,7 @@ def _complete(
         nonlocal tries
         tries += 1
         try:
-            store.client.complete_multipart_upload(**place, MultipartUpload={"Parts": parts})
+            store.client.complete_multipart_upload(**target, MultipartUpload={"Parts": parts})
         except Exception as error:
             # After a lost acknowledgement the upload is gone, and the object is there.
             lost = code_of(error) in ("NoSuchUpload", "PreconditionFailed", "412")
@@ -125,7 +125,7 @@ def download(store: S3Client, key: str, path: Path) -> None:
 
 def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> str | None:
     """Fetch all bytes of one version; its sha256 comes back where it is known."""
-    place = {"Bucket": store.bucket, "Key": store.name(key)}
+    target = {"Bucket": store.bucket, "Key": store.name(key)}
     head = store.head(key)
     size = int(head["ContentLength"])
     with os_errors(str(path), "write"), temporary.open("wb") as stream:
@@ -135,7 +135,7 @@ def _download_once(store: S3Client, key: str, temporary: Path, path: Path) -> st
             if start == stop:
                 return
             wanted = f"bytes={start}-{stop - 1}"
-            answer = store.client.get_object(**place, Range=wanted, IfMatch=head["ETag"])
+            answer = store.client.get_object(**target, Range=wanted, IfMatch=head["ETag"])
             require_range(answer, start, stop - start)
             for piece in _pieces(answer["Body"], CHUNK):
                 stream.write(piece)

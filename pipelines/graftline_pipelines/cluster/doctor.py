@@ -76,17 +76,17 @@ def examine_pods(
     )
     console.print(f"Run {done.run_name}: {done.link}", highlight=False)
     ended = _wait(server, done, seconds)
-    told = dict.fromkeys(sorted({pool_name(step, settings.assign) for step in STEPS}), False)
+    answered = dict.fromkeys(sorted({pool_name(step, settings.assign) for step in STEPS}), False)
     found: list[tuple[str, Finding]] = []
     pods = _pods(server, done.run_id)
     for pod in pods:
         for pool, finding in _findings(server.log(done.run_id, pod.name) or ""):
             found.append((pool, finding))
-            told[pool] = True
+            answered[pool] = True
     words = "; ".join(dict.fromkeys(pod.message for pod in pods if pod.message))
     why = words or ("its log is empty" if ended else f"it did not end within {seconds:.0f} s")
     fix = f"See the run: {done.link}. `graftline logs {done.run_name}` prints what there is."
-    missing = [pool for pool, seen in told.items() if not seen]
+    missing = [pool for pool, seen in answered.items() if not seen]
     return found + [
         (pool, Finding("pod", f"run in the pool {pool}", "failed", why, fix)) for pool in missing
     ]

@@ -83,5 +83,5 @@ def ask(doing: str, right: str, method: Callable[..., Any], *arguments: Any, **n
                 why="Somebody else changed it at the same moment.",
                 fix="Run the command again.",
             ) from None
-        fix = f"It takes the right to {right}." if status in (401, 403) else None
+        fix = f"This needs the permission to {right}." if status in (401, 403) else None
         raise ClusterError(f"{doing}.", why=why, fix=fix) from None

@@ -152,17 +152,19 @@ class Waiting:
     look_seconds: float = CHECK_SECONDS
     allowed: Mapping[str, int] | None = None
     _since: dict[str, float] = field(default_factory=dict)
-    _told: set[str] = field(default_factory=set)
-    _looked: float | None = None
+    _reported: set[str] = field(default_factory=set)
+    _checked_at: float | None = None
 
     def check(self, run: Any) -> None:
         """Look at the pods of the steps that run, not too often: the answer is large."""
         now = time.monotonic()
         details = getattr(run.run_details, "task_details", None) or []
         running = any(detail.state in ("RUNNING", "PENDING") for detail in details)
-        if not running or (self._looked is not None and now - self._looked < self.look_seconds):
+        if not running or (
+            self._checked_at is not None and now - self._checked_at < self.look_seconds
+        ):
             return
-        self._looked = now
+        self._checked_at = now
         pods = every_pod(self.cluster.workflow(run.run_id) or {})
         self._tell_tries(run, pods)
         for pod in pods:
@@ -180,9 +182,9 @@ class Waiting:
             tries = tries_of(pods, pod)
             number = tries.index(pod) + 1 if pod in tries else 0
             lost = tries[number - 2] if number > 1 else None
-            if lost is None or lost.name in self._told or lost.phase not in BROKEN:
+            if lost is None or lost.name in self._reported or lost.phase not in BROKEN:
                 continue
-            self._told.add(lost.name)
+            self._reported.add(lost.name)
             what = f"driver of {pod.step}" if pod.driver else pod.step
             if self.allowed is None:
                 self.allowed = attempts_allowed(self.cluster, run)
@@ -196,9 +198,9 @@ class Waiting:
             )
 
     def _tell(self, pod: Pod) -> None:
-        if pod.name in self._told:
+        if pod.name in self._reported:
             return
-        self._told.add(pod.name)
+        self._reported.add(pod.name)
         cause = explain(pod.message)
         why = f"{cause[0]} {cause[1]}" if cause else "Its node may still be starting."
         said = f" ({pod.message})" if pod.message else ""

@@ -72,7 +72,7 @@ def pool_problems(pools: Mapping[str, PoolSettings], nodes: Iterable[Node]) -> l
             problems.append(
                 f"pools.{name}: no node fits ({len(nodes)} in the cluster); the nearest one lacks: "
                 f"{'; '.join(nearest)}. Change the pool, add nodes, or set `autoscaled: true` "
-                "if they are made on demand."
+                "if they are created on demand."
             )
     return problems
 

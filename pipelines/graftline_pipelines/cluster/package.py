@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from graftline.errors import ConfigurationError
+from graftline.redaction import holds_secret
 from graftline_pipelines.graphs.compile import GraphName, compile_to
 from graftline_pipelines.runfile import placeholders
 from graftline_pipelines.runfile.quantities import is_name, is_object_name
@@ -117,6 +118,7 @@ def check(package: Package, settings: RunSettings, parameters: Mapping[str, Any]
         *_placeholder_problems(settings, parameters),
         *_name_problems(settings),
         *_parameter_problems(package.spec, parameters),
+        *_secret_problems(parameters),
         *_place_problems(settings, package.graph, parameters.get("source")),
         *(prediction_problems(settings, parameters) if package.graph == "predict" else ()),
         *image_problems(package.images, require_digest=settings.images.require_digest),
@@ -246,6 +248,16 @@ def _parameter_problems(spec: Mapping[str, Any], given: Mapping[str, Any]) -> li
         elif not parameter.get("isOptional") and "defaultValue" not in parameter:
             problems.append(f"--param {name} is missing, and has no default.")
     return problems
+
+
+def _secret_problems(given: Mapping[str, Any]) -> list[str]:
+    return [
+        f"--param {name}: the value holds a password or a token, or one that this shell's "
+        "environment keeps secret; everyone who sees the run would read it. On a cluster, "
+        "credentials come from Kubernetes secrets."
+        for name, value in given.items()
+        if any(holds_secret(text) for _, text in _texts(value, ()))
+    ]
 
 
 def prediction_problems(settings: RunSettings, parameters: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.errors import ClusterError, ConfigurationError
+from graftline.redaction import redacted
 from graftline_pipelines.cluster.auth import (
     CA_VARIABLE,
     CONNECT_SECONDS,
@@ -228,7 +229,7 @@ class Cluster:
         body = V2beta1Run(
             experiment_id=experiment_id,
             display_name=run_name,
-            description=column_text(description),
+            description=column_text(redacted(description)),
             pipeline_version_reference=V2beta1PipelineVersionReference(
                 pipeline_id=version.pipeline_id, pipeline_version_id=version.version_id
             ),
@@ -307,14 +308,14 @@ class Cluster:
         self.call(f"stopping the run {run_id}", self.client.terminate_run, run_id=run_id)
 
     def log(self, run_id: str, pod: str) -> str | None:
-        """The log of a pod, or None where the server no longer has it."""
+        """The log of a pod, its secrets masked, or None where the server no longer has it."""
         answer = self._get(f"/apis/v1alpha1/runs/{run_id}/nodes/{pod}/log")
         # A log that is in neither the pod nor the archive is a status 500. Older servers send 200
         # before they know, and then an error object where the log should be. The answer names no
         # character set.
         text = answer.content.decode("utf-8", errors="replace")
         missing = text.startswith('{"error_message"')
-        return None if missing or not answer.ok else str(text)
+        return None if missing or not answer.ok else redacted(text)
 
     def workflow(self, run_id: str) -> Mapping[str, Any] | None:
         """A run's Argo workflow, or None where the server does not hand it out.

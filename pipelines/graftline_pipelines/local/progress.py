@@ -28,6 +28,9 @@ from graftline_pipelines.local.screen import counted
 
 POLL_SECONDS = 0.2
 NAME_WIDTH = 18
+BAR_WIDTH = 16
+WIDE = 117  # columns from which there is room for a bar
+FIGURES_WIDTH = 64  # spinner, step, count, time and time left, with the gaps between
 PARTS = {  # tasks that are parts of one step
     "plan_extraction": "extract_features",
     "extract_share": "extract_features",
@@ -50,6 +53,19 @@ class _Left(TimeRemainingColumn):
         if task.total is None or seconds is None or task.finished:
             return Text()
         return Text(f"{_duration(seconds)} left", style="cyan")
+
+
+class _Doing(TextColumn):
+    """What is being done, cut where the screen is narrow: the figures after it stay whole."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__("{task.description}")
+        self._width = width
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.truncate(self._width, overflow="ellipsis")
+        return text
 
 
 class StepFollower:
@@ -78,15 +94,17 @@ class StepFollower:
         self._expected = {step: (expected or {}).get(step, 0.0) for step in self._steps}
         self._begun: dict[str, float] = {}
         self._ended: set[str] = set()
+        self._coming = ""
         self._offsets: dict[Path, int] = {}
         self._bars: dict[str, TaskID] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="follow-steps", daemon=True)
+        self._wide = console.width >= WIDE
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[number]}[bold]{task.fields[step]}[/]"),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
+            _Doing(console.width - FIGURES_WIDTH - (BAR_WIDTH + 1) * self._wide),
+            *([BarColumn(bar_width=BAR_WIDTH)] if self._wide else []),
             _Count(),
             TimeElapsedColumn(),
             _Left(),
@@ -94,11 +112,11 @@ class StepFollower:
             transient=True,
             disable=not console.is_terminal,
         )
-        # Shown while no step runs, so that the screen is never blank.
-        self._between = self._progress.add_task("", step="", number="", total=None, visible=False)
         self._overall = self._progress.add_task(
             "", step="all steps", number="", total=None, visible=any(self._expected.values())
         )
+        # Shown while no step runs, so that the screen is never blank.
+        self._between = self._progress.add_task("", step="", number="", total=None, visible=False)
 
     def __enter__(self) -> "StepFollower":
         self._show_between()
@@ -116,8 +134,9 @@ class StepFollower:
         while not self._stop.wait(POLL_SECONDS):
             self._show_new()
             left = left_in_all(self._expected, self._begun, self._ended, time.monotonic())
-            said = f"about {_duration(left)} left, as in an earlier run" if left >= 1 else ""
-            self._progress.update(self._overall, description=said)
+            said = f"about {_duration(left)} left" if left >= 1 else ""
+            why = ", as in an earlier run" if said and self._wide else ""
+            self._progress.update(self._overall, description=f"{said}{why}")
 
     def _show_new(self) -> None:
         for event in sorted(self._new_events(), key=lambda event: float(event["time"])):
@@ -179,9 +198,13 @@ class StepFollower:
     def _show_between(self) -> None:
         """Name the step that comes next where none runs."""
         coming = next((step for step in self._steps if step not in self._begun), "")
+        wanted = not self._bars and bool(coming)
+        if wanted and coming != self._coming:
+            self._coming = coming
+            self._progress.reset(self._between)  # its clock
         self._progress.update(
             self._between,
-            visible=not self._bars and bool(coming),
+            visible=wanted,
             step=coming,
             number=self._number(coming),
             description="starting",

@@ -28,7 +28,7 @@ from graftline_pipelines.local.progress import (
     unfinished_step,
 )
 from graftline_pipelines.local.runs import State, write_end, write_start
-from graftline_pipelines.local.tasks import KILLED, local_tasks
+from graftline_pipelines.local.tasks import KILLED, STOPPED, local_tasks
 from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
@@ -127,6 +127,8 @@ def run(
         pipeline = build(settings, run_id)
         _initialise(runner, run_dir, settings)
         failed = _executed(pipeline)
+        if failed is not None and set(codes.values()) & set(STOPPED):
+            failed = KeyboardInterrupt()  # Ctrl-C; ours may get lost, in a destructor for example
         if failed is not None:
             _end(failed, run_dir, settings, console, server or warm)
     if isinstance(failed, KeyboardInterrupt):
@@ -167,9 +169,9 @@ def _end(
     _note_end(run_dir, "stopped" if stopped else "failed")
     why = "stopped" if stopped else "the run failed"
     asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]
-    told = _end_in_mlflow(settings, asked, warm)
-    if told:
-        said = f"[yellow]Note:[/] {escape(told)}"
+    problem = _end_in_mlflow(settings, asked, warm)
+    if problem:
+        said = f"[yellow]Note:[/] {escape(problem)}"
         console.print(said, highlight=False, soft_wrap=not console.is_terminal)
 
 
@@ -185,9 +187,9 @@ def _end_in_mlflow(settings: RunSettings, asked: list[str], warm: WarmServer | N
     asked = [uri, settings.experiment, *asked]
     if warm is not None:
         with warm.calling(f"{__name__}:close_in_mlflow", asked) as call:
-            told = call.answer()
-        if told is not None:
-            return str(told)
+            problem = call.answer()
+        if problem is not None:
+            return str(problem)
     return close_in_mlflow(asked)
 
 
@@ -295,7 +297,7 @@ def _ended(step: str, code: int) -> tuple[str, str, str]:
     if code in KILLED:
         smaller = f" or a smaller batch (`{BATCHES[step]}`)" if step in BATCHES else ""
         return (
-            "The step's process was killed (SIGKILL): it ended without a word.",
+            "The step's process was killed (SIGKILL): it ended without a message.",
             "It was killed from outside, most often by the system for lack of memory.",
             f"Close other programs or give it more memory{smaller}, and run again: what was "
             "computed is kept. The system's log says whether it was memory (`journalctl -k`).",
@@ -303,7 +305,7 @@ def _ended(step: str, code: int) -> tuple[str, str, str]:
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         return (
-            f"The step's process was ended by {name}: it ended without a word.",
+            f"The step's process was ended by {name}: it ended without a message.",
             "A library crashed, or someone sent the signal.",
             "See the log, and run again: what was computed is kept.",
         )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -32,3 +33,12 @@ def show_rows(rows: Sequence[tuple[str, str]], console: Console) -> None:
         for number, line in enumerate(Text.from_markup(text).split("\n", allow_blank=True)):
             shown = Text(f"  {'' if number else name:<{width}}  ") + line
             console.print(shown, soft_wrap=True, highlight=False)
+
+
+def show_indented(lines: Sequence[str], console: Console) -> None:
+    """Print lines two columns in, on a terminal what follows of a long one too."""
+    for line in lines:
+        if console.is_terminal:
+            console.print(Padding(line, (0, 0, 0, 2)))
+        else:
+            console.print(f"  {line}", soft_wrap=True)

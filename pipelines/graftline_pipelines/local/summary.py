@@ -33,7 +33,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     onnx = exported.get("onnx")
     for file in Path(onnx).parent.iterdir() if onnx else ():
         placed(str(file), run.run_dir / file.name)
-    told = {
+    summary = {
         "run_id": run.run_id,
         "run_dir": str(run.run_dir),
         "snapshot_id": ingested.get("snapshot_id"),
@@ -63,7 +63,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
     }
     with suppress(GraftlineError, OSError):  # the pages are there now, and the run is done anyway
         write_index(run.run_dir.parent)
-    return told
+    return summary
 
 
 def placed(source: str | None, target: Path) -> str | None:

@@ -71,7 +71,7 @@ class TryServer(ThreadingHTTPServer):
     def page(self) -> bytes:
         """The page, with this server's token and the model's name."""
         source = (files("graftline_pipelines.local") / "templates" / "try.html").read_text("utf-8")
-        told = {
+        facts = {
             "token": self.token,
             "header": TOKEN_HEADER,
             "maxBytes": MAX_BYTES,
@@ -79,7 +79,7 @@ class TryServer(ThreadingHTTPServer):
             "classes": len(self.model.classes),
             "backbone": self.model.metadata.backbone,
         }
-        text = json.dumps(told).replace("<", "\\u003c")
+        text = json.dumps(facts).replace("<", "\\u003c")
         return source.replace("{{nonce}}", self.nonce).replace("{{told}}", text).encode()
 
     def process_request(self, request: Any, client_address: Any) -> None:

@@ -38,12 +38,15 @@ OPEN = "open"  # the key of a request to open MLflow's database
 CALL = "call"  # the key of a request to call a function
 ANSWER = "\0answer "  # before what a called function returned
 REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
-LIGHT = (  # what every step needs, and what those need that compute nothing
-    "kfp.dsl.executor_main",
-    "graftline.steps.ingest.step",
+MLFLOW = (  # first: the checks before a run wait for it
     "mlflow.tracking",
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
+)
+LIGHT = (  # what every step needs, and what those need that compute nothing
+    *MLFLOW,
+    "kfp.dsl.executor_main",
+    "graftline.steps.ingest.step",
     "graftline.steps.watch.step",
     "graftline.steps.extract_features.step",
     "graftline.steps.evaluate.same_model",
@@ -51,12 +54,12 @@ LIGHT = (  # what every step needs, and what those need that compute nothing
 )
 LARGE = (  # in the order in which the steps of a run need them
     "torch",
+    "timm",  # of which extract_features makes the network
     "graftline.steps.fit_head.step",
     "sklearn.linear_model",
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
-    "onnxscript",  # which the exporter imports when it is first called
 )
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")
@@ -107,6 +110,7 @@ class WarmServer:
         self._socket, theirs = socket.socketpair()
         self._lock = threading.Lock()
         self._asked = False
+        self._opened: set[str] = set()
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", __name__, str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -132,7 +136,7 @@ class WarmServer:
 
     @contextlib.contextmanager
     def calling(self, function: str, argument: Any) -> "Iterator[Call]":
-        """Call ``module:function`` with something that JSON holds, in a fork with what is light."""
+        """Call ``module:function`` with something that JSON holds, in a fork with MLflow."""
         call = self._begin({CALL: function, "argument": argument}, dict(os.environ))
         try:
             yield call or Call(None, None)
@@ -167,7 +171,8 @@ class WarmServer:
 
     def open_tracking(self, uri: str) -> None:
         """Let the server open MLflow's database once, which takes each step a third of a second."""
-        if uri.startswith("sqlite:"):
+        if uri.startswith("sqlite:") and uri not in self._opened:
+            self._opened.add(uri)
             with contextlib.suppress(OSError):
                 self._send({OPEN: uri})
 
@@ -225,6 +230,7 @@ def component_of(command: list[str]) -> tuple[str, list[str]]:
 def serve(connection: socket.socket) -> None:
     """Import the libraries, forking for each request in between, until the other end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
+    gc.disable()  # what is imported stays; looking through it again and again took a quarter longer
     os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
     set_client_defaults()
     children: dict[int, tuple[int, int]] = {}
@@ -254,8 +260,8 @@ def serve(connection: socket.socket) -> None:
                     if OPEN in request[0]:
                         wanted.insert(0, request[0][OPEN])
                         continue
-                    if CALL in request[0]:  # it wants what is light, all of it
-                        wanted.append(request)
+                    if CALL in request[0]:
+                        wanted.insert(_after_mlflow(wanted), request)
                         continue
                     begin(request)
                 else:
@@ -268,9 +274,16 @@ def serve(connection: socket.socket) -> None:
                     continue
                 with contextlib.suppress(Exception):  # the step that needs it says what is wrong
                     _make_ready(first)
-                if not wanted:
-                    gc.collect()
-                    gc.freeze()  # shared with all forks
+
+
+def _after_mlflow(wanted: list[str | Request]) -> int:
+    """Where a call belongs among what is wanted: behind MLflow and its open database."""
+    needed = [
+        position
+        for position, each in enumerate(wanted)
+        if isinstance(each, str) and (each in MLFLOW or ":" in each)
+    ]
+    return max(needed, default=-1) + 1
 
 
 def _make_ready(name: str) -> None:
@@ -364,13 +377,15 @@ def _work(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"], _KFP_RUNTIME="true")
     os.chdir(request["folder"])
+    gc.freeze()  # what the server imported stays shared with it
+    gc.enable()
     tempfile.tempdir = None
     code = 0
     try:
         if CALL in request:
             module, _, function = request[CALL].partition(":")
-            told = getattr(importlib.import_module(module), function)(request["argument"])
-            print(f"\n{ANSWER}{json.dumps(told)}", flush=True)
+            answer = getattr(importlib.import_module(module), function)(request["argument"])
+            print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
             return 0
         from kfp.dsl.executor_main import executor_main
 
@@ -382,6 +397,8 @@ def _work(request: dict[str, Any]) -> int:
             executor_main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -67,8 +67,8 @@ def _prepare(
     from graftline_pipelines.cluster.package import SubmissionError
     from graftline_pipelines.cluster.submit import Questions, prepare
 
-    told = io.StringIO()
-    console = Console(file=told, width=10_000)
+    printed = io.StringIO()
+    console = Console(file=printed, width=10_000)
     try:
         with tempfile.TemporaryDirectory() as folder:
             package = prepare(
@@ -85,7 +85,7 @@ def _prepare(
         found.problems += [(ELSEWHERE, ConfigurationError(text)) for text in error.problems]
     except (ClusterError, ConfigurationError) as error:
         found.problems.append((ELSEWHERE, error))
-    for line in told.getvalue().splitlines():
+    for line in printed.getvalue().splitlines():
         found.notes.append((ELSEWHERE, line.removeprefix("Note:").strip()))
 
 

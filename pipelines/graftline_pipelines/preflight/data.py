@@ -43,12 +43,13 @@ def check_source(settings: RunSettings, found: Preflight) -> list[Any]:
         changed = _changed_split(settings, source.uri)
         if changed:
             found.notes.append(("data.split", changed))
+        found.notes += [(KEY, f"{warning}.") for warning in source.warnings]
         carved = check_given(source, entries, split, MIN_IMAGES_PER_CLASS, data.missing_splits)
-        told = check_listing(source, entries, MIN_IMAGES_PER_CLASS)
+        counts = check_listing(source, entries, MIN_IMAGES_PER_CLASS)
         notes = "".join(f" {note}" for note in dict.fromkeys([*source.notes, carved]) if note)
         tree = f"\n{source.tree}" if source.tree else ""
         listed.extend(entries)
-        return f"{data.source}: {told}.{notes}{tree}"
+        return f"{data.source}: {counts}.{notes}{tree}"
 
     found.look(KEY, ask)
     return listed

@@ -114,7 +114,7 @@ def _known(settings: RunSettings) -> str:
     check_known(settings.backbone)
     weights = str(settings.weights or "")
     if weights.startswith(("/", "file://")):
-        path = local_path(location.parse(weights).place)
+        path = local_path(location.parse(weights).location)
         if path is not None and not path.exists():
             raise _no_weights(weights)
     return ""
@@ -274,7 +274,7 @@ def _published(settings: RunSettings, name: str, source: str) -> str:
     if origin.available_locally:
         return "mirrored in the store" if origin.kind == "mirror" else "available locally"
     published.check_obtainable(source, name)
-    return f"downloaded when first needed, from {origin.place}"
+    return f"downloaded when first needed, from {origin.location}"
 
 
 def _check_fit(settings: RunSettings) -> None:

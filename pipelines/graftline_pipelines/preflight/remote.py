@@ -26,8 +26,8 @@ def in_warm_process(server: WarmServer | None) -> Elsewhere:
             import graftline_pipelines.graphs.training
             import graftline_pipelines.local.summary  # noqa: F401
 
-            told = call.answer()
-        return None if told is None else _found(told)
+            answer = call.answer()
+        return None if answer is None else _found(answer)
 
     return ask
 
@@ -46,9 +46,9 @@ def answer(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _found(told: Mapping[str, Any]) -> Preflight:
-    found = Preflight(dict(told["facts"]), [(key, text) for key, text in told["notes"]])
-    for key, kind, what, why, fix in told["problems"]:
+def _found(answer: Mapping[str, Any]) -> Preflight:
+    found = Preflight(dict(answer["facts"]), [(key, text) for key, text in answer["notes"]])
+    for key, kind, what, why, fix in answer["problems"]:
         made = getattr(errors, kind, GraftlineError)
         found.problems.append((key, made(what, why=why, fix=fix)))
     return found

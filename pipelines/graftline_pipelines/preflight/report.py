@@ -70,27 +70,27 @@ class PreflightError(ConfigurationError):
     def __init__(self, problems: list[tuple[str, GraftlineError]]) -> None:
         self.problems = problems
         count = f"{len(problems)} problems stop" if len(problems) > 1 else "A problem stops"
-        told = "\n".join(f"{key}: {text}" for key, text in _each_reason_once(problems))
-        super().__init__(f"{count} this run before it starts:\n{told}")
+        shown = "\n".join(f"{key}: {text}" for key, text in _each_reason_once(problems))
+        super().__init__(f"{count} this run before it starts:\n{shown}")
 
 
 def _each_reason_once(problems: list[tuple[str, GraftlineError]]) -> list[tuple[str, str]]:
     """What each problem says; one with the reason of another names that one instead."""
-    told: list[tuple[str, str]] = []
+    shown: list[tuple[str, str]] = []
     first: dict[tuple[str | None, str | None], str] = {}
     for key, error in problems:
         reason = (error.why, error.fix)
         before = first.setdefault(reason, key) if error.why else key
-        told.append((key, str(error) if before == key else f"{error.what}\nWhy: as {before}."))
-    return told
+        shown.append((key, str(error) if before == key else f"{error.what}\nWhy: as {before}."))
+    return shown
 
 
 def show(found: Preflight, console: Console) -> None:
     """Print what was found for a person."""
     rows = [(escape(key), escape(text)) for key, text in found.facts.items()]
     rows += [(escape(key), f"[yellow]Note: {escape(text)}[/]") for key, text in found.notes]
-    told = _each_reason_once(found.problems)
-    rows += [(escape(key), f"[red]Error: {escape(text)}[/]") for key, text in told]
+    shown = _each_reason_once(found.problems)
+    rows += [(escape(key), f"[red]Error: {escape(text)}[/]") for key, text in shown]
     show_rows(rows, console)
     if found.problems:
         problems = counted(len(found.problems), "problem")

@@ -111,7 +111,7 @@ def _hints(entries: Sequence[Any], settings: RunSettings) -> Iterator[str]:
         )
     if most > LOPSIDED * least:
         yield (
-            f"Lopsided: the largest class has {most / least:.0f} times as many images as "
+            f"Imbalanced: the largest class has {most / least:.0f} times as many images as "
             f"{_shown(rarest)}. Look at the recall of each class, not at the accuracy alone."
         )
 
@@ -132,7 +132,7 @@ def _lines(
     yield f"name: {name}"
     yield "data:"
     yield f"  source: {_scalar(source)}"
-    yield "  # layout: split/class    # what each level of folders is, if it is not read rightly"
+    yield "  # layout: split/class    # what each level of folders is, if it is read wrongly"
     yield "  # exclude: [docs]         # folders and files to leave out"
     yield "  # group_column: patient   # of a table: images that must share a split"
     yield "# Image shards, features and checkpoints: a folder, or s3://bucket/prefix."

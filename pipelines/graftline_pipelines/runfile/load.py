@@ -186,7 +186,7 @@ def _duplicates(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
                 continue  # a list as a key: no key of a run file
             line = key.start_mark.line + 1
             if key.value in seen:
-                what = f"stands twice, first in line {seen[key.value]}."
+                what = f"appears twice, first in line {seen[key.value]}."
                 name = ".".join(str(part) for part in (*path, key.value))
                 yield Problem(name, line, what, "Remove one of the two.")
             seen[key.value] = line

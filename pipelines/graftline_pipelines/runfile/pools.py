@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from graftline.errors import ConfigurationError
+from graftline.settings import without_credentials
 from graftline_pipelines.runfile.quantities import (
     Cpu,
     Duration,
@@ -238,6 +239,12 @@ class ClusterSettings(_Section):
                 f"{', '.join(secret)} would be readable in the compiled pipeline; put the value "
                 "in a Kubernetes secret and name it in `cluster.secrets`"
             )
+        for name, text in value.items():
+            try:
+                without_credentials(text)
+            except ValueError as error:
+                fix = "a secret goes into a Kubernetes secret that `cluster.secrets` names"
+                raise ValueError(f"{name}: {error}; {fix}") from None
         return value
 
 

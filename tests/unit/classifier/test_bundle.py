@@ -221,7 +221,7 @@ def test_tensors_that_do_not_fit_are_named(classifier: Classifier, bundle: Path)
         load_classifier(bundle)
     message = str(caught.value)
     assert "head.bias is missing" in message
-    assert "surplus has no place in it" in message
+    assert "surplus is not a tensor of this network" in message
     assert "head.weight is (4, 7), expected (3," in message
 
 

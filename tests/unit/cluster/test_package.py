@@ -210,6 +210,11 @@ PARAMETERS = {
         ({"source": "x", "on": 1}, "--param on: 1 is not a boolean"),
         ({"source": "x", "more": []}, "--param more: [] is not a struct"),
         ({"source": "x", "colour": 1}, "--param colour: the pipeline has no such parameter"),
+        ({"source": "https://me:hunter2-long@h/x"}, "--param source: the value holds a password"),
+        (
+            {"source": "x", "more": {"a": ["https://b.example.com/k?X-Amz-Signature=0123456789"]}},
+            "--param more: the value holds a password",
+        ),
     ],
 )
 def test_parameters(changed: Callable[..., Package], given: dict[str, Any], said: str) -> None:

@@ -24,7 +24,7 @@ def write(store: Store, count: int, **options: int) -> dict[str, ByteRange]:
     with ShardWriter(store, **options) as writer:
         for number in range(count):
             writer.add(*image(number), "jpeg", f"Käse {number}")
-    return writer.places
+    return writer.byte_ranges
 
 
 @pytest.fixture(params=["disk", "s3"])
@@ -89,7 +89,7 @@ def test_ranges_are_bounded(tmp_path: Path) -> None:
     with ShardWriter(store) as writer:
         for data in big:
             writer.add(hashlib.sha256(data).hexdigest(), data, "png", "x")
-    wanted = list(writer.places.items())
+    wanted = list(writer.byte_ranges.items())
     counting = Counting(store)
     assert list(read_ranges(counting, wanted)) == big
     assert counting.ranges >= 4

@@ -89,6 +89,17 @@ def shown(run_dir: Path, *, width: int, terminal: bool, strategy: str = "auto") 
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_figures_stay_whole_beside_a_long_description(tmp_path: Path, width: int) -> None:
+    doing = {"event": "progress", "description": "comparing the file with PyTorch on every image"}
+    record(tmp_path, "extract_features", STARTED, {**doing, "time": 2, "done": 9, "total": 34567})
+    lines = shown(tmp_path, width=width, terminal=True).splitlines()
+    (line,) = {line.strip() for line in lines if "comparing" in line}
+    assert "step 2 of 7: extract_features comparing the f" in line
+    assert "9/34567 0:00:00" in line
+    assert all(len(line) <= width for line in lines)
+
+
 LONG = "The data is small: " + "the median class has 126 training images, " * 4 + "and so on."
 
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from graftline_pipelines.local.screen import counted, show_rows
+from graftline_pipelines.local.screen import counted, show_indented, show_rows
 
 ROWS = [("store", "here"), ("data.source", "[red]Error: no \\[a] " + "x y " * 30 + "\nWhy: so.[/]")]
 
@@ -44,3 +44,15 @@ def test_numbers_and_nouns() -> None:
     ]
     assert counted(1, "class", "classes") == "1 class"
     assert counted(2, "class", "classes") == "2 classes"
+
+
+def test_indented_lines_stay_indented_and_in_a_pipe_whole() -> None:
+    for terminal, expected in ((False, 1), (True, 3)):
+        stream = io.StringIO()
+        console = Console(
+            file=stream, width=40, force_terminal=terminal, color_system=None, _environ={}
+        )
+        show_indented(["word " * 18], console)
+        lines = stream.getvalue().splitlines()
+        assert len(lines) == expected
+        assert all(line.startswith("  word") for line in lines)

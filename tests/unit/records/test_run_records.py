@@ -29,6 +29,13 @@ def states(store: Path, run: str = "run-1") -> dict[str, str]:
     return {record.step: record.state for record in read_records(str(store), run)}
 
 
+def as_earlier_versions(path: Path, **changes: Any) -> None:
+    """Write a record again without sha256 and token, as earlier versions did."""
+    content = json.loads(path.read_text())
+    kept = {key: value for key, value in content.items() if key not in ("seal", "commit")}
+    path.write_text(json.dumps({**kept, **changes}))
+
+
 def test_a_step_leaves_its_error_and_a_later_try_writes_over_it(tmp_path: Path) -> None:
     with pytest.raises(SystemExit), step("ingest", str(tmp_path), "run-1"):
         assert states(tmp_path) == {"ingest": "running"}
@@ -81,8 +88,22 @@ def test_nothing_is_kept_without_a_run(tmp_path: Path) -> None:
 def test_records_of_another_schema_are_not_read(tmp_path: Path) -> None:
     write_record(str(tmp_path), "run-1", "watch", "done")
     path = tmp_path / "pipeline-runs" / "run-1" / "watch.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
+    as_earlier_versions(path)
+    assert [record.step for record in read_records(str(tmp_path), "run-1")] == ["watch"]
+    as_earlier_versions(path, schema_version=99)
     assert read_records(str(tmp_path), "run-1") == []
+
+
+def test_a_damaged_record_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    for name in ("ingest", "fit_head"):
+        write_record(str(tmp_path), "run-1", name, "done")
+    path = tmp_path / "pipeline-runs" / "run-1" / "ingest.json"
+    path.write_text(path.read_text().replace('"done"', '"gone"'))
+    assert states(tmp_path) == {"fit_head": "done"}
+    assert "run-1/ingest.json is damaged" in caplog.text
 
 
 def test_a_long_step_gives_a_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,9 +143,8 @@ def test_the_next_run_ends_what_dead_ones_left(
             write_record(str(tmp_path), name, "ingest", "done")
             write_record(str(tmp_path), name, "fit_head", state)
             for path in (tmp_path / "pipeline-runs" / name).glob("*.json"):
-                content = json.loads(path.read_text())
                 if when is not None:
-                    path.write_text(json.dumps({**content, "when": when.isoformat()}))
+                    as_earlier_versions(path, when=when.isoformat())
         return start_run(mlflow_sqlite, "digits", name, pipeline_run=name)
 
     runs = {

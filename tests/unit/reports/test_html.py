@@ -134,6 +134,7 @@ def test_data_comes_back_as_it_went_in(hostile_page: str) -> None:
 
 def test_figures_as_text() -> None:
     assert report.percent(0.98765) == "98.8%"
+    assert report.percent(-0.0001) == "0.0%"
     assert report.percent(float("nan")) == report.NOT_KNOWN
     assert report.points(-0.01) == "−1.0"
     assert report.points(-0.0001) == "+0.0"

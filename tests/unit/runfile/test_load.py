@@ -68,6 +68,20 @@ def test_contradiction_is_reported_with_wrong_set_option(tmp_path: Path) -> None
         ("name: A b\ndata: {source: x}\n", "name", "'A b'"),
         ("name: a\ndata: {source: x, split: {train: 0.9}}\n", "data.split", "sum to 1.2"),
         ("name: a\ndata: {source: 's3://k:s@b/p'}\n", "data.source", "user or password"),
+        (
+            "name: a\ndata: {source: x}\ntracking: {uri: 'postgresql://h/d?user=a&password=b'}\n",
+            *("tracking.uri", "or a token"),
+        ),
+        (
+            "name: a\ndata: {source: x}\n"
+            "cluster: {variables: {HTTPS_PROXY: 'http://me:hunter2@proxy:3128'}}\n",
+            *("cluster.variables", "HTTPS_PROXY"),
+        ),
+        (
+            "name: a\ndata: {source: x}\n"
+            "cluster: {variables: {AWS_ENDPOINT_URL_S3: 'http://169.254.169.254'}}\n",
+            *("cluster.variables", "metadata service"),
+        ),
         ("name: a\ndata: {source: x}\nstrategy: best\n", "strategy", "'best'"),
     ],
 )

@@ -110,6 +110,7 @@ class Source(ABC):
         uri: Normalised; names the source in the store's memory of it.
         format: ``folders``, ``table`` or ``shards``.
         notes: What was understood by convention, worth telling the user.
+        warnings: What the user gave and was not understood.
         layout: How its folders are read, once they are listed.
         tree: The folders with what they are taken for, a line each.
         choices: What the user fixed.
@@ -120,6 +121,7 @@ class Source(ABC):
 
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.warnings: list[str] = []
         self.layout: Layout | None = None
         self.tree = ""
         self.choices = Reading()

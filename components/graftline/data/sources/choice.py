@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.layout import NO_CLASS, NO_SPLIT
+from graftline.data.sources.layout import NO_CLASS, NO_SPLIT, exclude_line
 from graftline.data.sources.layout import NO_LABELS as WITHOUT
 from graftline.data.sources.table import CONFLICTING, NOT_NAMED, TableSource
-from graftline.data.sources.table_advice import columns_meant, few_values
+from graftline.data.sources.table_advice import columns_meant, few_values, label_columns
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, some
 from graftline.data.sources.table_splits import looks_like_split
@@ -27,6 +27,7 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     """
     rows = table.entries()
     table.notes.clear()
+    table.warnings.clear()
     rest = sum(entry.problem == NOT_NAMED for entry in rows)
     taken = {entry.path: entry for entry in rows if entry.problem is None}
     named = len(taken) + sum(entry.problem == CONFLICTING for entry in rows)
@@ -35,15 +36,22 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     labels = _folder_labels(folders)
     if len(set(labels.values())) < 2:
         return True
-    same = all(labels.get(path) == entry.label for path, entry in taken.items())
     names = ", ".join(table.names)
+    if labels.keys().isdisjoint(taken) and {e.label for e in taken.values()} <= {*labels.values()}:
+        folders.from_table = taken
+        folders.notes.append(
+            f"{names} gives {len(taken):,} images their label that are in no class folder; the "
+            "labels of the others are those of their folders."
+        )
+        return False
+    same = all(labels.get(path) == entry.label for path, entry in taken.items())
     if same and not _says_more(table, taken):
         folders.notes.append(
             f"{names} names {len(taken):,} of {len(taken) + rest:,} images, with the labels of "
             "their folders: the folders are read. `data.format: table` takes only what it names."
         )
         return False
-    more = "says more of them" if same else "labels them otherwise than their folders"
+    more = "says more of them" if same else "gives them other labels than their folders"
     raise DataError(
         f"{folders.uri} can be read in two ways",
         why=f"{names} names {len(taken):,} images and {more}; folders of classes hold "
@@ -88,6 +96,7 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
     unsaid = {one.path: "" for one in entries if one.problem in WITHOUT_LABEL}
     unread = [table for table in folders.unread if isinstance(table, TableSource)]
     if len(set(labels.values())) < 2:
+        refuse_table_of_images(folders, [one.path for one in entries if is_image(one.path)])
         if unread:
             _refuse_table(folders.uri, unread, [one.path for one in entries])
         return
@@ -98,22 +107,55 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             paths = [found.get(cell) or found.get(cell.rpartition("/")[2]) for cell in cells]
-            told = [
+            named_images = [
                 (labels.get(path, ""), row) for path, row in zip(paths, rows, strict=True) if path
             ]
-            if len(told) <= len(rows) / 2 or _only_lists(told, header, column):
+            if len(named_images) <= len(rows) / 2 or _only_lists(named_images, header, column):
                 continue
             split = next((c for c in header if looks_like_split(c, rows) is not None), None)
-            if split is not None or not _says_the_same(told, header):
+            if name in folders.listed:  # its splits are obeyed; its labels, if any, must agree
+                if not label_columns(header, column, split) or _repeats_folder_labels(
+                    named_images, header
+                ):
+                    continue
+                split = None
+            if split is not None or not _repeats_folder_labels(named_images, header):
                 more = f"its column {clip(split)!r} looks like the split" if split else NO_LABELS
                 raise DataError(
                     f"{folders.uri} can be read in two ways",
-                    why=f"the column {clip(column)!r} of {clip(name)} names {len(told):,} of the "
-                    f"images, and {more}. {table.why_not() or ''}",
+                    why=f"the column {clip(column)!r} of {clip(name)} names "
+                    f"{len(named_images):,} of the images, and {more}. {table.why_not() or ''}",
                     fix="Name the columns in the run file (data.image_column, data.label_column), "
                     "or set `data.format: folders` to ignore the table. "
                     + columns_meant(header, rows, images),
                 )
+
+
+def refuse_table_of_images(folders: FolderSource, images: Sequence[str]) -> None:
+    """Refuse folders that are no classes by the columns of a table beside them that names images.
+
+    Raises:
+        DataError: A column of it does; the columns that are meant are named.
+    """
+    found = _by_name(images)
+    best: tuple[int, str, str] | None = None
+    tables = [*folders.unread, *folders.unread_below]
+    names = [name for one in tables if isinstance(one, TableSource) for name in one.names]
+    for name in names:
+        header, rows = _one(folders, name).rows(name)
+        above = name.rpartition("/")[0]
+        for column in header:
+            cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
+            named = sum(not found.keys().isdisjoint((f"{above}/{c}", c, _name(c))) for c in cells)
+            if named > len(rows) / 2 and (best is None or len(header) > best[0]):
+                reason = f"its column {clip(column)!r} names {named:,} of the images"
+                best = (len(header), name, reason)
+    if best is not None and _one(folders, best[1]).why_not() is not None:
+        _refuse_table(folders.uri, [_one(folders, best[1])], list(images), best[2])
+
+
+def _one(folders: FolderSource, name: str) -> TableSource:
+    return TableSource(folders.store, name, folders.columns or Columns(), folders.choices)
 
 
 def _by_name(images: Sequence[str]) -> dict[str, str]:
@@ -134,14 +176,18 @@ def _stem(path: str) -> str:
     return _name(path).rpartition(".")[0]
 
 
-def _only_lists(told: Sequence[tuple[str, Row]], header: Sequence[str], column: str) -> bool:
+def _only_lists(
+    named_images: Sequence[tuple[str, Row]], header: Sequence[str], column: str
+) -> bool:
     """Whether a table names images without a label and says nothing that may be one."""
-    rows = [row for _, row in told]
+    rows = [row for _, row in named_images]
     others = [name for name in header if name != column]
-    return not any(label for label, _ in told) and not any(few_values(n, rows) for n in others)
+    return not any(label for label, _ in named_images) and not any(
+        few_values(n, rows) for n in others
+    )
 
 
-def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None:
+def _refuse_table(uri: str, tables: list[TableSource], paths: list[str], reason: str = "") -> None:
     """The folders name no classes, so the table is what says them: its fault is the answer."""
     table = next((one for one in tables if one.why_not() is not None), None)
     names = [name for one in tables for name in one.names]
@@ -150,7 +196,7 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None
             f"{uri} holds the tables {some(names)}, and the folders do not name the classes",
             why="a row of each may be about the same image",
             fix="Let `data.source` name one of them, or leave the others out: "
-            f"`data.exclude: [{', '.join(map(clip, names[1:4]))}]`.",
+            f"`{exclude_line(names[1:])}`.",
         )
     name = table.names[0]
     try:
@@ -162,16 +208,20 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str]) -> None
     images = [path for path in paths if is_image(path)]
     raise DataError(
         str(table.why_not()),
-        why="and the folders do not name the classes either",
+        why=f"{reason}{', ' * bool(reason)}and the folders do not name the classes either",
         fix=f"Name the columns in the run file. {columns_meant(header, rows, images)}".strip(),
     )
 
 
-def _says_the_same(told: list[tuple[str, Row]], header: list[str]) -> bool:
-    return any(
-        all(clean_text(row.cells.get(column, "")) == label for label, row in told)
-        for column in header
-    )
+def _repeats_folder_labels(named_images: list[tuple[str, Row]], header: list[str]) -> bool:
+    """Whether a column holds the names of the folders, or stands for them one to one."""
+    named_images = [(label, row) for label, row in named_images if label]
+    for column in header:
+        pairs = {(label, clean_text(row.cells.get(column, ""))) for label, row in named_images}
+        labels = len({label for label, _ in pairs})
+        if 1 < len(pairs) == labels == len({cell for _, cell in pairs}):
+            return True
+    return False
 
 
 def _folder_labels(folders: FolderSource) -> dict[str, str | None]:

@@ -15,10 +15,17 @@ from graftline.data.sources.base import (
     out,
     suffixed,
 )
-from graftline.data.sources.choice import refuse_unread, table_describes
+from graftline.data.sources.choice import (
+    refuse_table_of_images,
+    refuse_unread,
+    table_describes,
+)
+from graftline.data.sources.folder_names import Counts
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.layout import parse
+from graftline.data.sources.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
+from graftline.data.sources.parquet_sets import refuse_several_sets
+from graftline.data.sources.split_lists import SplitLists, read_split_lists
 from graftline.data.sources.table import TableSource
 from graftline.data.sources.tar import ArchiveSource
 from graftline.storage.base import ObjectInfo
@@ -39,7 +46,7 @@ class DescribedFolders(FolderSource):
             table = TableSource(self.store, named, self.columns, self.choices, whole=True)
             why_not = table.why_not()
             if why_not is not None:
-                self.notes.append(f"Read as folders. {why_not}")
+                self.notes.append(f"Read as folders. {why_not}.")
                 self.unread.append(table)
             elif table_describes(table, self):
                 return table
@@ -48,6 +55,7 @@ class DescribedFolders(FolderSource):
             return None
         parquet = [key for key in keys if key.lower().endswith(PARQUET)]
         if parquet:
+            refuse_several_sets(self.store.uri, parquet)
             return open_parquet(self.store, parquet, self.columns, self.choices)
         if any(key.lower().endswith(ARCHIVES) for key in keys):
             return ArchiveSource(self.store, self.columns, reading=self.choices)
@@ -62,10 +70,36 @@ class DescribedFolders(FolderSource):
         if len({posixpath.basename(key) for key in found}) > 1:
             return []
         table = TableSource(self.store, found, self.columns, self.choices)
-        return found if table.why_not() is None else []
+        if table.why_not() is None:
+            return found
+        self.unread_below = [table]
+        return []
+
+    @override
+    def _lists(
+        self, found: list[ObjectInfo], keys: list[str], folders: set[str]
+    ) -> SplitLists | None:
+        if self.columns is None:
+            return None
+        tables = {
+            name: table.rows(name)
+            for table in self.unread
+            if isinstance(table, TableSource)
+            for name in table.names
+            if TableSource(self.store, name, self.columns).why_not() is not None
+        }
+        return read_split_lists(self.store, found, keys, sorted(folders), tables)
+
+    @override
+    def _decided(self, counts: Counts, others: str, keys: list[str]) -> Layout:
+        try:
+            return super()._decided(counts, others, keys)
+        except AmbiguousLayout:
+            refuse_table_of_images(self, keys)  # it says more than any folder
+            raise
 
     @override
     def _check_unread(self, entries: list[Entry]) -> None:
         super()._check_unread(entries)
-        if self.unread:
+        if self.unread or self.unread_below:
             refuse_unread(self, entries)

@@ -155,3 +155,24 @@ def one_level_down(dirs: Counts) -> Counts:
         if len(folders) > 1:
             below[folders[1:]] += count
     return below
+
+
+_PARTS = (
+    "part|fold|kfold|batch|chunk|shard|split|subset|folder|volume|run|trial|seed|dir|archive|images|"
+    "image|imgs|photos|pictures|session|visit|day|date|week|month|year|data|dataset|"
+    "patient|pat|case|donor|specimen|site|hospital|centre|center|clinic|scanner|video|clip|seq|"
+    "sequence|study|cv|new folder"
+)
+_PART = re.compile(
+    rf"(?i)(.*[ _.-])?(?:{_PARTS})s?[ _.-]*(?:\(?\d+\)?)"
+    r"|\d{4}[-_.]?\d\d[-_.]?\d\d(?:[T _-].*)?|\d\d[-_.]\d\d[-_.]\d{4}|(?:19|20)\d\d"
+)
+
+
+def parts(names: Iterable[str]) -> bool:
+    """Whether these number the parts of one thing (fold1, images_part_2, 2024-05-01), not classes.
+
+    Persons are no such parts: faces are told apart by them.
+    """
+    found = [_PART.fullmatch(name) for name in names]
+    return all(found) and len({one[1] for one in found if one}) == 1

@@ -1,30 +1,48 @@
 """Class folders: the first folder below the source is the label."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from graftline.data.sources.folder_names import MASK, Counts
+from graftline.data.sources.folder_names import MASK, Counts, system_folders
 from graftline.data.sources.label_text import clean_text
 from graftline.data.sources.layout import (
     EXCLUDED,
+    NO_CLASS,
     AmbiguousLayout,
+    FolderMeaning,
     Layout,
-    Place,
     fixed,
     parse,
 )
+from graftline.data.sources.layout_checks import (
+    check_classes,
+    groups_of_views,
+    said_of_views,
+    with_group,
+)
 from graftline.data.sources.layout_decision import decide
 from graftline.data.sources.similar_labels import unified
-from graftline.data.sources.table_advice import ignored_files, labels_in_names, other_files
+from graftline.data.sources.split_lists import SplitLists, with_lists
+from graftline.data.sources.table_advice import (
+    files_of_splits,
+    ignored_files,
+    labels_in_names,
+    other_files,
+    unread_splits,
+)
+from graftline.data.sources.view_names import FileNames
 from graftline.errors import ConfigurationError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
+from graftline.storage.uri import shown
 
 if TYPE_CHECKING:
     pass
 from graftline.data.sources.base import (
+    MOST,
     NO_IMAGE,
     Columns,
     Entry,
@@ -66,7 +84,10 @@ class FolderSource(Source):
         self.uri = store.uri
         self.choices = reading or Reading()
         self.columns = columns
+        self.listed: set[str] = set()  # files that list splits and were read
+        self.from_table: dict[str, Entry] = {}  # what a table says of images in no class folder
         self.unread: list[Source] = []  # tables beside the folders whose columns are unknown
+        self.unread_below: list[Source] = []  # likewise, in the folders
         self._inner: Source | None = None
 
     @override
@@ -80,35 +101,108 @@ class FolderSource(Source):
             self.notes += [note for note in inner.notes if note not in self.notes]
             return entries
         self.format = "folders"
-        if self.columns is not None and (named := renamed_columns(self.columns)):
+        if (
+            self.columns is not None
+            and not self.from_table
+            and (named := renamed_columns(self.columns))
+        ):
             raise ConfigurationError(
                 f"{', '.join(named)} names a column, and {self.uri} is read as folders",
                 why=" ".join(self.notes) or "there is no table of images",
                 fix="Remove it, or let `data.source` name the table.",
             )
+        return self._read_folders(found)
+
+    def _read_folders(self, found: list[ObjectInfo]) -> list[Entry]:
         counts = folder_counts(found, self.choices.exclude)
-        pattern = parse(self.choices.layout)
-        others = other_files([one.key for one in found])
-        layout = fixed(counts, pattern) if pattern else self._decided(counts, others)
-        self.layout, self.tree = layout, layout.tree(counts)
-        self.notes.append(layout.sentence)
-        places: dict[tuple[str, ...], Place] = {}
+        seen = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
+        keys = [one.key for one in seen if suffixed(one.key)]
+        lists = self._lists(seen, keys, {name for folders in counts for name in folders})
+        layout = self._layout(found, counts, keys, lists)
+        views = groups_of_views(layout, counts, keys)
+        self.notes += [said_of_views(views)] if views else []
+        meanings: dict[tuple[str, ...], FolderMeaning] = {}
         masks = masks_beside(found)
         labels, notes = unified(
-            {place.label for f in counts if (place := layout.place(f)).label is not None},
+            {meaning.label for f in counts if (meaning := layout.meaning(f)).label is not None},
             self.choices.similar_labels,
         )
         self.notes += notes
-        entries = [self._entry(info, layout, places, labels, masks) for info in found]
+        entries = [self._entry(info, layout, meanings, labels, masks) for info in found]
+        if views:
+            entries = [with_group(one, views.get(one.path)) for one in entries]
+        if self.from_table:
+            entries = [self._with_table(one, layout) for one in entries]
+        if lists is not None:
+            entries = self._with_lists(lists, entries)
         self._check_unread(entries)
         return entries
 
-    def _decided(self, counts: Counts, others: str) -> Layout:
+    def _layout(
+        self, found: list[ObjectInfo], counts: Counts, keys: list[str], lists: SplitLists | None
+    ) -> Layout:
+        """The layout of the run file, or that which fits; lists may name classes in its place."""
+        pattern = parse(self.choices.layout)
+        others = other_files([one.key for one in found])
+        labelled = pattern is None and lists is not None and lists.label(MOST, len(keys))
+        try:
+            layout = fixed(counts, pattern) if pattern else self._decided(counts, others, keys)
+        except AmbiguousLayout:
+            if not labelled:
+                raise
+        else:
+            folders = (layout.meaning(f) for f in counts)
+            names = {meaning.label for meaning in folders if meaning.problem is None}
+            if len(names) >= MIN_CLASSES or not labelled:
+                self.layout, self.tree = layout, layout.tree(counts)
+                self.notes.append(layout.sentence)
+                return layout
+        return Layout(("*", "class"), {}, system_folders(counts), "")
+
+    def _with_table(self, one: Entry, layout: Layout) -> Entry:
+        """The entry with what the table says of it, where it stands in no class folder."""
+        said = self.from_table.get(one.path)
+        if said is None or one.problem != NO_CLASS:
+            return one
+        split = said.split or layout.split_of(tuple(one.path.split("/")[:-1]))
+        return dataclasses.replace(said, split=split)
+
+    def _lists(
+        self, found: list[ObjectInfo], keys: list[str], folders: set[str]
+    ) -> SplitLists | None:
+        """Lists of splits beside the folders, where they are to be read."""
+        return None
+
+    def _with_lists(self, lists: SplitLists, entries: list[Entry]) -> list[Entry]:
+        taken = [one for one in entries if one.problem is None]
+        if lists.only_some(len(taken)) and not all(one.split for one in taken):
+            return entries
+        without = {one.path for one in entries if one.problem == NO_CLASS}
+        entries = with_lists(lists, entries, self.uri, folders=self.layout is not None)
+        self.listed = set(lists.read)
+        self.notes += lists.notes
+        if self.layout is not None:
+            count = sum(one.problem is None and one.path in without for one in entries)
+            self.notes += [f"{count:,} images in no class folder have their label from the lists."]
+            self.notes = self.notes if count else self.notes[:-1]
+            return entries
+        labels = {one.label for one in entries if one.problem is None and one.label is not None}
+        names, notes = unified(labels, self.choices.similar_labels)
+        self.notes += [*notes, "The lists state the labels, too: the folders mean nothing."]
+        return [
+            dataclasses.replace(one, label=names.get(one.label)) if one.label else one
+            for one in entries
+        ]
+
+    def _decided(self, counts: Counts, others: str, keys: list[str]) -> Layout:
         """The layout that fits; the error also says what is with the files beside the folders."""
         try:
-            return decide(counts, self.uri)
+            where = shown(self.uri)
+            layout = decide(counts, where, FileNames(keys))
+            check_classes(layout, counts, keys, where)
+            return layout
         except AmbiguousLayout as error:
-            notes = [*self.notes, *([others] if others else [])]
+            notes = [one for one in (*self.notes, others, labels_in_names(keys)) if one]
             error.why = " ".join([f"{note.rstrip('.')}." for note in notes] + [str(error.why)])
             raise
 
@@ -123,11 +217,15 @@ class FolderSource(Source):
         """
         labels = {str(one.label) for one in entries if one.problem is None}
         others = [one.path for one in entries if one.problem == NO_IMAGE]
+        others = [path for path in others if path not in self.listed]
         if len(labels) < MIN_CLASSES:
             images = [one.path for one in entries if suffixed(one.path)]
             unnamed = [one.path for one in entries if "." not in one.path.rpartition("/")[2]]
             notes = [other_files([*others, *unnamed]), labels_in_names(images)]
         else:
+            given = any(one.split for one in entries)
+            splits = [] if given else files_of_splits(others)
+            self.warnings += [unread_splits(splits)] if splits else []
             notes = [ignored_files(others, labels)]
         self.notes += [note for note in notes if note]
 
@@ -135,7 +233,7 @@ class FolderSource(Source):
         self,
         info: ObjectInfo,
         layout: Layout,
-        places: dict[tuple[str, ...], Place],
+        meanings: dict[tuple[str, ...], FolderMeaning],
         labels: Mapping[str, str],
         masks: set[str],
     ) -> Entry:
@@ -146,11 +244,13 @@ class FolderSource(Source):
             return Entry(shown, info.version, info.size, problem="name cannot be used")
         *above, name = info.key.split("/")
         folders = tuple(above)
-        place = places.get(folders)
-        if place is None:
-            place = places[folders] = layout.place(folders)
-        label = None if place.label is None else labels.get(place.label, clean_text(place.label))
-        problem = place.problem
+        meaning = meanings.get(folders)
+        if meaning is None:
+            meaning = meanings[folders] = layout.meaning(folders)
+        label = (
+            None if meaning.label is None else labels.get(meaning.label, clean_text(meaning.label))
+        )
+        problem = meaning.problem
         if label == "":
             problem = problem or "not in a class folder"
         if out(info.key, self.choices):
@@ -166,8 +266,8 @@ class FolderSource(Source):
             info.version,
             info.size,
             label or None,
-            place.split,
-            place.group,
+            meaning.split,
+            meaning.group,
             problem=problem,
         )
 

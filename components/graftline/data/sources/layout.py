@@ -5,6 +5,9 @@
 
 import dataclasses
 import fnmatch
+import glob
+import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -27,7 +30,7 @@ class AmbiguousLayout(DataError):  # noqa: N818
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Place:
+class FolderMeaning:
     """What the folders of one image say; the label is as the folder is written."""
 
     label: str | None
@@ -57,12 +60,12 @@ class Layout:
         """As ``data.layout`` says it."""
         return "/".join(self.pattern)
 
-    def place(self, folders: Folders) -> Place:
+    def meaning(self, folders: Folders) -> FolderMeaning:
         """Label, split and group of an image in these folders, or why it is not taken."""
         for level in range(1, len(folders) + 1):
             reason = self.left_out.get(folders[:level])
             if reason is not None:
-                return Place(None, None, None, reason)
+                return FolderMeaning(None, None, None, reason)
         label = split = problem = None
         groups = []
         for role, name in zip(self.pattern, folders, strict=False):
@@ -75,7 +78,12 @@ class Layout:
                 problem = None if split is not None else NO_SPLIT
         if label is None:
             problem = problem or NO_CLASS
-        return Place(label, split, "/".join(groups) or None, problem)
+        return FolderMeaning(label, split, "/".join(groups) or None, problem)
+
+    def split_of(self, folders: Folders) -> str | None:
+        """The split that these folders state, whatever else they say."""
+        level = self.pattern.index("split") if "split" in self.pattern else len(folders)
+        return self.splits.get(folders[level]) if level < len(folders) else None
 
     def tree(self, counts: Counts) -> str:
         """The folders down to the last role, a line each, with what they are and hold."""
@@ -93,7 +101,7 @@ class Layout:
         below = sorted(folder for folder in sums if folder[:-1] == above)
         for folder in below[:SHOWN]:
             out = self.left_out.get(folder)
-            role = "not taken" if out else self._told(folder)
+            role = "not taken" if out else self._role_text(folder)
             lines.append(
                 f"{'  ' * (level + 1)}{clip(folder[-1])}/  {role}, {_images(sums[folder])}"
             )
@@ -102,7 +110,7 @@ class Layout:
         if len(below) > SHOWN:
             lines.append(f"{'  ' * (level + 1)}and {len(below) - SHOWN:,} more folders")
 
-    def _told(self, folder: Folders) -> str:
+    def _role_text(self, folder: Folders) -> str:
         role = self.pattern[len(folder) - 1]
         if role == "split":
             return f"split {self.splits.get(folder[-1]) or 'unknown'}"
@@ -220,3 +228,15 @@ def some_names(names: list[str]) -> str:
     """The first of some names, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(clip(name) for name in names[:SHOWN]) + more
+
+
+def exclude_line(names: Iterable[str]) -> str:
+    """The line of the run file that leaves folders or files out; it can be copied as it is."""
+    return f"data.exclude: [{', '.join(map(_quoted, names))}]"
+
+
+def _quoted(name: str) -> str:
+    pattern = glob.escape(name)
+    plain = re.fullmatch(r"[^\W\d_][\w.-]*( [\w.-]+)*", pattern)
+    word = pattern.lower() in ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
+    return pattern if plain and not word else json.dumps(pattern, ensure_ascii=False)

@@ -39,6 +39,7 @@ from graftline.data.sources.layout import (
 )
 from graftline.data.sources.layout_refusals import Refusals
 from graftline.data.sources.split_names import clear_splits, split_words, splits_of
+from graftline.data.sources.view_names import FileNames, forms
 
 FEW = 0.1  # a share of images that says nothing about how the others are laid out
 TOO_FEW = 2  # images for a class
@@ -52,24 +53,26 @@ def _no_class(folders: Folders) -> bool:
     return all(name.lower() in PLAIN or name == folders[0] for name in folders[1:])
 
 
-def decide(counts: Counts, where: str) -> Layout:
+def decide(counts: Counts, where: str, files: FileNames | None = None) -> Layout:
     """The one reading of the folders that fits.
 
     Args:
         counts: Images in each folder, by its names from the source down.
         where: The source, for the error.
+        files: The names of the images, where they may say more.
 
     Raises:
         AmbiguousLayout: Two readings fit; both are shown.
     """
-    return _Decision(counts, where).layout()
+    return _Decision(counts, where, files).layout()
 
 
 class _Decision:
     """Reads the levels from the source down; what it has understood so far is in its fields."""
 
-    def __init__(self, counts: Counts, where: str) -> None:
+    def __init__(self, counts: Counts, where: str, files: FileNames | None) -> None:
         self.all = counts
+        self.files = files
         self.refuse = Refusals(counts, where)
         self.left_out = system_folders(counts)
         self.splits: dict[str, str] = {}
@@ -167,8 +170,8 @@ class _Decision:
                 roles = (*above, "class")
                 raise self.refuse.ambiguous(
                     [
-                        (roles, f"the folder {top!r} is a class like the others", None),
-                        (roles, f"the folder {top!r} is no class", f"data.exclude: [{top}]"),
+                        (roles, f"the folder {top!r} is a class like the others", ()),
+                        (roles, f"the folder {top!r} is no class", [top]),
                     ]
                 )
         return found
@@ -198,6 +201,8 @@ class _Decision:
             if len(set(certain.values())) > 1 and "train" in certain.values():
                 self.refuse.stop_flat(certain, above)
             if not _mirrored(named, subs):
+                if set(named) == set(tops) and {"train"} < set(named.values()):
+                    self.refuse.stop_flat(named, above)
                 return None
             certain = named
         elif loose and _mirrored(named, subs):
@@ -208,8 +213,8 @@ class _Decision:
         if mirrored:
             names = ", ".join(clip(name) for name in mirrored[:SHOWN])
             left = f"the folders named as splits; {names} is left out"
-            both = [((*above, "split", "class"), left, None)]
-            both.append(((*above, "*", "class"), "all images; Graftline chooses the splits", None))
+            both = [((*above, "split", "class"), left, ())]
+            both.append(((*above, "*", "class"), "all images; Graftline chooses the splits", ()))
             self.splits = certain
             raise self.refuse.ambiguous(both)
         if path is not None:
@@ -263,12 +268,12 @@ class _Decision:
             return here
         all_subs = subfolders(dirs)
         if all(sub.lower() in PLAIN | MASKS for names in all_subs.values() for sub in names):
-            return here  # cat/images and cat/masks
+            return self.refuse.below_plain(dirs, above)  # cat/images and cat/masks
         subs = {
             top: {s for s in names if s.lower() not in PLAIN} for top, names in all_subs.items()
         }
         below = set().union(*subs.values())
-        if not below:
+        if not below or forms(below):
             return here
         self.refuse.stop_repeated(all_subs, above)
         whose, of_what = identifiers(tops), identifiers(below)
@@ -290,20 +295,18 @@ class _Decision:
         if not whose and (len(below) < 2 or again < SHARED * sum(pairs.values())):
             level = level_of_kinds(dirs)
             if level:
-                raise self.refuse.ambiguous(
-                    [
-                        (here, f"level {len(here)} is the class, whatever is below", None),
-                        (
-                            (*above, *["*"] * level, "class"),
-                            f"level {len(here) + level} is the class; those above are kinds of it",
-                            None,
-                        ),
-                    ]
-                )
+                raise self.refuse.kinds_or_classes(above, level)
             return here
+        if not whose and (forms(tops) or self._same_names(len(above), set(tops))):
+            raise self.refuse.forms_of_pictures(above, list(tops), below)
         third = [s for names in subfolders(one_level_down(dirs)).values() for s in names - PLAIN]
         shared = 1 < len(set(third)) < len(third)
         raise self.refuse.groups_or_classes(above, tops, below, set(third) if shared else ())
+
+    def _same_names(self, level: int, tops: set[str]) -> bool:
+        """Whether all these folders hold files of the same names."""
+        here = tops <= {f[level] for f in self.all if len(f) > level}
+        return here and self.files is not None and tops == {*self.files.views(level, tops)}
 
     def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles from a level of groups on; what is below a person is no group of its own."""

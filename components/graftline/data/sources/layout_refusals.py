@@ -3,9 +3,18 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NoReturn
 
-from graftline.data.sources.folder_names import CONTAINERS, PLAIN, Counts, Folders
-from graftline.data.sources.layout import AmbiguousLayout, fixed, some_names
+from graftline.data.sources.folder_names import (
+    CONTAINERS,
+    MASKS,
+    PLAIN,
+    Counts,
+    Folders,
+    by_top,
+    identifiers,
+)
+from graftline.data.sources.layout import AmbiguousLayout, exclude_line, fixed, some_names
 from graftline.data.sources.split_names import splits_of
+from graftline.data.sources.view_names import rank_of_form
 
 MOST_SPLITS = 4  # folders that may be splits of unknown names
 
@@ -23,14 +32,22 @@ class Refusals:
         self.where = where
 
     def ambiguous(
-        self, readings: Sequence[tuple[tuple[str, ...], str, str | None]], more: str = ""
+        self,
+        readings: Sequence[tuple[tuple[str, ...], str, Collection[str]]],
+        more: str = "",
     ) -> AmbiguousLayout:
-        """The error, with each reading's tree and the line that selects it."""
+        """The error, with each reading's tree and the line that selects it.
+
+        Args:
+            readings: Roles, what they mean, and the folders that the line leaves out, if any.
+            more: To be added to what to do.
+        """
         shown, lines = [], []
-        for pattern, words, line in readings:
-            layout = fixed(self.all, pattern)
-            line = line or f'data.layout: "{layout.text}"'
-            shown.append(f"{layout.text}: {words}\n{layout.tree(self.all)}")
+        for pattern, words, out in readings:
+            counts = {f: n for f, n in self.all.items() if set(out).isdisjoint(f)}
+            layout = fixed(counts, pattern)
+            line = exclude_line(sorted(out)) if out else f'data.layout: "{layout.text}"'
+            shown.append(f"{layout.text}: {words}\n{layout.tree(counts)}")
             lines.append(f"`{line}`")
         ways, fit = ("two", "Both") if len(shown) <= 2 else ("three", "All")
         return AmbiguousLayout(
@@ -68,23 +85,61 @@ class Refusals:
         """
         here = (*above, "class")
         first, second = (some_names(sorted(names)) for names in (tops, below))
-        readings: list[tuple[tuple[str, ...], str, str | None]] = [
-            (here, f"the classes are {first}; the folders below mean nothing", None),
+        readings: list[tuple[tuple[str, ...], str, Collection[str]]] = [
+            (here, f"the classes are {first}; the folders below mean nothing", ()),
             (
                 (*above, "group", "class"),
                 f"the classes are {second}; {first} are groups (a "
                 "patient, a site, a day) that stay in one split",
-                None,
+                (),
             ),
         ]
         if third:
             classes = some_names(sorted(third))
             words = f"the classes are {classes}; the folders above are groups of them"
-            readings.append(((*above, "group", "group", "class"), words, None))
+            readings.append(((*above, "group", "group", "class"), words, ()))
+        splits = len(set(tops)) <= MOST_SPLITS
         return self.ambiguous(
             readings,
-            " If these are splits, call them train, val and test."
-            * (len(set(tops)) <= MOST_SPLITS),
+            self._together((*above, "*", "class"), first)
+            + " If these are splits, call them train, val and test." * splits,
+        )
+
+    def _together(self, pattern: tuple[str, ...], names: str) -> str:
+        text = "/".join(pattern)
+        return f' If {names} mean nothing, set `data.layout: "{text}"`.'
+
+    def below_plain(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
+        """The roles where `images` stands below the first level, and perhaps more below that.
+
+        Raises:
+            AmbiguousLayout: The folders below that may be the classes, too: amazon/images/bike.
+        """
+        deep = {f: n for f, n in dirs.items() if len(f) > 2 and f[2].lower() not in PLAIN | MASKS}
+        names, here = {f[2] for f in deep}, (*above, "class")
+        if len(names) < 2 or identifiers(names) or sum(deep.values()) < sum(dirs.values()) / 2:
+            return here
+        below = (*above, "group", "*", "class")
+        if identifiers(by_top(dirs)):  # patient_07/images/benign
+            return below
+        first, second = some_names(sorted(by_top(dirs))), some_names(sorted(names))
+        raise self.ambiguous(
+            [
+                (here, f"the classes are {first}; the folders below mean nothing", ()),
+                (below, f"the classes are {second}; {first} are groups of them", ()),
+            ],
+            self._together((*above, "*", "*", "class"), first),
+        )
+
+    def kinds_or_classes(self, above: tuple[str, ...], level: int) -> AmbiguousLayout:
+        """The error where folders may be the classes, or kinds of those some levels below."""
+        first = len(above) + 1
+        deep = f"level {first + level} is the class; those above are kinds of it"
+        return self.ambiguous(
+            [
+                ((*above, "class"), f"level {first} is the class, whatever is below", ()),
+                ((*above, *["*"] * level, "class"), deep, ()),
+            ]
         )
 
     def each_with_splits(
@@ -94,11 +149,11 @@ class Refusals:
         names = some_names(sorted(tops))
         return self.ambiguous(
             [
-                ((*above, "*", "split", "class"), f"{names} mean nothing", None),
+                ((*above, "*", "split", "class"), f"{names} mean nothing", ()),
                 (
                     (*above, "group", "split", "class"),
                     f"{names} are groups (a patient, a site, a day)",
-                    None,
+                    (),
                 ),
             ],
             f" If these are {what}, let `data.source` name one of them.",
@@ -117,14 +172,54 @@ class Refusals:
         rest = subs.keys() - again
         if not again or len(rest) < 2 or any(subs[t] - rest for t in again):
             return
+        if above[-1:] == ("split",):
+            self._stop_deeper(again, above)
         said = some_names(sorted(again))
         here = (*above, "class")
         raise self.ambiguous(
             [
-                (here, f"{said} is a class like the others", None),
-                (here, f"{said} holds the others again", f"data.exclude: [{said}]"),
+                (here, f"{said} is a class like the others", ()),
+                (here, f"{said} holds the others again", again),
             ]
         )
+
+    def _stop_deeper(self, again: Collection[str], above: tuple[str, ...]) -> None:
+        """Refuse classes that stand one level deeper in one split: train/labeled/cat, test/cat."""
+        level, roles = len(above), "/".join((*above, "class"))
+        beside = {f[:level] for f in self.all if len(f) > level and f[level] not in again}
+        deep = {f[: level + 1] for f in self.all if len(f) > level and f[level] in again}
+        kinds = {f[level] for f in self.all if len(f) == level + 1}
+        inside = {f[level + 1] for f in self.all if len(f) > level + 1 and f[level] in again}
+        odd = sorted(
+            folder
+            for folder in deep
+            if not any({*f[level : level + 1]} & inside & kinds for f in self._below(folder[:-1]))
+        )
+        if not odd or not beside:
+            return
+        place = "/".join(odd[0])
+        raise AmbiguousLayout(
+            f"The classes in {place} of {self.where} are one level deeper than in the other splits",
+            why=f"{some_names(sorted(inside))} stand in {place}, and in the folder of a split "
+            "elsewhere",
+            fix=f"Move the folders in {place} up into {'/'.join(odd[0][:-1])}. If {odd[0][-1]} is "
+            f'a class like the others, set `data.layout: "{roles}"`.',
+        )
+
+    def _below(self, folders: Folders) -> list[Folders]:
+        return [one for one in self.all if one[: len(folders)] == folders]
+
+    def forms_of_pictures(
+        self, above: tuple[str, ...], tops: Collection[str], below: Iterable[str]
+    ) -> AmbiguousLayout:
+        """The error where the folders above classes hold the same pictures in other forms."""
+        best = min(tops, key=rank_of_form)
+        rest = sorted(set(tops) - {best})
+        first, second, left = map(some_names, (sorted(tops), sorted(below), rest))
+        words = f"the classes are {second}; {left} is left out, as another form of the pictures"
+        deep = (*above, "*", "class")
+        here = (*above, "class")
+        return self.ambiguous([(here, f"the classes are {first}", ()), (deep, words, rest)])
 
     def stop_container(
         self, dirs: Counts, subs: Mapping[str, set[str]], path: Folders | None
@@ -139,13 +234,14 @@ class Refusals:
         if path is None or len(holds) != 1 or not flat or len(flat) + 1 != len(subs):
             return
         (top,) = holds
+        line = exclude_line(sorted(flat))
         others, inside = some_names(sorted(flat)), some_names(sorted(subs[top]))
         raise AmbiguousLayout(
             f"The folders of {self.where} can be read in two ways",
             why=f"{top} holds folders that may be the classes ({inside}), and {others} with images "
             "beside it may be classes too",
             fix=f"Let `data.source` be `{'/'.join([self.where, *path, top])}`, or leave the others "
-            f"out: `data.exclude: [{others}]`. If {top} is a class like them, set `data.layout: "
+            f"out: `{line}`. If {top} is a class like them, set `data.layout: "
             f'"{"/".join((*("*" for _ in path), "class"))}"`.',
         )
 
@@ -163,6 +259,5 @@ class Refusals:
             f"The folders of {self.where} can be read in two ways",
             why=f"{some_names(sorted(divided))} is divided into train and test, and "
             f"{some_names(others)} holds the same classes undivided",
-            fix=f"Let `data.source` be {places}, or leave a folder out: `data.exclude: "
-            f"[{', '.join(others)}]`.",
+            fix=f"Let `data.source` be {places}, or leave a folder out: `{exclude_line(others)}`.",
         )

@@ -104,7 +104,7 @@ class ParquetSource(Source):
         for schema in schemas.values():
             note = unused_columns(schema.names, used(self.columns))
             self.notes += [note] if note and note not in self.notes else []
-        return split_by_name(self, entries)
+        return split_by_name(self, entries, self.columns)
 
     def _check_class_names(self, schemas: Mapping[str, Any]) -> None:
         """Refuse files of which some name the class numbers, and others do not or differently."""

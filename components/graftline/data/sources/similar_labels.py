@@ -2,8 +2,8 @@
 
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
 
 from graftline.data.sources.label_text import clean_text, clip, words_of
 from graftline.errors import ConfigurationError, DataError
@@ -20,6 +20,10 @@ _LOOK_ALIKE = str.maketrans(
 _COPY = re.compile(
     r"^(?:copy of|kopie von|copie de|copia de|c\u00f3pia de) | (?:\(\d+\)|\(?(?:copy|kopie|copie|"
     r"copia|c\u00f3pia)\)?(?: \(?\d+\)?)?)$"
+)
+_SAME_ANSWERS = (
+    *(("true", "1"), ("false", "0"), ("yes", "true"), ("no", "false"), ("yes", "1"), ("no", "0")),
+    *(("yes", "y"), ("no", "n"), ("true", "t"), ("false", "f")),
 )
 _NO_CLASS = words_of("none null nil unknown undefined unclassified missing tbd todo na nolabel")
 _SEVERAL = [re.compile(r) for r in (r"\s*[|;,+&/]\s*", r"\s+(?:and|und|et|y|e)\s+", r"\s+")]
@@ -57,6 +61,9 @@ def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], 
     for label in written:
         looks[_look(label)].add(label)
     invisible = [(label, ways) for label, ways in sorted(written.items()) if len(ways) > 1]
+    for one, other in _SAME_ANSWERS:
+        if one in looks and other in looks:
+            looks[one] |= looks.pop(other)
     alike = [sorted(ways) for _, ways in sorted(looks.items()) if len(ways) > 1]
     _refuse_similar(invisible if mode == "refuse" else [], alike, mode)
     if mode != "keep":
@@ -70,7 +77,7 @@ def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], 
         unsure.append("-1")
     if unsure and mode != "keep":
         notes.append(
-            f"Taken for classes like any other: {_ascii(unsure)}. Leave these images out, or their "
+            f"Treated as classes: {_ascii(unsure)}. Leave these images out, or their "
             "labels empty, if they have no label."
         )
     result = {way: label for label, ways in written.items() for way in ways}
@@ -121,16 +128,19 @@ def _refuse_several(labels: Collection[str]) -> None:
     """Refuse labels that are put together from others: an image of several classes."""
     several = {}
     parts_of: dict[str, set[str]] = defaultdict(set)
+    together: list[set[str]] = []
     for label in labels:
         for separator in _SEVERAL:
             parts = [part for part in separator.split(label) if part]
             if len(set(parts)) > 1 and all(part in labels for part in parts):
                 several[label] = parts
+        together.append({part for part in re.split(r"\s*[,+&]\s*", label) if part})
         numbers = _NUMBERS.fullmatch(label) is not None
         for part in set((_SEVERAL_NUMBERS if numbers else _LISTS).split(label)) - {label, ""}:
             parts_of[part].add(label)
     shared = {part for part, wholes in parts_of.items() if len(wholes) > 1}
     several.update({one: sorted(shared) for part in sorted(shared) for one in parts_of[part]})
+    several.update(_of_shared_parts(labels, together))
     if several:
         one, parts = min(several.items())
         raise DataError(
@@ -140,6 +150,21 @@ def _refuse_several(labels: Collection[str]) -> None:
             fix="Give each image one label, leave these images out, or set `data.similar_labels: "
             "keep` to make each combination a class of its own.",
         )
+
+
+def _of_shared_parts(
+    labels: Collection[str], parts: Sequence[Collection[str]]
+) -> dict[str, list[str]]:
+    """Labels of which every part returns in another one: `cat,dog` and `dog,bird`, `bird,cat`.
+
+    Synonyms do not (`tench, Tinca tinca`).
+    """
+    counts = Counter(part for one in parts for part in one)
+    return {
+        label: sorted(one)
+        for label, one in zip(labels, parts, strict=True)
+        if len(one) > 1 and all(counts[part] > 1 for part in one)
+    }
 
 
 def _ascii(ways: Iterable[str]) -> str:

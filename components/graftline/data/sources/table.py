@@ -11,11 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
-from graftline.data.sources.base import NO_ATTRIBUTES, NO_IMAGE, Columns, Entry, Reading, Source
+from graftline.data.sources.base import (
+    NO_ATTRIBUTES,
+    NO_IMAGE,
+    Columns,
+    Entry,
+    Reading,
+    Source,
+)
 from graftline.data.sources.folder_names import UNLABELLED
 from graftline.data.sources.label_text import CLIP, clean_text, clip, controls
 from graftline.data.sources.layout import EXCLUDED, excluded
 from graftline.data.sources.similar_labels import unified
+from graftline.data.sources.split_beside_table import lists_beside
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table_advice import (
     groups_in_paths,
@@ -81,6 +89,7 @@ class TableSource(Source):
         self.whole = whole
         self.uri = f"{store.uri}/{name}" if isinstance(name, str) else store.uri
         self.images = ImageFinder(store, whole)
+        self.listed: frozenset[str] = frozenset()  # files that list splits and were read
 
     def why_not(self) -> str | None:
         """Why it is no table of images, None if it is one: what its first line names decides."""
@@ -107,7 +116,7 @@ class TableSource(Source):
 
     @override
     def entries(self) -> list[Entry]:
-        given = splits_of(self.names) if len(self.names) > 1 else {}
+        given = splits_of(self.names) if len(self.names) > 1 and self.columns.split else {}
         by_path: dict[str, list[tuple[str, Entry]]] = defaultdict(list)
         named: set[str] = set()
         for name in self.names:
@@ -120,13 +129,14 @@ class TableSource(Source):
         entries = [entry for same in by_path.values() for entry in _one_for_each_path(same)]
         del by_path
         if self.columns.split and not any(entry.split for entry in entries):
-            entries = self._split_by_path(entries)
+            entries = self._split_by_lists(self._split_by_path(entries))
         if not self.columns.group:
             self._note(groups_in_paths([one.path for one in entries if one.problem is None]))
         self._note(_other_folders(entries))
         not_named = self._not_named(named)
         self._note_wrong_names(entries, not_named)
         others = [one.path for one in not_named if one.problem == NO_IMAGE]
+        others = [path for path in others if path not in self.listed]
         self._note(ignored_files(others, {str(one.label) for one in entries if one.label}))
         self.images.listed.clear()  # as large as all entries; another listing starts again
         return sorted(self._unified([*entries, *not_named]), key=lambda entry: entry.path)
@@ -162,6 +172,25 @@ class TableSource(Source):
             return entries
         self._note(said_of_paths(found))
         return [dataclasses.replace(one, split=found.get(one.path)) for one in entries]
+
+    def _split_by_lists(self, entries: list[Entry]) -> list[Entry]:
+        """Where neither a column nor the paths state a split, lists beside the table may."""
+        if not self.whole or any(one.split for one in entries):
+            return entries
+        start = self.images.base + "/"
+        below = {
+            p.removeprefix(start): i for p, i in self.images.listed.items() if p.startswith(start)
+        }
+        files = [
+            dataclasses.replace(info, key=key)
+            for key, info in below.items()
+            if not excluded(key, self.choices.exclude)
+        ]
+        entries, self.listed, notes, warnings = lists_beside(self.store, files, entries, self.uri)
+        self.warnings += warnings
+        for note in notes:
+            self._note(note)
+        return entries
 
     def _note_wrong_names(self, entries: list[Entry], not_named: list[Entry]) -> None:
         images = [one.path for one in not_named if one.problem == NOT_NAMED]
@@ -293,8 +322,8 @@ def _other_folders(entries: Sequence[Entry]) -> str:
     if not odd:
         return ""
     return (
-        f"The table gives {len(odd):,} images another label than the folder they stand in, for "
-        f"instance {clip(odd[0].path)} ({clip(str(odd[0].label))}): the table counts."
+        f"The table gives {len(odd):,} images another label than the folder they are in, for "
+        f"instance {clip(odd[0].path)} ({clip(str(odd[0].label))}): the table is followed."
     )
 
 

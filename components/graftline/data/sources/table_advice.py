@@ -7,9 +7,11 @@ from collections.abc import Collection, Sequence
 
 from graftline.data.sources.folder_names import identifiers, is_group_column
 from graftline.data.sources.label_text import clean_text, clip, words_of
-from graftline.data.sources.split_names import split_words
+from graftline.data.sources.split_list_files import LISTS, split_of_list
+from graftline.data.sources.split_names import split_words, stated_splits
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, some
+from graftline.data.sources.table_splits import looks_like_split
 
 _LABEL_NAMES = words_of(
     "label labels class classes classname classid category categories target targets y species "
@@ -19,7 +21,7 @@ _IMAGE_NAMES = words_of(
     "image images img file filename filepath path imagepath imagename imageid imgpath imgname id "
     "name fname picture photo"
 )
-_ZERO_OR_ONE = frozenset(("0", "1", "0.0", "1.0", "true", "false", ""))
+_ZERO_OR_ONE = frozenset(("0", "1", "0.0", "1.0", "-1", "true", "false", ""))
 
 
 def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection[str]) -> str:
@@ -32,25 +34,58 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
     """
     stems = {_stem(one) for one in images}
     if any("." in name and (_stem(name) in stems or is_image(name)) for name in header):
-        return "The first line seems to name an image: add a line `image,label` before it."
+        line = ",".join(_meant_by_cells(header, rows, stems))
+        return f"The first line seems to name an image: add a line `{line}` before it."
     named = [name for name in header if _names_images(name, rows, stems)]
+    named.sort(key=lambda name: not any(is_image(row.cells.get(name, "")) for row in rows))
     by_name = [name for name in header if _bare(name) in _IMAGE_NAMES]
     usual = [name for name in header if name == "image"]
     image = next(iter([*named, *usual, *by_name]), None)
-    others = [name for name in header if name != image]
+    split = next((name for name in header if looks_like_split(name, rows) is not None), None)
+    others = [name for name in header if name not in (image, split)]
     zeros = [n for n in others if {r.cells.get(n, "").lower() for r in rows} <= _ZERO_OR_ONE]
     label = next((name for name in others if _bare(name) in _LABEL_NAMES), None)
     if label is None and len(zeros) > 1:
         return (
             f"The columns {some(zeros)} look like one column for each class: write one column "
-            "`label` with the class's name."
+            "`label` with the class's name, or let one of them be the label: "
+            + f"`data.image_column: {clip(str(image))}` and " * (image not in ("image", None))
+            + f"`data.label_column: {clip(zeros[0])}`."
         )
     label = label or next((name for name in others if few_values(name, rows)), None)
-    lines = [("image", image), ("label", label)]
+    lines = [("image", image), ("label", label), ("split", split if image and label else None)]
     said = [f"`data.{key}_column: {clip(name)}`" for key, name in lines if name and name != key]
     if image is None:
         return f"No column names the images: {some(header)}."
+    if label is None:
+        return f"No column looks like a label ({some(header)}): add one that is called `label`."
     return f"Perhaps {' and '.join(said)}." if said else ""
+
+
+def _meant_by_cells(
+    header: Sequence[str], rows: Sequence[Row], stems: Collection[str]
+) -> list[str]:
+    """Names for the columns of a table that has none."""
+    names: list[str] = []
+    for number, column in enumerate(header):
+        cells = {clean_text(row.cells.get(column, "")) for row in rows} | {column}
+        if "image" not in names and (_stem(column) in stems or is_image(column)):
+            names.append("image")
+        elif len(stated_splits(cells)) == len(cells):
+            names.append("split")
+        else:
+            names.append("label" if "label" not in names else f"column_{number + 1}")
+    return names
+
+
+def label_columns(header: Sequence[str], *other: str | None) -> list[str]:
+    """The columns whose names say that they hold labels.
+
+    Args:
+        header: The columns' names.
+        other: Columns that hold something else.
+    """
+    return [name for name in header if name not in other and _bare(name) in _LABEL_NAMES]
 
 
 def wrong_names(missing: Sequence[str], images: Collection[str]) -> str:
@@ -88,8 +123,12 @@ _PICTURES = (
     *(".heic", ".heif", ".avif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
     *(".dcm", ".dicom", ".nii", ".nrrd", ".svs", ".ndpi", ".czi", ".mp4", ".avi", ".mov", ".mkv"),
 )
+_BOXES = re.compile(
+    r"(?i)(^|/)(annotations/.*\.xml|labels/.*\d\.txt|.*coco[^/]*\.json|instances_[^/]*\.json)$"
+)
 _UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
 # Words in names of files that say something of the images, whatever their kind.
+_SPLITS = words_of("split splits fold folds partition partitions")
 _TELLING = words_of(
     "label labels annotation annotations class classes split splits fold folds groundtruth synset "
     "synsets wnids words categories mapping names metadata"
@@ -110,6 +149,13 @@ def other_files(paths: Sequence[str]) -> str:
     found = [one for one in paths if one.lower().endswith((*_SIDECARS, *_PACKED, *_TABLES))]
     if not found:
         return ""
+    boxes = [one for one in found if _BOXES.search(one)]
+    if boxes and not any(one.lower().endswith(_TABLES) for one in found):
+        return (
+            f"{some(boxes)} look like boxes around objects (COCO, YOLO, Pascal VOC). Here each "
+            "image has one label: write a table with a line `image,label` for each, or cut the "
+            "objects out into one folder for each class."
+        )
     return (
         f"{some(found)} may hold labels or images and {'is' if len(found) == 1 else 'are'} not "
         "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet) or tar files; export "
@@ -127,19 +173,45 @@ def ignored_files(paths: Sequence[str], labels: Collection[str]) -> str:
     packed = [one for one in paths if one.lower().endswith(_PACKED)]
     pictures = [one for one in paths if one.lower().endswith((*_PICTURES, *_ARRAYS))]
     numbers = bool(labels) and all(re.fullmatch(r"\d+(\.0+)?", one) for one in labels)
-    told = [one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES)) and _tells(one)]
+    readable = [
+        one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES)) and _tells(one)
+    ]
     notes = [f"Not unpacked: {some(packed)}."] if packed else []
     if pictures:
         notes.append(f"Not read, convert them to PNG, TIFF or JPEG: {some(pictures)}.")
-    if told:
+    if readable:
         names = " The labels are numbers, and one of these may name them." * numbers
-        notes.append(f"Not read, though it may say more of the images: {some(told)}.{names}")
+        notes.append(f"Not read, though it may say more of the images: {some(readable)}.{names}")
     return " ".join(notes)
+
+
+def files_of_splits(paths: Sequence[str]) -> list[str]:
+    """The files that may say which split an image is for, by their names."""
+    return [
+        one
+        for one in paths
+        if one.lower().endswith((*_SIDECARS, *_TABLES, *LISTS))
+        and (
+            split_of_list(f"{posixpath.splitext(posixpath.basename(one))[0]}.txt")
+            or not _SPLITS.isdisjoint(re.findall("[a-z]+", posixpath.basename(one).lower()))
+        )
+    ]
+
+
+def unread_splits(paths: Sequence[str]) -> str:
+    """The warning on files that may say which split an image is for."""
+    return (
+        f"{some(paths)} may state which split an image is for, in a form that is not read or for "
+        "other images: Graftline chooses the splits. Lists of splits are read from train.txt, "
+        "val.txt and test.txt, with a path on each line"
+    )
 
 
 def labels_in_names(paths: Sequence[str]) -> str:
     """The advice where the names of files hold the class (cat.0.jpg); empty where they do not."""
-    stems = [posixpath.splitext(posixpath.basename(one))[0] for one in paths if is_image(one)]
+    trains = [one for one in paths if split_of_list(f"{one.partition('/')[0]}.txt") == "train"]
+    images = [one for one in trains or paths if is_image(one)]
+    stems = [posixpath.splitext(posixpath.basename(one))[0] for one in images]
     starts = [re.sub(r"[\s_.()-]*\d[\w\s.()-]*$", "", stem) for stem in stems]
     kinds = sorted(set(starts) - {""})
     if not 1 < len(kinds) <= len(stems) / 2 or "" in starts or all(map(split_words, kinds)):

@@ -17,7 +17,7 @@ _SUFFIXES = {"jpeg": "jpg", "tiff": "tif"}
 def found_by_name(
     finder: ImageFinder, name: str, images: Sequence[str], found: dict[str, ObjectInfo]
 ) -> str:
-    """Find the images that stand elsewhere, each by the end of its path, and only if it is unique.
+    """Find images that are not where the table says, by the end of their path if it is unique.
 
     Args:
         finder: Gets the locations, or the reason where several files are called so.
@@ -64,7 +64,7 @@ def found_by_name(
         return ""
     named, location = (clip(text.removeprefix(inside)) for text in examples[0])
     return (
-        f"{len(examples):,} images stand elsewhere than the table says and were found by their "
+        f"{len(examples):,} images are not where the table says and were found by their "
         f"names, for instance {named} at {location}."
     )
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from graftline.data.sources.choice import refuse_class_folders, table_describes
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.label_text import clip
+from graftline.data.sources.layout import exclude_line
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource
@@ -22,6 +22,9 @@ from graftline.data.sources.base import (
     Columns,
     Reading,
     Source,
+    hidden,
+    listing,
+    out,
     renamed_columns,
 )
 
@@ -41,16 +44,31 @@ def _one_table(store: Store, name: str, columns: Columns, reading: Reading) -> S
 def _tables(store: Store, tables: list[str], columns: Columns, reading: Reading) -> Source:
     """The tables of a folder as one source: one of them, or one for each split."""
     parquet = [name for name in tables if name.lower().endswith(PARQUET)]
+    if not tables:
+        parquet = tables = _parquet_below(store, reading)
     if parquet and len(parquet) == len(tables):
         return open_parquet(store, parquet, columns, reading)
     one_each = len(tables) > 1 and set(splits_of(tables)) == set(tables) and not parquet
     if len(tables) != 1 and not one_each:
+        if not tables:
+            raise DataError(
+                f"{store.uri} holds 0 CSV tables and no Parquet file, and `data.format` is table",
+                fix="Let `data.source` name the table, or the folder that it is in.",
+            )
         raise DataError(
             f"{store.uri} holds {len(tables)} CSV tables, and `data.format` is table",
             fix="Let `data.source` name the CSV file itself, or leave the others out: "
-            f"`data.exclude: [{', '.join(map(clip, tables[1:4]))}]`.",
+            f"`{exclude_line(tables[1:])}`.",
         )
     return TableSource(store, tables if one_each else tables[0], columns, reading, whole=True)
+
+
+def _parquet_below(store: Store, reading: Reading) -> list[str]:
+    """The Parquet files in all folders, for a source that is said to be tables."""
+    keys = (info.key for info in listing(store))
+    return [
+        k for k in keys if k.lower().endswith(PARQUET) and not hidden(k) and not out(k, reading)
+    ]
 
 
 def _with_labels(store: Store, tables: list[str], columns: Columns) -> tuple[list[str], list[str]]:
@@ -84,7 +102,7 @@ def _table_or_folders(
     if why_not is not None:
         if renamed_columns(columns):
             table.entries()  # the user speaks of a table's columns: its error is the answer
-        folders.notes.append(f"Read as class folders. {why_not}")
+        folders.notes.append(f"Read as class folders. {why_not}.")
         folders.unread.append(table)
         return folders
     if not table_describes(table, folders):

@@ -76,7 +76,7 @@ class ArchiveSource(Source):
             )
         note = ignored_files([one.path for one in entries if not one.archive], ())
         self.notes += [note] if note else []
-        return split_by_name(self, entries)
+        return split_by_name(self, entries, self.columns)
 
     @override
     def read(self, entry: Entry) -> bytes:
@@ -129,11 +129,13 @@ class ArchiveSource(Source):
         yield from orphans.left(entry)
 
 
-def split_by_name(source: Source, entries: list[Entry]) -> list[Entry]:
+def split_by_name(source: Source, entries: list[Entry], columns: Columns) -> list[Entry]:
     """Give each archive the split that its name states (train-000.tar, val/000.tar).
 
     Names of archives count only where one of them is for training: a single `test.tar` is no split.
     """
+    if columns.split is None:  # the run file has the splits chosen
+        return entries
     names = {entry.path: _split_part(entry.path) for entry in entries if entry.archive}
     splits = splits_of({name for name in names.values() if name is not None})
     if "train" not in splits.values():

@@ -64,8 +64,8 @@ def read_checkpoint(text: str) -> Checkpoint:
     wanted = parse(text)
     with _local_copy(wanted) as path:
         if wanted.sha256 is not None:
-            check_digest(path, wanted.sha256, wanted.place)
-        return read_file(path, wanted.place)
+            check_digest(path, wanted.sha256, wanted.location)
+        return read_file(path, wanted.location)
 
 
 def exists(wanted: WeightsLocation) -> bool:
@@ -211,7 +211,7 @@ def _local_copy(wanted: WeightsLocation) -> Iterator[Path]:
         path = wanted.path
         if not path.is_file():
             raise WeightsError(
-                f"There are no weights at '{wanted.place}'.",
+                f"There are no weights at '{wanted.location}'.",
                 why="No such file." if not path.exists() else "It is not a file.",
                 fix="Correct `weights:`, or remove it to use the library's own.",
             )
@@ -223,7 +223,7 @@ def _local_copy(wanted: WeightsLocation) -> Iterator[Path]:
             open_store(wanted.parent).download(wanted.name, path)
         except StoreNotFound as error:
             raise WeightsError(
-                f"There are no weights at '{wanted.place}'.",
+                f"There are no weights at '{wanted.location}'.",
                 why=str(error.what),
                 fix="Correct `weights:`, or put them there with `graftline mirror-weights`.",
             ) from error

@@ -47,7 +47,7 @@ def locate(architecture: Architecture, weights: str | None, store: Store | None 
     if weights is not None:
         wanted = location.parse(weights)
         kind = "store" if wanted.is_in_store else "file"
-        return Origin(kind, wanted.place, available_locally=checkpoint_file.exists(wanted))
+        return Origin(kind, wanted.location, available_locally=checkpoint_file.exists(wanted))
     return published.origin(architecture.full_name, architecture.source, store)
 
 
@@ -72,7 +72,7 @@ def load(
     network = create_seeded(architecture, image_size)
     if state is not None:
         strict = origin.kind != "download"  # the libraries' own files may hold more than is used
-        fit_state(network, state, architecture, origin.place, strict=strict)
+        fit_state(network, state, architecture, origin.location, strict=strict)
     return network
 
 
@@ -251,7 +251,7 @@ def mirror(
             "sha256": digest,
             "key": key,
             "bytes": path.stat().st_size,
-            "origin": origin.place,
+            "origin": origin.location,
         }
         commit.replace(store, published.mirror_pointer(architecture.full_name), pointer, version)
     return {"uri": f"{store.uri.rstrip('/')}/{key}", **pointer}
@@ -282,10 +282,10 @@ def _mirrored_state(architecture: Architecture, store: Store) -> Checkpoint:
     again = f"Run `graftline mirror-weights {architecture.full_name} --store {store.uri}` again."
     try:
         pointer = commit.read(store, key, SCHEMA_VERSION).content
-        place = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
+        location = f"{store.uri.rstrip('/')}/{pointer['key']}#sha256={pointer['sha256']}"
     except (IntegrityError, KeyError) as error:
         raise IntegrityError(f"{what} is damaged.", why=str(error), fix=again) from error
-    return checkpoint_file.read_checkpoint(place)
+    return checkpoint_file.read_checkpoint(location)
 
 
 def _embedded_state(architecture: Architecture) -> Checkpoint:

@@ -21,28 +21,28 @@ class WeightsLocation:
         sha256: The digest that it must have, or how it begins; None for any.
     """
 
-    place: str
+    location: str
     sha256: str | None
 
     @property
     def is_in_store(self) -> bool:
         """Whether it is an object of an S3 store."""
-        return uri.scheme(self.place) == "s3"
+        return uri.scheme(self.location) == "s3"
 
     @property
     def path(self) -> Path:
         """The path that a plain path or a ``file://`` URI means."""
-        return uri.local_path(self.place) or Path(self.place)
+        return uri.local_path(self.location) or Path(self.location)
 
     @property
     def parent(self) -> str:
         """URI of the folder or prefix that holds it."""
-        return uri.parent_and_name(self.place)[0]
+        return uri.parent_and_name(self.location)[0]
 
     @property
     def name(self) -> str:
         """Its name in the parent."""
-        return uri.parent_and_name(self.place)[1]
+        return uri.parent_and_name(self.location)[1]
 
 
 def parse(text: str) -> WeightsLocation:
@@ -55,21 +55,21 @@ def parse(text: str) -> WeightsLocation:
     Raises:
         WeightsError: What follows is no digest, or no object is named.
     """
-    place, mark, fragment = text.partition("#")
+    location, mark, fragment = text.partition("#")
     pinned = DIGEST.fullmatch(fragment)
     if mark and pinned is None:
         raise WeightsError(
-            f"'#{fragment}' after the weights '{place}' is not a digest.",
+            f"'#{fragment}' after the weights '{location}' is not a digest.",
             why="What follows a # is the SHA-256 that the file must have.",
             fix="Write #sha256= and 8 to 64 hexadecimal digits. A path must not have a # in it.",
         )
-    found = WeightsLocation(place, pinned.group(1).lower() if pinned else None)
-    if found.is_in_store and not urlsplit(place).path.strip("/"):
+    found = WeightsLocation(location, pinned.group(1).lower() if pinned else None)
+    if found.is_in_store and not urlsplit(location).path.strip("/"):
         raise WeightsError(
-            f"The weights '{place}' name no object.",
+            f"The weights '{location}' name no object.",
             fix="Write s3://bucket/path/to/weights.safetensors.",
         )
     named = NAMED_BY_DIGEST.search(found.name)
     if found.sha256 is None and named is not None:
-        return WeightsLocation(place, named.group(1))
+        return WeightsLocation(location, named.group(1))
     return found

@@ -41,7 +41,7 @@ class Origin:
     """
 
     kind: str
-    place: str
+    location: str
     available_locally: bool
 
 
@@ -98,8 +98,8 @@ def package_file(package: str) -> Path:
         WeightsError: The package has none.
     """
     spec = find_spec(package)
-    places = (spec.submodule_search_locations or []) if spec is not None else []
-    files = [path for place in places for path in Path(place).glob("models/*.pth")]
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    files = [path for location in folders for path in Path(location).glob("models/*.pth")]
     if len(files) != 1:
         raise WeightsError(
             f"The Python package {package} does not hold one file of weights.",

@@ -235,7 +235,7 @@ def _robustness(findings: Findings) -> dict[str, Any] | None:
             chip = "bad" if high < found.clean - 0.1 else "warn" if high < found.clean else ""
             cells.append(Cell(percent(value, 0), value, chip=chip))
         rows.append([*cells, points(sum(accuracy) / len(accuracy) - found.clean, 0), levels])
-    heads = [*STRENGTHS, "mean loss"]
+    heads = [*STRENGTHS, "mean change"]
     columns = ["corruption", *(Column(head, number=True) for head in heads), "levels"]
     figures = {"images": found.images, "clean": found.clean, "mean": found.mean}
     return {"columns": columns, "rows": rows, **figures}
@@ -290,7 +290,7 @@ def _chip(bounds: list[float] | None, name: str) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+    return f"{value:+z.3f}".replace("-", "−")
 
 
 def _number(value: float) -> str:

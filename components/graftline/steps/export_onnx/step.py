@@ -23,9 +23,9 @@ from graftline.steps.export_onnx.config import ExportConfig
 from graftline.steps.export_onnx.graph import (
     compose_graph,
     content_digest,
-    export_network,
     save_model,
 )
+from graftline.steps.export_onnx.kept_network import network_of
 from graftline.steps.export_onnx.low_precision import Exported, Smaller, write_low_precision
 from graftline.steps.export_onnx.parity import compare, odd_sizes_difference
 from graftline.steps.runtime import StepResult
@@ -104,7 +104,7 @@ def run(
     snapshot = read_snapshot(snapshot_folder)
     _check_classes(classifier, snapshot)
     message("exporting %s with opset %d", classifier.backbone.spec.name, settings.opset)
-    network = export_network(classifier, settings.opset)
+    network = network_of(classifier, settings.opset)
     metadata = _metadata(classifier, settings.opset, settings.run_id)
     path = onnx_folder / MODEL_FILE
     class_means = read_class_means(classifier_folder)

@@ -131,11 +131,11 @@ def _weights_identity(store: Store, request: FeatureRequest) -> str:
     if wanted.is_in_store:
         listed = open_store(wanted.parent).list(wanted.name)
         versions = [info.version for info in listed if info.key == wanted.name]
-        return f"object {wanted.place} {versions} {asked}"
+        return f"object {wanted.location} {versions} {asked}"
     try:
         return f"file {sha256_of(wanted.path)} {asked}"
     except OSError:
-        return f"file {wanted.place}, not readable"
+        return f"file {wanted.location}, not readable"
 
 
 def _mirrored(store: Store, backbone: str) -> list[str]:

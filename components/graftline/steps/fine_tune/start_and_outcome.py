@@ -97,7 +97,7 @@ def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Out
     better = low > 0
     measured = (
         f"on {count:,} validation images: {right.mean():.1%} against {probe_right.mean():.1%} "
-        f"(difference {gain:+.1%}, 95% interval {low:+.1%} to {high:+.1%})"
+        f"(difference {gain:+z.1%}, 95% interval {low:+z.1%} to {high:+z.1%})"
     )
     return Outcome(
         fine_tuned_accuracy=float(right.mean()),

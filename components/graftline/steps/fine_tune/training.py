@@ -46,7 +46,7 @@ from graftline.steps.fine_tune.state import Progressed
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
-TRAINING_VERSION = 6  # counts changes to the loop that change its result
+TRAINING_VERSION = 7  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"unfreeze": "all", "layer_decay": 1.0, "adapt_batch_norm": True}
 
 
@@ -220,7 +220,13 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
         trainer.pilot = start.decision.pilot if order.looks else None
         with closing(trainer):
             if trainer.batches.keeps_lower and device.type == "cpu":
-                name = fingerprint(before, classifier.preprocessing, options, device)
+                name = fingerprint(
+                    before,
+                    classifier.preprocessing,
+                    options,
+                    device,
+                    engine=trainer.engine is not None,
+                )
                 ids = snapshot.image_ids()
                 trainer.outputs = KeptOutputs(store, name, ids, trainer.arrays)
             progressed = trainer.train()

@@ -117,9 +117,13 @@ def _cards(figures: dict[str, Any], probe: dict[str, Any]) -> list[tuple[str, st
         ("Images a class", f"{counts['median']:g}", f"{counts['min']:,} to {counts['max']:,}"),
         ("Largest by smallest class", f"{imbalance:.1f}×", "1 is balanced"),
         ("Probe", percent(probe["accuracy"]), interval(probe["interval"])),
-        (f"{knn['k']} nearest neighbours", percent(knn["accuracy"]), "without any fitting"),
+        (_neighbours(knn["k"]), percent(knn["accuracy"]), "without any fitting"),
         ("Chance", percent(figures["majority"]), "always the largest class"),
     ]
+
+
+def _neighbours(count: int) -> str:
+    return "Nearest neighbour" if count == 1 else f"{count} nearest neighbours"
 
 
 def _curve(curve: dict[str, Any] | None, train_images: int) -> dict[str, Any] | None:
@@ -189,7 +193,7 @@ def _sweeps(candidates: Sequence[dict[str, Any]]) -> list[tuple[str, Markup]]:
             f"Accuracy of {PROBE_NAMES[family]} by C",
             series,
             x=(min(every) - 0.5, max(every) + 0.5),
-            y=(lowest, 1.0),
+            y=(min(lowest, 0.95), 1.0),  # where all are right, an axis still
             x_title="C as a power of ten: less regularisation to the right",
             y_title="accuracy",
             counts=True,

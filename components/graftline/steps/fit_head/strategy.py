@@ -151,7 +151,7 @@ def _least(min_gain: float, needed: float, validation: Validation) -> str:
     if round(needed, 3) == round(min_gain, 3):
         return f"auto.min_gain ({min_gain:.1%})"
     return (
-        f"{needed:+.1%} (auto.min_gain is {min_gain:.1%}; the network is used only if it leads by "
+        f"{needed:+z.1%} (auto.min_gain is {min_gain:.1%}; the network is used only if it leads by "
         f"about {validation.lead:.1%} on the {validation.images:,} validation images)"
     )
 
@@ -204,8 +204,8 @@ def _neighbours(count: int) -> str:
 def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
     low, high = gain.interval
     said = (
-        f"Fine-tuning is expected to change the accuracy by {gain.mean:+.1%} "
-        f"({gain.confidence:.0%} interval {low:+.1%} to {high:+.1%})"
+        f"Fine-tuning is expected to change the accuracy by {gain.mean:+z.1%} "
+        f"({gain.confidence:.0%} interval {low:+z.1%} to {high:+z.1%})"
     )
     if cost is None:
         return f"{said}."

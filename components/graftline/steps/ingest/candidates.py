@@ -124,9 +124,9 @@ def _table(
     vectors: Floats, projected: Floats, wanted: Rows, columns: Rows
 ) -> list[tuple[Rows, Floats]]:
     powers = 1 << np.arange(BITS, dtype=np.int64)
-    place = ((projected[:, -1].clip(-8, 8) + 8) * 2**20).astype(np.int64)
+    last_axis = ((projected[:, -1].clip(-8, 8) + 8) * 2**20).astype(np.int64)
     codes = (projected[:, :-1] > 0) @ powers
-    keys = (codes << 32) | place
+    keys = (codes << 32) | last_axis
     order = columns[np.argsort(keys[columns], kind="stable")]
     ordered = keys[order]
     doubtful = np.argsort(np.abs(projected[wanted, :-1]), axis=1)[:, : PROBES - 1]
@@ -134,7 +134,7 @@ def _table(
     found = []
     for probe in range(PROBES):
         code = codes[wanted] ^ flips[:, probe]
-        at = np.searchsorted(ordered, (code << 32) | place[wanted])
+        at = np.searchsorted(ordered, (code << 32) | last_axis[wanted])
         for step in range(-WINDOW, WINDOW):
             there = (at + step).clip(0, len(order) - 1)
             hit = np.flatnonzero((ordered[there] >> 32 == code) & (order[there] != wanted))

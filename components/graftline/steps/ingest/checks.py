@@ -74,6 +74,7 @@ def check_given(
             {(str(e.label), str(e.split)) for e in usable},
             sorted({str(e.label) for e in usable}),
             given={e.split for e in usable},
+            chosen=_how_to_choose(source),
         )
     return carved(missing, split) if missing else ""
 
@@ -89,7 +90,7 @@ def check_selection(selection: Selection, source: Source, minimum: int) -> list[
     given = all(one.split for one in selection.chosen.values())
     examples = [one.path for one in selection.aside]
     _check_counts(source, counts, aside, examples, 1 if given else minimum)
-    return _check_splits(selection, sorted(counts), minimum)
+    return _check_splits(selection, source, sorted(counts), minimum)
 
 
 def check_near_duplicates(selection: Selection, near: str) -> list[str]:
@@ -112,6 +113,7 @@ def check_near_duplicates(selection: Selection, near: str) -> list[str]:
                 "belongs together in data.group_column. If they are different pictures, set "
                 "data.near_duplicates: off.",
             )
+    _refuse_classes_of_the_same(selection)
     warnings = []
     if selection.near > MANY * len(chosen):
         warnings.append(
@@ -132,6 +134,26 @@ def check_near_duplicates(selection: Selection, near: str) -> list[str]:
             f"{_examples(selection, tuple(alike.not_evaluated.items()))}"
         )
     return warnings
+
+
+def _refuse_classes_of_the_same(selection: Selection) -> None:
+    """Refuse classes that mostly show the same pictures as one another: forms, not classes."""
+    chosen, pairs = selection.chosen, selection.alike.contradictions
+    sizes = Counter(str(one.label) for one in chosen.values())
+    twice = Counter(str(chosen[image].label) for image in {i for pair in pairs for i in pair})
+    same = sorted(
+        label for label, n in twice.items() if sizes[label] >= FEW_IMAGES and n > sizes[label] / 2
+    )
+    if len(same) < 2:
+        return
+    raise DataError(
+        f"Most images of {_names(same)} show the same pictures",
+        why=f"the same picture was found in {_examples(selection, pairs)}: these may be forms of "
+        "pictures (large and small, original and changed) rather than classes",
+        fix="Leave all but one of these folders out with data.exclude, and give each class its "
+        "own folder. If they are classes, set `data.near_duplicates: off`; if single labels are "
+        "wrong, correct them, or set `data.near_duplicates: strict` to reject these images.",
+    )
 
 
 def _shares_of_copies(selection: Selection) -> list[tuple[str, float, int]]:
@@ -220,6 +242,7 @@ def _check_counts(
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix=_one_class_given(source, aside)
+            or _no_texts(aside)
             or (
                 "Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
                 "pack one folder for each class."
@@ -245,6 +268,12 @@ def _check_counts(
         )
 
 
+def _no_texts(aside: Mapping[str, int]) -> str:
+    """What to do where a table's cells hold lists or objects."""
+    odd = [reason for reason in aside if reason.endswith(", not a text")]
+    return f"Write one text or number there in each row: {clip(odd[0])}." if odd else ""
+
+
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
     """What to give in place of a folder of one class, whose images are in no folder of it."""
     if set(aside) != {NO_CLASS}:
@@ -258,7 +287,11 @@ def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
 
 
 def _check_tested(
-    have: Collection[tuple[str, str]], labels: Sequence[str], *, given: Collection[str | None]
+    have: Collection[tuple[str, str]],
+    labels: Sequence[str],
+    *,
+    given: Collection[str | None],
+    chosen: str,
 ) -> None:
     """Refuse splits that the steps after this one cannot work with.
 
@@ -266,6 +299,7 @@ def _check_tested(
         have: Labels and splits that occur together.
         labels: All of them.
         given: The splits that the source itself gives.
+        chosen: The line of the run file that has them chosen.
     """
     trained = {label for label, split in have if split == "train"}
     untrained = [label for label in labels if label not in trained]
@@ -275,8 +309,7 @@ def _check_tested(
             why="the splits that the source gives, or groups that must stay together, put all of "
             "them into val or test",
             fix="Add images of other groups, or put some into train. To have the splits chosen "
-            "from all images, set `data.split_column: null`, or give the folders of splits the "
-            'role * in `data.layout` (for instance "*/class").',
+            f"from all images, set {chosen}.",
         )
     for split in ("val", "test"):
         tested = {label for label, one in have if one == split}
@@ -286,14 +319,26 @@ def _check_tested(
         raise DataError(
             f"All {split} images are of the one class {_names(sorted(tested))}",
             why="a model that always says this class would look perfect",
-            fix=f"Put images of other classes into {split}, or have the splits chosen."
+            fix=f"Put images of other classes into {split}, or have the splits chosen: {chosen}."
             if split in given
             else f"Add images of {others}, of other groups than those that are there: whole groups "
             "and near-duplicates go to one split.",
         )
 
 
-def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list[str]:
+def _how_to_choose(source: Source) -> str:
+    """The line of the run file that has the splits chosen, where the source states them."""
+    layout = source.layout
+    if source.format != "folders" or layout is None:
+        return "`data.split_column: null`"
+    if "split" in layout.pattern:
+        return f'`data.layout: "{layout.text.replace("split", "*")}"`'
+    return "`data.format: folders`"  # lists beside the folders state them
+
+
+def _check_splits(
+    selection: Selection, source: Source, labels: list[str], minimum: int
+) -> list[str]:
     splits = selection.assignment.splits
     left_out = selection.alike.not_evaluated
     have = Counter(
@@ -302,7 +347,7 @@ def _check_splits(selection: Selection, labels: list[str], minimum: int) -> list
     without = {s: [label for label in labels if not have[label, s]] for s in SPLITS}
     pairs = set(have) if minimum > 1 else {pair for pair in have if pair[1] == "train"}
     given = {one.split for one in selection.chosen.values()}
-    _check_tested(pairs, labels, given=given)
+    _check_tested(pairs, labels, given=given, chosen=_how_to_choose(source))
     warnings = []
     for split in ("val", "test"):
         if minimum > 1 and len(without[split]) == len(labels):

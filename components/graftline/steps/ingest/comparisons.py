@@ -78,11 +78,11 @@ class Comparisons:
             self.compared = set(ids)
         if not self.answers:
             return []
-        place = {image_id: index for index, image_id in enumerate(ids)}
+        row_of = {image_id: index for index, image_id in enumerate(ids)}
         return sorted(
-            (place[a], place[b])
+            (row_of[a], row_of[b])
             for (a, b), same in self.answers.items()
-            if same and a in place and b in place
+            if same and a in row_of and b in row_of
         )
 
 
@@ -110,10 +110,10 @@ class _Images(Sequence["Known"]):
 def _candidates(
     images: Sequence["Known"], new: npt.NDArray[np.bool_], sides: npt.NDArray[np.int64]
 ) -> Rows:
-    looks = bytearray()  # joined as they come: a list of all pieces would be as large again
+    packed = bytearray()  # joined as they come: a list of all pieces would be as large again
     for one in images:
-        looks += one.looks.thumbnail
-    thumbnails = np.frombuffer(looks, dtype=np.uint8).reshape(len(images), -1)
+        packed += one.picture_hash.thumbnail
+    thumbnails = np.frombuffer(packed, dtype=np.uint8).reshape(len(images), -1)
     tiny = np.array([max(one.width, one.height) <= TINY for one in images], dtype=bool)
     pairs = [np.empty((0, 2), dtype=np.int64)]
     if not tiny.all():
@@ -126,7 +126,9 @@ def _candidates(
         # Their pixels say no more than the thumbnail: digits of one writer would all be alike
         # if they could be moved and lit as larger pictures are.
         rows = np.flatnonzero(tiny)
-        hashes = np.array([images[row].looks.dhash for row in rows.tolist()], dtype=np.uint64)
+        hashes = np.array(
+            [images[row].picture_hash.dhash for row in rows.tolist()], dtype=np.uint64
+        )
         pairs.append(rows[near_duplicates(hashes, thumbnails[rows], sides=sides[rows])])
     return np.concatenate(pairs)
 
@@ -169,13 +171,13 @@ def _details(
     """Position in ``rows`` and detail of each, in the order in which the store is read fastest."""
     chosen = [images[row] for row in rows.tolist()]
     order = sorted(
-        range(len(chosen)), key=lambda i: (chosen[i].place.shard, chosen[i].place.offset)
+        range(len(chosen)), key=lambda i: (chosen[i].byte_range.shard, chosen[i].byte_range.offset)
     )
 
     def detail(data: bytes) -> npt.NDArray[np.uint8]:
         return detail_of(decode_image(data, max_pixels=max_pixels).pixels)
 
-    wanted = [(chosen[i].image_id, chosen[i].place) for i in order]
+    wanted = [(chosen[i].image_id, chosen[i].byte_range) for i in order]
     waiting: list[bytes] = []
     done = 0
     for data in read_ranges(store, wanted):

@@ -31,7 +31,7 @@ Thumbnails = npt.NDArray[np.uint8]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Looks:
+class PictureHash:
     """What of an image is kept to compare it by.
 
     Attributes:
@@ -44,7 +44,7 @@ class Looks:
     thumbnail: bytes
 
 
-def looks_of(pixels: Pixels) -> Looks:
+def picture_hash(pixels: Pixels) -> PictureHash:
     """Hash and thumbnail of a decoded image."""
     image = Image.fromarray(pixels)
     if min(image.size) > 4 * LUMA:  # fast averaging first; it costs most of the time otherwise
@@ -54,7 +54,7 @@ def looks_of(pixels: Pixels) -> Looks:
     bits = (cells[:, 1:] > cells[:, :-1]).ravel()
     parts = [luma.resize((LUMA, LUMA), Image.Resampling.BILINEAR)]
     parts += [band.resize((CHROMA, CHROMA), Image.Resampling.BILINEAR) for band in (blue, red)]
-    return Looks(
+    return PictureHash(
         int.from_bytes(np.packbits(bits).tobytes(), "big"), b"".join(p.tobytes() for p in parts)
     )
 

@@ -14,7 +14,7 @@ from graftline.errors import DataError, StoreNotFound
 from graftline.images.decode import decode_image
 from graftline.images.stored_values import OWN, Values
 from graftline.progress import Progress
-from graftline.steps.ingest.duplicates import Looks, looks_of
+from graftline.steps.ingest.duplicates import PictureHash, picture_hash
 from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.source_index import Memory, save_partial
 from graftline.steps.ingest.value_range import flat_values
@@ -37,7 +37,7 @@ class Fetched:
     width: int = 0
     height: int = 0
     format: str = ""
-    looks: Looks = dataclasses.field(default=Looks(0, b""))
+    picture_hash: PictureHash = dataclasses.field(default=PictureHash(0, b""))
     values: Values | None = None
     reason: str | None = None
     detail: str | None = None
@@ -67,11 +67,13 @@ def fetch(
     fetched: set[str] = set()
 
     def remember() -> None:
-        images = [dataclasses.replace(k, place=shards.places.pop(i)) for i, k in waiting.items()]
+        images = [
+            dataclasses.replace(k, byte_range=shards.byte_ranges.pop(i)) for i, k in waiting.items()
+        ]
         memory.seen.update((one.path, one) for one in seen)
         memory.images.update((one.image_id, one) for one in images)
         if images:
-            shard = images[0].place.shard
+            shard = images[0].byte_range.shard
             memory.partial.add(save_partial(store, source.uri, shard, seen, images))
         seen.clear()
         waiting.clear()
@@ -87,7 +89,7 @@ def fetch(
                 continue
             waiting[image_id] = _known(one)
             shards.add(image_id, one.data, one.format, one.entry.label or "")
-            if image_id in shards.places:  # it filled the shard, which is now in the store
+            if image_id in shards.byte_ranges:  # it filled the shard, which is now in the store
                 remember()
         shards.close()
         remember()
@@ -155,7 +157,7 @@ def _check(entry: Entry, data: bytes, max_pixels: int) -> Fetched:
     except DataError as error:
         return Fetched(entry, reason=f"not decodable: {error.what}", detail=error.why)
     height, width = image.pixels.shape[:2]
-    looks = looks_of(image.pixels)
+    hashed = picture_hash(image.pixels)
     return Fetched(
         entry=entry,
         data=data,
@@ -163,8 +165,8 @@ def _check(entry: Entry, data: bytes, max_pixels: int) -> Fetched:
         width=width,
         height=height,
         format=image.format,
-        looks=looks,
-        values=image.values or flat_values(image.pixels, looks),
+        picture_hash=hashed,
+        values=image.values or flat_values(image.pixels, hashed),
         detail=entry.detail,
     )
 
@@ -194,7 +196,7 @@ def _known(one: Fetched) -> Known:
         one.height,
         one.format,
         len(one.data),
-        one.looks,
+        one.picture_hash,
         nowhere,
         one.values,
     )

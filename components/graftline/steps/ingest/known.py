@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from graftline.data.shards import ByteRange
 from graftline.data.sources.base import NO_ATTRIBUTES
 from graftline.images.stored_values import Values
-from graftline.steps.ingest.duplicates import Looks
+from graftline.steps.ingest.duplicates import PictureHash
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +48,6 @@ class Known:
     height: int
     format: str
     bytes: int
-    looks: Looks
-    place: ByteRange
+    picture_hash: PictureHash
+    byte_range: ByteRange
     values: Values | None = None

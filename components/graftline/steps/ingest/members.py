@@ -5,11 +5,13 @@ from collections import Counter
 
 from graftline.data.sources.base import NO_IMAGE, Source, masks_named
 from graftline.data.sources.folder_names import MASK
-from graftline.data.sources.layout import Place, fixed, parse
+from graftline.data.sources.layout import FolderMeaning, fixed, parse
+from graftline.data.sources.layout_checks import check_classes
 from graftline.data.sources.layout_decision import decide
 from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.table_advice import ignored_files
+from graftline.data.sources.view_names import FileNames
 from graftline.steps.ingest.known import Seen
 
 
@@ -26,14 +28,21 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
     masks = masks_named([one.path for one in packed])
     counts = Counter(_folders(one.path) for one in packed)
     pattern = parse(source.choices.layout)
-    layout = fixed(counts, pattern) if pattern else decide(counts, source.uri)
+    if pattern:
+        layout = fixed(counts, pattern)
+    else:
+        keys = [one.path.partition("#")[2] for one in packed]
+        layout = decide(counts, source.uri, FileNames(keys))
+        check_classes(layout, counts, keys, source.uri)
     source.layout, source.tree = layout, layout.tree(counts)
     others = [one.path.partition("#")[2] for one in found if one.reason == NO_IMAGE]
-    labels = {str(layout.place(folders).label) for folders in counts}
+    labels = {str(layout.meaning(folders).label) for folders in counts}
     source.notes += [note for note in (layout.sentence, ignored_files(others, labels)) if note]
-    places = {folders: layout.place(folders) for folders in counts}
+    meanings = {folders: layout.meaning(folders) for folders in counts}
     return [
-        _placed(one, places[_folders(one.path)], "split" in layout.pattern, one.path in masks)
+        _read_by_folders(
+            one, meanings[_folders(one.path)], "split" in layout.pattern, one.path in masks
+        )
         if one.detail == FROM_FOLDER
         else one
         for one in found
@@ -62,16 +71,16 @@ def _without_mixed(found: list[Seen]) -> list[Seen]:
     ]
 
 
-def _placed(one: Seen, place: Place, has_split: bool, mask: bool) -> Seen:
-    problem = one.reason or place.problem or (MASK if mask else None)
+def _read_by_folders(one: Seen, meaning: FolderMeaning, has_split: bool, mask: bool) -> Seen:
+    problem = one.reason or meaning.problem or (MASK if mask else None)
     return dataclasses.replace(
         one,
         image_id=None if problem else one.image_id,
         reason=problem,
         detail=None,
-        label=place.label,
-        split=place.split if has_split else one.split,
-        group=one.group or place.group,
+        label=meaning.label,
+        split=meaning.split if has_split else one.split,
+        group=one.group or meaning.group,
     )
 
 

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from graftline.data.shards import ByteRange
 from graftline.images.stored_values import Values
-from graftline.steps.ingest.duplicates import Looks
+from graftline.steps.ingest.duplicates import PictureHash
 from graftline.steps.ingest.known import Known
 
 # Width, height, bytes, offset, length, difference hash, numbers of the format and of the shard;
@@ -34,7 +34,7 @@ class PackedImages(MutableMapping[str, Known]):
             height,
             self._names[kind],
             size,
-            Looks(dhash, packed[_FIELDS.size :]),
+            PictureHash(dhash, packed[_FIELDS.size :]),
             ByteRange(self._names[shard], offset, length),
             self._values.get(image_id),
         )
@@ -44,14 +44,14 @@ class PackedImages(MutableMapping[str, Known]):
         """Pack an image; a number that no image has raises ``ValueError``."""
         if known.image_id != image_id:
             raise ValueError(f"the image {known.image_id} is not {image_id}")
-        place = known.place
-        numbers = (known.width, known.height, known.bytes, place.offset, place.length)
-        names = self._number(known.format), self._number(place.shard)
+        byte_range = known.byte_range
+        numbers = (known.width, known.height, known.bytes, byte_range.offset, byte_range.length)
+        names = self._number(known.format), self._number(byte_range.shard)
         try:
-            packed = _FIELDS.pack(*numbers, known.looks.dhash, *names)
+            packed = _FIELDS.pack(*numbers, known.picture_hash.dhash, *names)
         except struct.error as error:
             raise ValueError(f"the image {image_id}: {error}") from error
-        self._packed[image_id] = packed + known.looks.thumbnail
+        self._packed[image_id] = packed + known.picture_hash.thumbnail
         self._values.pop(image_id, None)
         if known.values is not None:
             self._values[image_id] = known.values

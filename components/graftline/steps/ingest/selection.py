@@ -96,10 +96,10 @@ def current(entries: list[Entry], memory: Memory) -> Iterator[Seen]:
 
 def _with_label(seen: Seen, entry: Entry) -> Seen:
     """What was seen, with what the listing tells of it now."""
-    told = (entry.label, entry.split, entry.group, entry.attributes)
-    if told == (seen.label, seen.split, seen.group, seen.attributes):
+    listed = (entry.label, entry.split, entry.group, entry.attributes)
+    if listed == (seen.label, seen.split, seen.group, seen.attributes):
         return seen
-    label, split, group, attributes = told
+    label, split, group, attributes = listed
     return dataclasses.replace(seen, label=label, split=split, group=group, attributes=attributes)
 
 
@@ -168,12 +168,12 @@ def _across(pairs: list[tuple[str, str]], splits: Mapping[str, str], alike: Alik
 
 def _edges(candidates: list[Candidate], pairs: list[tuple[str, str]]) -> list[tuple[int, int]]:
     """The pairs that make groups, as positions; the user's own groups need none."""
-    place = {one.image_id: index for index, one in enumerate(candidates)}
+    row_of = {one.image_id: index for index, one in enumerate(candidates)}
     return linkage.stars(
         [
-            (place[a], place[b])
+            (row_of[a], row_of[b])
             for a, b in pairs
-            if candidates[place[a]].group is None and candidates[place[b]].group is None
+            if candidates[row_of[a]].group is None and candidates[row_of[b]].group is None
         ]
     )
 
@@ -216,11 +216,11 @@ def _assigned(
     join: bool,
 ) -> Assignment:
     """Groups and splits, by those pairs that cannot make a chain of groups."""
-    place = {one.image_id: index for index, one in enumerate(candidates)}
+    row_of = {one.image_id: index for index, one in enumerate(candidates)}
     usable = [
-        (place[a], place[b])
+        (row_of[a], row_of[b])
         for a, b in pairs
-        if candidates[place[a]].group is None and candidates[place[b]].group is None
+        if candidates[row_of[a]].group is None and candidates[row_of[b]].group is None
     ]
     sides = linkage.sides_of_newcomers(usable, [one.fixed for one in candidates])
     side: list[str | None] = [one.fixed for one in candidates]
@@ -242,7 +242,7 @@ def _assigned(
     sided = [
         one if one.earlier == now else dataclasses.replace(one, earlier=now)
         for one in kept
-        for now in (side[place[one.image_id]],)
+        for now in (side[row_of[one.image_id]],)
     ]
     assignment = assign(sided, edges, fractions, seed, join=join)
     assignment.ties.update(ties)
@@ -268,9 +268,9 @@ def _alike(
         return None not in splits and not (carved and splits == {"train"})
 
     ids = sorted({i for pair in pairs for i in pair})
-    place = {image_id: index for index, image_id in enumerate(ids)}
+    row_of = {image_id: index for index, image_id in enumerate(ids)}
     own = [
-        (place[a], place[b])
+        (row_of[a], row_of[b])
         for a, b in pairs
         if chosen[a].group is None and chosen[b].group is None and not by_user(a, b)
     ]
@@ -358,9 +358,9 @@ def _manifest_row(
         "height": known.height,
         "format": known.format,
         "bytes": known.bytes,
-        "shard": known.place.shard,
-        "offset": known.place.offset,
-        "length": known.place.length,
-        "dhash": known.looks.dhash,
+        "shard": known.byte_range.shard,
+        "offset": known.byte_range.offset,
+        "length": known.byte_range.length,
+        "dhash": known.picture_hash.dhash,
         **{name: one.attributes.get(name) for name in attributes},
     }

@@ -23,7 +23,7 @@ from graftline.files import os_errors, sha256_of
 from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
 from graftline.steps.ingest.comparisons import Comparisons
-from graftline.steps.ingest.duplicates import Looks
+from graftline.steps.ingest.duplicates import PictureHash
 from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.packed_images import PackedImages
 from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
@@ -85,7 +85,7 @@ def load_memory(store: Store, source_uri: str, listed: Iterable[Entry] = ()) -> 
         _add_tables(memory, store, source_uri, pointer.content, texts)
     _add_partial(memory, store, source_uri, texts)
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
-    lost = {i for i, known in memory.images.items() if known.place.shard not in shards}
+    lost = {i for i, known in memory.images.items() if known.byte_range.shard not in shards}
     if lost:
         message("%d images were in shards that are gone; they are fetched again", len(lost))
         _forget(memory, lost)
@@ -266,7 +266,7 @@ def _add_images(memory: Memory, rows: Iterable[Mapping[str, Any]], texts: _Texts
             row["height"],
             row["format"],
             row["bytes"],
-            Looks(row["dhash"], row["thumbnail"]),
+            PictureHash(row["dhash"], row["thumbnail"]),
             ByteRange(row["shard"], row["offset"], row["length"]),
             Values(**row["values"]) if row.get("values") else None,
         )
@@ -314,11 +314,11 @@ def _image_rows(images: Iterable[Known]) -> Iterator[dict[str, Any]]:
             "height": one.height,
             "format": one.format,
             "bytes": one.bytes,
-            "dhash": one.looks.dhash,
-            "thumbnail": one.looks.thumbnail,
-            "shard": one.place.shard,
-            "offset": one.place.offset,
-            "length": one.place.length,
+            "dhash": one.picture_hash.dhash,
+            "thumbnail": one.picture_hash.thumbnail,
+            "shard": one.byte_range.shard,
+            "offset": one.byte_range.offset,
+            "length": one.byte_range.length,
             "values": None if one.values is None else dataclasses.asdict(one.values),
         }
 
@@ -329,11 +329,11 @@ def _comparison_rows(memory: Memory) -> Iterator[dict[str, Any]]:
         if image_id in known.compared:
             yield {"first": row, "second": row, "same": True}
     asked = {image_id for pair in known.answers for image_id in pair}
-    place = {image_id: row for row, image_id in enumerate(ids) if image_id in asked}
+    row_of = {image_id: row for row, image_id in enumerate(ids) if image_id in asked}
     for one, other in sorted(known.answers):
-        if one in place and other in place:
+        if one in row_of and other in row_of:
             same = known.answers[one, other]
-            yield {"first": place[one], "second": place[other], "same": same}
+            yield {"first": row_of[one], "second": row_of[other], "same": same}
 
 
 def save_partial(

@@ -126,32 +126,32 @@ def run(
     settings = read_section(IngestConfig, "data", config)
     check_attributes(settings.attributes)
     origin = open_source(source, settings.format, settings.columns, settings.reading)
-    place = open_store(store)
-    place.check_writable()
+    opened = open_store(store)
+    opened.check_writable()
     entries = _listed(origin)
-    told = _tell(origin, 0)
+    notes_shown = _tell(origin, 0)
     _check_given(origin, entries, settings)
     fetched: set[str] = set()
     for turn in range(TURNS):
-        memory = load_memory(place, origin.uri, entries)
-        fetched |= _fetch_new(origin, entries, place, memory, settings)
+        memory = load_memory(opened, origin.uri, entries)
+        fetched |= _fetch_new(origin, entries, opened, memory, settings)
         found = list(current(entries, memory))
         named = merge_labels(read_packed_folders(found, origin), origin)
-        told = _tell(origin, told)
-        check_same_reading(place, origin, settings.reading)
-        selection = _select(named, memory, place, settings)
-        finding = _range(selection, memory, place, settings.value_range)
-        warnings = _warnings(selection, memory, origin, place, settings) + list(finding.warnings)
-        snapshot = _write(snapshot_folder, selection, memory, origin, place, settings, finding)
+        notes_shown = _tell(origin, notes_shown)
+        check_same_reading(opened, origin, settings.reading)
+        selection = _select(named, memory, opened, settings)
+        finding = _range(selection, memory, opened, settings.value_range)
+        warnings = _warnings(selection, memory, origin, opened, settings) + list(finding.warnings)
+        snapshot = _write(snapshot_folder, selection, memory, origin, opened, settings, finding)
         # What another run kept meanwhile may name places of the images that are not ours.
-        keep_snapshot(place, snapshot, replace=memory.repacked or turn > 0)
+        keep_snapshot(opened, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
         _forget_absent(memory, entries, found)
-        if _saved(memory, place, origin, snapshot, last_turn=turn == TURNS - 1):
+        if _saved(memory, opened, origin, snapshot, last_turn=turn == TURNS - 1):
             break
     say(finding)
     del entries, memory, found, named  # most of what a large source takes; the page takes it again
-    page = write_page(snapshot, place, origin, warnings, data_page or snapshot_folder / FILE)
+    page = write_page(snapshot, opened, origin, warnings, data_page or snapshot_folder / FILE)
     return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
 
 
@@ -194,6 +194,7 @@ def _warnings(
     """What is poor but possible."""
     decided = {**settings.fractions, "seed": settings.seed}
     return [
+        *source.warnings,
         *([carved(selection.missing, settings.fractions)] if selection.missing else []),
         *check_remembered(memory, decided, store, source.uri),
         *check_near_duplicates(selection, settings.near_duplicates),

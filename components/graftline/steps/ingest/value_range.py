@@ -16,7 +16,7 @@ from graftline.errors import ConfigurationError, DataError
 from graftline.images.decode import Pixels, decode_image
 from graftline.images.stored_values import OWN, ValueRange, Values, values_of
 from graftline.progress import message
-from graftline.steps.ingest.duplicates import LUMA, Looks
+from graftline.steps.ingest.duplicates import LUMA, PictureHash
 from graftline.steps.ingest.known import Known
 from graftline.steps.ingest.source_index import Memory
 from graftline.storage.base import Store
@@ -49,9 +49,9 @@ class Finding:
     warnings: list[str]
 
 
-def flat_values(pixels: Pixels, looks: Looks) -> Values | None:
+def flat_values(pixels: Pixels, picture_hash: PictureHash) -> Values | None:
     """Values of an 8-bit image that shows next to nothing; None of any other."""
-    luma = looks.thumbnail[: LUMA * LUMA]
+    luma = picture_hash.thumbnail[: LUMA * LUMA]
     if max(luma) - min(luma) > FLAT and max(luma) > BLACK:
         return None
     found = values_of(pixels, EIGHT_BITS)
@@ -77,8 +77,8 @@ def measure_older(store: Store, memory: Memory, chosen: Iterable[str]) -> None:
 def _measured(store: Store, memory: Memory, ids: list[str]) -> int:
     """Put the values of images into the memory; how many have more than 8 bits."""
     wide = 0
-    places = [(image_id, memory.images[image_id].place) for image_id in ids]
-    for image_id, data in zip(ids, read_ranges(store, places), strict=True):
+    byte_ranges = [(image_id, memory.images[image_id].byte_range) for image_id in ids]
+    for image_id, data in zip(ids, read_ranges(store, byte_ranges), strict=True):
         found = decode_image(data, value_range=OWN).values
         memory.images[image_id] = dataclasses.replace(memory.images[image_id], values=found)
         wide += found is not None
@@ -139,11 +139,11 @@ def _of_wide(
     warnings = []
     if remembered is not None:
         warnings.append(
-            f"New images leave the range of {_told(remembered)} in which this source was read "
-            f"until now: from now on it is {_told(found)}, and all features are computed again. "
-            "Set data.value_range to keep one range for ever"
+            f"New images leave the range of {_range_text(remembered)} in which this source was "
+            f"read until now: from now on it is {_range_text(found)}, and all features are "
+            "computed again. Set data.value_range to keep one range"
         )
-    hint = "; set data.value_range where you know better"
+    hint = "; set data.value_range if you know a better one"
     return Finding(found, [f"{stored}; {_read_from(found)}{hint}"], warnings)
 
 
@@ -269,7 +269,7 @@ def _level(value: float, bounds: ValueRange) -> float:
     return min(255.0, max(0.0, 255 * (value - bounds[0]) / (bounds[1] - bounds[0])))
 
 
-def _told(bounds: ValueRange) -> str:
+def _range_text(bounds: ValueRange) -> str:
     return f"{bounds[0]:g} to {bounds[1]:g}"
 
 

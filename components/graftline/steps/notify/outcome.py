@@ -58,7 +58,7 @@ def failure_reasons(records: Sequence[StepRecord], error: str = "") -> list[str]
     said = [_of_error(record) for record in failed]
     if not failed:
         said += [
-            f"Step {record.step} ended without a word: it was killed or its pod was lost, most "
+            f"Step {record.step} ended without a message: it was killed or its pod was lost, most "
             "often for lack of memory or because its node was taken away."
             for record in killed
         ]

@@ -127,7 +127,7 @@ def run(
     else:
         why_not = post(url, body, sleep)
     _close(tracking_uri, run, ended)
-    return _told(not why_not, why_not, body)
+    return _result(not why_not, why_not, body)
 
 
 def compose(
@@ -274,7 +274,7 @@ def _quietly(what: str, ask: Callable[[], Any]) -> Any:
         return None
 
 
-def _told(sent: bool, why_not: str, body: Mapping[str, Any]) -> NotifyResult:
+def _result(sent: bool, why_not: str, body: Mapping[str, Any]) -> NotifyResult:
     text = f"{body['text']}\n{body['attachments'][0]['text']}"
     message("%s", text)
     if why_not:

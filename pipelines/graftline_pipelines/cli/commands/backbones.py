@@ -37,16 +37,16 @@ def backbones(
     from graftline.models import lookup
     from graftline.storage import open_store
 
-    place = open_store(store) if store else None
+    location = open_store(store) if store else None
     entry = lookup.one(name) if name else None
     tagged = name is not None and "." in name
     if name is not None and entry is None and (tagged or image_size is not None):
         _check_known(name)
     if name is not None and (entry is not None or tagged):
-        shown = _resolved(name, entry, place, image_size)
+        shown = _resolved(name, entry, location, image_size)
         _show_one(shown, _others(name), as_json)
     else:
-        _show_table(name, place, only_available, as_json)
+        _show_table(name, location, only_available, as_json)
 
 
 def mirror_weights(
@@ -67,10 +67,10 @@ def mirror_weights(
     from graftline.models.weights.load import mirror
     from graftline.storage import open_store
 
-    place = open_store(store)
+    location = open_store(store)
     architecture = find(name)
-    place.check_writable()
-    mirrored = mirror(architecture, place, weights, replace=replace)
+    location.check_writable()
+    mirrored = mirror(architecture, location, weights, replace=replace)
     console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
     size = f"{mirrored['bytes'] / 2**20:,.1f} MiB"
     console.print(f"Mirrored {architecture.full_name} ({size}) from {mirrored['origin']}.")
@@ -111,7 +111,7 @@ def _resolved(name: str, entry: Any, store: Any, image_size: int | None) -> dict
         "parameters": entry.parameters,
         "preprocessing": entry.preprocessing.to_dict(),
         "native_size": entry.preprocessing.input_size,
-        "weights": origin.place,
+        "weights": origin.location,
         "available_locally": origin.available_locally,
         "tags": list(entry.tags),
     }

@@ -265,7 +265,7 @@ def stop(
     server = connect(host, namespace, console, by_id=True)
     found = server.find_run(run)
     if found.state in ENDED:
-        said = f"{found.display_name} has ended already: {shown_state(found)}."
+        said = f"{found.display_name} has already ended: {shown_state(found)}."
     else:
         server.stop(found.run_id)
         said = f"{found.display_name} is being stopped."

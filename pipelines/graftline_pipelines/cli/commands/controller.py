@@ -75,7 +75,7 @@ def _change(apply: bool, kube_context: str | None, namespace: str, as_json: bool
     change, version = controller.change()
     applied, restarted = apply and bool(change.data), False
     if not change.data:
-        console.print("The controller has the rule already. Nothing was changed.")
+        console.print("The controller already has the rule. Nothing was changed.")
     else:
         console.print(change.difference, highlight=False, markup=False)
         if not apply:

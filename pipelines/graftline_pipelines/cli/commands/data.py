@@ -61,14 +61,16 @@ def data(
     if page is not None and open_page:
         _open(page, console)
     if as_json:
-        told = {"snapshot_id": snapshot.id, "created": snapshot.created, "reasons": reasons}
+        summary = {"snapshot_id": snapshot.id, "created": snapshot.created, "reasons": reasons}
         alike = {"groups": groups, **_alike(snapshot)}
         if snapshot.value_range is not None:
-            told["value_range"] = list(snapshot.value_range)
-        told["reading"] = dict(snapshot.reading)
+            summary["value_range"] = list(snapshot.value_range)
+        summary["reading"] = dict(snapshot.reading)
         if page is not None:
-            told["page"] = str(page)
-        print(json.dumps({**told, "per_class": _per_class(snapshot), **alike, "set_aside": shown}))
+            summary["page"] = str(page)
+        print(
+            json.dumps({**summary, "per_class": _per_class(snapshot), **alike, "set_aside": shown})
+        )
 
 
 def _last_snapshot(settings: Any) -> Any:
@@ -147,13 +149,13 @@ def _alike(snapshot: Any) -> dict[str, Any]:
     """Contradicting labels and what is left out of the evaluation, by file."""
     rows = snapshot.manifest.select(["image_id", "source", "label", "split"]).to_pylist()
     by_id = {row["image_id"]: row for row in rows}
-    told = ("source", "label", "split")
+    columns = ("source", "label", "split")
     return {
         "contradictions": [
-            [{name: by_id[i][name] for name in told} for i in pair]
+            [{name: by_id[i][name] for name in columns} for i in pair]
             for pair in snapshot.contradictions
         ],
-        "not_evaluated": [{n: by_id[i][n] for n in told} for i in snapshot.not_evaluated],
+        "not_evaluated": [{n: by_id[i][n] for n in columns} for i in snapshot.not_evaluated],
     }
 
 

@@ -13,7 +13,8 @@ from graftline_pipelines.cli.options import checking, chosen_runner
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from graftline_pipelines.local.run import LocalRun
+    from graftline_pipelines.local.run import LocalRun, Runner
+    from graftline_pipelines.local.warm import WarmServer
     from graftline_pipelines.runfile.settings import RunSettings
 
 
@@ -45,17 +46,41 @@ def run_here(
         as_json: Whether standard output is for JSON alone.
         retrain: Whether the graph is the one that checks for changes first.
     """
+    from graftline_pipelines.local.warm import warm_process
+
+    chosen = chosen_runner(runner)
+    # Before anything else: the steps' process imports its libraries while the file is checked.
+    with warm_process(wanted=chosen == "subprocess") as server:
+        return _checked_and_run(
+            run_file,
+            overrides,
+            server,
+            runs_dir=runs_dir,
+            runner=chosen,
+            as_json=as_json,
+            retrain=retrain,
+        )
+
+
+def _checked_and_run(
+    run_file: Path,
+    overrides: Sequence[str] | None,
+    server: "WarmServer | None",
+    *,
+    runs_dir: Path,
+    runner: "Runner",
+    as_json: bool,
+    retrain: bool,
+) -> HereRun:
     from rich.console import Console
 
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
-    chosen = chosen_runner(runner)
     console = Console(stderr=as_json)
     settings = chosen_backbone(settings, console)
 
     from graftline_pipelines.local import run as local
-    from graftline_pipelines.local.warm import warm_process
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.remote import in_warm_process
 
@@ -66,25 +91,23 @@ def run_here(
             from graftline_pipelines.graphs.training import training_pipeline as pipeline
         return pipeline(resolved, run_id, on_cluster=False)
 
-    # The process of the steps imports its libraries while the file is checked.
-    with warm_process(wanted=chosen == "subprocess") as server:
-        with checking(console) as asking:
-            preflight.require(
-                local.with_absolute_paths(settings), console, asking, in_warm_process(server)
-            )
-        try:
-            finished = local.run(
-                settings,
-                build,
-                runs_dir=runs_dir,
-                console=console,
-                runner=chosen,
-                server=server,
-                retrain=retrain,
-            )
-        except local.StepFailed as failure:
-            show_failure(failure, Console(stderr=True, soft_wrap=True))
-            raise typer.Exit(1) from None
+    with checking(console) as asking:
+        preflight.require(
+            local.with_absolute_paths(settings), console, asking, in_warm_process(server)
+        )
+    try:
+        finished = local.run(
+            settings,
+            build,
+            runs_dir=runs_dir,
+            console=console,
+            runner=runner,
+            server=server,
+            retrain=retrain,
+        )
+    except local.StepFailed as failure:
+        show_failure(failure, Console(stderr=True, soft_wrap=True))
+        raise typer.Exit(1) from None
     return HereRun(finished, settings, console)
 
 

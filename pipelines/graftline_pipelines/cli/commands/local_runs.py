@@ -54,7 +54,8 @@ def compare(
 
 def open_(
     run: Annotated[
-        str | None, typer.Argument(help=f"{LocalRun} Default: the page of all runs.")
+        str | None,
+        typer.Argument(metavar="RUN", help=f"{LocalRun} Default: the page of all runs."),
     ] = None,
     page: Annotated[str, typer.Option(help="report, decision or data.")] = "report",
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,
@@ -147,19 +148,21 @@ def _table(title: str, pairs: dict[str, tuple[Any, Any]], console: Any) -> None:
 
 
 def _show_paired(paired: Any, console: Any) -> None:
+    from graftline_pipelines.local.screen import show_indented
+
     console.print("\n[bold]On the same test images[/]")
     if paired is None:
         console.print("  The runs have no test images in common, or kept no answers.")
         return
     one, other = paired.accuracy
-    console.print(
-        f"  {paired.images:,} images: A {one:.1%}, B {other:.1%}. Only A is right on "
+    said = [
+        f"{paired.images:,} images: A {one:.1%}, B {other:.1%}. Only A is right on "
         f"{paired.only_first:,}, only B on {paired.only_second:,}.",
-    )
-    said = paired.sentence().replace("The second", "B").replace("The first", "A")
-    console.print(f"  {said}")
+        paired.sentence().replace("The second", "B").replace("The first", "A"),
+    ]
     if paired.relabelled:
-        console.print(f"  {paired.relabelled:,} with different labels are left out.")
+        said.append(f"{paired.relabelled:,} with different labels are left out.")
+    show_indented(said, console)
 
 
 def _said(value: Any) -> str:

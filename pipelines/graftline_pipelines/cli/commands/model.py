@@ -171,12 +171,12 @@ def history(
 
     console = Console(highlight=False)
     for entry in entries:
-        console.print(Text(f"{entry.number:>3}  {_told(entry)}", "bold"))
+        console.print(Text(f"{entry.number:>3}  {_headline(entry)}", "bold"))
         for line in (*_figures(entry), *entry.reasons):
             console.print(Padding(Text(line), (0, 0, 0, 5)))
 
 
-def _told(entry: "Entry") -> str:
+def _headline(entry: "Entry") -> str:
     """What happened, when and by whom."""
     version = f"version {entry.version}" if entry.version else "no version"
     replaced = f"version {entry.replaced}" if entry.replaced else "none"

@@ -146,7 +146,7 @@ def _to_terminal(
     classifier = OnnxClassifier(model)
     found = find_images(images, image_column)
     width = max(len(item.name) for item in found.items)
-    told: list[dict[str, Any]] = []
+    predictions: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     named = ((item.name, item.read) for item in found.items)
     for answers in predict_many(classifier, named, top):
@@ -159,11 +159,11 @@ def _to_terminal(
             if answer.warning is not None:
                 print(f"Warning: {answer.image}: {answer.warning}.", file=sys.stderr)
             if as_json:
-                told.append(_plain(answer))
+                predictions.append(_plain(answer))
             else:
                 print(_line(answer, width))
     if as_json:
-        print(json.dumps({"predictions": told, "failed": failed}))
+        print(json.dumps({"predictions": predictions, "failed": failed}))
     elif found.skipped:
         print(f"Not taken for images, by their endings: {found.skipped:,}", file=sys.stderr)
     for problem in failed:
@@ -180,9 +180,9 @@ def _plain(answer: "Answer") -> dict[str, Any]:
 
 
 def _line(answer: "Answer", width: int) -> str:
-    told = ", ".join(f"{label} {probability:.4f}" for label, probability in answer.top)
+    classes = ", ".join(f"{label} {probability:.4f}" for label, probability in answer.top)
     doubt = "  (unlike the training images)" if answer.known is False else ""
-    return f"{answer.image:<{width}}  {told}{doubt}"
+    return f"{answer.image:<{width}}  {classes}{doubt}"
 
 
 @contextmanager

@@ -94,7 +94,7 @@ READ: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, int], list[str]]
         HAM,
         {"columns": Columns("image_id", "dx", group="lesion_id")},
         {"mel": 8, "nv": 8},
-        ["16 images stand elsewhere", "HAM10000_images_part_1/ISIC_0000000.jpg"],
+        ["16 images are not where the table says", "HAM10000_images_part_1/ISIC_0000000.jpg"],
     ),
     "dog breeds": (
         BREEDS,
@@ -204,7 +204,7 @@ READ: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, int], list[str]]
         },
         {},
         dict.fromkeys(PETS, 4),
-        ["12 images stand elsewhere"],
+        ["12 images are not where the table says"],
     ),
     "a table in the folder of each split": (
         {
@@ -233,7 +233,7 @@ READ: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, int], list[str]]
         },
         {},
         {"-1": 4, "0": 4, "1": 4},
-        ["Taken for classes like any other: '-1'"],
+        ["Treated as classes: '-1'"],
     ),
     "cells that say that there is no label": (
         {

@@ -292,7 +292,7 @@ def test_names_without_folder_or_suffix_are_found_where_they_are_unique(
     entries, source = listed({"t.csv": csv(rows, WHICH)}, NAMES)
     taken = {path: one.label for path, one in entries.items() if one.problem is None}
     assert taken == dict(zip(NAMES, WHICH, strict=True))
-    assert any("12 images stand elsewhere" in note for note in source.notes)
+    assert any("12 images are not where the table says" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("written", ["/home/me/{n}.png", "C:\\data\\{n}.png", "img/{n}.jpg"])

@@ -560,6 +560,6 @@ def test_nothing_of_a_thousand_random_names_ends_in_a_traceback(tmp_path: Path) 
             assert "data.layout" in str(error) or "data.exclude" in str(error)
             continue
         for folders in counts:
-            place = layout.place(folders)
+            place = layout.meaning(folders)
             assert place.problem or place.label in folders
         layout.tree(counts)

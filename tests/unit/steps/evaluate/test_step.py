@@ -108,7 +108,7 @@ def make_world(
                     }
                 )
     for row in rows:
-        place = writer.places[row["image_id"]]
+        place = writer.byte_ranges[row["image_id"]]
         row |= {"shard": place.shard, "offset": place.offset, "length": place.length}
     schema = MANIFEST.append(pa.field("scanner", pa.string()))
     aside = [

@@ -55,7 +55,7 @@ def learnt(tmp_path_factory, snapshot_of_files, make_classifier) -> Path:
 @pytest.fixture(scope="session")
 def network(learnt: Path) -> onnx.ModelProto:
     """The classifier's network, exported once: that takes most of the time of a step."""
-    return step.export_network(load_classifier(learnt / "classifier").eval(), ExportConfig().opset)
+    return step.network_of(load_classifier(learnt / "classifier").eval(), ExportConfig().opset)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def export_by(
     """The step exports what the function makes of the network."""
 
     def change(edit: Callable[[onnx.ModelProto], onnx.ModelProto]) -> None:
-        monkeypatch.setattr(step, "export_network", lambda *_: edit(copy_of(network)))
+        monkeypatch.setattr(step, "network_of", lambda *_: edit(copy_of(network)))
 
     return change
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 
 from graftline.images.decode import decode
-from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, looks_of, near_duplicates
+from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, near_duplicates, picture_hash
 
 
 def picture(seed: int, size: tuple[int, int] = (320, 240)) -> Image.Image:
@@ -32,7 +32,7 @@ def saved(image: Image.Image, **options) -> np.ndarray:
 
 
 def found(images: list[np.ndarray], distance: int = 4) -> set[tuple[int, int]]:
-    looks = [looks_of(pixels) for pixels in images]
+    looks = [picture_hash(pixels) for pixels in images]
     hashes = np.array([one.dhash for one in looks], dtype=np.uint64)
     thumbnails = np.frombuffer(b"".join(one.thumbnail for one in looks), dtype=np.uint8)
     pairs = near_duplicates(hashes, thumbnails.reshape(len(images), THUMBNAIL_BYTES), distance)

@@ -11,7 +11,7 @@ import pytest
 from graftline.data.shards import ByteRange
 from graftline.data.sources.base import Entry
 from graftline.images.stored_values import Values
-from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, Looks
+from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, PictureHash
 from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.packed_images import PackedImages
 from graftline.steps.ingest.source_index import Memory, load_memory, save_memory
@@ -29,7 +29,7 @@ def known(number: int) -> Known:
         int(rng.integers(1, 2**31)),
         ("png", "jpeg")[number % 2],
         int(rng.integers(0, 2**40)),
-        Looks(int(rng.integers(0, 2**64, dtype=np.uint64)), rng.bytes(THUMBNAIL_BYTES)),
+        PictureHash(int(rng.integers(0, 2**64, dtype=np.uint64)), rng.bytes(THUMBNAIL_BYTES)),
         ByteRange(SHARD, int(rng.integers(0, 2**40)), int(rng.integers(0, 2**31))),
         Values("uint16", 0.0, 1.0, 2.0, float(number)) if number % 3 == 0 else None,
     )

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 from graftline.images.decode import decode
 from graftline.steps.ingest import candidates as search
 from graftline.steps.ingest.candidates import candidates
-from graftline.steps.ingest.duplicates import looks_of
+from graftline.steps.ingest.duplicates import picture_hash
 from graftline.steps.ingest.same_picture import detail_of, same_picture
 
 SIZE = (200, 150)
@@ -68,7 +68,7 @@ CHANGES: dict[str, Callable[[Image.Image], np.ndarray]] = {
 def test_copies_are_candidates_and_are_confirmed(change: str) -> None:
     originals = [picture(seed) for seed in range(30)]
     images = [saved(one) for one in originals] + [CHANGES[change](one) for one in originals]
-    looks = b"".join(looks_of(pixels).thumbnail for pixels in images)
+    looks = b"".join(picture_hash(pixels).thumbnail for pixels in images)
     thumbnails = np.frombuffer(looks, dtype=np.uint8).reshape(60, -1)
     pairs = candidates(thumbnails, np.ones(60, dtype=bool), np.zeros(60, dtype=np.int64))
     every = details(images)

@@ -420,6 +420,19 @@ def test_same_picture_under_two_labels_is_reported_with_both(tmp_path: Path, ing
     assert (off.contradictions, off.near_duplicates, off.warnings) == (0, 0, [])
 
 
+def test_classes_of_the_same_pictures_are_refused(tmp_path: Path, ingest) -> None:
+    """Large and small of each picture, under names that do not tell that."""
+    place = _photographs(tmp_path / "photos", 40)
+    for number in range(20):
+        with Image.open(place / "a" / f"{2 * number:02}.png") as image:
+            image.resize((60, 50)).save(place / "b" / f"x{2 * number + 1:02}.png")
+        (place / "b" / f"{2 * number + 1:02}.png").unlink()
+    with pytest.raises(DataError, match="Most images of 'a', 'b' show the same pictures") as error:
+        ingest(place)
+    assert "data.near_duplicates: off" in str(error.value)
+    assert ingest(place, near_duplicates="off").per_class == {"a": 20, "b": 20}
+
+
 def test_data_of_copies_is_refused_with_the_pairs_and_the_key(tmp_path: Path, ingest) -> None:
     place = _photographs(tmp_path / "photos", 12)
     with Image.open(place / "a" / "00.png") as image:

@@ -184,9 +184,9 @@ class Setting:
                     "height": 8,
                     "format": "png",
                     "bytes": size,
-                    "shard": shards.places[image_id].shard,
-                    "offset": shards.places[image_id].offset,
-                    "length": shards.places[image_id].length,
+                    "shard": shards.byte_ranges[image_id].shard,
+                    "offset": shards.byte_ranges[image_id].offset,
+                    "length": shards.byte_ranges[image_id].length,
                     "dhash": 0,
                 }
                 for image_id, entry, split, size in unique

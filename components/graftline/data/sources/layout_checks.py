@@ -1,0 +1,100 @@
+"""Folders that would become the classes and are none: parts of a set, forms of a picture."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import NoReturn
+
+from graftline.data.sources.base import Entry
+from graftline.data.sources.folder_names import Counts, Folders, parts
+from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.layout import AmbiguousLayout, Layout, exclude_line, some_names
+from graftline.data.sources.view_names import FileNames, forms, without_ends
+
+
+def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: str) -> None:
+    """Refuse to take folders for classes that say something else of the pictures.
+
+    Args:
+        layout: As it was found, not as the run file says.
+        counts: Images by folder.
+        keys: Of the images.
+        where: The source.
+
+    Raises:
+        AmbiguousLayout: They may be classes or not.
+    """
+    level = layout.pattern.index("class")
+    taken = {f for f in counts if layout.meaning(f).problem is None}
+    names = sorted({f[level] for f in taken})
+    if len(names) < 2:
+        return
+    if parts(names):
+        _refuse(layout, where, names, "number the parts of a set rather than name classes")
+    if forms(names):
+        _refuse(layout, where, names, "say in what form pictures are rather than what they show")
+    files = FileNames([key for key in keys if tuple(key.split("/")[:-1]) in taken])
+    perhaps = forms(names, perhaps=True)
+    same = files.views(level, names, numbers=perhaps)
+    if same and (not perhaps or len(same) == len(names)):
+        why = "hold files of the same names, so they may be the same pictures in other forms"
+        _refuse(layout, where, same, why, rest=set(names) - set(same))
+
+
+def _refuse(
+    layout: Layout, where: str, names: list[str], why: str, rest: Collection[str] = ()
+) -> NoReturn:
+    said = some_names(names)
+    more = "Otherwise put the images of each class into one folder, or let a table name the labels"
+    if len(rest) > 1:
+        more = f"If {clip(names[-1])} is none, leave it out: `{exclude_line(names[-1:])}`"
+    raise AmbiguousLayout(
+        f"The folders {said} in {where} may be no classes",
+        why=f"they {why}",
+        fix=f'If they are the classes, set `data.layout: "{layout.text}"`. {more}.',
+    )
+
+
+def groups_of_views(layout: Layout, counts: Counts, keys: Sequence[str]) -> dict[str, str]:
+    """Groups of images below a class that are the same pictures in several forms: cat/HR, cat/LR.
+
+    Returns:
+        The group of each such image; the same names in folders side by side are one.
+    """
+    level = layout.pattern.index("class") + 1
+    if len(layout.pattern) > level:
+        return {}
+    taken = {f for f in counts if len(f) > level and layout.meaning(f).problem is None}
+    names = {f[level] for f in taken}
+    if len(names) < 2:
+        return {}
+    inside = [key for key in keys if tuple(key.split("/")[:-1]) in taken]
+    same = FileNames(inside).views(level, names, numbers=forms(names, perhaps=True))
+    held: dict[Folders, list[str]] = defaultdict(list)
+    for key in inside:
+        *above, name = key.split("/")
+        if above[level] in same:
+            held[tuple(above)].append(name)
+    groups = {}
+    for folders, files in held.items():
+        place = "/".join((*folders[:level], *folders[level + 1 :]))
+        stems = [name.rpartition(".")[0] or name for name in files]
+        for name, stem in zip(files, without_ends(stems), strict=True):
+            groups["/".join((*folders, name))] = f"{place}/{stem}"
+    return groups
+
+
+def said_of_views(groups: Mapping[str, str]) -> str:
+    """The note on images that are one picture in several forms."""
+    one = next(iter(groups))
+    return (
+        f"{len(groups):,} images below the classes, as {clip(one)}, have a name that returns in a "
+        "folder beside theirs: those of one name are a group, which stays in one split."
+    )
+
+
+def with_group(entry: Entry, group: str | None) -> Entry:
+    """The entry in this group, where it has none."""
+    if group is None or entry.group is not None or entry.problem is not None:
+        return entry
+    return dataclasses.replace(entry, group=clean_text(group))

@@ -1,0 +1,156 @@
+"""Folders beside each other that name no classes: forms of the same pictures, parts of a set."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from graftline.data.sources.base import Reading
+from graftline.data.sources.layout import exclude_line, excluded
+from graftline.errors import GraftlineError
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from data_set_files import Files, below, classes, distinct, many, read
+
+CAMERA = [f"{n * 7919 % 10007:06x}_{n * 31 % 97}" for n in range(30)]  # names that do not count
+
+
+def named(folders: list[str], stems: list[str] = CAMERA, end: str = "") -> Files:
+    return {f"{folder}/{stem}{end}.jpg": "" for folder in folders for stem in stems}
+
+
+NO_CLASSES = {
+    "super-resolution": many(["HR", "LR"], "{:04}.png"),
+    "its names with the scale": named(["HR"]) | named(["LR"], end="x2"),
+    "augmented": distinct(["original", "augmented"]),
+    "formats": distinct(["jpg", "png"]),
+    "raw": distinct(["raw", "processed"]),
+    "sizes": distinct(["256x256", "512x512"]),
+    "photos": distinct(["photos", "pictures"]),
+    "pairs": many(["input", "target"]),
+    "denoising": many(["clean", "noisy"]),
+    "infrared": many(["rgb", "nir"]),
+    "in splits": many(below("train|test", "HR", "LR")),
+    "forged and not, of the same originals": named(["fake", "real"]),
+    "numbered": distinct(["images_part_1", "images_part_2"]),
+    "folds": distinct(["fold1", "fold2", "fold3"]),
+    "batches": distinct(["batch1", "batch2"]),
+    "dates": distinct(["2024-01-05", "2024-02-11"]),
+    "years": distinct(["2021", "2022", "2023"]),
+    "patients": distinct(["patient_1", "patient_2"]),
+}
+
+
+@pytest.mark.parametrize("name", NO_CLASSES)
+def test_folders_that_name_no_classes_are_asked_for(name: str, tmp_path: Path) -> None:
+    files = NO_CLASSES[name]
+    with pytest.raises(GraftlineError, match="may be no classes") as error:
+        read(tmp_path, files)
+    deep = all(key.startswith("t") for key in files)
+    line = 'data.layout: "split/class"' if deep else 'data.layout: "class"'
+    assert line in str(error.value)
+    entries, _ = read(tmp_path, {}, reading=Reading(layout=line.split('"')[1]))
+    assert not any(one.problem for one in entries)
+
+
+CLASSES = {
+    "numbered alike": many(["Cat", "Dog"], "{}.jpg", 30),
+    "numbered with the class": many(["cat", "dog"], "{c}.{}.jpg", 30),
+    "every tenth frame": {
+        f"{c}/f{n:05}.jpg": "" for c in ("run", "jump") for n in range(0, 300, 10)
+    },
+    "two cameras": {
+        f"{c}/IMG_{2000 + n * k}.jpg": "" for c, k in (("cat", 3), ("dog", 5)) for n in range(30)
+    },
+    "faces": many([f"s{n}" for n in range(1, 9)], "{}.pgm", 10),
+    "persons": many(["person1", "person2"]),
+    "sides": many(["left", "right"]),
+    "letters": many(["A", "B", "C"]),
+    "sequences of a scanner": many(["T1", "T2"]),
+    "views of each": {f"{c}/{v}.jpg": "" for c in PETS for v in ("front", "back", "side")}
+    if (PETS := ("cat", "dog", "cow"))
+    else {},
+    "grades": many(["grade1", "grade2", "class 3"]),
+    "numbers": many(["100", "200", "2000"]),
+    "crops and weeds": many(["crops", "weeds"]),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_folders_of_classes_are_not_asked_for(name: str, tmp_path: Path) -> None:
+    entries, _ = read(tmp_path, CLASSES[name])
+    assert {one.label for one in entries} == {key.split("/")[0] for key in CLASSES[name]}
+
+
+ABOVE = {
+    "plants in color": (
+        named(below("color|grayscale", "Apple"))
+        | named(below("segmented", "Apple"), end="_masked"),
+        ["grayscale", "segmented"],
+    ),
+    "resolutions": ({}, ["LR"]),
+    "augmented": ({}, ["augmented"]),
+    "sizes": ({}, ["256x256"]),
+}
+ABOVE["plants in color"][0].update(many(below("color|grayscale|segmented", "Corn")))
+ABOVE["resolutions"][0].update(many(below("HR|LR", "cat", "dog")))
+ABOVE["augmented"][0].update(distinct(below("original|augmented", "cat", "dog")))
+ABOVE["sizes"][0].update(many(below("256x256|512x512", "cat", "dog")))
+
+
+@pytest.mark.parametrize("name", ABOVE)
+def test_forms_above_the_classes_are_left_out_by_the_line_that_is_printed(
+    name: str, tmp_path: Path
+) -> None:
+    files, out = ABOVE[name]
+    with pytest.raises(GraftlineError, match="two ways") as error:
+        read(tmp_path, files)
+    assert f"`{exclude_line(out)}`" in str(error.value)
+    entries, source = read(tmp_path, {}, reading=Reading(exclude=tuple(out)))
+    assert source.layout is not None and source.layout.text == "*/class"
+    kept = {path.split("/")[0] for path in files} - set(out)
+    assert {one.path.split("/")[0] for one in entries if one.problem is None} == kept
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        many(below("cat|dog", "HR", "LR")),
+        many(below("cat|dog", "original", "augmented")),
+        {f"{c}/{v}/{c}{s}.jpg": "" for c in ("cat", "dog") for v in ("a", "b") for s in CAMERA},
+        {
+            f"{c}/{v}/{c}{n:04}{x}.png": ""
+            for c in ("cat", "dog")
+            for v, x in (("HR", ""), ("LR", "x2"))
+            for n in range(9)
+        },
+    ],
+    ids=range(4),
+)
+def test_forms_below_a_class_are_one_group(files: Files, tmp_path: Path) -> None:
+    """Else one form of a picture is trained on and the other tested on."""
+    try:
+        entries, _ = read(tmp_path, files)
+    except GraftlineError as error:
+        assert '"class"' in str(error)  # folders a and b may be the classes
+        entries, _ = read(tmp_path, files, reading=Reading(layout="class"))
+    assert set(classes(entries)) == {"cat", "dog"}
+    groups: dict[str | None, list[str]] = {}
+    for one in entries:
+        groups.setdefault(one.group, []).append(one.path)
+    assert None not in groups and {len(paths) for paths in groups.values()} == {2}
+    for first, second in groups.values():
+        assert Path(first).stem == Path(second).stem.removesuffix("x2")
+
+
+@pytest.mark.parametrize(
+    "name", ["a, b", "[x]", "*", "yes", "2021", "c: d", "x#", 'q"', "é f", "-"]
+)
+def test_line_that_leaves_a_folder_out_can_be_copied(name: str) -> None:
+    import yaml
+
+    line = exclude_line([name, "other"]).removeprefix("data.")
+    patterns = yaml.safe_load(line)["exclude"]
+    assert all(isinstance(one, str) for one in patterns)
+    assert excluded(f"x/{name}/1.png", patterns) and not excluded("x/more/1.png", patterns)
