@@ -17,6 +17,7 @@ MOST = 0.8  # of the names in a folder are those in another one
 FEWEST = 5  # names, under which nothing can be told from them
 DENSE = 0.3  # of all numbers between the first and the last: such names only count
 SAMPLED = 100_000  # names that are compared first
+WORDS = 12  # names without a number, under which they are those of views
 WIDEST = 16  # folders with a name in common: in more of them it is a name like index
 # Forms of a picture. No class of anything is called so.
 _FORMS = (PLAIN | MASKS) - words_of("data files crops label mask masks manual depth") | words_of(
@@ -159,7 +160,9 @@ def _start(names: Sequence[str]) -> str:
 
 
 def _only_counts(stems: Collection[str]) -> bool:
-    """Whether these are numbers without gaps: 0, 1, 2; 10, 20, 30; 3_1, 3_2."""
+    """Whether these are numbers without gaps: 0, 1, 2; 10, 20, 30; 3_1, 3_2; or a few words."""
+    if len(stems) < WORDS and not any(re.search(r"\d", stem) for stem in stems):
+        return True  # front, back, side; a, b, c
     kinds: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for stem in stems:
         kinds[re.sub(r"\d+", "#", stem)].append(tuple(int(n) for n in re.findall(r"\d+", stem)))
