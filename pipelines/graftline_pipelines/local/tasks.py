@@ -15,6 +15,7 @@ from graftline.storage import open_store
 from graftline_pipelines.local.progress import step_of
 from graftline_pipelines.local.warm import COMPONENT, WarmServer, component_of, has_computed
 
+STOPPED = (-signal.SIGINT, 128 + signal.SIGINT)
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process, and of a shell's or a container's
 
 
