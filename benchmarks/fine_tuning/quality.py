@@ -2,15 +2,16 @@
 
 import argparse
 import copy
+import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -21,7 +22,7 @@ from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.images import decode
 from graftline.models.backbone import Backbone, build
 from graftline.steps.extract_features.step import run as extract_features
-from graftline.steps.fine_tune.batches import autocast
+from graftline.steps.fine_tune.precision import autocast
 from graftline.steps.fine_tune.step import FineTuneResult
 from graftline.steps.fine_tune.step import run as fine_tune
 from graftline.steps.fit_head.step import FitHeadResult
@@ -168,49 +169,59 @@ def _plain(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) -
 
 
 def _fastai(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) -> float:
-    """``Learner.fine_tune``: one epoch of the head, then all with rates that fall with depth."""
+    """``vision_learner`` and ``fine_tune``, as fastai documents them for a network of timm.
+
+    Its head, its pooling, its groups of layers, its rates and its loaders are the defaults of its
+    documentation. The weights are the same as everywhere here, put into the body that it made; the
+    crops are the plain script's, since its default augmentation mirrors digits and letters.
+    """
     try:
         from fastai.vision.all import (  # type: ignore[import-not-found, unused-ignore]
-            DataLoader,
-            DataLoaders,
-            Learner,
-            accuracy,
-            params,
+            ImageDataLoaders,
+            Normalize,
+            RandomResizedCrop,
+            set_seed,
+            vision_learner,
         )
     except ImportError:
         sys.exit("fastai is not installed: pip install fastai, or --methods without it")
-    torch.manual_seed(seed)
-    backbone, images = _fresh(arguments), _Inputs(arguments)
-    head = nn.Linear(backbone.spec.feature_dim, int(data["train"][1].max()) + 1)
-
-    def items(split: str) -> list[tuple[np.ndarray, int]]:
-        return list(zip(data[split][0], (int(label) for label in data[split][1]), strict=True))
-
-    def loader(split: str, make: Callable[[np.ndarray], torch.Tensor], shuffle: bool) -> object:
-        return DataLoader(
-            items(split),
-            bs=BATCH,
-            shuffle=shuffle,
-            drop_last=shuffle,
-            num_workers=0,
-            after_item=lambda pair: (make(pair[0]), torch.tensor(pair[1])),
-        )
-
-    loaders = DataLoaders(
-        loader("train", images.cropped, True), loader("val", images.whole, False), device=DEVICE
+    set_seed(seed)
+    backbone = _fresh(arguments)
+    preprocessing, name = backbone.spec.preprocessing, backbone.spec.name.rpartition("/")[2]
+    files = folder / "fastai"
+    shutil.rmtree(files, ignore_errors=True)
+    paths = {split: _written(files / split, *data[split]) for split in data}
+    loaders = ImageDataLoaders.from_folder(
+        files,
+        train="train",
+        valid="val",
+        bs=BATCH,
+        seed=seed,
+        num_workers=0,
+        device=DEVICE,
+        item_tfms=RandomResizedCrop(preprocessing.input_size, min_scale=0.6),
+        batch_tfms=Normalize.from_stats(preprocessing.mean, preprocessing.std),
     )
-    learner = Learner(
-        loaders,
-        _Mixed(backbone, head),
-        loss_func=nn.CrossEntropyLoss(),
-        metrics=accuracy,
-        splitter=lambda model: [params(model[0]), params(model[1])],
-    )
+    learner = vision_learner(loaders, name, pretrained=False, normalize=False)
+    kept = learner.model[0].model.load_state_dict(backbone.network.state_dict(), strict=False)
+    if kept.missing_keys:
+        raise SystemExit(f"fastai's network has other weights than ours: {kept.missing_keys[:5]}")
     with learner.no_bar(), learner.no_logging():
-        learner.fine_tune(arguments.epochs)
-    test, truth = data["test"]
-    inputs = torch.stack([images.whole(image) for image in test])
-    return _accuracy(learner.model.eval(), inputs, truth)
+        with autocast(DEVICE, "auto"):
+            learner.fine_tune(arguments.epochs)
+        scores, _ = learner.get_preds(dl=loaders.test_dl(paths["test"]))
+    labels = np.array([int(loaders.vocab[number]) for number in scores.argmax(1)])
+    return float((labels == data["test"][1]).mean())
+
+
+def _written(folder: Path, images: list[np.ndarray], labels: np.ndarray) -> list[Path]:
+    """The same pixels as PNG files, in a folder for each class."""
+    paths = []
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        paths.append(folder / f"{label:03}" / f"{number:05}.png")
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(paths[-1], compress_level=1)
+    return paths
 
 
 class _Mixed(nn.Sequential):

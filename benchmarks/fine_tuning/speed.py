@@ -166,7 +166,7 @@ def _ours(name: str, folder: Path, arguments: argparse.Namespace, number: int) -
         strategy="fine_tune",
         snapshot_id=snapshot.id,
     )
-    settings = Settings(batch_size=arguments.batch_size, epochs=3, mix="none", policy="none")
+    settings = Settings(batch_size=arguments.batch_size, epochs=EPOCHS, mix="none", policy="none")
     if arguments.views:
         settings = replace(settings, views=arguments.views)
     store = open_store(str(folder / "store"))

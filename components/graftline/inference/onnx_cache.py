@@ -27,15 +27,19 @@ CACHE_BYTES = 4 << 30  # the oldest graphs go when there are more
 log = logging.getLogger(__name__)
 
 
-def export(module: "nn.Module", batch_size: int, image_size: int) -> bytes:
+def export(module: "nn.Module", shape: tuple[int, ...]) -> bytes:
     """The ONNX graph of a module in eval mode, weights inside.
+
+    Args:
+        module: Of one input and one output.
+        shape: Of the input.
 
     Raises:
         Exception: Whatever the exporters raise for a network they cannot trace.
     """
     import torch
 
-    example = torch.zeros(batch_size, 3, image_size, image_size)
+    example = torch.zeros(shape)
     sink = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -72,7 +76,7 @@ def cached(
         fingerprint: What names the network and its weights; None keeps nothing.
     """
     if fingerprint is None:
-        return export(network(), batch_size, image_size)
+        return export(network(), (batch_size, 3, image_size, image_size))
     name = f"{fingerprint}-{batch_size}-{version('torch')}-{version('timm')}.onnx"
     path = machine.cache_folder() / "graphs" / name
     try:
@@ -81,7 +85,7 @@ def cached(
         return graph
     except OSError:
         pass
-    graph = export(network(), batch_size, image_size)
+    graph = export(network(), (batch_size, 3, image_size, image_size))
     _keep(path, graph)
     return graph
 

@@ -1,5 +1,10 @@
 """The order of the commands in ``graftline --help``: what a new user needs comes first."""
 
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
 import typer
 
 PANELS = {
@@ -34,13 +39,22 @@ def arrange(app: typer.Typer) -> None:
     for command in app.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")  # type: ignore[union-attr]
         command.name = name
+        command.help = command.help or _described(command.callback)
         if name in _PLACES:
             command.rich_help_panel = titles[_PLACES[name][0]]
     for group in app.registered_groups:
         if not isinstance(group.name, str):  # it is the sub-application that has the name
             group.name = group.typer_instance.info.name if group.typer_instance else None
+        for command in group.typer_instance.registered_commands if group.typer_instance else ():
+            command.help = command.help or _described(command.callback)
         if group.name in _PLACES:
             group.rich_help_panel = titles[_PLACES[group.name][0]]
     last = (len(titles), 0)
     app.registered_commands.sort(key=lambda command: _PLACES.get(command.name or "", last))
     app.registered_groups.sort(key=lambda group: _PLACES.get(str(group.name), last))
+
+
+def _described(callback: Callable[..., Any] | None) -> str | None:
+    """A docstring with each paragraph on one line: the terminal's width breaks it, not ours."""
+    text = inspect.getdoc(callback) if callback is not None else None
+    return text and re.sub(r"(?<=\S)\n(?=[^\s-])", " ", text)

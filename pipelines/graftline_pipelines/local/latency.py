@@ -32,6 +32,6 @@ def milliseconds(network: Backbone) -> float:
 
 def _runner(network: Backbone, size: int) -> Runner:
     try:
-        return OnnxRuntimeRunner(export(network.eval(), 1, size))
+        return OnnxRuntimeRunner(export(network.eval(), (1, 3, size, size)))
     except Exception:  # whatever the exporters raise for a network that they cannot trace
         return TorchRunner(network, precision="fp32")

@@ -189,3 +189,13 @@ def test_the_check_finds_commands_in_a_document() -> None:
     assert problem_of_words("graftline data --nope") and not problem_of_words(
         "graftline data --html"
     )
+
+
+def test_no_help_breaks_a_line_where_our_sources_do() -> None:
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    helps = [command.help for group in groups if group for command in group.registered_commands]
+    assert len(helps) > 30
+    assert all(helps)
+    for text in helps:
+        for paragraph in str(text).split("\n\n"):
+            assert "\n" not in paragraph

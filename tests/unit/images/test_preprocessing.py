@@ -127,3 +127,12 @@ def test_a_batch_is_prepared_like_its_images() -> None:
     for row in range(2):
         alone = resize_and_crop(torch.from_numpy(images[row : row + 1]), prepare)[0]
         assert torch.equal(together[row], alone)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 5, 7, 3), (3, 16, 16, 3)])
+def test_a_batch_is_normalised_like_its_images(shape: tuple[int, ...]) -> None:
+    prepare = Preprocessing(16, 16, "bilinear", "center", MEAN, STD)
+    pixels = torch.randint(256, shape, dtype=torch.uint8)
+    found = prepare.normalise_batch(pixels)
+    assert torch.equal(found, prepare.normalise(pixels.permute(0, 3, 1, 2)))
+    assert found.is_contiguous(memory_format=torch.channels_last)

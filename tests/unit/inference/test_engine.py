@@ -395,7 +395,7 @@ print("done")
 def test_the_first_calls_may_come_from_all_cores_at_once(kind: str, tmp_path: Path) -> None:
     graph = tmp_path / "graph.onnx"
     backbone = build("timm/test_resnet", weights="random", image_size=64).eval()
-    graph.write_bytes(export(backbone, 2, 64))
+    graph.write_bytes(export(backbone, (2, 3, 64, 64)))
     done = subprocess.run(  # a library sets itself up once a process
         [sys.executable, "-c", FIRST_CALLS, kind, str(graph)],
         check=True,

@@ -8,22 +8,22 @@ of it is kept instead, and those blocks are never run on it again.
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from graftline import machine
 from graftline.images.preprocessing import MAX_ASPECT, Preprocessing
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import mixed, policy, seed_of, shrunk
 from graftline.steps.fine_tune.device_batches import Crop, DeviceBatches, Ready, in_a_thread
-from graftline.steps.fine_tune.images import LocalImages, ahead, random_crop, random_part
+from graftline.steps.fine_tune.frozen_engine import FrozenEngine
+from graftline.steps.fine_tune.images import LocalImages, ahead, in_step, random_crop, random_part
+from graftline.steps.fine_tune.precision import autocast
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.split import Split
 
@@ -61,6 +61,7 @@ class Batches:
         halves: The network cut below its trained blocks; None where it is run as a whole.
         device: Where the network is.
         arrays: Where decoded images and outputs of the lower half are kept.
+        engine: Runs the lower half on training images; None for PyTorch.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class Batches:
         halves: Split | None,
         device: torch.device,
         arrays: ArrayFile,
+        engine: FrozenEngine | None = None,
     ) -> None:
         self._images, self._ids, self._arrays = images, ids, arrays
         self._preprocessing, self._settings = preprocessing, settings
-        self._halves, self._device = halves, device
+        self._halves, self._device, self._engine = halves, device, engine
         self._policy = policy(settings.policy) if settings.augment else None
         repeats = not settings.augment or settings.views is not None
         self.keeps_lower = halves is not None and repeats
@@ -89,7 +91,10 @@ class Batches:
     def ahead(
         self, steps: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
     ) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
-        """Training batches and their rows, in order, prepared while the one before trains.
+        """Training batches and their rows, in order.
+
+        Beside a GPU they are prepared while the one before trains. A CPU has no core to spare, and
+        threads that share cores wait for each other: there both take turns.
 
         Args:
             steps: Manifest rows of each batch, and which pass over the data each belongs to.
@@ -98,6 +103,10 @@ class Batches:
             return
         if self._on_device is not None:
             yield from in_a_thread(self._made(self._on_device, steps))
+            return
+        if self._device.type == "cpu":
+            pairs = [list(zip(r.tolist(), p.tolist(), strict=True)) for r, p in steps]
+            yield from zip(in_step(self._train_item, pairs), (r for r, _ in steps), strict=True)
             return
         loaded = self.load(*(np.concatenate(part) for part in zip(*steps, strict=True)))
         for rows, _ in steps:
@@ -267,35 +276,17 @@ class Batches:
         x = self._network_input(items)
         if len(x) < LOWER_BATCH:
             x = torch.cat([x, x[:1].expand(LOWER_BATCH - len(x), -1, -1, -1)])
+        if training and self._engine is not None:
+            return self._engine(x)[: len(items)]
         with autocast(self._device, self._settings.precision) if training else nullcontext():
             return self._halves.lower(x)[: len(items)].cpu()
 
     def _network_input(self, items: Sequence[Item]) -> Tensor:
         batch = torch.stack([self._varied(item) for item in items]).to(self._device)
         if batch.dtype == torch.uint8:
-            batch = batch.permute(0, 3, 1, 2).float()  # channels_last in memory
+            return self._preprocessing.normalise_batch(batch)
         x = self._preprocessing.normalise(batch)
         return x.contiguous(memory_format=torch.channels_last)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """bf16 where it is asked for, or with ``auto`` where the device computes in it.
-
-    Weights and their updates stay in fp32.
-    """
-    if autocasts(device, precision):
-        return torch.autocast(device.type, torch.bfloat16)
-    return nullcontext()
-
-
-def autocasts(device: torch.device, precision: str) -> bool:
-    """Whether :func:`autocast` computes in bf16."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        native: bool = torch.cuda.is_bf16_supported(including_emulation=False)
-        return native
-    return machine.has_bf16()
 
 
 def _squared(image: NDArray[np.uint8], mean: Sequence[float]) -> NDArray[np.uint8]:

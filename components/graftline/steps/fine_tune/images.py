@@ -94,6 +94,18 @@ def ahead(
                 future.cancel()
 
 
+def in_step(
+    work: Callable[[Item], Result], groups: Iterable[Sequence[Item]]
+) -> Iterator[list[Result]]:
+    """The results of each group, computed in threads when they are asked for, on one core each."""
+    threads, all_of_them = min(16, machine.cores()), torch.get_num_threads()
+    with ThreadPoolExecutor(threads, "step", torch.set_num_threads, (1,)) as pool:
+        for group in groups:
+            results = list(pool.map(work, group))
+            torch.set_num_threads(all_of_them)  # what the threads set counts for new threads too
+            yield results
+
+
 def random_crop(
     image: Image, *, seed: int, epoch: int, image_id: str, flip: bool, whole: bool = False
 ) -> Image:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Hashable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -24,13 +25,14 @@ from graftline.errors import IntegrityError, StoreError
 from graftline.images.preprocessing import Preprocessing
 from graftline.progress import message
 from graftline.steps.fine_tune.array_file import ArrayFile
-from graftline.steps.fine_tune.batches import HELD_OUT, LOWER, LOWER_BATCH, autocasts
+from graftline.steps.fine_tune.batches import HELD_OUT, LOWER, LOWER_BATCH
+from graftline.steps.fine_tune.precision import autocasts
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.storage import commit
 from graftline.storage.base import Store
 
 PREFIX = "frozen-outputs"
-VERSION = 1  # counts changes to crops, policies and the lower half that change its output
+VERSION = 2  # counts changes to crops, policies and the lower half that change its output
 PART_BYTES = 32 << 20
 
 
@@ -39,6 +41,8 @@ def fingerprint(
     preprocessing: Preprocessing,
     settings: Settings,
     device: torch.device,
+    *,
+    engine: bool,
 ) -> str:
     """Digest of everything that the outputs depend on besides the image.
 
@@ -47,6 +51,7 @@ def fingerprint(
         preprocessing: Of the network.
         settings: Of the training.
         device: Where it runs.
+        engine: Whether OpenVINO computes them.
     """
     identity = {
         "version": VERSION,
@@ -56,6 +61,7 @@ def fingerprint(
         "augment": [settings.augment, settings.flip, settings.policy, settings.seed],
         "batch": LOWER_BATCH,
         "torch": torch.__version__,
+        "openvino": version("openvino") if engine else None,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
 

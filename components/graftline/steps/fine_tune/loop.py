@@ -20,19 +20,24 @@ from torch import Tensor
 from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import Snapshot
 from graftline.progress import Progress, message
+from graftline.records.decision import Pilot
 from graftline.steps.fine_tune import state
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import seed_of
-from graftline.steps.fine_tune.batches import Batches, Item, autocast
+from graftline.steps.fine_tune.batches import Batches, Item
 from graftline.steps.fine_tune.device_batches import Ready
 from graftline.steps.fine_tune.ema import Average
 from graftline.steps.fine_tune.evaluation import Evaluation
 from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
+from graftline.steps.fine_tune.forward import Forward
 from graftline.steps.fine_tune.freezing import Division, joined, optimizer_for, training_mode
+from graftline.steps.fine_tune.frozen_engine import frozen_engine
 from graftline.steps.fine_tune.guard import cut_rate
 from graftline.steps.fine_tune.images import LocalImages
 from graftline.steps.fine_tune.kept_outputs import KeptOutputs
+from graftline.steps.fine_tune.look import look
 from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
+from graftline.steps.fine_tune.precision import autocast
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.reports import say_epoch
@@ -96,6 +101,8 @@ class Trainer:
         self.tensors = state.tensors_of(classifier, division)
         self.average = Average(self.tensors, settings.ema)
         self.halves = split(classifier.backbone, division)
+        images_each = len(self.sampler.rows)
+        self.engine = frozen_engine(self.halves, settings, device, images_each, self.ranks.count)
         self.arrays = ArrayFile()
         self.batches = Batches(
             images,
@@ -105,6 +112,7 @@ class Trainer:
             self.halves,
             device,
             self.arrays,
+            self.engine,
         )
         self.saving = Saving(
             checkpoints,
@@ -115,10 +123,12 @@ class Trainer:
             writes=self.ranks.first,
         )
         self.at = Progressed(micro_batch=self.sampler.batch_size)
-        whole = self._upper if self.halves is not None else classifier
-        self.evaluation = Evaluation(classifier, whole, self.batches)
-        self.forward = self._upper if self.batches.keeps_lower else classifier
+        forward = Forward(classifier, self.halves, self.engine)
+        evaluated = forward.images if self.halves is None else forward.lower
+        self.evaluation = Evaluation(classifier, evaluated, self.batches)
+        self.forward = forward.lower if self.batches.keeps_lower else forward.images
         self.outputs: KeptOutputs | None = None
+        self.pilot: Pilot | None = None  # the first epochs, after which training may end
         self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
     def train(self) -> Progressed:
@@ -155,8 +165,10 @@ class Trainer:
         return self.at
 
     def close(self) -> None:
-        """Remove what is kept on the disk."""
+        """Remove what is kept on the disk, and end the threads."""
         self.arrays.close()
+        if self.engine is not None:
+            self.engine.close()
 
     def _rest_of_epoch(self) -> Iterator[tuple[list[Item] | Ready, NDArray[np.int64]]]:
         """This process's part of each batch that is left in the epoch: images and their rows."""
@@ -213,11 +225,6 @@ class Trainer:
             total += loss.detach()
         return total
 
-    def _upper(self, lower: Tensor) -> Tensor:
-        assert self.halves is not None
-        logits: Tensor = self.classifier.head(self.halves.upper(lower))
-        return logits
-
     def _set_mode(self, images: int) -> None:
         """Training mode above the frozen blocks and those that have not joined yet."""
         progress = self.at.steps_done / max(1, self.sampler.steps)
@@ -270,7 +277,8 @@ class Trainer:
             with self.average.applied():
                 self.best = state.copied(self.tensors)
         stale = at.epoch - max(at.best_epoch, at.guarded_epoch) >= self.settings.patience
-        at.finished = at.epoch >= self.settings.epochs or stale or self._out_of_time()
+        over = look(at, self.pilot, self.floor, self._over)
+        at.finished = over or at.epoch >= self.settings.epochs or stale or self._out_of_time()
         if not at.finished and cut_rate(at, accuracy, self.floor, self.settings):
             self._go_back()
 
@@ -289,9 +297,10 @@ class Trainer:
 
     def _out_of_time(self) -> bool:
         limit = self.settings.max_minutes
-        if limit is None:
-            return False
-        return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * limit
+        return limit is not None and self._over(limit)
+
+    def _over(self, minutes: float) -> bool:
+        return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * minutes
 
 
 def _clocked(seconds: float, began: float) -> tuple[float, float]:

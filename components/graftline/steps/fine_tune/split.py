@@ -40,21 +40,21 @@ class Split:
         boundary: nn.Module | None,
         frozen: dict[nn.Module, torch.Size],
     ) -> None:
-        self._backbone, self._boundary, self._frozen = backbone, boundary, frozen
+        self.backbone, self._boundary, self._frozen = backbone, boundary, frozen
         self._size = backbone.spec.preprocessing.input_size
 
     def lower(self, images: Tensor) -> Tensor:
         """What reaches the first trained module, without gradient; batch first."""
         with torch.no_grad():
             if self._boundary is None:
-                return self._backbone(images)  # type: ignore[no-any-return]
+                return self.backbone(images)  # type: ignore[no-any-return]
 
             def leave(_: nn.Module, args: tuple[Any, ...]) -> None:
                 raise _Reached(args[0])
 
             handle = self._boundary.register_forward_pre_hook(leave)
             try:
-                self._backbone(images)
+                self.backbone(images)
             except _Reached as reached:
                 return reached.value
             finally:
@@ -75,7 +75,7 @@ class Split:
             with self._stubs(count, lower.device):
                 blank = torch.zeros(1, device=lower.device)
                 images = blank.expand(count, 3, self._size, self._size)
-                return self._backbone(images)  # type: ignore[no-any-return]
+                return self.backbone(images)  # type: ignore[no-any-return]
         finally:
             handle.remove()
 

@@ -54,7 +54,8 @@ def compare(
 
 def open_(
     run: Annotated[
-        str | None, typer.Argument(help=f"{LocalRun} Default: the page of all runs.")
+        str | None,
+        typer.Argument(metavar="RUN", help=f"{LocalRun} Default: the page of all runs."),
     ] = None,
     page: Annotated[str, typer.Option(help="report, decision or data.")] = "report",
     runs_dir: RunsDir = DEFAULT_RUNS_DIR,

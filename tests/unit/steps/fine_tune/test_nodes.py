@@ -265,11 +265,14 @@ def test_two_processes_of_the_sdks_local_backend_train_what_one_trains(
     monkeypatch.setattr(nodes, "SECONDS", 0.5)
     monkeypatch.setattr(nodes, "_client", lambda: TrainerClient(LocalProcessBackendConfig()))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    alone = fitted(epochs=2)
+    # In bf16 half a batch is rounded otherwise than a whole one: up to 0.3% of the loss.
+    alone = fitted(epochs=2, precision="fp32")
     seen: list[Any] = []
-    together = fitted(epochs=2, nodes=2, on_epoch=seen.append, checkpoint_key="together")
+    together = fitted(
+        epochs=2, precision="fp32", nodes=2, on_epoch=seen.append, checkpoint_key="together"
+    )
     assert together.val_accuracy == pytest.approx(alone.val_accuracy, abs=0.05)
     assert [h["train_loss"] for h in together.history] == pytest.approx(
-        [h["train_loss"] for h in alone.history], rel=1e-3
+        [h["train_loss"] for h in alone.history], rel=1e-4
     )
     assert [figures["epoch"] for figures in seen] == [1, 2]
