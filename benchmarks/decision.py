@@ -2,53 +2,52 @@
 
     python benchmarks/decision.py                        judge this version on the measured table
     python benchmarks/decision.py --measure ROOT         measure the data sets again first
-    python benchmarks/decision.py --measure ROOT --sets digits glyphs
+    python benchmarks/decision.py --measure ROOT --sets digits glyphs --sizes 320
 
 ROOT is where Debian's packages are unpacked: `/` after `apt-get install`, or a folder after
-`dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring fine-tunes the upper
-half of tf_efficientnet_lite0 at 64 pixels on each set and size, on stored outputs of the lower
-half for four crops of each image. It takes minutes on a machine with many cores (``--jobs``). Sets
-and sizes that the table has are not measured again. ``--pictures FOLDER`` keeps the pictures; sets
-whose pictures are there need no packages. The forecast of `auto` is fitted on one half of the
-sets, fixed before anything was measured in benchmarks/deciding/sets.py; the figures are those of
-the other half:
+`dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring runs the steps with
+their defaults on each set and size, with tf_efficientnet_lite0 at 64 pixels: one training takes a
+minute of a core for 320 images (``--jobs``). Rows that the table has are not measured again; the
+order is such that the two halves stay balanced, and each row is kept at once. ``--pictures FOLDER``
+keeps the pictures; sets whose pictures are there need no packages. The forecast of `auto` is fitted
+on one half of the sets, fixed before anything was measured in benchmarks/deciding/sets.py; the
+figures are those of the other half:
 
     regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
                        delivers it: the probe where validation does not find it better) less that
                        of what `auto` chose, in points
-    compute_fraction   images that `auto` trains on (in pilots and whole trainings, each as often as
-                       it passes the network) of those of always fine-tuning; the probe is fitted
-                       either way. With --json also by processor time
-
-The table that Graftline comes with was measured by an earlier version of this program, without
-crops and moving average, on sets and sizes of up to 320 images.
+    compute_fraction   images that `auto` trains on (each as often as it passes the network, in
+                       pilots too) of those of always fine-tuning; the probe is fitted either way
 
 With --json the last line is one JSON object.
 """
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from deciding.measure import measure
+from deciding.measure import RECIPE, Measured, measure
 from deciding.sets import SETS, cut, validation_images, write
 from rich.console import Console
 from rich.table import Table
 
 from graftline.records.decision import Decision
+from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fit_head.config import AutoSettings
-from graftline.steps.fit_head.forecast import SCHEMA_VERSION, TABLE
+from graftline.steps.fit_head.forecast import SCHEMA_VERSION, TABLE, Calibration, pilot_gain
 from graftline.steps.fit_head.strategy import decide
 
 MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"
+FIRST = (320, 80, 640, 20, 1800)  # sizes, in the order in which they are measured
 
 console = Console(stderr=True)
 if not console.is_terminal:
@@ -72,38 +71,49 @@ class Judged:
     @property
     def regret(self) -> float:
         """Points under the best strategy in hindsight."""
-        accuracy = self.row["accuracy"]
-        chosen = accuracy["fine_tune" if self.fine_tunes else "probe"]
-        return 100 * float(max(accuracy["probe"], accuracy["fine_tune"]) - chosen)
+        return self._behind("probe", "fine_tune")
 
     @property
     def raw_regret(self) -> float:
         """The same against the trained network in any case, which no strategy delivers."""
+        return self._behind("probe", "training")
+
+    @property
+    def regret_with_head(self) -> float:
+        """The same where `strategy: head` counts too."""
+        return self._behind("probe", "fine_tune", "head")
+
+    def _behind(self, *strategies: str) -> float:
         accuracy = self.row["accuracy"]
         chosen = accuracy["fine_tune" if self.fine_tunes else "probe"]
-        return 100 * float(max(accuracy["probe"], accuracy["training"]) - chosen)
+        return 100 * float(max(accuracy.get(name, 0.0) for name in strategies) - chosen)
 
-    def spent(self, what: str = "passes") -> float:
-        """Of pilot and training: images that passed the network, or seconds of the processor."""
-        each = spent_by(self.row, what)
-        pilot = each["pilot"] if self.decision.pilot is not None else 0.0
-        return float(pilot + (each["training"] if self.fine_tunes else 0.0))
+    @property
+    def always(self) -> float:
+        """Images that pass the network where fine-tuning is always done."""
+        return passes(self.row)
 
-    def of_always(self, what: str = "passes") -> float:
-        """What always fine-tuning takes of it."""
-        return spent_by(self.row, what)["training"]
-
-
-def spent_by(row: dict[str, Any], what: str) -> dict[str, float]:
-    """What each training took; rows of earlier versions know the processor's seconds alone."""
-    if what == "seconds" or "trials" not in row:
-        seconds: dict[str, float] = row["seconds"]
-        return seconds
-    return {name: trial["passes"] for name, trial in row["trials"].items()}
+    @property
+    def spent(self) -> float:
+        """Images that pass it in pilot and training."""
+        if self.decision.pilot is None:
+            return self.always if self.fine_tunes else 0.0
+        images, given = self.row["figures"]["train_images"], self.decision.pilot
+        pilot = float(given.epochs * min(images, given.images))
+        if images <= given.images:  # the training's own first epochs
+            return self.always if self.fine_tunes else min(pilot, self.always)
+        return pilot + (self.always if self.fine_tunes else 0.0)
 
 
-def judge(row: dict[str, Any]) -> Judged:
-    """Let `auto` decide with its default settings; a pilot is the one that was measured."""
+def passes(row: dict[str, Any]) -> float:
+    """Images that passed the network in the training; rows of earlier recipes do not say it."""
+    if "training" in row:
+        return float(row["training"]["passes"])
+    return float(Settings().epochs * row["figures"]["train_images"])
+
+
+def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
+    """Let `auto` decide with its default settings; a pilot shows what the training showed."""
     decision = decide(
         "auto",
         row["figures"],
@@ -112,10 +122,12 @@ def judge(row: dict[str, Any]) -> Judged:
         snapshot_id="",
         backbone="",
         validation_images=validation_images(row["size"]),
+        calibrated=calibrated,
     )
-    after = decision
+    after, shown = decision, pilot_gain(row)
     if decision.pilot is not None:
-        after = decision.with_pilot(decision.pilot.measured(row["gain"]["pilot"]))
+        assert shown is not None, f"{row['set']} {row['size']} was measured without a pilot"
+        after = decision.with_pilot(decision.pilot.measured(shown))
     return Judged(row, decision, after.fine_tune)
 
 
@@ -126,7 +138,7 @@ def figures_of(judged: list[Judged]) -> dict[str, float]:
         "mean_regret_points": round(statistics.mean(regrets), 3),
         "worst_regret_points": round(max(regrets), 3),
         "compute_fraction": round(
-            sum(one.spent() for one in judged) / sum(one.of_always() for one in judged),
+            sum(one.spent for one in judged) / sum(one.always for one in judged),
             3,
         ),
     }
@@ -135,16 +147,17 @@ def figures_of(judged: list[Judged]) -> dict[str, float]:
 def show(judged: list[Judged]) -> None:
     """A row for each data set and size, those that judge last."""
     table = Table(title="Accuracy on test images, and what auto does")
-    for heading in ("data set", "half", "train", "probe", "fine-tuned", "expected", "pilot"):
+    for heading in ("data set", "half", "train", "probe", "trained", "expected", "pilot"):
         table.add_column(heading, justify="left" if heading in ("data set", "half") else "right")
     table.add_column("auto")
     table.add_column("regret", justify="right")
     for one in sorted(judged, key=lambda j: (j.row["half"], j.row["set"], j.row["size"])):
         row, forecast = one.row, one.decision.forecast
         assert forecast is not None
-        piloted = f"{100 * row['gain']['pilot']:+.1f}" if one.decision.pilot is not None else ""
+        shown = pilot_gain(row)
+        piloted = f"{100 * shown:+.1f}" if one.decision.pilot is not None and shown else ""
         table.add_row(
-            row["set"],
+            row["set"] + ("" if of_this_recipe(row) else " (earlier recipe)"),
             row["half"],
             f"{row['figures']['train_images']:,}",
             f"{100 * row['accuracy']['probe']:.1f}",
@@ -174,32 +187,52 @@ def measure_all(
     known = {(row["set"], row["size"]) for row in rows}
     planned = [(name, size) for name in names for size in SETS[name].sizes]
     planned = [(name, size) for name, size in planned if sizes is None or size in sizes]
-    planned = sorted(set(planned) - known, key=lambda pair: (-pair[1], pair[0]))
+    planned = in_order([pair for pair in planned if pair not in known])
     for name in sorted({name for name, _ in planned}):
         write(name, root, pictures / name)
+    for row in measured_rows(planned, pictures, jobs):
+        console.print(f"{row.set} {row.size}: {row.accuracy}")
+        rows.append(row.to_dict())
+        rows.sort(key=lambda row: (row["half"], row["set"], row["size"]))
+        content = {"schema_version": SCHEMA_VERSION, "rows": rows}
+        table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def measured_rows(planned: list[tuple[str, int]], pictures: Path, jobs: int) -> Iterator[Measured]:
+    """Measure each row on one core, in this order or side by side."""
+    given = [(name, SETS[name].half, cut(pictures / name, size)) for name, size in planned]
+    if jobs == 1:
+        one_thread()
+        yield from (measure(*one) for one in given)
+        return
     context = get_context("spawn")
-    free: Any = context.Queue()
-    for core in sorted(os.sched_getaffinity(0))[-jobs:]:
-        free.put(core)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=pin, initargs=(free,)) as pool:
-        tasks = {
-            pool.submit(measure, name, SETS[name].half, cut(pictures / name, size)): (name, size)
-            for name, size in planned
-        }
-        for task in as_completed(tasks):
-            measured = task.result()
-            console.print(f"{measured.set} {measured.size}: {measured.accuracy}")
-            rows.append(measured.to_dict())
-            rows.sort(key=lambda row: (row["half"], row["set"], row["size"]))
-            content = {"schema_version": SCHEMA_VERSION, "rows": rows}
-            table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
+        for task in as_completed([pool.submit(measure, *one) for one in given]):
+            yield task.result()
 
 
-def pin(free: Any) -> None:
-    """One core and one thread for this process, so that the times of a row can be compared."""
+def in_order(planned: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Size by size, and within a size the two halves in turn: every beginning is balanced."""
+    found = list[tuple[str, int]]()
+    for size in sorted({nearest(size) for _, size in planned}, key=FIRST.index):
+        halves = [
+            [pair for pair in planned if SETS[pair[0]].half == half and nearest(pair[1]) == size]
+            for half in ("measure", "fit")
+        ]
+        for pairs in zip_longest(*halves):
+            found += [pair for pair in pairs if pair is not None]
+    return found
+
+
+def nearest(size: int) -> int:
+    """Of the usual sizes."""
+    return min(FIRST, key=lambda usual: abs(usual - size))
+
+
+def one_thread() -> None:
+    """Rows are measured side by side, one core each."""
     import torch
 
-    os.sched_setaffinity(0, {free.get()})
     torch.set_num_threads(1)
 
 
@@ -241,19 +274,30 @@ def main() -> None:
         f"{statistics.mean(raw):.2f}, worst {max(raw):.2f} points"
     )
     if arguments.json:
-        names = {one.row["set"] for one in judged}
-        measured_on = {one.row["set"] for one in judged if one.row["half"] == JUDGED}
-        more: dict[str, float] = {"datasets": len(names), "datasets_judged": len(measured_on)}
-        more |= {"raw_mean_regret_points": round(statistics.mean(raw), 3)}
-        on = [one for one in judged if one.row["half"] == JUDGED]
-        used = sum(one.row["accuracy"]["fine_tune"] != one.row["accuracy"]["probe"] for one in on)
-        more |= {"rows_judged": len(on), "rows_where_fine_tuning_was_used": used}
-        share = sum(one.spent("seconds") for one in on) / sum(
-            one.of_always("seconds") for one in on
-        )
-        more |= {"processor_time_fraction": round(share, 3)}
-        more |= {"raw_worst_regret_points": round(max(raw), 3)}
-        print(json.dumps({**figures, **more}))
+        print(json.dumps({**figures, **more_figures(judged)}))
+
+
+def more_figures(judged: list[Judged]) -> dict[str, float]:
+    """How much was judged, and regrets by other standards."""
+    on = [one for one in judged if one.row["half"] == JUDGED]
+    used = [one for one in on if one.row["accuracy"]["fine_tune"] != one.row["accuracy"]["probe"]]
+    with_head = [one.regret_with_head for one in on if "head" in one.row["accuracy"]]
+    raw = [one.raw_regret for one in on]
+    return {
+        "datasets": len({one.row["set"] for one in judged}),
+        "datasets_judged": len({one.row["set"] for one in on}),
+        "rows_judged": len(on),
+        "rows_of_this_recipe": sum(of_this_recipe(one.row) for one in on),
+        "rows_where_fine_tuning_was_used": len(used),
+        "raw_mean_regret_points": round(statistics.mean(raw), 3),
+        "raw_worst_regret_points": round(max(raw), 3),
+        "mean_regret_with_head_points": round(statistics.mean(with_head or [0.0]), 3),
+    }
+
+
+def of_this_recipe(row: dict[str, Any]) -> bool:
+    """Whether the training was that of this version."""
+    return bool(row.get("recipe") == RECIPE)
 
 
 if __name__ == "__main__":

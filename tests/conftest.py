@@ -20,6 +20,8 @@ from tests.support.http_server import free_port
 
 from graftline import redaction
 
+SUPPORT = Path(__file__).parent / "support"
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # A worker for each core, hence one thread for each: on two busy cores, two threads on one
     # small matrix spend six times the processor time waiting for each other.
@@ -97,7 +99,7 @@ def s3_server() -> Iterator[str]:
         return
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, str(SUPPORT / "s3_server.py"), "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -226,19 +226,19 @@ def patches(root: Path) -> Labelled:
 # The halves alternate within each kind (glyphs, icons, game art, photographs); fixed before
 # anything was measured.
 SETS = {
-    "digits": DataSet(digits, "measure", (80, 320, 1000)),
-    "glyphs": DataSet(glyphs, "fit", (80, 320, 800, 1800)),
-    "typefaces": DataSet(typefaces, "measure", (80, 320, 800, 1800)),
-    "scripts": DataSet(scripts, "fit", (80, 320, 960)),
-    "emoji": DataSet(emoji, "measure", (80, 320, 800)),
-    "icon_context": DataSet(icon_context, "fit", (40, 80, 320)),
-    "icon_theme": DataSet(icon_theme, "measure", (20, 80, 320, 1200)),
-    "clipart": DataSet(clipart, "measure", (80, 320, 800, 1600)),
-    "stamps": DataSet(stamps, "fit", (80, 320)),
-    "terrain": DataSet(terrain, "fit", (80, 320, 800, 1600)),
+    "digits": DataSet(digits, "measure", (80, 320, 640)),
+    "glyphs": DataSet(glyphs, "fit", (80, 320, 640, 1800)),
+    "typefaces": DataSet(typefaces, "measure", (80, 320, 640, 1800)),
+    "scripts": DataSet(scripts, "fit", (80, 320, 640)),
+    "emoji": DataSet(emoji, "measure", (80, 320, 640)),
+    "icon_context": DataSet(icon_context, "fit", (80, 320)),
+    "icon_theme": DataSet(icon_theme, "measure", (20, 80, 320, 640)),
+    "clipart": DataSet(clipart, "measure", (80, 320, 640, 1600)),
+    "stamps": DataSet(stamps, "fit", (20, 80, 320)),
+    "terrain": DataSet(terrain, "fit", (80, 320, 640, 1600)),
     "units": DataSet(units, "measure", (60, 180)),
-    "unit_frames": DataSet(unit_frames, "fit", (80, 320, 800, 1600)),
-    "patches": DataSet(patches, "measure", (80, 320, 800)),
+    "unit_frames": DataSet(unit_frames, "fit", (80, 320, 640, 1600)),
+    "patches": DataSet(patches, "measure", (80, 320, 640)),
 }
 
 

@@ -90,8 +90,7 @@ def excerpt(text: str, most: int) -> str:
 
 def without_query(address: str) -> str:
     """An address without what follows its ``?``: where a redirect leads, logins are kept there."""
-    plain, query, _ = address.partition("?")
-    return f"{plain}?..." if query else plain
+    return address.partition("?")[0]
 
 
 def holds_secret(text: str) -> bool:

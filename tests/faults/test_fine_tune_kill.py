@@ -170,7 +170,8 @@ def test_killed_at_random_moments_ends_with_the_same_weights(
     training: Callable[[str], Training], way: str, record_property: Any
 ) -> None:
     whole = training("whole")
-    whole.options |= {"epochs": 40, "patience": 40, "ema": 0.9, "mix": "mixup"}
+    # So long that there is something left for the last shot.
+    whole.options |= {"epochs": 120, "patience": 120, "ema": 0.9, "mix": "mixup"}
     whole.finish()
 
     shot = training("shot")
@@ -181,7 +182,7 @@ def test_killed_at_random_moments_ends_with_the_same_weights(
         process = shot.start(0.05)
         while len(shot.done()) == before and process.poll() is None:
             time.sleep(0.01)
-        time.sleep(moments.uniform(0, 0.35))  # so that there is something left for the last shot
+        time.sleep(moments.uniform(0, 0.8))
         if way.startswith("SIGTERM"):
             process.terminate()
         if way == "SIGTERM":

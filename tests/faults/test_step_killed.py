@@ -161,6 +161,26 @@ def test_a_step_without_an_error_of_its_own_is_named_with_how_it_ended(
     assert caught.value.log.exists()
 
 
+def stopping(folder: str) -> str:
+    """Is stopped by Ctrl-C."""
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGINT)
+    return folder
+
+
+@pytest.mark.usefixtures("mlflow_sqlite")
+@pytest.mark.parametrize("way", ["warm", "cold"])
+def test_a_step_that_is_stopped_stops_the_run(
+    way: str, tmp_path: Path, monkeypatch: Any, request: Any
+) -> None:
+    """Ctrl-C reaches both; where it gets lost in the command, the step's end tells."""
+    server = request.getfixturevalue("warm") if way == "warm" else None
+    with pytest.raises(KeyboardInterrupt):
+        run_one(stopping, tmp_path, monkeypatch, server)
+
+
 @pytest.mark.usefixtures("mlflow_sqlite")
 def test_a_step_outlives_the_server_that_started_it(
     tmp_path: Path, monkeypatch: Any, record_property: Any

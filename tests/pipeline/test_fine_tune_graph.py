@@ -144,6 +144,7 @@ def test_backbone_auto_races_once_and_all_runs_take_the_winner(
         "data": {"source": str(make_digits_folder(per_class=24, classes=3))},
         "backbone": "auto",
         "race": {"backbones": names, "images": 40},
+        "image_size": 64,
         "weights": "random",
         "strategy": "probe",
         "probe": {"c_grid": [0.01]},

@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from graftline_pipelines.local.tasks import local_tasks
 from graftline_pipelines.local.warm import WarmServer, component_of, has_computed
 
 
@@ -187,3 +188,27 @@ start_run({mlflow_sqlite!r}, 'digits', text)
     client = connect(mlflow_sqlite)
     experiment = client.get_experiment_by_name("digits")
     assert len(client.search_runs([experiment.experiment_id])) >= 2
+
+
+@pytest.mark.parametrize(
+    ("fresh", "kept", "asked"), [("", True, 0), ("", False, 1), ("1", True, 1)]
+)
+def test_large_libraries_are_wanted_at_once_where_steps_will_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh: str, kept: bool, asked: int
+) -> None:
+    class Server:
+        calls = 0
+
+        def open_tracking(self, uri: str) -> None:
+            pass
+
+        def import_large(self) -> None:
+            self.calls += 1
+
+    if kept:
+        (tmp_path / "results/fit_head").mkdir(parents=True)
+        (tmp_path / "results/fit_head/entry.json").write_text("{}")
+    monkeypatch.setenv("GRAFTLINE_FRESH", fresh)
+    server = Server()
+    with local_tasks(cast("WarmServer", server), tmp_path, str(tmp_path)):
+        assert server.calls == asked

@@ -58,6 +58,24 @@ def test_each_answer_is_a_typed_error_with_advice(odd: OddServer, name: str) -> 
             assert name == "nothing"  # as MLflow itself acknowledges some requests
 
 
+@pytest.mark.parametrize(
+    ("variables", "advice"),
+    [
+        ({"USERNAME": "me", "PASSWORD": "planted-password"}, "Correct MLFLOW_TRACKING_USERNAME"),
+        ({"TOKEN": "planted-token"}, "a fresh token: the one that is set was refused"),
+    ],
+)
+def test_a_login_that_is_refused_is_named(
+    odd: OddServer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], advice: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    odd.answers(401, HTML, PAGE)
+    with pytest.raises(TrackingError, match=advice) as caught:
+        start_run(odd.url, "animals", "run")
+    assert "planted" not in str(caught.value)
+
+
 def test_a_plain_address_where_the_server_speaks_tls_is_told(odd: OddServer) -> None:
     odd.answers(308, {"Location": odd.url.replace("http:", "https:") + "/health"})
     with pytest.raises(TrackingError) as caught:

@@ -128,7 +128,7 @@ def reuse_or_run(
     """
     opened = open_store(store)
     key, compared = result_key(step, inputs, settings), _digest(state or {})[:16]
-    if os.environ.get(FRESH_VARIABLE, "") in ("", "0"):
+    if not computes_again():
         try:
             kept = _reuse(opened, step, key, compared, outputs, adapt)
         except StoreError as error:  # this costs only the reuse
@@ -147,6 +147,11 @@ def reuse_or_run(
     except (StoreError, TypeError, ValueError) as error:  # this costs only the reuse
         message("The results of %s were not kept for the next run: %s", step, error)
     return result
+
+
+def computes_again() -> bool:
+    """Whether the user wants everything computed again."""
+    return os.environ.get(FRESH_VARIABLE, "") not in ("", "0")
 
 
 def _reuse(

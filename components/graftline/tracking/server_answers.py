@@ -188,7 +188,16 @@ def _refused(uri: str, doing: str, why: str) -> TrackingError:
     return TrackingError(
         f"MLflow at {redacted(uri, uri)} refused {doing}.",
         why=why,
-        fix="Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and "
-        "MLFLOW_TRACKING_PASSWORD; on a 403 about hosts, name this host in the server's "
+        fix=f"{_login_advice()}; on a 403 about hosts, name this host in the server's "
         "--allowed-hosts.",
     )
+
+
+def _login_advice() -> str:
+    """What to do about a login: where one was sent, it was refused."""
+    headers, who = login()
+    if who is not None:
+        return "Correct MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, which were refused"
+    if headers:
+        return "Set MLFLOW_TRACKING_TOKEN to a fresh token: the one that is set was refused"
+    return "Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"

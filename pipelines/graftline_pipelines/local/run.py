@@ -28,7 +28,7 @@ from graftline_pipelines.local.progress import (
     unfinished_step,
 )
 from graftline_pipelines.local.runs import State, write_end, write_start
-from graftline_pipelines.local.tasks import KILLED, local_tasks
+from graftline_pipelines.local.tasks import KILLED, STOPPED, local_tasks
 from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
@@ -127,6 +127,8 @@ def run(
         pipeline = build(settings, run_id)
         _initialise(runner, run_dir, settings)
         failed = _executed(pipeline)
+        if failed is not None and set(codes.values()) & set(STOPPED):
+            failed = KeyboardInterrupt()  # Ctrl-C; ours may get lost, in a destructor for example
         if failed is not None:
             _end(failed, run_dir, settings, console, server or warm)
     if isinstance(failed, KeyboardInterrupt):

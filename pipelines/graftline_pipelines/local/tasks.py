@@ -11,10 +11,12 @@ from tempfile import TemporaryDirectory
 
 from graftline.errors import StoreError
 from graftline.steps.kept_results import PREFIX
+from graftline.steps.reuse import computes_again
 from graftline.storage import open_store
 from graftline_pipelines.local.progress import step_of
 from graftline_pipelines.local.warm import COMPONENT, WarmServer, component_of, has_computed
 
+STOPPED = (-signal.SIGINT, 128 + signal.SIGINT)
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process, and of a shell's or a container's
 
 
@@ -38,7 +40,7 @@ def local_tasks(
     failed: dict[str, int] = {}
     if server is not None:
         server.open_tracking(tracking_uri)
-        if not _has_results(store):
+        if computes_again() or not _has_results(store):
             server.import_large()
     original = subprocess_task_handler.SubprocessTaskHandler
 

@@ -100,12 +100,13 @@ def level_of_kinds(dirs: Counts) -> int:
         for folders in dirs:
             subs[folders[0]].update(folders[level : level + 1])
         plain = {top: {s for s in names if s.lower() not in PLAIN} for top, names in subs.items()}
-        if kinds_above_classes(plain) and not _shared(plain):
+        if kinds_above_classes(plain) and not shared(plain):
             return level
     return 0
 
 
-def _shared(subs: Mapping[str, set[str]]) -> bool:
+def shared(subs: Mapping[str, set[str]]) -> bool:
+    """Whether half of the folders below return below another one."""
     pairs = Counter(sub for names in subs.values() for sub in names)
     return sum(n for n in pairs.values() if n > 1) >= sum(pairs.values()) / 2
 
@@ -159,12 +160,12 @@ def one_level_down(dirs: Counts) -> Counts:
 
 _PARTS = (
     "part|fold|kfold|batch|chunk|shard|split|subset|folder|volume|run|trial|seed|dir|archive|images|"
-    "image|imgs|photos|pictures|session|visit|day|date|week|month|year|data|dataset|"
+    "image|imgs|photos|pictures|session|visit|day|date|week|month|year|data|dataset|set|"
     "patient|pat|case|donor|specimen|site|hospital|centre|center|clinic|scanner|video|clip|seq|"
     "sequence|study|cv|new folder"
 )
 _PART = re.compile(
-    rf"(?i)(.*[ _.-])?(?:{_PARTS})s?[ _.-]*(?:\(?\d+\)?)"
+    rf"(?i)(.*[ _.-])?(?:{_PARTS})s?(?:[ _.-]*\(?\d+\)?|[ _.-][a-z])"
     r"|\d{4}[-_.]?\d\d[-_.]?\d\d(?:[T _-].*)?|\d\d[-_.]\d\d[-_.]\d{4}|(?:19|20)\d\d"
 )
 

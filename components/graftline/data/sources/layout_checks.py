@@ -33,7 +33,7 @@ def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: st
         _refuse(layout, where, names, "number the parts of a set rather than name classes")
     if forms(names):
         _refuse(layout, where, names, "say in what form pictures are rather than what they show")
-    files = FileNames([key for key in keys if tuple(key.split("/")[:-1]) in taken])
+    files = FileNames(keys, taken)
     perhaps = forms(names, perhaps=True)
     same = files.views(level, names, numbers=perhaps)
     if same and (not perhaps or len(same) == len(names)):

@@ -11,6 +11,8 @@ from graftline.data.sources.folder_names import (
     Folders,
     by_top,
     identifiers,
+    kinds_above_classes,
+    shared,
 )
 from graftline.data.sources.layout import AmbiguousLayout, exclude_line, fixed, some_names
 from graftline.data.sources.split_names import splits_of
@@ -122,6 +124,9 @@ class Refusals:
         below = (*above, "group", "*", "class")
         if identifiers(by_top(dirs)):  # patient_07/images/benign
             return below
+        subs = {top: {f[2] for f in deep if f[0] == top} for top in by_top(dirs)}
+        if not shared(subs) and not kinds_above_classes(subs):
+            return here
         first, second = some_names(sorted(by_top(dirs))), some_names(sorted(names))
         raise self.ambiguous(
             [

@@ -16,7 +16,8 @@ from graftline.data.sources.label_text import words_of
 MOST = 0.8  # of the names in a folder are those in another one
 FEWEST = 5  # names, under which nothing can be told from them
 DENSE = 0.3  # of all numbers between the first and the last: such names only count
-SAMPLED = 200_000  # names that are compared
+SAMPLED = 100_000  # names that are compared first
+WORDS = 12  # names without a number, under which they are those of views
 WIDEST = 16  # folders with a name in common: in more of them it is a name like index
 # Forms of a picture. No class of anything is called so.
 _FORMS = (PLAIN | MASKS) - words_of("data files crops label mask masks manual depth") | words_of(
@@ -68,10 +69,12 @@ class FileNames:
 
     Args:
         keys: Of images.
+        taken: The folders whose images count; all where it is None.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], taken: Collection[Folders] | None = None) -> None:
         self.keys = keys
+        self.taken = taken
 
     def views(self, level: int, folders: Collection[str], *, numbers: bool = False) -> list[str]:
         """Folders of a level that hold files of the same names as another one of them.
@@ -81,27 +84,55 @@ class FileNames:
             folders: Those of the level that are compared.
             numbers: Whether names that are mere numbers count, too.
         """
-        every = max(1, len(self.keys) // SAMPLED)
-        apart: dict[tuple[Folders, str], set[str]] = defaultdict(set)
+        every = len(self.keys) // SAMPLED
+        if every > 1:  # a million names take seconds, and most sets have no name twice
+            some = self._names(level, folders, every)
+            folders = _same(some, {place: list(stems) for place, stems in some.items()})
+        names = self._names(level, folders, 1)
+        bare = {
+            place: without_ends(stems) if len(stems) >= FEWEST else []
+            for place, stems in names.items()
+        }
+        if not numbers:
+            bare = {p: [] if _only_counts(stems) else stems for p, stems in bare.items() if stems}
+        return _same(names, bare)
+
+    def _names(
+        self, level: int, folders: Collection[str], every: int
+    ) -> dict[tuple[Folders, str], set[str]]:
+        """Names without suffix, by the other folders above and the one of this level."""
+        found: dict[tuple[Folders, str], set[str]] = defaultdict(set)
+        if not folders:
+            return found
         for key in self.keys:
-            *above, name = key.split("/")
-            if len(above) > level and above[level] in folders:
-                rest = (*above[:level], *above[level + 1 :])
-                apart[rest, above[level]].add(name.rpartition(".")[0] or name)
-        holders: dict[tuple[Folders, str], set[str]] = defaultdict(set)
-        sizes: Counter[str] = Counter()
-        for (place, folder), stems in apart.items():
-            bare = without_ends(stems)
-            bare = [one for one in bare if every == 1 or zlib.crc32(one.encode()) % every == 0]
-            sizes[folder] += len(bare)
-            if len(stems) >= FEWEST and (numbers or not _only_counts(bare)):
-                for stem in bare:
-                    holders[place, stem].add(folder)
-        return _same(holders, sizes)
+            above, _, name = key.rpartition("/")
+            stem = name.rpartition(".")[0] or name
+            if every > 1 and zlib.crc32(stem.encode()) % every:
+                continue
+            parts = tuple(above.split("/"))
+            counts = len(parts) > level and parts[level] in folders
+            if counts and (self.taken is None or parts in self.taken):
+                found[(*parts[:level], *parts[level + 1 :]), parts[level]].add(stem)
+        return found
 
 
-def _same(holders: Mapping[tuple[Folders, str], set[str]], sizes: Mapping[str, int]) -> list[str]:
-    """Folders of which most names return in one other folder."""
+def _same(
+    names: Mapping[tuple[Folders, str], Collection[str]],
+    compared: Mapping[tuple[Folders, str], Sequence[str]],
+) -> list[str]:
+    """Folders of which most names return in one other folder.
+
+    Args:
+        names: All of each folder.
+        compared: The names, as they are compared.
+    """
+    holders: dict[tuple[Folders, str], set[str]] = defaultdict(set)
+    sizes: Counter[str] = Counter()
+    for (_, folder), stems in names.items():
+        sizes[folder] += len(stems)
+    for (place, folder), stems in compared.items():
+        for stem in stems:
+            holders[place, stem].add(folder)
     pairs: Counter[tuple[str, str]] = Counter()
     for same in holders.values():
         if 1 < len(same) <= WIDEST:
@@ -129,7 +160,9 @@ def _start(names: Sequence[str]) -> str:
 
 
 def _only_counts(stems: Collection[str]) -> bool:
-    """Whether these are numbers without gaps: 0, 1, 2; 10, 20, 30; 3_1, 3_2."""
+    """Whether these are numbers without gaps: 0, 1, 2; 10, 20, 30; 3_1, 3_2; or a few words."""
+    if len(stems) < WORDS and not any(re.search(r"\d", stem) for stem in stems):
+        return True  # front, back, side; a, b, c
     kinds: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for stem in stems:
         kinds[re.sub(r"\d+", "#", stem)].append(tuple(int(n) for n in re.findall(r"\d+", stem)))

@@ -20,6 +20,7 @@ from torch import Tensor
 from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import Snapshot
 from graftline.progress import Progress, message
+from graftline.records.decision import Pilot
 from graftline.steps.fine_tune import state
 from graftline.steps.fine_tune.array_file import ArrayFile
 from graftline.steps.fine_tune.augment import seed_of
@@ -34,6 +35,7 @@ from graftline.steps.fine_tune.frozen_engine import frozen_engine
 from graftline.steps.fine_tune.guard import cut_rate
 from graftline.steps.fine_tune.images import LocalImages
 from graftline.steps.fine_tune.kept_outputs import KeptOutputs
+from graftline.steps.fine_tune.look import look
 from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
 from graftline.steps.fine_tune.precision import autocast
 from graftline.steps.fine_tune.ranks import Ranks
@@ -126,6 +128,7 @@ class Trainer:
         self.evaluation = Evaluation(classifier, evaluated, self.batches)
         self.forward = forward.lower if self.batches.keeps_lower else forward.images
         self.outputs: KeptOutputs | None = None
+        self.pilot: Pilot | None = None  # the first epochs, after which training may end
         self.start, self.best = state.copied(self.tensors), dict[str, Tensor]()
 
     def train(self) -> Progressed:
@@ -274,7 +277,8 @@ class Trainer:
             with self.average.applied():
                 self.best = state.copied(self.tensors)
         stale = at.epoch - max(at.best_epoch, at.guarded_epoch) >= self.settings.patience
-        at.finished = at.epoch >= self.settings.epochs or stale or self._out_of_time()
+        over = look(at, self.pilot, self.floor, self._over)
+        at.finished = over or at.epoch >= self.settings.epochs or stale or self._out_of_time()
         if not at.finished and cut_rate(at, accuracy, self.floor, self.settings):
             self._go_back()
 
@@ -293,9 +297,10 @@ class Trainer:
 
     def _out_of_time(self) -> bool:
         limit = self.settings.max_minutes
-        if limit is None:
-            return False
-        return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * limit
+        return limit is not None and self._over(limit)
+
+    def _over(self, minutes: float) -> bool:
+        return self.ranks.from_first(lambda: (self.at.seconds,), 1)[0] >= 60 * minutes
 
 
 def _clocked(seconds: float, began: float) -> tuple[float, float]:

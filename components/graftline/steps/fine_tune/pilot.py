@@ -1,4 +1,9 @@
-"""A short training on a subset, where the forecast leaves doubt whether the whole one pays."""
+"""A short training, where the forecast leaves doubt whether the whole one pays.
+
+With few images the pilot is the first epochs of the training itself, which goes on from there or
+ends (:mod:`graftline.steps.fine_tune.look`): nothing is computed twice. With many it is a training
+of its own on a subset, since an epoch on all of them would cost more than it.
+"""
 
 import dataclasses
 from dataclasses import dataclass
@@ -26,6 +31,23 @@ class PilotRun:
     decision: Decision
     outcome: Outcome
     trained: Trained
+
+
+def begins_with_pilot(order: Order, start: Start, search: float | None) -> bool:
+    """Whether the training's own first epochs are the pilot.
+
+    Not before a search: it would try other settings for a training that may not be worth it.
+
+    Args:
+        order: Of the training.
+        start: What it would start from.
+        search: Minutes of a search before it; None for none.
+    """
+    pilot = start.decision.pilot
+    if order.strategy != "fine_tune" or pilot is None or search is not None:
+        return False
+    few = len(start.snapshot.rows("train")) <= pilot.images
+    return few and start.options.epochs > pilot.epochs
 
 
 def run_pilot(order: Order, start: Start) -> PilotRun:

@@ -34,6 +34,8 @@ class Progressed:
     below: int = 0  # epochs in a row under the probe
     rate: float = 1.0  # factor on every learning rate: the guard cuts it
     guarded_epoch: int = 0  # at whose end the guard cut it, from 1; 0 for never
+    pilot_epoch: int = 0  # at whose end the pilot was compared with the probe; 0 for not yet
+    pilot_gain: float = 0.0  # what that measured
     seconds: float = 0.0  # trained, by all processes
     history: list[dict[str, float]] = field(default_factory=list)
 

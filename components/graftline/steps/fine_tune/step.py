@@ -10,8 +10,9 @@ from graftline.files import write_atomic
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.decision_parts import completed
+from graftline.steps.fine_tune.look import decided
 from graftline.steps.fine_tune.loop import EpochListener
-from graftline.steps.fine_tune.pilot import run_pilot
+from graftline.steps.fine_tune.pilot import begins_with_pilot, run_pilot
 from graftline.steps.fine_tune.search import search
 from graftline.steps.fine_tune.start_and_outcome import compare, with_training
 from graftline.steps.fine_tune.training import Order, Start, Trained, Workers, read, train
@@ -147,7 +148,8 @@ def run(
         checkpoint_key=extras.checkpoint_key,
     )
     start = read(order)
-    if strategy == "fine_tune" and start.decision.pilot is not None:
+    order = dataclasses.replace(order, looks=begins_with_pilot(order, start, extras.search))
+    if strategy == "fine_tune" and start.decision.pilot is not None and not order.looks:
         pilot = run_pilot(order, start)
         start = dataclasses.replace(read(order), decision=pilot.decision)  # it changed the network
         if not pilot.decision.fine_tune:
@@ -155,12 +157,25 @@ def run(
             return _result(pilot.outcome, pilot.trained, pilot.decision, decision_out, pages)
     order, start, trials = _searched(order, start, extras.search)
     trained = train(order, start, workers=workers, on_epoch=on_epoch)
-    compared = compare(strategy, trained.val_logits, start.held_out.logits, start.truth)
-    outcome = with_training(compared, trained.progressed, trials)
-    message("%s", outcome.sentence)
+    decision, outcome = _concluded(order, start, trained, trials)
     better = None if outcome.used == "probe" else trained
     _save(classifier_folder, better, probe_folder, start.held_out)
-    return _result(outcome, trained, start.decision.with_outcome(outcome), decision_out, pages)
+    return _result(outcome, trained, decision, decision_out, pages)
+
+
+def _concluded(
+    order: Order, start: Start, trained: Trained, trials: list[Trial]
+) -> tuple[Decision, Outcome]:
+    """The decision with what came of it; without, where its first epochs ended the training."""
+    compared = compare(order.strategy, trained.val_logits, start.held_out.logits, start.truth)
+    outcome = with_training(compared, trained.progressed, trials)
+    if order.looks:
+        decision = decided(start.decision, trained.progressed)
+        if not decision.fine_tune:
+            return decision, dataclasses.replace(outcome, used="probe")
+        start = dataclasses.replace(start, decision=decision)
+    message("%s", outcome.sentence)
+    return start.decision.with_outcome(outcome), outcome
 
 
 def _searched(

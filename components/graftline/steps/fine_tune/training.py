@@ -62,6 +62,7 @@ class Order:
         strategy: ``fine_tune`` or ``scratch``.
         settings: Keyword arguments of :class:`graftline.steps.fine_tune.recipe.Settings`.
         checkpoint_key: Name of the checkpoints; None for a digest of all that matters.
+        looks: Whether the first epochs are the pilot that the decision asks for.
     """
 
     snapshot_folder: str
@@ -71,6 +72,7 @@ class Order:
     strategy: str
     settings: dict[str, Any]
     checkpoint_key: str | None
+    looks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,7 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
             on_epoch,
             ranks,
         )
+        trainer.pilot = start.decision.pilot if order.looks else None
         with closing(trainer):
             if trainer.batches.keeps_lower and device.type == "cpu":
                 name = fingerprint(
@@ -318,11 +321,13 @@ def _check(snapshot: Snapshot, probe: Classifier, held_out: HeldOut | None) -> H
 
 def identity_of(order: Order, start: Start) -> str:
     """Digest of everything that the training depends on."""
-    identity = {
+    identity: dict[str, Any] = {
         "version": TRAINING_VERSION,
         "snapshot": start.snapshot.id,
         "probe": bundle_digest(Path(order.probe_folder)),
         "strategy": order.strategy,
         "settings": asdict(start.options),
     }
+    if order.looks:  # one that the pilot ended is not the training that somebody asks for
+        identity["pilot"] = None if start.decision.pilot is None else asdict(start.decision.pilot)
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]

@@ -24,8 +24,8 @@ class AutoSettings(Section):
     max_hours: Annotated[float, Field(gt=0)] | None = None
     """Largest expected duration of a fine-tuning, in hours. Default: no limit."""
     pilot: bool = True
-    """If the expected gain is in doubt, begin with a short fine-tuning on a few images, which
-    decides whether the whole one follows."""
+    """If the expected gain is in doubt, begin with a short fine-tuning, which decides whether the
+    whole one follows: up to 1,000 training images its own first epochs, else one on a part."""
     pilot_minutes: Annotated[float, Field(gt=0)] = 5.0
     """Longest training of the pilot."""
     large_images_per_class: PositiveInt = 500

@@ -20,15 +20,21 @@ from numpy.typing import NDArray
 from graftline.schema import check_schema_version
 
 TABLE = Path(__file__).with_name("decision_calibration.json")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no training by epochs
 RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 # What the guide says in figures, before anything is measured: with 100 images a class as many
 # errors are made as corrected, with ten times as many a seventh is corrected; give or take a
 # fifth. The whole training corrects a tenth more than a pilot shows, give or take as much.
 GUIDE_SLOPE, GUIDE_DEVIATION, GUIDE_BEYOND_PILOT = 0.15, 0.2, 0.1
+# Probe and fine-tuned network, of which each is wrong on a share e of the images, would be told
+# apart by 2 e (1 - e) of them if their errors had nothing to do with each other; say, by half.
+GUIDE_APART = 1.0
 EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
-GUIDE_SETS = 4  # that the guide's own doubt counts for: a few sets may agree by chance
+GUIDE_SETS = 4  # that the guide's figures count for: a few sets may agree by chance
+# The same of its doubt about the gain: of more sets' weight, it would hide what was measured.
+DOUBT_SETS = 1
+LEAST_RIGHT = 0.02  # share of the images that a probe gets right, for the same
 PILOT_TRAIN_IMAGES = 250  # of a measurement: with fewer, validation was too small to show a pilot
 # Not fewer: after three epochs on 80 of 320 images, which are three steps of the optimiser, the
 # networks of three data sets of four were 6 to 22 points below where the whole training ended.
@@ -46,14 +52,19 @@ class Row:
         half: ``fit`` or ``measure``.
         figures: As :func:`graftline.steps.fit_head.probe.measure` gives them.
         gain: Of fine-tuning over the probe, on test images.
-        pilot_gain: Of the pilot over the probe, on validation images.
+        pilot_gain: Of the pilot over the probe, on validation images; None where the training
+            was not recorded by epochs.
+        validation_images: How many those were.
+        apart: Share of them that told probe and trained network apart; None where not recorded.
     """
 
     set: str
     half: str
     figures: dict[str, Any]
     gain: float
-    pilot_gain: float
+    pilot_gain: float | None
+    validation_images: int = 100
+    apart: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,11 +96,14 @@ class Calibration:
         weights: Of each standardised figure, shape (F,).
         slope: Of the guide's relative gain over tenfold images per class.
         level: Mean relative gain beyond the guide's.
-        deviation: Of a data set that was not fitted, by leaving out one at a time.
+        deviation: Of a data set that was not fitted, by leaving out one at a time; in units of
+            what the probe gets right.
         pilot_bias: How much more the whole training gains than the pilot shows.
         pilot_deviation: How far the two lie apart.
         largest: Images per class up to which there are measurements.
         basis: In words.
+        apart: Share of the images that tell probe and trained network apart, in units of
+            ``e * (1 - e)`` where the probe is wrong on ``e``.
     """
 
     centre: Floats
@@ -102,13 +116,19 @@ class Calibration:
     pilot_deviation: float
     largest: float
     basis: str
+    apart: float = GUIDE_APART
+
+    def apart_on(self, figures: dict[str, Any]) -> float:
+        """Share of the images that one of the two models gets right and the other one wrong."""
+        return self.apart * _variance(figures)
 
     def gain(self, figures: dict[str, Any], confidence: float) -> Gain:
         """The expected gain on new data."""
         errors = 1 - figures["probe"]["accuracy"]
         known = self._known(figures)
         mean = _guided(figures, self.slope) + known * self._correction(figures)
-        deviation = known * self.deviation + (1 - known) * max(self.deviation, GUIDE_DEVIATION)
+        own = self.deviation * max(1 - errors, LEAST_RIGHT)
+        deviation = known * own + (1 - known) * max(own, GUIDE_DEVIATION)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         low, high = (min(1.0, mean + sign * z * deviation) * errors for sign in (-1, 1))
         return Gain(
@@ -129,11 +149,11 @@ class Calibration:
     ) -> tuple[float, float]:
         """Offset and slope of the expected gain after the pilot's: both weighted by precision.
 
-        The two models differ on about as many validation images as the probe gets wrong, each of
-        which counts for or against the pilot by chance.
+        Each validation image that tells the two models apart counts for or against the pilot by
+        chance.
         """
         errors = 1 - figures["probe"]["accuracy"]
-        chance = errors / max(1, validation_images)
+        chance = self.apart_on(figures) / max(1, validation_images)
         prior, noise = gain.deviation**2, (self.pilot_deviation * errors) ** 2 + chance
         slope = prior / max(prior + noise, 1e-12)
         return (1 - slope) * gain.mean + slope * self.pilot_bias * errors, slope
@@ -151,10 +171,16 @@ def fit(rows: Sequence[Row]) -> Calibration:
         return _guide_alone()
     x = np.stack([_measures(row.figures) for row in rows])
     y = np.array([_of_errors(row, row.gain) for row in rows])
-    larger = np.array([row.figures["train_images"] >= PILOT_TRAIN_IMAGES for row in rows])
-    pilots = (y - np.array([_of_errors(row, row.pilot_gain) for row in rows]))[larger]
+    apart = _apart(rows)
+    pilots, chance = _beyond_pilots(rows, apart)
     y -= np.array([_guided(row.figures, GUIDE_SLOPE) for row in rows])
-    missed = [y[sets == name] - _predict(x, y, sets != name, x[sets == name]) for name in names]
+    # On the fit half the gain of a hopeless probe is less uncertain than its many errors suggest:
+    # in these units the measurements are 1.5 times as likely, each.
+    right = np.array([max(float(row.figures["probe"]["accuracy"]), LEAST_RIGHT) for row in rows])
+    missed = [
+        (y[sets == name] - _predict(x, y, sets != name, x[sets == name])) / right[sets == name]
+        for name in names
+    ]
     centre, spread = x.mean(0), x.std(0) + 1e-9
     sizes = [row.figures["train_images"] for row in rows]
     return Calibration(
@@ -163,19 +189,47 @@ def fit(rows: Sequence[Row]) -> Calibration:
         _weights((x - centre) / spread, y - y.mean()),
         GUIDE_SLOPE,
         float(y.mean()),
-        _pooled(np.concatenate(missed), len(names)),
+        _pooled(np.concatenate(missed), len(names), guide=DOUBT_SETS),
         _shrunken(pilots),
-        _pooled(pilots - _shrunken(pilots), len(pilots)),
+        _pooled(pilots - _shrunken(pilots), len(pilots), chance),
         max(_per_class(row.figures) for row in rows),
         f"{len(rows)} trainings on {len(names)} data sets of {min(sizes)} to {max(sizes)} images",
+        apart,
     )
 
 
-def _pooled(missed: Floats, sets: int) -> float:
-    """Deviation of what was missed, together with the guide's own."""
-    own = float(np.mean(missed**2)) if len(missed) else 0.0
-    squares = sets * own + GUIDE_SETS * GUIDE_DEVIATION**2
-    return float(np.sqrt(squares / (sets + GUIDE_SETS)))
+def _apart(rows: Sequence[Row]) -> float:
+    """See :attr:`Calibration.apart`; drawn towards the guide's figure."""
+    found = [row.apart / _variance(row.figures) for row in rows if row.apart is not None]
+    return (sum(found) + GUIDE_SETS * GUIDE_APART) / (len(found) + GUIDE_SETS)
+
+
+def _beyond_pilots(rows: Sequence[Row], apart: float) -> tuple[Floats, float]:
+    """How much more trainings gained than their pilots showed, and the variance by chance of it."""
+    found = [
+        (_of_errors(row, row.gain - row.pilot_gain), row)
+        for row in rows
+        if row.pilot_gain is not None and row.figures["train_images"] >= PILOT_TRAIN_IMAGES
+    ]
+    chance = [
+        apart * _of_errors(row, _of_errors(row, _variance(row.figures))) / row.validation_images
+        for _, row in found
+    ]
+    return np.array([beyond for beyond, _ in found]), float(np.mean(chance)) if chance else 0.0
+
+
+def _pooled(missed: Floats, sets: int, chance: float = 0.0, guide: int = GUIDE_SETS) -> float:
+    """Deviation of what was missed, together with the guide's own.
+
+    Args:
+        missed: Differences.
+        sets: How many measurements they stand for.
+        chance: Variance that the measurements themselves brought.
+        guide: How many the guide's own counts for.
+    """
+    own = max(0.0, float(np.mean(missed**2)) - chance) if len(missed) else 0.0
+    squares = sets * own + guide * GUIDE_DEVIATION**2
+    return float(np.sqrt(squares / (sets + guide)))
 
 
 def _shrunken(pilots: Floats) -> float:
@@ -212,10 +266,24 @@ def read_rows(path: Path = TABLE) -> list[Row]:
             row["half"],
             row["figures"],
             row["accuracy"]["training"] - row["accuracy"]["probe"],
-            row["gain"]["pilot"],
+            pilot_gain(row),
+            row.get("validation_images", 100),
+            row["training"]["apart"] if "training" in row else None,
         )
         for row in content["rows"]
     ]
+
+
+def pilot_gain(row: dict[str, Any]) -> float | None:
+    """What the training of a table's row showed after the epochs of a pilot.
+
+    Rows of earlier recipes hold what a pilot of its own showed.
+    """
+    training = row.get("training")
+    if training is None:
+        return row.get("pilot_gain")
+    best = max(accuracy for accuracy, _ in training["history"][:PILOT_EPOCHS])
+    return float(best - training["probe_accuracy"])
 
 
 @lru_cache(maxsize=1)
@@ -252,6 +320,12 @@ def _per_class(figures: dict[str, Any]) -> float:
 def _of_errors(row: Row, gain: float) -> float:
     """A gain as a share of the probe's errors; of few errors a chance difference would be huge."""
     return gain / max(1 - float(row.figures["probe"]["accuracy"]), 0.02)
+
+
+def _variance(figures: dict[str, Any]) -> float:
+    """``e * (1 - e)`` of the probe's errors."""
+    errors = max(1 - float(figures["probe"]["accuracy"]), 0.02)
+    return errors * max(1 - errors, 0.02)
 
 
 def _weights(x: Floats, y: Floats) -> Floats:

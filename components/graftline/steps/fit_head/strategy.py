@@ -64,7 +64,7 @@ def decide(
     gain = calibrated.gain(figures, CONFIDENCE)
     reasons = [*placed.reasons, *_clusters(figures), _forecast_in_words(gain, cost)]
     line = calibrated.after_pilot(figures, gain, validation_images)
-    shown = Validation(1 - figures["probe"]["accuracy"], max(1, validation_images))
+    shown = Validation(calibrated.apart_on(figures), max(1, validation_images))
     guided = _choose(gain, cost, settings, line, shown)
     if strategy == "auto":
         choice, pilot = guided.strategy, guided.pilot

@@ -17,12 +17,11 @@ class Validation:
     """The comparison after a training.
 
     Attributes:
-        errors: Share of the images that the probe gets wrong. About as many tell the two models
-            apart.
+        apart: Share of the images that one of the two models gets right and the other one wrong.
         images: How many there are.
     """
 
-    errors: float
+    apart: float
     images: int
 
     @property
@@ -32,7 +31,7 @@ class Validation:
         The score interval of a difference leaves zero where the lead exceeds :data:`SURE` times
         the root of the number of images that tell the models apart, which is at least the lead.
         """
-        return max(SURE * sqrt(self.errors / self.images), SURE**2 / self.images)
+        return max(SURE * sqrt(self.apart / self.images), SURE**2 / self.images)
 
     def used_gain(self, mean: float, deviation: float) -> float:
         """Expected gain where a network that does not lead counts as none.
@@ -40,7 +39,7 @@ class Validation:
         The gain is normal with this mean and deviation, and what validation measures lies around
         it by chance: a truncated moment of two correlated normal numbers.
         """
-        spread = sqrt(deviation**2 + self.errors / self.images)
+        spread = sqrt(deviation**2 + self.apart / self.images)
         if spread <= 0:
             return mean if mean >= self.lead else 0.0
         z = (self.lead - mean) / spread

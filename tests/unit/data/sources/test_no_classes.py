@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from data_set_files import Files, below, classes, distinct, many, read
 
+PETS = ("cat", "dog", "cow")
 CAMERA = [f"{n * 7919 % 10007:06x}_{n * 31 % 97}" for n in range(30)]  # names that do not count
 
 
@@ -34,6 +35,7 @@ NO_CLASSES = {
     "in splits": many(below("train|test", "HR", "LR")),
     "forged and not, of the same originals": named(["fake", "real"]),
     "numbered": distinct(["images_part_1", "images_part_2"]),
+    "lettered": distinct(["Images_A", "Images_B"]),
     "folds": distinct(["fold1", "fold2", "fold3"]),
     "batches": distinct(["batch1", "batch2"]),
     "dates": distinct(["2024-01-05", "2024-02-11"]),
@@ -68,9 +70,11 @@ CLASSES = {
     "sides": many(["left", "right"]),
     "letters": many(["A", "B", "C"]),
     "sequences of a scanner": many(["T1", "T2"]),
-    "views of each": {f"{c}/{v}.jpg": "" for c in PETS for v in ("front", "back", "side")}
-    if (PETS := ("cat", "dog", "cow"))
-    else {},
+    "views of each": {f"{c}/{v}.jpg": "" for c in PETS for v in ("front", "back", "side")},
+    "letters for names": {f"{c}/{n}.jpg": "" for c in PETS for n in "abcdefgh"},
+    "a folder of images with other folders in it": {
+        f"{c}/images/{c} indoors/{n}.jpg": "" for c in PETS for n in range(6)
+    },
     "grades": many(["grade1", "grade2", "class 3"]),
     "numbers": many(["100", "200", "2000"]),
     "crops and weeds": many(["crops", "weeds"]),

@@ -1,4 +1,4 @@
-"""The pilot: a sample of the training images, and whether the whole training follows."""
+"""The pilot, on a sample or as the first epochs: does the whole training follow?"""
 
 import html
 import json
@@ -26,7 +26,7 @@ def train_with(
     make_snapshot: Callable[..., tuple[Path, str]],
     make_features: Callable[..., Path],
     tmp_path: Path,
-) -> Callable[[Pilot], FineTuneResult]:
+) -> Callable[..., FineTuneResult]:
     """Fine-tune from a probe whose decision asks for this pilot."""
     snapshot, store = make_snapshot(30, 3)
     features = make_features(snapshot, build(NAME, weights="random", image_size=SIZE))
@@ -43,7 +43,7 @@ def train_with(
         probe={"c_grid": [1e-6]},
     )
 
-    def train(pilot: Pilot, **options: Any) -> FineTuneResult:
+    def train(pilot: Pilot | None, **options: Any) -> FineTuneResult:
         decision = read_decision(tmp_path / "decision.json")
         write_decision(tmp_path / "decision.json", replace(decision, pilot=pilot))
         return run(
@@ -101,6 +101,42 @@ def test_after_a_good_pilot_the_whole_training_starts_from_the_probe(
     assert decision.outcome.sentence not in (tmp_path / "decision.html").read_text("utf-8")
     # The start is the probe's own accuracy again, not what the pilot left behind.
     assert after.start_val_accuracy == pytest.approx(after.probe_val_accuracy)
+
+
+def test_with_few_images_the_first_epochs_are_the_pilot_and_nothing_is_trained_twice(
+    train_with: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    """Against the same training without a pilot: alike to the last bit if the pilot passes."""
+    plain = train_with(None)
+    weights = load_classifier(tmp_path / "out").state_dict()
+    passed = train_with(pilot(-1.0, images=1000))
+    assert passed.history == plain.history and passed.epochs == 3
+    for name, tensor in load_classifier(tmp_path / "out").state_dict().items():
+        assert tensor.equal(weights[name]), name
+    decision = read_decision(tmp_path / "out.json")
+    assert decision.outcome is not None and decision.pilot is not None
+    after_one = plain.history[0]["val_accuracy"] - plain.probe_val_accuracy
+    assert decision.pilot.gain == pytest.approx(after_one) and decision.pilot.goes_on
+
+
+def test_the_first_epochs_end_a_training_that_they_show_too_little_of(
+    train_with: Callable[..., FineTuneResult], tmp_path: Path
+) -> None:
+    few = train_with(pilot(1.0, images=1000, epochs=2))
+    assert (few.strategy, few.epochs) == ("probe", 2)
+    decision = read_decision(tmp_path / "out.json")
+    assert decision.choice == "probe" and decision.outcome is None
+    assert load_classifier(tmp_path / "out").strategy == "probe"
+    # Run again it ends there again, and does not stand in for the training that is asked for.
+    again = train_with(pilot(1.0, images=1000, epochs=2))
+    assert again.decision == few.decision and again.history == few.history
+    assert train_with(None).epochs == 3
+
+
+def test_the_minutes_of_a_pilot_end_it_too(
+    train_with: Callable[..., FineTuneResult],
+) -> None:
+    assert train_with(pilot(1.0, images=1000, epochs=2, minutes=1e-9)).epochs == 1
 
 
 def test_the_pilots_images_keep_the_classes_shares(

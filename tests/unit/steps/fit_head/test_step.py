@@ -1,10 +1,12 @@
 """The probe against scikit-learn, the folds, the head, and the step as a whole."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -18,10 +20,11 @@ from graftline.classifier.bundle import load_classifier, read_held_out
 from graftline.classifier.heads import MLPHead
 from graftline.data.snapshot import read_snapshot
 from graftline.errors import ConfigurationError, DataError
-from graftline.features.matrix import read_features
+from graftline.features.matrix import read_features, write_features
 from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
+from graftline.steps.export_onnx.graph import export_network
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.folding import fold
 from graftline.steps.fit_head.folds import make_folds, subsample
@@ -528,6 +531,50 @@ def test_strategy_head_trains_layers_and_compares_them(
     assert isinstance(classifier.head, MLPHead) == (expected == "head")
     assert "The head is" in result.decision["reasons"][-1]
     assert not result.fine_tune
+
+
+def test_a_head_that_auto_chooses_is_written_and_exported(
+    make_snapshot: Callable[..., tuple[Path, str]],
+    make_features: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    """Classes that only products of two features tell apart: no line does."""
+    folder, store = make_snapshot(170, 4)
+    backbone = build(NAME, weights="random", image_size=SIZE)
+    features, labels = make_features(folder, backbone), read_snapshot(folder).labels()
+    random = np.random.default_rng(0)
+    signs = np.sign(random.normal(size=(len(labels), 2)))
+    matrix = random.normal(size=(len(labels), backbone.spec.feature_dim)) * 0.01
+    matrix[:, :4] = np.abs(random.normal(1, 0.2, (len(labels), 4)))
+    for bit in (0, 1):
+        matrix[:, 2 * bit] *= signs[:, bit]
+        matrix[:, 2 * bit + 1] *= signs[:, bit] * np.where(labels >> bit & 1, 1, -1)
+    given = replace(read_features(features), matrix=matrix.astype(np.float32))
+    write_features(features, given, np.ones(len(labels), bool))
+    result = run(
+        snapshot_folder=folder,
+        features_folder=features,
+        store=store,
+        backbone=NAME,
+        weights="random",
+        image_size=SIZE,
+        auto={"min_gain": 1.0},
+        probe={"c_grid": [0.01, 0.1]},
+        classifier_folder=tmp_path / "classifier",
+        decision_file=tmp_path / "decision.json",
+    )
+    assert (result.strategy, result.fine_tune) == ("head", False)
+    classifier = load_classifier(tmp_path / "classifier").eval()
+    assert classifier.strategy == "head" and isinstance(classifier.head, MLPHead)
+    test = read_snapshot(folder).rows("test")
+    logits = classifier.logits_of_features(given.matrix[test])
+    assert (logits.argmax(axis=1) == labels[test]).mean() > 0.95 > 0.6 > result.cv_accuracy
+    pixels = torch.from_numpy(random.normal(size=(5, 3, SIZE, SIZE)).astype(np.float32))
+    session = onnxruntime.InferenceSession(export_network(classifier, 20).SerializeToString())
+    probabilities = session.run(["probabilities"], {"pixels": pixels.numpy()})[0]
+    with torch.inference_mode():
+        expected = torch.softmax(classifier(pixels), dim=1).numpy()
+    assert np.abs(probabilities - expected).max() < 1e-4
 
 
 def test_a_head_that_cannot_learn_gives_way_to_the_probe(

@@ -7,31 +7,31 @@ from graftline.stats.intervals import difference_interval
 from graftline.steps.fit_head.used_gain import Validation
 
 
-@pytest.mark.parametrize("errors", [0.05, 0.4])
+@pytest.mark.parametrize("apart", [0.05, 0.4])
 @pytest.mark.parametrize("images", [20, 200, 2000])
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 0.05), (0.06, 0.02), (-0.05, 0.1)])
 def test_the_used_gain_is_that_of_simulated_trainings(
-    errors: float, images: int, mean: float, deviation: float
+    apart: float, images: int, mean: float, deviation: float
 ) -> None:
-    random, validation = np.random.default_rng(0), Validation(errors, images)
+    random, validation = np.random.default_rng(0), Validation(apart, images)
     gain = random.normal(mean, deviation, 400_000)
-    measured = gain + random.normal(0, np.sqrt(errors / images), gain.shape)
+    measured = gain + random.normal(0, np.sqrt(apart / images), gain.shape)
     used = np.where(measured > validation.lead, gain, 0.0)
     error = 4 * used.std() / np.sqrt(len(used))
     assert validation.used_gain(mean, deviation) == pytest.approx(used.mean(), abs=error + 1e-6)
 
 
-@pytest.mark.parametrize(("errors", "images"), [(0.3, 100), (0.1, 1000), (0.5, 40)])
+@pytest.mark.parametrize(("share", "images"), [(0.3, 100), (0.1, 1000), (0.5, 40)])
 def test_the_lead_is_where_the_interval_of_the_difference_leaves_zero(
-    errors: float, images: int
+    share: float, images: int
 ) -> None:
-    apart = round(errors * images)
+    apart = round(share * images)
     leads = [
         lead / images
         for lead in range(apart + 1)
         if difference_interval((apart + lead) / 2, (apart - lead) / 2, images, 0.95)[0] > 0
     ]
-    assert min(leads) == pytest.approx(Validation(errors, images).lead, abs=1.5 / images)
+    assert min(leads) == pytest.approx(Validation(share, images).lead, abs=1.5 / images)
 
 
 @pytest.mark.parametrize("deviation", [1e-6, 0.02, 0.2])
