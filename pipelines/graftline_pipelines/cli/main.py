@@ -81,7 +81,7 @@ arrange(app)
 
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
-    gc.set_threshold(50_000, 20, 100)  # imports alone ran it thousands of times
+    gc.set_threshold(50_000)  # imports alone ran it thousands of times
     guard_process()
     ensure_home()
     try:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,14 +43,14 @@ def network_of(classifier: Classifier, opset: int) -> onnx.ModelProto:
     """
     if classifier.strategy not in FROZEN:
         return export_network(classifier, opset)
-    path = machine.cache_folder() / "networks" / f"{_key(classifier, opset)}.onnx"
+    folder, key = machine.cache_folder() / "networks", _key(classifier, opset)
     values = _values(classifier)
-    kept = _read(path)
+    kept = _read(folder, key)
     if kept is not None and _put(kept, values):
         return kept
     network = export_network(classifier, opset)
     if _holds(network, values):
-        _keep(path, network)
+        _keep(folder, key, network)
     return network
 
 
@@ -111,25 +112,29 @@ def _put(network: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> bool:
     return float(values[TEMPERATURE]) != 1.0
 
 
-def _read(path: Path) -> onnx.ModelProto | None:
+def _read(folder: Path, key: str) -> onnx.ModelProto | None:
     """A kept graph; None where there is none that is whole."""
-    try:
-        data = path.read_bytes()
-        os.utime(path)
-        digest, network = data[:32], data[32:]
-        if hashlib.sha256(network).digest() != digest:
-            return None
-        return onnx.load_from_string(network)
-    except (OSError, ValueError) as error:
-        log.debug("No kept graph: %s", error)
-        return None
+    for path in folder.glob(f"{key}-*.onnx"):
+        with suppress(OSError, ValueError):
+            data = path.read_bytes()
+            os.utime(path)
+            if path.stem == _name(key, data):
+                return onnx.load_from_string(data)
+        with suppress(OSError):
+            path.unlink()
+    return None
 
 
-def _keep(path: Path, network: onnx.ModelProto) -> None:
+def _keep(folder: Path, key: str, network: onnx.ModelProto) -> None:
     """Write whole or not at all, and make room; without room it is just not kept."""
     try:
         data = network.SerializeToString(deterministic=True)
-        write_atomic(path, hashlib.sha256(data).digest() + data)
+        write_atomic(folder / f"{_name(key, data)}.onnx", data)
     except (OSError, ValueError) as error:  # over 2 GB protobuf writes nothing
         log.debug("The exported graph was not kept: %s", error)
-    machine.make_room(path.parent, CACHE_BYTES)
+    machine.make_room(folder, CACHE_BYTES)
+
+
+def _name(key: str, data: bytes) -> str:
+    """What a graph is kept as: its key, and its own digest to see that it is whole."""
+    return f"{key}-{hashlib.sha256(data).hexdigest()}"
