@@ -10,7 +10,7 @@ from graftline.errors import ClusterError
 from graftline.redaction import excerpt
 
 LOGIN_FIX = (
-    "Get a fresh one. A token goes into GRAFTLINE_KFP_TOKEN, a browser's session cookie into "
+    "Get a fresh login. A token goes into GRAFTLINE_KFP_TOKEN, a browser's session cookie into "
     "GRAFTLINE_KFP_COOKIE (as name=value), the path of a service account's token file into "
     "KF_PIPELINES_SA_TOKEN_PATH."
 )

@@ -61,7 +61,8 @@ class Examination:
             came, fix = problem.came, problem.fix
             state = "note" if problem.note else "failed"
         except GraftlineError as error:
-            came = f"{error.what}: {error.why}" if error.why else error.what
+            what = error.what.rstrip(".")
+            came = f"{what}: {error.why}" if error.why else error.what
             state, fix = "failed", error.fix or ""
         except Exception as error:
             came, state = f"{type(error).__name__}: {error}", "failed"
