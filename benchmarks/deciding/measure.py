@@ -26,7 +26,7 @@ from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fine_tune.training import ALONE as ONE_PROCESS
-from graftline.steps.fine_tune.training import TRAINING_VERSION, Order, read, train
+from graftline.steps.fine_tune.training import Order, read, train
 from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.fitted import Fitted, fit_layers
 from graftline.steps.fit_head.step import run as fit_head
@@ -38,12 +38,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BATCH = 100
 # Of the settings that decide what a training comes to; `auto` stands for what the cell says.
 RECIPE = {
-    "version": TRAINING_VERSION,
-    **{
-        name: value
-        for name, value in asdict(Settings()).items()
-        if name in ("epochs", "learning_rate", "layer_decay", "unfreeze", "ema", "patience")
-    },
+    name: value
+    for name, value in asdict(Settings()).items()
+    if name in ("epochs", "learning_rate", "layer_decay", "unfreeze", "ema", "patience")
 }
 
 Floats = NDArray[np.float32]

@@ -88,7 +88,7 @@ def _look(settings: RunSettings) -> tuple[list[str], GraftlineError | None]:
         return found, error
     try:
         entries = source.entries()
-        found += [*dict.fromkeys(source.notes)]
+        found += [*dict.fromkeys(source.notes), *(f"{one}." for one in source.warnings)]
         if source.tree:
             found.append(source.tree)
         found.insert(0, f"{check_listing(source, entries, MIN_IMAGES_PER_CLASS)}.")

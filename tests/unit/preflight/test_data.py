@@ -58,6 +58,14 @@ def test_given_splits_are_counted(tmp_path: Path) -> None:
     assert "8 test images" in found.notes[0][1] and "About" not in found.notes[0][1]
 
 
+def test_splits_that_are_not_obeyed_are_a_note(tmp_path: Path) -> None:
+    source = folders(tmp_path, "a", "b", each=200)
+    (source / "train_list.mat").write_bytes(b"x")
+    assert [key for key, note in asked(settings(source)).notes if "train_list.mat" in note] == [
+        "data.source"
+    ]
+
+
 def test_enough_images_need_no_word(tmp_path: Path) -> None:
     found = asked(settings(folders(tmp_path, "a", "b", each=200), gate={"min_test_images": 50}))
     assert not found.notes and not found.problems

@@ -10,6 +10,7 @@ from graftline.data.sources.folder_names import MASK, Counts, system_folders
 from graftline.data.sources.label_text import clean_text
 from graftline.data.sources.layout import (
     EXCLUDED,
+    GROUP_HINT,
     NO_CLASS,
     AmbiguousLayout,
     FolderMeaning,
@@ -120,7 +121,9 @@ class FolderSource(Source):
         lists = self._lists(seen, keys, {name for folders in counts for name in folders})
         layout = self._layout(found, counts, keys, lists)
         views = groups_of_views(layout, counts, keys)
-        self.notes += [said_of_views(views)] if views else []
+        if views:
+            self.notes = [note.replace(GROUP_HINT, "") for note in self.notes]
+            self.notes.append(said_of_views(views))
         meanings: dict[tuple[str, ...], FolderMeaning] = {}
         masks = masks_beside(found)
         labels, notes = unified(

@@ -22,6 +22,7 @@ NO_CLASS = "not in a class folder"
 NO_SPLIT = "not in a split folder"
 NO_DATA = "folder of documents or annotations"
 NO_LABELS = "folder of images without labels"
+GROUP_HINT = "; `group` behind class in `data.layout` keeps each of them in one split"
 EXCLUDED = "excluded by data.exclude"
 
 
@@ -216,8 +217,7 @@ def _meaningless(counts: Counts, left_out: Mapping[Folders, str], level: int) ->
     )
     if not below:
         return ""
-    groups = "; `group` behind class in `data.layout` keeps each of them in one split"
-    return f" ({some_names(below)} below it mean nothing{groups * (len(below) > 1)})"
+    return f" ({some_names(below)} below it mean nothing{GROUP_HINT * (len(below) > 1)})"
 
 
 def _images(count: int) -> str:

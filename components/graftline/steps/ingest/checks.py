@@ -256,7 +256,9 @@ def _check_counts(
             f"All {sum(counts.values()):,} images in {source.uri} have the one label "
             f"{clip(next(iter(counts)))!r}",
             why="a classifier needs at least two classes" + also,
-            fix="Put each class in a folder of its own, or correct `data.label_column`.",
+            fix="Put each class in a folder of its own, or let a table name the labels."
+            if source.format == "folders"
+            else "Correct `data.label_column`, or put each class in a folder of its own.",
         )
     if few:
         raise DataError(

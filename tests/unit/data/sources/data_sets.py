@@ -249,6 +249,42 @@ def _written(draw: st.DrawFn, kind: str, rows: list[dict[str, str]]) -> str:
     return first + end.join(mark.join(line) for line in quoted)
 
 
+LISTS = ["{split}.txt", "meta/{split}.txt", "{split}_list.txt", "lists/{split}list01.txt"]
+LINES = [
+    "{folder}/{name}.png",
+    "{top}{folder}/{name}.png",
+    "{folder}/{name}",
+    "/home/x/{folder}/{name}.png",
+]
+LINES += ["{folder}\\{name}.png", "./{folder}/{name}.png", "{name}.png"]
+BEHIND = ["", "", " {number}", ",{number}", "\t{folder}"]
+
+
+@st.composite
+def listed(draw: st.DrawFn) -> Made:
+    """Class folders, and lists that say which split each picture is for."""
+    made = Made()
+    classes = [name for name in _classes(draw) if " " not in name] or ["cat", "dog"]
+    classes = classes if len(classes) > 1 else ["cat", "dog"]
+    top = draw(st.sampled_from(["", "images/", "data set/"]))
+    splits = draw(st.sampled_from([["train", "test"], ["train", "val", "test"], ["val", "test"]]))
+    place, line = draw(st.sampled_from(LISTS)), draw(st.sampled_from(LINES))
+    behind = draw(st.sampled_from(BEHIND))
+    text: dict[str, list[str]] = {split: [] for split in splits}
+    each = draw(st.integers(4, 6))
+    for number, folder in enumerate(classes):
+        for n in range(each):
+            name = f"{folder}_{n}" if line.startswith("{name}") else f"{n:03}"
+            split = ["train", *splits][n % (len(splits) + 1)]
+            if split in text:
+                said = (line + behind).format(top=top, folder=folder, name=name, number=number)
+                text[split].append(said)
+            made.add(f"{top}{folder}/{name}.png", folder, split)
+    for split, lines in text.items():
+        made.files[place.format(split=split)] = "\n".join(draw(st.permutations(lines))).encode()
+    return made
+
+
 # How a label stands beside an image, and whether a person who opens the archive can tell it.
 FORMS = {
     "cls": (".cls", lambda label: label, True),

@@ -232,6 +232,15 @@ def test_missing_split_is_taken_out_of_train_by_groups_and_stays(ingest, tmp_pat
         ingest(missing_splits="refuse", store=str(tmp_path / "other"))
 
 
+def test_splits_that_are_not_read_are_a_warning_of_the_run(ingest, tmp_path: Path) -> None:
+    write(tmp_path / "x", "a", "b", "setid_split.mat", each=8)
+    assert any("setid_split.mat" in warning for warning in ingest().warnings)
+    (tmp_path / "x" / "test.txt").write_text("a/0.png\nb/0.png\n")
+    result = ingest(store=str(tmp_path / "other"))
+    tested = {row["source"] for row in rows(tmp_path) if row["split"] == "test"}
+    assert tested == {"a/0.png", "b/0.png"} and result.reading["carved"] == ["val"]
+
+
 def test_splits_that_no_later_step_could_use_are_refused(ingest, tmp_path: Path) -> None:
     write(tmp_path / "x", *below("train val", "a", "b"), "test/a")
     with pytest.raises(DataError, match="All test images are of the one class 'a'"):

@@ -30,9 +30,9 @@ from graftline.steps.ingest.step import run
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from data_sets import PICTURE, Made, shards, tables, trees, twins
+from data_sets import PICTURE, Made, listed, shards, tables, trees, twins
 
-KINDS = {"trees": trees, "twins": twins, "tables": tables, "shards": shards}
+KINDS = {"trees": trees, "twins": twins, "tables": tables, "shards": shards, "listed": listed}
 
 
 @contextmanager
@@ -114,7 +114,7 @@ QUICK = settings(
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-EXAMPLES = {"trees": 120, "twins": 25, "tables": 120, "shards": 60}
+EXAMPLES = {"trees": 120, "twins": 25, "tables": 120, "shards": 60, "listed": 60}
 
 
 @pytest.mark.parametrize("kind", KINDS)
