@@ -30,7 +30,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("runs", [8, pytest.param(200, marks=pytest.mark.slow)])
+QUARTERS = [(first, 50) for first in (0, 50, 100, 150)]  # most of the time is waiting: side by side
+
+
+@pytest.mark.parametrize(
+    ("first", "runs"),
+    [(1000, 8), *(pytest.param(*each, marks=pytest.mark.slow) for each in QUARTERS)],
+)
 @pytest.mark.timeout(1500)
 def test_a_spoilt_network_costs_requests_and_never_data(
     images: Path,
@@ -39,6 +45,7 @@ def test_a_spoilt_network_costs_requests_and_never_data(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     record_property: Any,
+    first: int,
     runs: int,
 ) -> None:
     monkeypatch.setenv(PATIENCE_VARIABLE, "8")
@@ -54,7 +61,7 @@ def test_a_spoilt_network_costs_requests_and_never_data(
         undisturbed = len(proxy.lines)
         ends: Counter[str] = Counter()
         asked = 0
-        for number in range(runs):
+        for number in range(first, first + runs):
             proxy.storm = random.Random(number)
             proxy.lines.clear()
             store = f"{s3_bucket}/run-{number}"

@@ -77,13 +77,20 @@ def test_auto_decides_for_the_probe_and_starts_no_training(
     assert "fine_tune" not in result["seconds"]
 
 
+# After TRAINING a network from random weights still says a third for each class, and which of two
+# equal probabilities is larger differs between PyTorch and the file.
+LONG_ENOUGH = {
+    "head": {"hidden": [32], "epochs": 40},
+    "scratch": {"epochs": 8, "batch_size": 16, "learning_rate": 1e-2, "ema": 0.0},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["head", "scratch"])
+@pytest.mark.parametrize("strategy", list(LONG_ENOUGH))
 def test_head_and_scratch_end_in_a_model(
     run_strategy: Callable[..., dict[str, Any]], strategy: str
 ) -> None:
-    settings = {"hidden": [32], "epochs": 40} if strategy == "head" else TRAINING
-    result = run_strategy(strategy=strategy, **{strategy: settings})
+    result = run_strategy(strategy=strategy, **{strategy: LONG_ENOUGH[strategy]})
     decision = result["decision"]
     assert ("fine_tune" in result["seconds"]) == (strategy == "scratch")
     assert result["parity"]["label_agreement"] == 1.0

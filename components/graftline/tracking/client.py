@@ -3,12 +3,17 @@
 import logging
 import os
 import re
+import shutil
+import sqlite3
+import tempfile
 import urllib.parse
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftline import machine
 from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError
 from graftline.storage.uri import local_path
@@ -98,15 +103,49 @@ def _open_sqlite(client: "MlflowClient") -> None:
 
 
 def _make_database(database: Path) -> None:
-    """Make all tables under another name first: MLflow cannot go on with a half-made database."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    """Make all tables under another name first: MLflow cannot go on with a half-made database.
+
+    That is a hundred migrations, a second of the processor and many waits for the disk. So the
+    empty tables are kept on this machine for the next new database.
+    """
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     unfinished = database.with_name(f".{database.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    uri = f"sqlite:///{unfinished}"
-    SqlAlchemyStore(uri, _artifact_root(database))
-    SqlAlchemyStore._engine_map.pop(uri).dispose()
+    kept = machine.cache_folder() / "mlflow" / f"{version('mlflow')}.db"
+    try:
+        shutil.copyfile(kept, unfinished)
+        _make_tables(unfinished, database)
+    except (OSError, MlflowException, SQLAlchemyError):  # there is none, or it is damaged
+        unfinished.unlink(missing_ok=True)
+        _make_tables(unfinished, database)
+        with suppress(OSError, sqlite3.Error):
+            _keep_tables(unfinished, kept)
     unfinished.rename(database)
+
+
+def _make_tables(unfinished: Path, database: Path) -> None:
+    """The tables that are missing, and MLflow's default experiment."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    uri = f"sqlite:///{unfinished}"
+    try:
+        SqlAlchemyStore(uri, _artifact_root(database))
+    finally:
+        engine = SqlAlchemyStore._engine_map.pop(uri, None)
+        if engine is not None:
+            engine.dispose()
+
+
+def _keep_tables(made: Path, kept: Path) -> None:
+    """Keep a new database without its only row that names a folder."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        copy = Path(folder) / kept.name
+        shutil.copyfile(made, copy)
+        with closing(sqlite3.connect(copy)) as connection, connection:
+            connection.execute("DELETE FROM experiments")
+        copy.replace(kept)
 
 
 @contextmanager

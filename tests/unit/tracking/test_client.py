@@ -1,6 +1,8 @@
-"""The time that MLflow's client is given."""
+"""The time that MLflow's client is given, and how a local database is made."""
 
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +81,23 @@ def test_a_database_whose_making_was_killed_does_not_stand_in_the_way(tmp_path, 
     (experiment,) = connect(uri).search_experiments()
     assert experiment.artifact_location == f"file://{tmp_path}/mlartifacts/0"
     assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
+
+
+def content_of(folder):
+    """All that a new database in the folder holds, without the folder's name and the time."""
+    folder.mkdir()
+    connect(f"sqlite:///{folder}/mlflow.db")
+    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
+    with sqlite3.connect(folder / "mlflow.db") as database:
+        lines = "\n".join(sorted(database.iterdump()))  # MLflow makes indexes in any order
+    return re.sub(r"\b\d{13}\b", "now", lines).replace(str(folder), "here")
+
+
+def test_a_database_from_the_kept_tables_is_what_mlflow_makes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = content_of(tmp_path / "first")
+    assert "here/mlartifacts/0" in made
+    (kept,) = (tmp_path / "cache/graftline/mlflow").iterdir()
+    assert content_of(tmp_path / "second") == made
+    kept.write_bytes(kept.read_bytes()[:5000])
+    assert content_of(tmp_path / "third") == made

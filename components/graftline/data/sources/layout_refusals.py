@@ -104,6 +104,9 @@ class Refusals:
         return self.ambiguous(
             readings,
             self._together((*above, "*", "class"), first)
+            + f' If {first} are the classes and {second} groups, set `data.layout: "'
+            + "/".join((*here, "group"))
+            + '"`.'
             + " If these are splits, call them train, val and test." * splits,
         )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from graftline.classifier.bundle import load_classifier
 from graftline.inference import onnx_cache
 from graftline.models.backbone import Backbone, build
 from graftline.steps.fine_tune import frozen_engine as module
-from graftline.steps.fine_tune import precision
+from graftline.steps.fine_tune import loop, precision
 from graftline.steps.fine_tune.freezing import divide_by, freeze
 from graftline.steps.fine_tune.frozen_engine import FrozenEngine, frozen_engine
 from graftline.steps.fine_tune.images import in_step
@@ -148,6 +149,30 @@ def test_training_with_the_engine_is_training_without(
         assert one == pytest.approx(other, rel=1e-3)
     assert first.history == again.history
     one, other = (load_classifier(tmp_path / out).state_dict() for out in ("first", "again"))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_training_with_the_engine_that_was_killed_goes_on_to_the_same_bits(
+    fitted: Callable[..., FineTuneResult], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "LEAST_PASSES", 0)
+    how = {"unfreeze": 0.5, "epochs": 3, "learning_rate": 3e-3}
+    whole = fitted("whole", checkpoint_key="whole", **how)
+    step, steps = loop.Trainer._step, []
+
+    def killed(self: loop.Trainer, *batch: Any) -> None:
+        step(self, *batch)
+        steps.append(self.at.steps_done)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Trainer, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fitted("killed", checkpoint_key="killed", **how)
+    again = fitted("killed", checkpoint_key="killed", **how)
+    assert 1 < steps[5] <= 5  # it went on, and did not begin at the beginning
+    assert again.history == whole.history
+    one, other = (load_classifier(tmp_path / out).state_dict() for out in ("whole", "killed"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
