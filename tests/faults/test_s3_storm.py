@@ -64,7 +64,7 @@ def test_a_spoilt_network_costs_requests_and_never_data(
         for number in range(first, first + runs):
             proxy.storm = random.Random(number)
             proxy.lines.clear()
-            store = f"{s3_bucket}/run-{number}"
+            store, found = f"{s3_bucket}/run-{number}", ""
             try:
                 found = ingest(store, f"run-{number}")
             except StoreError as error:
