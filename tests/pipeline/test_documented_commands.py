@@ -162,6 +162,7 @@ def test_the_readmes_local_commands_run_as_they_are_written(
             line = line.replace("<run>", run.name).replace("MODEL.onnx", str(run / "model.onnx"))
         for name, stands_for in {
             "compare A B": "compare previous latest",
+            "RUN --csv [FILE]": "latest --csv suspects.csv",
             "IMAGES": "'flowers/3/*.png'",
             "DIR": "flowers",
             "--name NAME": "--name flowers",
