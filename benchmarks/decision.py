@@ -42,8 +42,13 @@ from rich.table import Table
 from graftline.records.decision import Decision
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fit_head.config import AutoSettings
-from graftline.steps.fit_head.forecast import SCHEMA_VERSION, TABLE, Calibration, pilot_gain
-from graftline.steps.fit_head.strategy import decide
+from graftline.steps.fit_head.decision.forecast import (
+    SCHEMA_VERSION,
+    TABLE,
+    Calibration,
+    pilot_gain,
+)
+from graftline.steps.fit_head.decision.strategy import decide
 
 MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 
 from graftline.models.backbone import Backbone, build
-from graftline.steps.fine_tune.images import network_input, random_crop
-from graftline.steps.fit_head.folds import make_folds
+from graftline.steps.fine_tune.inputs.images import network_input, random_crop
 from graftline.steps.fit_head.mlp import train_mlp
-from graftline.steps.fit_head.search import fit_candidate, search
+from graftline.steps.fit_head.probes.folds import make_folds
+from graftline.steps.fit_head.probes.search import fit_candidate, search
 
 BACKBONE, IMAGE_SIZE, BATCH = "tf_efficientnet_lite0", 64, 100
 GRID = (0.001, 0.01, 0.1, 1.0)

@@ -33,9 +33,9 @@ from threadpoolctl import threadpool_limits
 
 from graftline import machine
 from graftline.steps.fit_head.config import ProbeSettings
-from graftline.steps.fit_head.folds import Folds, make_folds, subsample
-from graftline.steps.fit_head.scaling import Scaling, standardisation
-from graftline.steps.fit_head.search import Candidate, fit_candidate, search
+from graftline.steps.fit_head.probes.folds import Folds, make_folds, subsample
+from graftline.steps.fit_head.probes.scaling import Scaling, standardisation
+from graftline.steps.fit_head.probes.search import Candidate, fit_candidate, search
 
 Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 

@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from graftline.models.backbone import build
-from graftline.steps.fit_head import learning_curve as curves
-from graftline.steps.fit_head.divided import Divided
-from graftline.steps.fit_head.folds import make_folds
-from graftline.steps.fit_head.search import Candidate, fit_candidate, search
+from graftline.steps.fit_head.decision import learning_curve as curves
+from graftline.steps.fit_head.probes.divided import Divided
+from graftline.steps.fit_head.probes.folds import make_folds
+from graftline.steps.fit_head.probes.search import Candidate, fit_candidate, search
 from graftline.steps.fit_head.suspects import out_of_fold
 
 SHIPPED = curves.LEAST_DOUBT

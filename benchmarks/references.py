@@ -26,8 +26,8 @@ from graftline.data.shards import ByteRange, shard_key
 from graftline.data.snapshot import SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.steps.ingest import step
-from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, PictureHash
 from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.near_duplicates.duplicates import THUMBNAIL_BYTES, PictureHash
 from graftline.steps.ingest.source_index import Memory, save_memory
 from graftline.storage import open_store
 

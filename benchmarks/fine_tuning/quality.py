@@ -22,7 +22,7 @@ from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.images import decode
 from graftline.models.backbone import Backbone, build
 from graftline.steps.extract_features.step import run as extract_features
-from graftline.steps.fine_tune.precision import autocast
+from graftline.steps.fine_tune.network.precision import autocast
 from graftline.steps.fine_tune.step import FineTuneResult
 from graftline.steps.fine_tune.step import run as fine_tune
 from graftline.steps.fit_head.step import FitHeadResult

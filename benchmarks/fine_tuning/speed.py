@@ -25,11 +25,11 @@ from graftline import machine
 from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import read_snapshot
 from graftline.models.backbone import Backbone, build
-from graftline.steps.fine_tune.freezing import divide_by, freeze
-from graftline.steps.fine_tune.images import LocalImages
+from graftline.steps.fine_tune.checkpoints.resume import Checkpoints
+from graftline.steps.fine_tune.inputs.images import LocalImages
 from graftline.steps.fine_tune.loop import Trainer
+from graftline.steps.fine_tune.network.freezing import divide_by, freeze
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
 

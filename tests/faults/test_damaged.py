@@ -13,7 +13,7 @@ from graftline.data.snapshot import fetch_snapshot, read_images
 from graftline.errors import GraftlineError
 from graftline.features.parts import IdIndex
 from graftline.features.store import FeatureStore
-from graftline.steps.fine_tune.resume import POINTER, Checkpoint, Checkpoints
+from graftline.steps.fine_tune.checkpoints.resume import POINTER, Checkpoint, Checkpoints
 from graftline.steps.ingest.step import run
 from graftline.storage import open_store
 from graftline.storage.base import Store

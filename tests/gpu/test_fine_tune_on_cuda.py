@@ -14,8 +14,13 @@ import pytest
 import torch
 
 from graftline.models.backbone import build
-from graftline.steps.fine_tune import batches
-from graftline.steps.fine_tune.device_batches import Crop, DeviceBatches, padded_batch, resized
+from graftline.steps.fine_tune.inputs import batches
+from graftline.steps.fine_tune.inputs.device_batches import (
+    Crop,
+    DeviceBatches,
+    padded_batch,
+    resized,
+)
 from graftline.steps.fine_tune.loop import Trainer
 from graftline.steps.fine_tune.step import FineTuneResult, run
 from graftline.steps.fit_head.step import run as fit_head

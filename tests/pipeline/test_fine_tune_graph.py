@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from graftline.steps.fit_head.forecast import calibration
-from graftline.steps.fit_head.used_gain import Validation
+from graftline.steps.fit_head.decision.forecast import calibration
+from graftline.steps.fit_head.decision.used_gain import Validation
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from graftline.tracking import dead_runs
 from graftline.tracking.client import connect
 from graftline.tracking.dead_runs import close_runs
 from graftline.tracking.mlflow_run import start_run
-from graftline_pipelines.cluster import monitor
+from graftline_pipelines.cluster.runs import monitor
 
 DATA = Path(__file__).parents[1] / "data" / "kfp-recorded"
 TRAINING = ["ingest", "extract_features", "fit_head", "evaluate", "export_onnx", "promote"]
@@ -278,7 +278,7 @@ def test_logs_go_on_while_a_step_runs(
     kfp: Any, replay: Run, graftline: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log grows by whole lines; then a second pod takes over, and the step ends."""
-    from graftline_pipelines.cluster import run_logs
+    from graftline_pipelines.cluster.runs import run_logs
 
     recorded = recording("pod-deleted-then-terminated")
     run_id = replay("pod-deleted-then-terminated", state="RUNNING", run_details=None)

@@ -12,8 +12,8 @@ from tests.support.http_server import Handler
 from tests.support.kubernetes import api_server
 
 from graftline.errors import ClusterError
-from graftline_pipelines.cluster import reconcile, schedules
-from graftline_pipelines.cluster.orphans import Orphan
+from graftline_pipelines.cluster.scheduling import reconcile, schedules
+from graftline_pipelines.cluster.scheduling.orphans import Orphan
 from graftline_pipelines.cluster.server import Version, connect
 from graftline_pipelines.runfile.cron import next_times, parse
 

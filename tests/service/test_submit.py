@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from graftline_pipelines.cluster import monitor
+from graftline_pipelines.cluster.runs import monitor
 from graftline_pipelines.cluster.server import connect
 
 Run = Callable[..., Any]

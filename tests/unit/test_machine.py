@@ -52,8 +52,8 @@ def test_everything_that_counts_cores_obeys_the_containers_limit(
     monkeypatch: pytest.MonkeyPatch, exported_model: tuple
 ) -> None:
     from graftline.onnx_model.predict import OnnxClassifier
-    from graftline.steps.fine_tune.images import ahead
-    from graftline.steps.fit_head import parallel
+    from graftline.steps.fine_tune.inputs.images import ahead
+    from graftline.steps.fit_head.probes import parallel
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))

@@ -44,7 +44,7 @@ class SourceSettings(Section):
     @field_validator("layout")
     @classmethod
     def _levels(cls, value: str) -> str:
-        from graftline.data.sources.layout import parse
+        from graftline.data.sources.layouts.layout import parse
 
         try:
             parse(value)

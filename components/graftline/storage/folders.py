@@ -48,7 +48,7 @@ FOLDERS = (
         ),
     ),
     Folder("results", "results of steps", "unused", ("graftline.steps.kept_results",)),
-    Folder("checkpoints", "states of trainings", "idle", (f"{FINE_TUNE}.resume",)),
+    Folder("checkpoints", "states of trainings", "idle", (f"{FINE_TUNE}.checkpoints.resume",)),
     Folder(
         "fine-tune-searches",
         "trials of fine_tune.search",
@@ -59,7 +59,7 @@ FOLDERS = (
         "frozen-outputs",
         "outputs of frozen blocks in trainings",
         "idle",
-        (f"{FINE_TUNE}.kept_outputs",),
+        (f"{FINE_TUNE}.inputs.kept_outputs",),
     ),
     Folder("train-jobs", "inputs of trainings on several nodes", "idle", (f"{FINE_TUNE}.nodes",)),
     Folder("training-rates", "measured speeds", "never", ("graftline.records.training_forecast",)),

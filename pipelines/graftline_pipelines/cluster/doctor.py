@@ -10,8 +10,8 @@ from rich.console import Console
 from graftline.errors import ClusterError, ConfigurationError
 from graftline.steps.doctor.findings import Examination, Finding
 from graftline.steps.doctor.step import LINE
-from graftline_pipelines.cluster.argo import every_pod
 from graftline_pipelines.cluster.auth import Login, resolve_host
+from graftline_pipelines.cluster.runs.argo import every_pod
 from graftline_pipelines.cluster.server import ENDED, Cluster, connect
 from graftline_pipelines.cluster.submit import Questions, Submitted, submit
 from graftline_pipelines.graphs.doctor import STEPS

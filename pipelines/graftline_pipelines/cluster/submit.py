@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from graftline.errors import ClusterError
-from graftline_pipelines.cluster.argo import step_of
 from graftline_pipelines.cluster.package import (
     Package,
     SubmissionError,
@@ -18,6 +17,7 @@ from graftline_pipelines.cluster.package import (
     check,
     pipeline_name,
 )
+from graftline_pipelines.cluster.runs.argo import step_of
 from graftline_pipelines.cluster.server import ENDED, Cluster, Version
 from graftline_pipelines.graphs.compile import GraphName
 from graftline_pipelines.runfile.pools import PoolSettings, pool_name, pool_of

@@ -22,8 +22,8 @@ from graftline.models.backbone import Backbone, build
 from graftline.progress import message
 from graftline.stats.intervals import difference_interval, wilson
 from graftline.steps.extract_features.step import run as extract_features
-from graftline.steps.fit_head.held_out import best_probe
 from graftline.steps.fit_head.probe import group_numbers
+from graftline.steps.fit_head.probes.held_out import best_probe
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
 from graftline_pipelines.local.latency import milliseconds

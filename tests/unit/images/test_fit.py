@@ -18,7 +18,7 @@ from graftline.models.backbone import build, resolve
 from graftline.steps.evaluate import slices
 from graftline.steps.export_onnx.preprocessing_graph import preprocessing_graph
 from graftline.steps.extract_features.step import run as extract
-from graftline.steps.fine_tune.images import network_input, random_crop
+from graftline.steps.fine_tune.inputs.images import network_input, random_crop
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 CROP = Preprocessing(64, 73, "bicubic", "center", MEAN, STD)

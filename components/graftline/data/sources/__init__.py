@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from graftline.data.sources.choice import refuse_class_folders
 from graftline.data.sources.described import DescribedFolders
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.layout import excluded, parse
+from graftline.data.sources.layouts.layout import excluded, parse
 from graftline.data.sources.tar import ArchiveSource
 from graftline.errors import ConfigurationError
 from graftline.storage import open_store

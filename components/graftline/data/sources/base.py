@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from graftline.data.absent import absent
-from graftline.data.sources.layout import Layout, excluded
+from graftline.data.sources.layouts.layout import Layout, excluded
 from graftline.errors import DataError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
@@ -93,7 +93,7 @@ class Reading:
     """What the user fixes of how a source is read: the run file's ``data`` section.
 
     Attributes:
-        layout: What each level of folders is: see :func:`graftline.data.sources.layout.parse`.
+        layout: What each level of folders is, as ``data.sources.layouts.layout.parse`` takes it.
         exclude: Patterns of folders and files that are left out.
         similar_labels: As :func:`graftline.data.sources.label_text.unified` has it.
     """

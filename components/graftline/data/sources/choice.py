@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.layout import NO_CLASS, NO_SPLIT, exclude_line
-from graftline.data.sources.layout import NO_LABELS as WITHOUT
+from graftline.data.sources.layouts.layout import NO_CLASS, NO_SPLIT, exclude_line
+from graftline.data.sources.layouts.layout import NO_LABELS as WITHOUT
 from graftline.data.sources.table import CONFLICTING, NOT_NAMED, TableSource
 from graftline.data.sources.table_advice import columns_meant, few_values, label_columns
 from graftline.data.sources.table_images import is_image

@@ -20,9 +20,9 @@ from graftline.data.sources.choice import (
     refuse_unread,
     table_describes,
 )
-from graftline.data.sources.folder_names import Counts
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.layout import AmbiguousLayout, Layout, parse
+from graftline.data.sources.layouts.folder_names import Counts
+from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.parquet_sets import refuse_several_sets
 from graftline.data.sources.split_lists import SplitLists, read_split_lists

@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from graftline.data.sources.folder_names import MASK, Counts, system_folders
 from graftline.data.sources.label_text import clean_text
-from graftline.data.sources.layout import (
+from graftline.data.sources.layout_checks import (
+    check_classes,
+    groups_of_views,
+    said_of_views,
+    with_group,
+)
+from graftline.data.sources.layouts.decision import decide
+from graftline.data.sources.layouts.folder_names import MASK, Counts, system_folders
+from graftline.data.sources.layouts.layout import (
     EXCLUDED,
     GROUP_HINT,
     NO_CLASS,
@@ -18,13 +25,7 @@ from graftline.data.sources.layout import (
     fixed,
     parse,
 )
-from graftline.data.sources.layout_checks import (
-    check_classes,
-    groups_of_views,
-    said_of_views,
-    with_group,
-)
-from graftline.data.sources.layout_decision import decide
+from graftline.data.sources.layouts.view_names import FileNames
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.split_lists import SplitLists, with_lists
 from graftline.data.sources.table_advice import (
@@ -34,7 +35,6 @@ from graftline.data.sources.table_advice import (
     other_files,
     unread_splits,
 )
-from graftline.data.sources.view_names import FileNames
 from graftline.errors import ConfigurationError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
@@ -64,7 +64,7 @@ MIN_CLASSES = 2
 class FolderSource(Source):
     """Folders whose names are classes, splits and groups.
 
-    :mod:`graftline.data.sources.layout` says how they are read.
+    :mod:`graftline.data.sources.layouts.layout` says how they are read.
 
     Where the folders hold tables (``metadata.csv``), Parquet files or tar shards and the images
     are described there, those are read.

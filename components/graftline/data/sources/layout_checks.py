@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NoReturn
 
 from graftline.data.sources.base import Entry
-from graftline.data.sources.folder_names import Counts, Folders, parts
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.layout import AmbiguousLayout, Layout, exclude_line, some_names
-from graftline.data.sources.view_names import FileNames, forms, without_ends
+from graftline.data.sources.layouts.folder_names import Counts, Folders, parts
+from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, exclude_line, some_names
+from graftline.data.sources.layouts.view_names import FileNames, forms, without_ends
 
 
 def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: str) -> None:

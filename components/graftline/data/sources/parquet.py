@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from graftline.data.sources.base import NO_ATTRIBUTES, Columns, Entry, Reading, Source, listing
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.layout import EXCLUDED, excluded
+from graftline.data.sources.layouts.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import NO_LABEL
 from graftline.data.sources.split_names import is_split_column, stated_splits
 from graftline.data.sources.table import TableSource

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from graftline.data.sources.label_text import clip
-from graftline.data.sources.layout import exclude_line, some_names
+from graftline.data.sources.layouts.layout import exclude_line, some_names
 from graftline.data.sources.split_names import split_words
 from graftline.errors import DataError
 from graftline.storage.uri import shown

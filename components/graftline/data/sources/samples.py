@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from graftline.data.sources.base import NO_ATTRIBUTES, NO_IMAGE, Columns, Entry
-from graftline.data.sources.folder_names import MASK
 from graftline.data.sources.label_text import clean_text, clip, controls, words_of
+from graftline.data.sources.layouts.folder_names import MASK
 from graftline.data.sources.split_names import is_split_column, names_split, stated_splits
 from graftline.data.sources.table_rows import cell_text
 from graftline.images.decode import SUFFIXES

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from graftline.data.sources.base import MOST, Entry
 from graftline.data.sources.label_text import clean_text, clip
-from graftline.data.sources.layout import NO_CLASS, exclude_line
+from graftline.data.sources.layouts.layout import NO_CLASS, exclude_line
 from graftline.data.sources.split_list_files import (
     LARGEST,
     ImageIndex,

@@ -19,9 +19,9 @@ from graftline.data.sources.base import (
     Reading,
     Source,
 )
-from graftline.data.sources.folder_names import UNLABELLED
 from graftline.data.sources.label_text import CLIP, clean_text, clip, controls
-from graftline.data.sources.layout import EXCLUDED, excluded
+from graftline.data.sources.layouts.folder_names import UNLABELLED
+from graftline.data.sources.layouts.layout import EXCLUDED, excluded
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.split_beside_table import lists_beside
 from graftline.data.sources.split_names import splits_of

@@ -5,8 +5,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
-from graftline.data.sources.folder_names import identifiers, is_group_column
 from graftline.data.sources.label_text import clean_text, clip, words_of
+from graftline.data.sources.layouts.folder_names import identifiers, is_group_column
 from graftline.data.sources.split_list_files import LISTS, split_of_list
 from graftline.data.sources.split_names import split_words, stated_splits
 from graftline.data.sources.table_images import is_image

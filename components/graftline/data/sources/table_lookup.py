@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
-from graftline.data.sources.folder_names import MASKS
 from graftline.data.sources.label_text import clip
+from graftline.data.sources.layouts.folder_names import MASKS
 from graftline.data.sources.table_images import NOT_FOUND, ImageFinder, is_image, same_name
 from graftline.storage.base import ObjectInfo
 

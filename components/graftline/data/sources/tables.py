@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from graftline.data.sources.choice import refuse_class_folders, table_describes
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.layout import exclude_line
+from graftline.data.sources.layouts.layout import exclude_line
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource

@@ -21,7 +21,7 @@ from typing import IO, cast
 from typing_extensions import override
 
 from graftline.data.sources.base import ARCHIVES, Columns, Entry, Reading, Source, listing
-from graftline.data.sources.layout import EXCLUDED, excluded
+from graftline.data.sources.layouts.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import LABELS, Orphans, images_of
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table_advice import ignored_files

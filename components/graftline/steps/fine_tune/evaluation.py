@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from graftline.classifier.bundle import Classifier
-from graftline.steps.fine_tune.batches import Batches, Item
 from graftline.steps.fine_tune.failures import halved
+from graftline.steps.fine_tune.inputs.batches import Batches, Item
 
 BATCH = 64
 

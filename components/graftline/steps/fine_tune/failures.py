@@ -9,8 +9,8 @@ import torch
 
 from graftline.errors import TrainingError
 from graftline.progress import message
+from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fine_tune.state import Progressed
 
 
 def halved(batch: int, error: Exception) -> int:

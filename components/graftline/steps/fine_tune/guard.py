@@ -1,8 +1,8 @@
 """Notices a training that only does harm: validation that stays below the probe's."""
 
 from graftline.progress import message
+from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fine_tune.state import Progressed
 
 EPOCHS = 3  # in a row below the probe
 CUT = 0.1  # of the learning rate

@@ -21,32 +21,37 @@ from graftline.classifier.bundle import Classifier
 from graftline.data.snapshot import Snapshot
 from graftline.progress import Progress, message
 from graftline.records.decision import Pilot
-from graftline.steps.fine_tune import state
-from graftline.steps.fine_tune.array_file import ArrayFile
-from graftline.steps.fine_tune.augment import seed_of
-from graftline.steps.fine_tune.batches import Batches, Item
-from graftline.steps.fine_tune.device_batches import Ready
-from graftline.steps.fine_tune.ema import Average
+from graftline.steps.fine_tune.checkpoints import state
+from graftline.steps.fine_tune.checkpoints.resume import Checkpoints
+from graftline.steps.fine_tune.checkpoints.saving import Saving
+from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.evaluation import Evaluation
 from graftline.steps.fine_tune.failures import diverged, halved, no_memory_left
-from graftline.steps.fine_tune.forward import Forward
-from graftline.steps.fine_tune.freezing import Division, joined, optimizer_for, training_mode
-from graftline.steps.fine_tune.frozen_engine import frozen_engine
 from graftline.steps.fine_tune.guard import cut_rate
-from graftline.steps.fine_tune.images import LocalImages
-from graftline.steps.fine_tune.kept_outputs import KeptOutputs
-from graftline.steps.fine_tune.look import look
-from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
-from graftline.steps.fine_tune.precision import autocast
+from graftline.steps.fine_tune.inputs.array_file import ArrayFile
+from graftline.steps.fine_tune.inputs.augment import seed_of
+from graftline.steps.fine_tune.inputs.batches import Batches, Item
+from graftline.steps.fine_tune.inputs.device_batches import Ready
+from graftline.steps.fine_tune.inputs.images import LocalImages
+from graftline.steps.fine_tune.inputs.kept_outputs import KeptOutputs
+from graftline.steps.fine_tune.inputs.sampler import Sampler
+from graftline.steps.fine_tune.network.forward import Forward
+from graftline.steps.fine_tune.network.freezing import (
+    Division,
+    joined,
+    optimizer_for,
+    training_mode,
+)
+from graftline.steps.fine_tune.network.frozen_engine import frozen_engine
+from graftline.steps.fine_tune.network.precision import autocast
+from graftline.steps.fine_tune.network.split import split
+from graftline.steps.fine_tune.optimizer.ema import Average
+from graftline.steps.fine_tune.optimizer.losses import class_weights, summed_loss, total_weight
+from graftline.steps.fine_tune.optimizer.schedule import clip, joined_blocks, rate_factor, set_rates
+from graftline.steps.fine_tune.pilot_end import look
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.reports import say_epoch
-from graftline.steps.fine_tune.resume import Checkpoints
-from graftline.steps.fine_tune.sampler import Sampler
-from graftline.steps.fine_tune.saving import Saving
-from graftline.steps.fine_tune.schedule import clip, joined_blocks, rate_factor, set_rates
-from graftline.steps.fine_tune.split import split
-from graftline.steps.fine_tune.state import Progressed
 
 CLIP_NORM = 1.0  # a single odd batch must not throw the pretrained weights off
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, within an epoch

@@ -1,8 +1,8 @@
 """What is said of an epoch while it trains."""
 
 from graftline.progress import message
-from graftline.steps.fine_tune.sampler import Sampler
-from graftline.steps.fine_tune.state import Progressed
+from graftline.steps.fine_tune.checkpoints.state import Progressed
+from graftline.steps.fine_tune.inputs.sampler import Sampler
 
 
 def say_epoch(figures: dict[str, float], epochs: int, at: Progressed, sampler: Sampler) -> float:

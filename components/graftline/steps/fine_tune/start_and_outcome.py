@@ -13,7 +13,7 @@ from graftline.models.backbone import construct
 from graftline.records.decision import Outcome
 from graftline.stats.calibration import sharpness
 from graftline.stats.intervals import difference_interval
-from graftline.steps.fine_tune.state import Progressed
+from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.trial import Trial
 
 Logits = NDArray[np.float32]

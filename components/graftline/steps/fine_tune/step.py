@@ -10,9 +10,9 @@ from graftline.files import write_atomic
 from graftline.progress import message
 from graftline.records.decision import Decision, Outcome, write_decision
 from graftline.steps.decision_parts import completed
-from graftline.steps.fine_tune.look import decided
 from graftline.steps.fine_tune.loop import EpochListener
 from graftline.steps.fine_tune.pilot import begins_with_pilot, run_pilot
+from graftline.steps.fine_tune.pilot_end import decided
 from graftline.steps.fine_tune.search import search
 from graftline.steps.fine_tune.start_and_outcome import compare, with_training
 from graftline.steps.fine_tune.training import Order, Start, Trained, Workers, read, train

@@ -25,7 +25,12 @@ from graftline.models.forward_cost import forward_cost
 from graftline.progress import message
 from graftline.records.decision import Decision, read_decision
 from graftline.records.training_forecast import Rate, device_of, write_rate
-from graftline.steps.fine_tune.freezing import (
+from graftline.steps.fine_tune.checkpoints.resume import Checkpoints
+from graftline.steps.fine_tune.checkpoints.state import Progressed
+from graftline.steps.fine_tune.inputs.images import LocalImages
+from graftline.steps.fine_tune.inputs.kept_outputs import KeptOutputs, fingerprint
+from graftline.steps.fine_tune.loop import EpochListener, Trainer
+from graftline.steps.fine_tune.network.freezing import (
     Division,
     check_unmoved,
     divide,
@@ -33,16 +38,11 @@ from graftline.steps.fine_tune.freezing import (
     freeze,
     frozen_digests,
 )
-from graftline.steps.fine_tune.images import LocalImages
-from graftline.steps.fine_tune.kept_outputs import KeptOutputs, fingerprint
-from graftline.steps.fine_tune.loop import EpochListener, Trainer
 from graftline.steps.fine_tune.nodes import pod_of, train_on_nodes
 from graftline.steps.fine_tune.processes import count_of, together
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings, resolve, say_without_effect
-from graftline.steps.fine_tune.resume import Checkpoints
 from graftline.steps.fine_tune.start_and_outcome import from_probe, from_scratch
-from graftline.steps.fine_tune.state import Progressed
 from graftline.storage import open_store
 from graftline.storage.base import Store
 

@@ -13,14 +13,14 @@ from graftline.models.backbone import Backbone
 from graftline.progress import message
 from graftline.records.decision import Decision
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
-from graftline.steps.fit_head.folding import fold
-from graftline.steps.fit_head.folds import make_folds
-from graftline.steps.fit_head.linear import LinearFit
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
-from graftline.steps.fit_head.parallel import side_by_side
 from graftline.steps.fit_head.probe import Measured, Rows, group_numbers
-from graftline.steps.fit_head.scaling import Matrix, Standardisation
-from graftline.steps.fit_head.search import fit_candidate
+from graftline.steps.fit_head.probes.folding import fold
+from graftline.steps.fit_head.probes.folds import make_folds
+from graftline.steps.fit_head.probes.linear import LinearFit
+from graftline.steps.fit_head.probes.parallel import side_by_side
+from graftline.steps.fit_head.probes.scaling import Matrix, Standardisation
+from graftline.steps.fit_head.probes.search import fit_candidate
 
 
 @dataclass(frozen=True)

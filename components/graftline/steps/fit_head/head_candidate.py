@@ -12,10 +12,10 @@ import torch
 
 from graftline.stats.intervals import difference_interval
 from graftline.steps.fit_head.config import HeadSettings
-from graftline.steps.fit_head.divided import Divided
-from graftline.steps.fit_head.folds import Index
 from graftline.steps.fit_head.mlp import train_mlp
-from graftline.steps.fit_head.scaling import Matrix
+from graftline.steps.fit_head.probes.divided import Divided
+from graftline.steps.fit_head.probes.folds import Index
+from graftline.steps.fit_head.probes.scaling import Matrix
 from graftline.steps.fit_head.suspects import Scores
 
 LEAST_ERRORS = 20  # of the probe in the second fold: of fewer, chance alone corrects a third

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from graftline.classifier.heads import MLPHead
 from graftline.errors import TrainingError
 from graftline.progress import progress
-from graftline.steps.fit_head.scaling import Matrix, Standardisation, standardisation
+from graftline.steps.fit_head.probes.scaling import Matrix, Standardisation, standardisation
 
 BATCH = 256
 

@@ -15,7 +15,7 @@ from graftline.records.decision import Decision
 from graftline.reports.charts import Chart, Series, Shape, line_chart
 from graftline.reports.html import Cell, Data, interval, percent, render_page, ui
 from graftline.steps.decision_parts import part
-from graftline.steps.fit_head.guide import GUIDE, PROBE_NAMES
+from graftline.steps.fit_head.decision.guide import GUIDE, PROBE_NAMES
 from graftline.steps.fit_head.page_evidence import Evidence, gather
 from graftline.steps.run_page import run_page
 from graftline.storage.base import Store

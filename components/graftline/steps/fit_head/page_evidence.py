@@ -12,7 +12,7 @@ from graftline.data.snapshot import Snapshot, read_images
 from graftline.errors import GraftlineError
 from graftline.images.decode import decode
 from graftline.reports.html import thumbnail
-from graftline.steps.fit_head.folds import subsample
+from graftline.steps.fit_head.probes.folds import subsample
 from graftline.storage.base import Store
 
 MAP_IMAGES = 400  # with a thumbnail each: about half a megabyte

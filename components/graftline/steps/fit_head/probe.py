@@ -10,12 +10,12 @@ from graftline.data.snapshot import Snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import Features
 from graftline.steps.fit_head.config import HeadSettings, ProbeSettings
-from graftline.steps.fit_head.divided import Divided
-from graftline.steps.fit_head.folds import Folds, make_folds, subsample
+from graftline.steps.fit_head.decision.learning_curve import learning_curve
 from graftline.steps.fit_head.head_candidate import head_candidate
-from graftline.steps.fit_head.learning_curve import learning_curve
-from graftline.steps.fit_head.scaling import Matrix
-from graftline.steps.fit_head.search import Candidate, knn_accuracies, search
+from graftline.steps.fit_head.probes.divided import Divided
+from graftline.steps.fit_head.probes.folds import Folds, make_folds, subsample
+from graftline.steps.fit_head.probes.scaling import Matrix
+from graftline.steps.fit_head.probes.search import Candidate, knn_accuracies, search
 from graftline.steps.fit_head.suspects import (
     Probabilities,
     hardest_pairs,

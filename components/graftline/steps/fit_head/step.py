@@ -13,11 +13,11 @@ from graftline.progress import explain, message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
 from graftline.steps.fit_head.config import FitHeadConfig
-from graftline.steps.fit_head.cost import Cost, forecast_cost
+from graftline.steps.fit_head.decision.cost import Cost, forecast_cost
+from graftline.steps.fit_head.decision.strategy import decide
 from graftline.steps.fit_head.fitted import accuracy, fit_layers, fit_probe
 from graftline.steps.fit_head.page import FILE, write_page
 from graftline.steps.fit_head.probe import Measured, check, measure
-from graftline.steps.fit_head.strategy import decide
 from graftline.steps.runtime import StepResult
 from graftline.storage import open_store
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from graftline.data.snapshot import Snapshot
-from graftline.steps.fit_head.divided import Divided, Part
-from graftline.steps.fit_head.folds import Index
-from graftline.steps.fit_head.linear import balanced_weights, fit_linear
-from graftline.steps.fit_head.parallel import side_by_side
-from graftline.steps.fit_head.search import (
+from graftline.steps.fit_head.probes.divided import Divided, Part
+from graftline.steps.fit_head.probes.folds import Index
+from graftline.steps.fit_head.probes.linear import balanced_weights, fit_linear
+from graftline.steps.fit_head.probes.parallel import side_by_side
+from graftline.steps.fit_head.probes.search import (
     FINE_TOLERANCE,
     SEARCH_ITERATIONS,
     SEARCH_TOLERANCE,

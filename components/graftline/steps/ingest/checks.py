@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from graftline.data.snapshot import MANIFEST, SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.data.sources.label_text import clip
-from graftline.data.sources.layout import NO_CLASS
+from graftline.data.sources.layouts.layout import NO_CLASS
 from graftline.errors import ConfigurationError, DataError
 from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_missing
 from graftline.steps.ingest.selection import Selection

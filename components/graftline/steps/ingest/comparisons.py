@@ -21,9 +21,14 @@ from graftline import machine
 from graftline.data.shards import read_ranges
 from graftline.images.decode import decode_image
 from graftline.progress import Progress
-from graftline.steps.ingest.candidates import candidates
-from graftline.steps.ingest.duplicates import near_duplicates
-from graftline.steps.ingest.same_picture import BATCH, DETAIL_BYTES, detail_of, same_picture
+from graftline.steps.ingest.near_duplicates.candidates import candidates
+from graftline.steps.ingest.near_duplicates.duplicates import near_duplicates
+from graftline.steps.ingest.near_duplicates.same_picture import (
+    BATCH,
+    DETAIL_BYTES,
+    detail_of,
+    same_picture,
+)
 from graftline.storage.base import Store
 
 if TYPE_CHECKING:

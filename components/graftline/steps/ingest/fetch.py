@@ -14,8 +14,8 @@ from graftline.errors import DataError, StoreNotFound
 from graftline.images.decode import decode_image
 from graftline.images.stored_values import OWN, Values
 from graftline.progress import Progress
-from graftline.steps.ingest.duplicates import PictureHash, picture_hash
 from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.near_duplicates.duplicates import PictureHash, picture_hash
 from graftline.steps.ingest.source_index import Memory, save_partial
 from graftline.steps.ingest.value_range import flat_values
 from graftline.storage.base import Store

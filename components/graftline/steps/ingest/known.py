@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from graftline.data.shards import ByteRange
 from graftline.data.sources.base import NO_ATTRIBUTES
 from graftline.images.stored_values import Values
-from graftline.steps.ingest.duplicates import PictureHash
+from graftline.steps.ingest.near_duplicates.duplicates import PictureHash
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

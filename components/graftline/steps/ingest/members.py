@@ -4,14 +4,14 @@ import dataclasses
 from collections import Counter
 
 from graftline.data.sources.base import NO_IMAGE, Source, masks_named
-from graftline.data.sources.folder_names import MASK
-from graftline.data.sources.layout import FolderMeaning, fixed, parse
 from graftline.data.sources.layout_checks import check_classes
-from graftline.data.sources.layout_decision import decide
+from graftline.data.sources.layouts.decision import decide
+from graftline.data.sources.layouts.folder_names import MASK
+from graftline.data.sources.layouts.layout import FolderMeaning, fixed, parse
+from graftline.data.sources.layouts.view_names import FileNames
 from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.table_advice import ignored_files
-from graftline.data.sources.view_names import FileNames
 from graftline.steps.ingest.known import Seen
 
 

@@ -7,8 +7,8 @@ from typing_extensions import override
 
 from graftline.data.shards import ByteRange
 from graftline.images.stored_values import Values
-from graftline.steps.ingest.duplicates import PictureHash
 from graftline.steps.ingest.known import Known
+from graftline.steps.ingest.near_duplicates.duplicates import PictureHash
 
 # Width, height, bytes, offset, length, difference hash, numbers of the format and of the shard;
 # the thumbnail follows.

@@ -4,7 +4,7 @@ from typing import Any
 
 from graftline.data.snapshot import kept_head
 from graftline.data.sources.base import Reading, Source
-from graftline.data.sources.layout import parse
+from graftline.data.sources.layouts.layout import parse
 from graftline.errors import DataError, IntegrityError, SchemaVersionError, StoreNotFound
 from graftline.steps.ingest.source_index import last_snapshot_id
 from graftline.storage.base import Store

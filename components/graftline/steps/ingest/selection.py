@@ -10,9 +10,9 @@ import pyarrow as pa
 from graftline.data.snapshot import MANIFEST, SET_ASIDE, SPLITS
 from graftline.data.sources.base import Entry
 from graftline.data.tables import table_of
-from graftline.steps.ingest import linkage
 from graftline.steps.ingest.incomplete import complete, missing_splits, refuse_missing
 from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.near_duplicates import linkage
 from graftline.steps.ingest.source_index import Memory
 from graftline.steps.ingest.splits import HELD_OUT_FIRST, Assignment, Candidate, assign
 from graftline.storage.base import Store

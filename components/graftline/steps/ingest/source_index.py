@@ -23,10 +23,10 @@ from graftline.files import os_errors, sha256_of
 from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
 from graftline.steps.ingest.comparisons import Comparisons
-from graftline.steps.ingest.duplicates import PictureHash
 from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.near_duplicates.duplicates import PictureHash
+from graftline.steps.ingest.near_duplicates.same_picture import VERSION as COMPARISON_VERSION
 from graftline.steps.ingest.packed_images import PackedImages
-from graftline.steps.ingest.same_picture import VERSION as COMPARISON_VERSION
 from graftline.storage import commit
 from graftline.storage.base import Store
 

@@ -16,8 +16,8 @@ from graftline.errors import ConfigurationError, DataError
 from graftline.images.decode import Pixels, decode_image
 from graftline.images.stored_values import OWN, ValueRange, Values, values_of
 from graftline.progress import message
-from graftline.steps.ingest.duplicates import LUMA, PictureHash
 from graftline.steps.ingest.known import Known
+from graftline.steps.ingest.near_duplicates.duplicates import LUMA, PictureHash
 from graftline.steps.ingest.source_index import Memory
 from graftline.storage.base import Store
 

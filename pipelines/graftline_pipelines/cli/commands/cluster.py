@@ -178,7 +178,7 @@ def runs(
         return
     from rich.console import Console
 
-    from graftline_pipelines.cluster.run_tasks import shown_state
+    from graftline_pipelines.cluster.runs.run_tasks import shown_state
 
     console = Console(stderr=as_json)
     server = connect(host, namespace, console)
@@ -227,8 +227,8 @@ def logs(
 
     from rich.console import Console
 
-    from graftline_pipelines.cluster import run_logs
-    from graftline_pipelines.cluster.run_tasks import shown_state
+    from graftline_pipelines.cluster.runs import run_logs
+    from graftline_pipelines.cluster.runs.run_tasks import shown_state
     from graftline_pipelines.cluster.server import ENDED
 
     server = connect(host, namespace, Console(stderr=True), by_id=True)
@@ -257,8 +257,8 @@ def stop(
     """Stop a run on the cluster. What its finished steps computed is kept."""
     from rich.console import Console
 
-    from graftline_pipelines.cluster.dead_runs import close_dead
-    from graftline_pipelines.cluster.run_tasks import shown_state
+    from graftline_pipelines.cluster.runs.dead_runs import close_dead
+    from graftline_pipelines.cluster.runs.run_tasks import shown_state
     from graftline_pipelines.cluster.server import ENDED
 
     console = Console(soft_wrap=True)
@@ -297,7 +297,7 @@ def _parameters(given: Iterable[str]) -> dict[str, Any]:
 
 def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:
     """Follow a run until it ends, or until the person who watches has seen enough."""
-    from graftline_pipelines.cluster import monitor
+    from graftline_pipelines.cluster.runs import monitor
 
     pools, assign = (settings.pools, settings.assign) if settings else (None, None)
     try:
@@ -326,7 +326,7 @@ def _submitted(done: Any, state: str) -> dict[str, Any]:
 
 
 def _run(run: Any, server: Any) -> dict[str, Any]:
-    from graftline_pipelines.cluster.run_tasks import was_stopped
+    from graftline_pipelines.cluster.runs.run_tasks import was_stopped
 
     stopped = was_stopped(run)
     return {

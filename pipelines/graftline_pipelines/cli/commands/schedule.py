@@ -59,7 +59,8 @@ def apply(
     """Make the cluster's schedule the same as the run file's."""
     from rich.console import Console
 
-    from graftline_pipelines.cluster import schedules, submit
+    from graftline_pipelines.cluster import submit
+    from graftline_pipelines.cluster.scheduling import schedules
     from graftline_pipelines.local.race_memory import settled
     from graftline_pipelines.runfile.load import load
 
@@ -104,7 +105,7 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
 
     console = Console(stderr=as_json)
     server = connect(host, namespace, console)
@@ -142,7 +143,7 @@ def resume(which: Which, host: Host = None, namespace: Namespace = None) -> None
     """Let a paused schedule fire again, from its next time on."""
     from rich.console import Console
 
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
 
     name, reconciler, existing = _find(which, host, namespace)
     one = schedules.the_one(existing, name)
@@ -164,7 +165,7 @@ def remove(
     """
     from rich.console import Console
 
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
 
     name, reconciler, existing = _find(which, host, namespace, needed=kube_context is None)
     console = Console(stderr=True, soft_wrap=True)
@@ -186,7 +187,7 @@ def run_now(
     """Start now what the schedule would start: the same version, with the same parameters."""
     from rich.console import Console
 
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
     from graftline_pipelines.runfile.settings import new_run_id
 
     name, reconciler, existing = _find(which, host, namespace)
@@ -221,7 +222,7 @@ def _find(
     """A schedule's name, who changes it, and what is there; an error for none where needed."""
     from rich.console import Console
 
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
     from graftline_pipelines.runfile.load import load
 
     name = which
@@ -239,7 +240,7 @@ def _find(
 
 def _orphans(server: Any, kube_context: str) -> Any:
     from graftline_pipelines.cluster.kube import open_api
-    from graftline_pipelines.cluster.orphans import Orphans
+    from graftline_pipelines.cluster.scheduling.orphans import Orphans
 
     return Orphans(server, open_api(kube_context))
 
@@ -280,7 +281,7 @@ def _orphan_row(one: Any) -> dict[str, Any]:
 
 
 def _reconciler(server: Any, console: Any) -> Any:
-    from graftline_pipelines.cluster.reconcile import Reconciler
+    from graftline_pipelines.cluster.scheduling.reconcile import Reconciler
 
     return Reconciler(server, lambda text: console.print(text, highlight=False))
 
@@ -301,7 +302,7 @@ def _show_plan(todo: Any, desired: Any, console: Any, *, dry_run: bool) -> None:
 def _show_times(
     todo: Any, desired: Any, existing: list[Any], console: Any, *, dry_run: bool
 ) -> None:
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
 
     done = "" if dry_run or todo.action == "leave" else "Done. "
     if not todo.fires:
@@ -328,7 +329,7 @@ def _readable(times: list[str]) -> str:
 
 
 def _result(todo: Any, desired: Any, schedule_id: str | None, *, dry_run: bool) -> dict[str, Any]:
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
 
     return {
         "action": todo.action,
@@ -346,7 +347,7 @@ def _result(todo: Any, desired: Any, schedule_id: str | None, *, dry_run: bool) 
 
 def _row(one: Any, found: list[Any], server: Any) -> dict[str, Any]:
     from graftline.errors import ClusterError
-    from graftline_pipelines.cluster import schedules
+    from graftline_pipelines.cluster.scheduling import schedules
 
     state = "fires" if one.enabled else "paused"
     if not one.enabled and one.content.get("enabled") is False:

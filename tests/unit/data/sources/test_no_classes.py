@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from graftline.data.sources.base import Reading
-from graftline.data.sources.layout import exclude_line, excluded
+from graftline.data.sources.layouts.layout import exclude_line, excluded
 from graftline.errors import GraftlineError
 
 sys.path.insert(0, str(Path(__file__).parent))

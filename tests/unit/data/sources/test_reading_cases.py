@@ -10,8 +10,8 @@ import pytest
 
 from graftline.data.sources import open_source
 from graftline.data.sources.base import Columns, Entry, Reading
-from graftline.data.sources.layout import AmbiguousLayout
-from graftline.data.sources.layout_decision import decide
+from graftline.data.sources.layouts.decision import decide
+from graftline.data.sources.layouts.layout import AmbiguousLayout
 from graftline.data.sources.samples import Orphans, images_of
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.table_images import ImageFinder

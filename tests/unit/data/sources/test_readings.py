@@ -554,7 +554,7 @@ def test_folders_packed_into_shards_are_read_like_folders(ingest, tmp_path: Path
 
 
 def test_nothing_of_a_thousand_random_names_ends_in_a_traceback(tmp_path: Path) -> None:
-    from graftline.data.sources.layout_decision import decide
+    from graftline.data.sources.layouts.decision import decide
 
     generator = random.Random(0)
     words = ["train", "val", "test", "cat", "dog", "p1", "p2", "masks", "images", "docs", "é", "1"]

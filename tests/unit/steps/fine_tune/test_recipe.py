@@ -12,16 +12,16 @@ from torch.nn import functional as F
 from graftline.errors import ConfigurationError, TrainingError
 from graftline.models.backbone import build
 from graftline.records.decision import Decision
-from graftline.steps.fine_tune.augment import mixed
-from graftline.steps.fine_tune.ema import Average
+from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.failures import halved
-from graftline.steps.fine_tune.freezing import divide_by, joined
 from graftline.steps.fine_tune.guard import cut_rate
-from graftline.steps.fine_tune.losses import class_weights, summed_loss, total_weight
+from graftline.steps.fine_tune.inputs.augment import mixed
+from graftline.steps.fine_tune.inputs.sampler import Sampler
+from graftline.steps.fine_tune.network.freezing import divide_by, joined
+from graftline.steps.fine_tune.optimizer.ema import Average
+from graftline.steps.fine_tune.optimizer.losses import class_weights, summed_loss, total_weight
+from graftline.steps.fine_tune.optimizer.schedule import joined_blocks, rate_factor
 from graftline.steps.fine_tune.recipe import Settings, resolve, without_effect
-from graftline.steps.fine_tune.sampler import Sampler
-from graftline.steps.fine_tune.schedule import joined_blocks, rate_factor
-from graftline.steps.fine_tune.state import Progressed
 
 CELL = Decision(
     strategy="auto",

@@ -21,7 +21,10 @@ from graftline.models.backbone import Backbone, build
 from graftline.records.decision import read_decision
 from graftline.stats.calibration import sharpness
 from graftline.steps.fine_tune import loop, processes
-from graftline.steps.fine_tune.freezing import (
+from graftline.steps.fine_tune.checkpoints.resume import Checkpoint, Checkpoints
+from graftline.steps.fine_tune.inputs.images import ahead, network_input, random_crop
+from graftline.steps.fine_tune.inputs.kept_outputs import KeptOutputs
+from graftline.steps.fine_tune.network.freezing import (
     check_unmoved,
     divide,
     freeze,
@@ -29,10 +32,7 @@ from graftline.steps.fine_tune.freezing import (
     parameter_groups,
     training_mode,
 )
-from graftline.steps.fine_tune.images import ahead, network_input, random_crop
-from graftline.steps.fine_tune.kept_outputs import KeptOutputs
-from graftline.steps.fine_tune.resume import Checkpoint, Checkpoints
-from graftline.steps.fine_tune.split import Split
+from graftline.steps.fine_tune.network.split import Split
 from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fine_tune.step import FineTuneResult, run
 from graftline.storage import open_store

@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 
 from graftline.steps.fit_head.config import HeadSettings
-from graftline.steps.fit_head.divided import Divided
-from graftline.steps.fit_head.folds import make_folds
 from graftline.steps.fit_head.head_candidate import head_candidate
-from graftline.steps.fit_head.scaling import Scaling
-from graftline.steps.fit_head.search import Candidate
+from graftline.steps.fit_head.probes.divided import Divided
+from graftline.steps.fit_head.probes.folds import make_folds
+from graftline.steps.fit_head.probes.scaling import Scaling
+from graftline.steps.fit_head.probes.search import Candidate
 from graftline.steps.fit_head.suspects import out_of_fold
 
 LOGISTIC = Candidate("logistic", Scaling.EACH, 1.0, 0.9, (0.8, 1.0), ())

@@ -26,18 +26,18 @@ from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
 from graftline.steps.export_onnx.graph import export_network
 from graftline.steps.fit_head.config import ProbeSettings
-from graftline.steps.fit_head.folding import fold
-from graftline.steps.fit_head.folds import make_folds, subsample
-from graftline.steps.fit_head.linear import Family, LinearFit, balanced_weights, fit_linear
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
-from graftline.steps.fit_head.scaling import (
+from graftline.steps.fit_head.probes.folding import fold
+from graftline.steps.fit_head.probes.folds import make_folds, subsample
+from graftline.steps.fit_head.probes.linear import Family, LinearFit, balanced_weights, fit_linear
+from graftline.steps.fit_head.probes.scaling import (
     Scaling,
     Standardisation,
     principal,
     standardisation,
     turned,
 )
-from graftline.steps.fit_head.search import fit_candidate, knn_accuracies, search
+from graftline.steps.fit_head.probes.search import fit_candidate, knn_accuracies, search
 from graftline.steps.fit_head.step import FitHeadResult, run
 
 NAME = "timm/test_resnet"
@@ -181,7 +181,7 @@ def test_a_long_grid_is_searched_coarse_to_fine_and_finds_what_all_values_find(
     grid = ProbeSettings().grid
     ranked = search(x, y, folds, 3, grid=grid, balanced=False)
     tried = {(c.family, c.scaling, c.C) for c in ranked}
-    monkeypatch.setattr("graftline.steps.fit_head.search.LONG_GRID", 1000)
+    monkeypatch.setattr("graftline.steps.fit_head.probes.search.LONG_GRID", 1000)
     every = search(x, y, folds, 3, grid=grid, balanced=False)
     assert len(tried) == len(ranked) < 2 / 3 * len(every)
     # Of more than three folds, only the best paths are walked on all.

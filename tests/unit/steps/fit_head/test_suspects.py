@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from graftline.steps.fit_head.divided import Divided
-from graftline.steps.fit_head.folds import make_folds
-from graftline.steps.fit_head.scaling import Scaling
-from graftline.steps.fit_head.search import Candidate, search
+from graftline.steps.fit_head.probes.divided import Divided
+from graftline.steps.fit_head.probes.folds import make_folds
+from graftline.steps.fit_head.probes.scaling import Scaling
+from graftline.steps.fit_head.probes.search import Candidate, search
 from graftline.steps.fit_head.suspects import (
     hardest_pairs,
     out_of_fold,

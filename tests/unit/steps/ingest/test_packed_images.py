@@ -11,8 +11,8 @@ import pytest
 from graftline.data.shards import ByteRange
 from graftline.data.sources.base import Entry
 from graftline.images.stored_values import Values
-from graftline.steps.ingest.duplicates import THUMBNAIL_BYTES, PictureHash
 from graftline.steps.ingest.known import Known, Seen
+from graftline.steps.ingest.near_duplicates.duplicates import THUMBNAIL_BYTES, PictureHash
 from graftline.steps.ingest.packed_images import PackedImages
 from graftline.steps.ingest.source_index import Memory, load_memory, save_memory
 from graftline.storage import open_store

@@ -1,0 +1,1 @@
+"""The network in two parts: the frozen blocks, and those that are trained."""

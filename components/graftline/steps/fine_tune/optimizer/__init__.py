@@ -1,0 +1,1 @@
+"""How far weights move in a step, by which loss, and their average."""

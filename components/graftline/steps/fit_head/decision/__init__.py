@@ -1,0 +1,1 @@
+"""Whether fine-tuning is worth its cost for this data."""
