@@ -1,8 +1,8 @@
 """A short training, where the forecast leaves doubt whether the whole one pays.
 
 With few images the pilot is the first epochs of the training itself, which goes on from there or
-ends (:mod:`graftline.steps.fine_tune.pilot_end`): nothing is computed twice. With many it is a training
-of its own on a subset, since an epoch on all of them would cost more than it.
+ends (:mod:`graftline.steps.fine_tune.pilot_end`): nothing is computed twice. With many it is a
+training of its own on a subset, since an epoch on all of them would cost more than it.
 """
 
 import dataclasses
