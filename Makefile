@@ -32,7 +32,7 @@ test-slow: install $(CHECKOV)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow tests
 
 faults: install  ## the campaign of faults, slow tests included; fills in docs/reliability.md
-	$(BIN)/python -m pytest $(FAULTS) -n 2 --dist worksteal --faults-table docs/reliability.md
+	$(BIN)/python -m pytest $(FAULTS) -n 3 --dist worksteal --faults-table docs/reliability.md
 
 test-containers: install  ## builds the images and runs every step in them
 	$(BIN)/python -m pytest -m containers tests/containers

@@ -327,8 +327,9 @@ def forward_images(
     total: int | None,
     description: str,
     batch_size: int | None = None,
+    precision: str = "fp32",
 ) -> Array:
-    """Run any module over encoded images with the fastest engine that is exact.
+    """Run any module over encoded images with the fastest engine that agrees with PyTorch.
 
     Args:
         module: One (N, 3, S, S) input, one (N, D) output.
@@ -337,6 +338,7 @@ def forward_images(
         total: How many there are, for the progress bar.
         description: What is being done, a few words.
         batch_size: Images in a batch.
+        precision: As of :func:`open_engine`.
 
     Returns:
         (N, D) float32 in the order of the images.
@@ -345,7 +347,11 @@ def forward_images(
     if total and batch_size is None and machine.has_cuda():
         batch_size = min(total, CUDA_BATCH)  # the device computes all of a batch, filled or not
     engine = open_engine(
-        module, preprocessing, engine="torch" if few else "auto", batch_size=batch_size
+        module,
+        preprocessing,
+        engine="torch" if few else "auto",
+        precision="fp32" if few else precision,
+        batch_size=batch_size,
     )
     parts: list[Array] = []
     with Progress(description, total) as bar:

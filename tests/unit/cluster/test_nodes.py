@@ -116,7 +116,7 @@ def test_nodes_are_read_by_the_real_client(kube_api: dict[str, Any]) -> None:
 
 def test_nodes_that_may_not_be_listed(kube_api: dict[str, Any]) -> None:
     kube_api["status"] = 403
-    with pytest.raises(ClusterError, match="right to list nodes"):
+    with pytest.raises(ClusterError, match="permission to list nodes"):
         read_nodes("mine")
 
 

@@ -158,7 +158,7 @@ def test_apply_merges_and_restarts_the_controller(kube: dict[str, Any]) -> None:
     (_, kind, body), (restarted, _, _) = kube["patches"]
     assert set(body["data"]) == {"workflowDefaults"} and "json-patch" not in kind
     assert restarted.endswith("/namespaces/kubeflow/deployments/workflow-controller")
-    assert "has the rule already" in policy("--apply").output
+    assert "already has the rule" in policy("--apply").output
     assert len(kube["patches"]) == 2
 
 

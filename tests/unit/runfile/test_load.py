@@ -146,8 +146,8 @@ def test_a_file_of_another_encoding_is_said(tmp_path: Path) -> None:
         ("name: a\nschedule: {enabled: maybe}", "it has to be true or false."),
         ("name: a\nimage_size: 3", "it has to be greater than or equal to 16."),
         ("name: a\ndata:\n\tsource: x", "not valid YAML: a tab in place of spaces."),
-        ("name: a\ndata: {source: a}\ndata: {source: b}", "data (line 3): stands twice"),
-        ("name: a\ndata: {source: a, source: b}", "data.source (line 2): stands twice"),
+        ("name: a\ndata: {source: a}\ndata: {source: b}", "data (line 3): appears twice"),
+        ("name: a\ndata: {source: a, source: b}", "data.source (line 2): appears twice"),
     ],
 )
 def test_mistakes_are_said_without_a_programmers_words(

@@ -28,9 +28,9 @@ def test_the_whole_run_file_is_there_and_nothing_private(mlflow_sqlite: str) -> 
             "data": {"source": "s3://bucket/digits", "exclude": [f"**/{n}/*" for n in range(200)]},
             "store": "s3://bucket/store",
             "tracking": {"uri": mlflow_sqlite},
-            "cluster": {"variables": {"PROXY": "http://me:word@proxy"}},
         }
     ).model_dump(mode="json")
+    settings["cluster"]["variables"]["PROXY"] = "http://me:word@proxy"  # a run file may not hold it
     run_id = start_run(mlflow_sqlite, "digits", "run")
     options = {"uri": mlflow_sqlite, "settings": settings, "where": "local"}
     record_settings(options, run_id)

@@ -76,6 +76,7 @@ class Inference:
         total: int,
         description: str,
         preprocessing: Preprocessing | None = None,
+        precision: str = "fp32",
     ) -> Floats32:
         """Pooled features of encoded images, in their order.
 
@@ -84,6 +85,8 @@ class Inference:
             total: How many there are.
             description: For the progress bar.
             preprocessing: In place of the classifier's own.
+            precision: ``fp32``, which the exported file computes in, or ``auto`` where figures need
+                no more than bf16.
         """
         # In full, as the exported file sees them: whether reduced decoding shows was measured on
         # the frozen network, and this one may be another.
@@ -97,6 +100,7 @@ class Inference:
             images,
             total=total,
             description=description,
+            precision=precision,
         )
         return computed
 

@@ -83,7 +83,9 @@ class Bright:
             grey = torch.full((3, 40, 30), self.values[int(row)], dtype=torch.uint8)
             yield int(row), robustness._ppm(grey)
 
-    def embed_images(self, images: Any, total: int, told: str, preprocessing: Any) -> np.ndarray:
+    def embed_images(
+        self, images: Any, total: int, told: str, preprocessing: Any, precision: str
+    ) -> np.ndarray:
         means = [decode(data).mean() for data in images]
         assert len(means) == total
         return np.array(means)[:, None]
