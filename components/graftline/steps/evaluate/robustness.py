@@ -118,19 +118,24 @@ def measure(
         )
     answers = inference.classifier.logits_of_features(embedding).argmax(axis=1)
     still = answers.reshape(len(order), versions) == labels[positions][:, None]
-    result = []
-    for index, kind in enumerate(kinds):
-        start = index * len(STRENGTHS)
-        hits = still[:, start : start + len(STRENGTHS)].sum(axis=0)
-        result.append(
-            (
-                kind.name,
-                f"{kind.unit} {', '.join(f'{level:g}' for level in kind.levels)}",
-                [float(hit) / len(order) for hit in hits],
-                [share_interval(float(hit), len(order), confidence) for hit in hits],
-            )
-        )
+    result = [
+        _row(kind, still[:, index * len(STRENGTHS) :][:, : len(STRENGTHS)], confidence)
+        for index, kind in enumerate(kinds)
+    ]
     return Robustness(len(order), float(right[positions].mean()), result)
+
+
+def _row(
+    kind: Corruption, still: NDArray[np.bool_], confidence: float
+) -> tuple[str, str, list[float], list[tuple[float, float]]]:
+    """Of one corruption: whether each image is still recognised, (images, strengths), summed up."""
+    hits = still.sum(axis=0)
+    return (
+        kind.name,
+        f"{kind.unit} {', '.join(f'{level:g}' for level in kind.levels)}",
+        [float(hit) / len(still) for hit in hits],
+        [share_interval(float(hit), len(still), confidence) for hit in hits],
+    )
 
 
 @contextmanager
