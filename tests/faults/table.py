@@ -54,7 +54,7 @@ ROWS = {
     "test_damaged": (
         "newest checkpoint, feature part, shard, manifest cut or flipped at every sixteenth",
         "by hand",
-        "named, set aside, recovered or a clear error; never used",
+        "named, rejected, recovered or a clear error; never used",
     ),
     "test_s3_storm": (
         "503 on 18%, resets, stalls, short bodies, flipped bits, lost acknowledgements: 30%",
