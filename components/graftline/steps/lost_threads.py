@@ -16,7 +16,7 @@ from typing import Any
 
 from typing_extensions import override
 
-RESERVE = 2 * 2**20  # bytes, given back so that the end can be told
+RESERVE = 2 * 2**20  # bytes, given back so that the cause can be printed
 POOLS = "concurrent.futures"  # the logger of its workers
 End = Callable[[MemoryError], object]
 
@@ -56,15 +56,15 @@ def lost_threads(end: End) -> Iterator[None]:
         finally:
             os._exit(1)
 
-    def on_unraisable(told: Any) -> None:
-        if told.err_msg and "thread started by" in told.err_msg:
-            lost(told.exc_value)
-        unraisable(told)
+    def on_unraisable(failure: Any) -> None:
+        if failure.err_msg and "thread started by" in failure.err_msg:
+            lost(failure.exc_value)
+        unraisable(failure)
 
-    def on_uncaught(told: threading.ExceptHookArgs) -> None:
-        if told.thread is not None and not told.thread.daemon:  # nobody waits for the others
-            lost(told.exc_value)
-        uncaught(told)
+    def on_uncaught(failure: threading.ExceptHookArgs) -> None:
+        if failure.thread is not None and not failure.thread.daemon:  # nobody waits for the others
+            lost(failure.exc_value)
+        uncaught(failure)
 
     watched, pools = _Lost(lost), logging.getLogger(POOLS)
     pools.addFilter(watched)
