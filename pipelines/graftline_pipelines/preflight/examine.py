@@ -20,6 +20,7 @@ from graftline_pipelines.preflight.data import (
     open_settings_source,
 )
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
+from graftline_pipelines.preflight.store import check_store
 from graftline_pipelines.runfile.settings import RunSettings
 
 Asking = Callable[[str], None]
@@ -78,7 +79,7 @@ def _ask(
         What was found, and the source's entries.
     """
     found = Preflight(asking=asking)
-    found.look("store", lambda: _store(settings))
+    found.look("store", lambda: check_store(settings.store))
     entries = check_source(settings, found)
     check_space(settings, entries, found)
     found.look("backbone", lambda: _known(settings))
@@ -138,13 +139,6 @@ def _answers(settings: RunSettings) -> str:
 
     check_answers(settings.tracking.uri)
     return ""
-
-
-def _store(settings: RunSettings) -> str:
-    from graftline.storage import open_store
-
-    open_store(settings.store).check_writable()
-    return f"{settings.store}, writable"
 
 
 def _tracking(settings: RunSettings, found: Preflight) -> str:
