@@ -50,6 +50,7 @@ def require(
     """
     _relocate(settings, console)
     found, _ = _ask(settings, asking, elsewhere)
+    _note_single_node(settings, found)
     if found.problems:
         raise PreflightError(found.problems)
     if console is not None:
@@ -98,6 +99,18 @@ def _ask(
     first = found.failed("tracking.uri") or found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
     return found, entries
+
+
+def _note_single_node(settings: RunSettings, found: Preflight) -> None:
+    """Say that what runs here trains on this machine alone."""
+    section = "scratch" if settings.strategy == "scratch" else "fine_tune"
+    nodes = getattr(settings, section).nodes
+    if nodes > 1 and settings.strategy in ("auto", "fine_tune", "scratch"):
+        text = (
+            f"{nodes} nodes train together on a cluster only. This run trains on this machine "
+            f"alone, where `{section}.processes` shares each batch among processes."
+        )
+        found.notes.append((f"{section}.nodes", text))
 
 
 def ask_mlflow(settings: RunSettings, found: Preflight) -> None:

@@ -52,7 +52,7 @@ from graftline.steps.fine_tune.optimizer.schedule import clip, joined_blocks, ra
 from graftline.steps.fine_tune.pilot_end import look
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fine_tune.reports import say_epoch
+from graftline.steps.fine_tune.reports import say_early_end, say_epoch
 
 CLIP_NORM = 1.0  # a single odd batch must not throw the pretrained weights off
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, within an epoch
@@ -282,7 +282,10 @@ class Trainer:
                 self.best = state.copied(self.tensors)
         stale = at.epoch - max(at.best_epoch, at.guarded_epoch) >= self.settings.patience
         over = look(at, self.pilot, self.floor, self._over)
-        at.finished = over or at.epoch >= self.settings.epochs or stale or self._out_of_time()
+        late = self._out_of_time()
+        at.finished = over or at.epoch >= self.settings.epochs or stale or late
+        if (stale or late) and not over:
+            say_early_end(at, self.settings, self.classifier.strategy, in_time=not late)
         if not at.finished and cut_rate(at, accuracy, self.floor, self.settings):
             self._go_back()
 
