@@ -202,7 +202,7 @@ def test_large_libraries_are_wanted_at_once_where_steps_will_compute(
         def open_tracking(self, uri: str) -> None:
             pass
 
-        def import_large(self) -> None:
+        def import_large_beside_next(self) -> None:
             self.calls += 1
 
     if kept:
