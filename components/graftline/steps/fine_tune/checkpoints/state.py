@@ -38,6 +38,7 @@ class Progressed:
     pilot_gain: float = 0.0  # what that measured
     seconds: float = 0.0  # trained, by all processes
     history: list[dict[str, float]] = field(default_factory=list)
+    numerics: dict[str, str] = field(default_factory=dict)  # what it was last computed with
 
 
 def tensors_of(classifier: Classifier, division: Division) -> dict[str, Tensor]:
