@@ -109,11 +109,10 @@ def run(
     run_dir = _new_folder(runs_dir / run_id, settings)
     started = time.monotonic()
     settings = with_absolute_paths(settings)
-    uri = settings.tracking.uri
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
         nullcontext(server) if server else warm_process(wanted=runner == "subprocess") as warm,
-        local_tasks(warm, run_dir, settings.store, uri, _graph(settings)) as codes,
+        local_tasks(warm, run_dir, settings.store, settings.tracking.uri, _onnx(settings)) as codes,
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
         StepFollower(
@@ -140,7 +139,7 @@ def run(
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
 
 
-def _graph(settings: RunSettings) -> dict[str, Any] | None:
+def _onnx(settings: RunSettings) -> dict[str, Any] | None:
     """What decides the exported graph before a head is fitted; None where the network is trained.
 
     With ``auto`` a linear probe is most likely.
