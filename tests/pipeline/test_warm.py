@@ -231,7 +231,8 @@ def test_the_first_step_does_not_wait_for_the_large_libraries_and_later_ones_do(
 def test_a_fork_takes_nothing_down_that_the_server_holds(server: WarmServer, capsys: Any) -> None:
     server.import_large()
     body = (
-        "import weakref\nall = weakref.finalize._registry.items()\nfound = [(f.atexit, i.func) for f, i in all]"
+        "import weakref\nall = weakref.finalize._registry.items()"
+        "\nfound = [(f.atexit, i.func) for f, i in all]"
         "\nprint('found', len(found) > 1, [f.__module__ for at_exit, f in found if at_exit])"
     )
     command = [part.replace("work", "evaluate") for part in component(body)]

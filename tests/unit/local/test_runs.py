@@ -15,7 +15,18 @@ from typer.testing import CliRunner
 from graftline.errors import ConfigurationError
 from graftline_pipelines.cli.main import app
 from graftline_pipelines.local.index import write_index
-from graftline_pipelines.local.runs import find_run, list_runs, read_run, write_end, write_start
+from graftline_pipelines.local.runs import (
+    DECISION,
+    EVALUATION,
+    MODEL,
+    Need,
+    find_run,
+    list_runs,
+    page_need,
+    read_run,
+    write_end,
+    write_start,
+)
 from graftline_pipelines.runfile.settings import RunSettings
 
 TEST = {"i1": ("cat", "cat", "i1"), "i2": ("dog", "dog", "i2")}
@@ -95,6 +106,62 @@ def test_a_run_is_found_by_parts_of_its_name(make_run: Callable[..., Path], tmp_
         find_run(runs, "zz")
     with pytest.raises(ConfigurationError, match="There are no runs"):
         find_run(tmp_path / "none", "latest")
+
+
+def newest(kind: str, make_run: Callable[..., Path]) -> str:
+    """A newest run that has nothing to show; how it ended."""
+    ours = {"state": "running", "host": socket.gethostname(), "pid": os.getpid()}
+    if kind == "failed":
+        make_run("a-9", failed=True, when=9)
+        return "failed in fit_head"
+    folder = make_run("a-9", failed=True, when=9, written=ours if kind == "running" else None)
+    for path in (folder / "steps").iterdir():
+        path.unlink()
+    if kind == "retrain":
+        (folder / "steps" / "watch.json").write_text(json.dumps({"start": False}))
+    line = {"time": 9, "step": "watch", "event": "started"}
+    (folder / "steps" / "watch.events.jsonl").write_text(
+        json.dumps(line) + "\n" + json.dumps({**line, "event": "finished", "seconds": 1}) + "\n"
+        if kind == "retrain"
+        else json.dumps(line) + "\n"
+    )
+    return {"running": "running", "stopped": "stopped", "retrain": "nothing to train"}[kind]
+
+
+NEEDS = (MODEL, DECISION, EVALUATION, page_need("report"))
+
+
+@pytest.mark.parametrize("kind", ["failed", "running", "stopped", "retrain"])
+@pytest.mark.parametrize("need", NEEDS, ids=lambda need: need.what)
+def test_latest_is_the_newest_run_that_has_what_is_needed(
+    make_run: Callable[..., Path], tmp_path: Path, kind: str, need: Need
+) -> None:
+    runs, said = tmp_path / "runs", list[str]()
+    for number in (1, 2):
+        folder = make_run(f"a-{number}", test=TEST, when=number)
+        (folder / "model.onnx").write_bytes(b"onnx")
+        head = folder / "steps" / "fit_head.json"
+        head.write_text(json.dumps({"strategy": "probe", "decision": {"choice": "probe"}}))
+    assert find_run(runs, "latest", need, said.append).run_id == "a-2" and not said
+    outcome = newest(kind, make_run)
+    assert find_run(runs, "latest").run_id == "a-9"
+    assert find_run(runs, "latest", need, said.append).run_id == "a-2"
+    assert said == [f"a-9 is newer and has no {need.what} ({outcome}): this is a-2."]
+    assert find_run(runs, "previous", need, said.append).run_id == "a-1"
+    if need.required:
+        with pytest.raises(ConfigurationError, match=f"a-9 has no {need.what}") as refused:
+            find_run(runs, "a-9", need)
+        assert outcome in str(refused.value)
+    else:
+        assert find_run(runs, "a-9", need).run_id == "a-9"
+    for number in (1, 2):
+        shutil.rmtree(runs / f"a-{number}")
+    if need.required:
+        with pytest.raises(ConfigurationError, match=need.what) as refused:
+            find_run(runs, "latest", need)
+        assert outcome in str(refused.value)
+    else:
+        assert find_run(runs, "latest", need).run_id == "a-9"
 
 
 def test_index_page_names_all_runs_and_escapes_what_they_say(
