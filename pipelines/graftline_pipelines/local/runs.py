@@ -126,12 +126,17 @@ class Need:
     Attributes:
         what: Its name, without an article.
         has: Whether a run has it.
-        required: Whether a run without it is of no use; one that is named by its id, too.
+        required: Whether a run that is named by its id must have it, too.
     """
 
     what: str
     has: Callable[[RunRecord], bool]
     required: bool = True
+
+    @property
+    def named(self) -> str:
+        """With its article."""
+        return f"{'an' if self.what[0] in 'aeiou' else 'a'} {self.what}"
 
 
 MODEL = Need("exported file", lambda run: run.model is not None)
@@ -211,8 +216,6 @@ def _newest(
     """The newest run, or the one before it, of those that have what is needed."""
     every = list_runs(runs_dir)
     found = [run for run in every if need is None or need.has(run)]
-    if need is not None and not need.required and len(found) <= position:
-        need, found = None, every
     if len(found) > position:
         first = every[position]
         if need is not None and found[position].run_id != first.run_id:
@@ -226,11 +229,11 @@ def _newest(
         return found[position]
     if need is not None and not found:
         raise ConfigurationError(
-            f"No run in {runs_dir} has the {need.what} that is needed.",
+            f"No run in {runs_dir} has {need.named}.",
             why=f"The newest, {every[0].run_id}: {every[0].outcome()}.",
             fix="`graftline runs` lists them all; `graftline run` makes another.",
         )
-    with_it = f" that has the {need.what}" if need is not None else ""
+    with_it = f" with {need.named}" if need is not None else ""
     raise ConfigurationError(
         f"There is only one run{with_it} in {runs_dir}, and so none before it.",
         fix="`graftline run` makes another.",
@@ -241,10 +244,10 @@ def _having(run: RunRecord, need: Need | None) -> RunRecord:
     """A run that was named, if it has what is needed."""
     if need is None or not need.required or need.has(run):
         return run
-    ended = {"running": "It still runs", "failed": "It failed", "stopped": "It was stopped"}
+    ended = {"running": "It still runs.", "stopped": "It was stopped."}
     raise ConfigurationError(
         f"{run.run_id} has no {need.what}.",
-        why=f"{ended.get(run.state, 'It has ended')}: {run.outcome()}.",
+        why=ended.get(run.state, f"The run: {run.outcome()}."),
         fix=f"Its logs are in {run.folder / 'logs'}. `latest` is the newest run that has one.",
     )
 

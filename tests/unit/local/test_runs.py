@@ -151,17 +151,14 @@ def test_latest_is_the_newest_run_that_has_what_is_needed(
     if need.required:
         with pytest.raises(ConfigurationError, match=f"a-9 has no {need.what}") as refused:
             find_run(runs, "a-9", need)
-        assert outcome in str(refused.value)
+        assert {"running": "still runs"}.get(outcome, outcome) in str(refused.value)
     else:
         assert find_run(runs, "a-9", need).run_id == "a-9"
     for number in (1, 2):
         shutil.rmtree(runs / f"a-{number}")
-    if need.required:
-        with pytest.raises(ConfigurationError, match=need.what) as refused:
-            find_run(runs, "latest", need)
-        assert outcome in str(refused.value)
-    else:
-        assert find_run(runs, "latest", need).run_id == "a-9"
+    with pytest.raises(ConfigurationError, match=f"No run in .* has an? {need.what}") as refused:
+        find_run(runs, "latest", need)
+    assert outcome in str(refused.value)
 
 
 def test_index_page_names_all_runs_and_escapes_what_they_say(
