@@ -1,5 +1,6 @@
 """Runs a graph on this machine, under KFP's local runner."""
 
+import errno
 import logging
 import os
 import signal
@@ -263,16 +264,22 @@ def _initialise(runner: Runner, run_dir: Path, settings: RunSettings) -> None:
 @contextmanager
 def _quiet_kfp(run_dir: Path) -> Iterator[None]:
     """KFP prints its own wrapping and each step's output: into the run's folder with it."""
-    root = logging.getLogger()
+    root, raises = logging.getLogger(), logging.raiseExceptions
     level = root.level
     path = run_dir / "logs" / "kfp.log"
-    with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with redirect_stdout(stream):
-            try:
+    logging.raiseExceptions = False  # of a full disk, `logging` would print a traceback by itself
+    try:
+        with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with redirect_stdout(stream):
                 yield
-            finally:
-                root.setLevel(level)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(path)
+        raise
+    finally:
+        root.setLevel(level)
+        logging.raiseExceptions = raises
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import graftline
 from graftline.errors import ConfigurationError
+from graftline.files import os_errors
 from graftline.schema import write_json
 from graftline.steps.runtime import read_result
 from graftline_pipelines.local.progress import failure_of, seconds_by_step, unfinished_step
@@ -188,6 +189,9 @@ def find_run(
     folder = Path(name)
     if (folder / "steps").is_dir():
         return _having(read_run(folder.absolute()), need)
+    if runs_dir.is_dir():
+        with os_errors(str(runs_dir), "read"):  # a pattern finds nothing where it may not look
+            next(runs_dir.iterdir(), None)
     ids = sorted(path.parent.name for path in runs_dir.glob("*/steps") if path.is_dir())
     if not ids:
         raise ConfigurationError(

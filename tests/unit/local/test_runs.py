@@ -1,6 +1,7 @@
 """Local runs as they are found on the disk."""
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graftline.errors import ConfigurationError
+from graftline.errors import ConfigurationError, StoreAccessDenied
 from graftline_pipelines.cli.main import app
 from graftline_pipelines.local.index import write_index
+from graftline_pipelines.local.run import _quiet_kfp
 from graftline_pipelines.local.runs import (
     DECISION,
     EVALUATION,
@@ -244,3 +246,29 @@ def test_a_runs_model_is_found_by_the_runs_name(
         pass
     with model_file("b.onnx", "") as found:
         assert found == Path("b.onnx")  # whoever opens it says that it is not there
+
+
+def test_a_runs_folder_that_cannot_be_read_is_not_called_empty(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("a-1", test=TEST)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(StoreAccessDenied, match=r"Cannot read .*runs"):
+        find_run(tmp_path / "runs", "latest")
+
+
+def test_a_full_disk_under_kfps_log_is_said_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "kfp.log").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as full, _quiet_kfp(tmp_path):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.emit(logging.makeLogRecord({"msg": "as KFP logs"}))
+        print("as KFP prints")
+    assert full.value.filename == str(tmp_path / "logs" / "kfp.log")
+    assert "Traceback" not in capsys.readouterr().err and logging.raiseExceptions
