@@ -1,6 +1,8 @@
 """Folders that hold tables, Parquet files or shards which describe the images in them."""
 
 import posixpath
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from typing_extensions import override
 
@@ -21,6 +23,12 @@ from graftline.data.sources.choice import (
     table_describes,
 )
 from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.label_choice import (
+    label_file_describes,
+    one_label_file,
+    repeats_folders,
+)
+from graftline.data.sources.label_files import LabelFiles, Rows, label_files
 from graftline.data.sources.layouts.folder_names import Counts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
@@ -33,6 +41,8 @@ from graftline.storage.base import ObjectInfo
 
 class DescribedFolders(FolderSource):
     """Folders, or what is in them and describes their images."""
+
+    splits_read: Mapping[str, Rows] = MappingProxyType({})  # JSON that states splits alone
 
     @override
     def _described_below(self, found: list[ObjectInfo]) -> Source | None:
@@ -52,7 +62,7 @@ class DescribedFolders(FolderSource):
                 return table
             return None
         if any(suffixed(key) for key in keys):
-            return None
+            return self._labels_beside(found)
         parquet = [key for key in keys if key.lower().endswith(PARQUET)]
         if parquet:
             refuse_several_sets(self.store.uri, parquet)
@@ -60,6 +70,30 @@ class DescribedFolders(FolderSource):
         if any(key.lower().endswith(ARCHIVES) for key in keys):
             return ArchiveSource(self.store, self.columns, reading=self.choices)
         return None
+
+    def _labels_beside(self, found: list[ObjectInfo]) -> Source | None:
+        """The files that state the labels where folders do not: labels.json, labels.txt."""
+        assert self.columns is not None
+        seen = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
+        labels, self.splits_read = label_files(self.store, seen, self.columns)
+        tables = {
+            name: LabelFiles(self.store, {name: rows}, self.columns, self.choices)
+            for name, rows in labels.items()
+        }
+        for name in [name for name, table in tables.items() if repeats_folders(table, self)]:
+            self.listed.add(name)
+            if self.columns.split in labels[name][0]:
+                self.splits_read = {**self.splits_read, name: labels[name]}
+            del tables[name]
+        if not tables:
+            return None
+        table = one_label_file(tables, self)
+        why_not = table.why_not()
+        if why_not is not None:
+            self.notes.append(f"Read as folders. {why_not}.")
+            self.unread.append(table)
+            return None
+        return table if label_file_describes(table, self) else None
 
     def _one_in_each_folder(self, keys: list[str]) -> list[str]:
         """Tables of images of one name in folders below (train/labels.csv, test/labels.csv)."""
@@ -88,6 +122,7 @@ class DescribedFolders(FolderSource):
             for name in table.names
             if TableSource(self.store, name, self.columns).why_not() is not None
         }
+        tables = {**tables, **self.splits_read}
         return read_split_lists(self.store, found, keys, sorted(folders), tables)
 
     @override

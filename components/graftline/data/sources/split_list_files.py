@@ -31,6 +31,7 @@ class SplitList:
         missing: Lines that name no image.
         lines: How many there are.
         units: The folder of each image whose line names that folder.
+        absent: What the lines that name no image say: a path and a label.
     """
 
     key: str
@@ -39,6 +40,7 @@ class SplitList:
     missing: int
     lines: int
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    absent: Sequence[tuple[str, str]] = ()
 
 
 def split_of_list(key: str) -> str | None:
@@ -127,19 +129,20 @@ def read_list(
     lines = [line for line in lines if line and not line.startswith("#")]
     known = frozenset(labels)
     best: SplitList | None = None
-    for form in _FORMS:
+    for form in (_named, *_FORMS) if _have_names(lines) else _FORMS:
         images: dict[str, str] = {}
         units: dict[str, str] = {}
-        missing = 0
+        absent: list[tuple[str, str]] = []
         for line in lines:
             path, label = form(line, known)
             found = index.find(path)
-            missing += not found
+            if not found:
+                absent.append((path, label))
             images.update(dict.fromkeys(found, label))
             if len(found) > 1:
                 units.update((image, image.rpartition("/")[0]) for image in found)
-        if images and (best is None or missing < best.missing):
-            best = SplitList(key, split, images, missing, len(lines), units)
+        if images and (best is None or len(absent) < best.missing):
+            best = SplitList(key, split, images, len(absent), len(lines), units, absent)
         if best is not None and not best.missing:
             break
     return best
@@ -159,6 +162,22 @@ def _ended(separator: str) -> _Form:
         return path, ""
 
     return parts
+
+
+def _have_names(lines: Sequence[str]) -> bool:
+    """Whether names with blanks stand behind the paths: `0034309 A300 B4`, `1025794 707-320`."""
+    behind = [re.split(r"\s+", line)[1:] for line in lines]
+    counts = {len(rest) for rest in behind}
+    words = any(not re.fullmatch(r"-?[\d.]+", one) for rest in behind for one in rest[1:])
+    names = {" ".join(rest) for rest in behind}
+    few = len(names) <= len(lines) / 2  # captions are many
+    return min(counts, default=0) > 0 and len(counts) > 1 and words and few
+
+
+def _named(line: str, known: frozenset[str]) -> tuple[str, str]:
+    """A path without blanks, and a name with them."""
+    path, *rest = re.split(r"\s+", line)
+    return path, " ".join(rest)
 
 
 def _last(line: str, known: frozenset[str]) -> tuple[str, str]:

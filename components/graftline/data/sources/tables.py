@@ -109,4 +109,5 @@ def _table_or_folders(
         return folders
     if lacking:
         table.notes.append(f"Not read, without a column of images or of labels: {some(lacking)}.")
+        table.listed |= frozenset(lacking)
     return table
