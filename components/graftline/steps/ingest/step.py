@@ -7,7 +7,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from graftline.data.snapshot import SPLITS, Snapshot, keep_snapshot, write_snapshot
+from graftline.data.snapshot import (
+    SPLITS,
+    Snapshot,
+    keep_snapshot,
+    read_snapshot,
+    write_snapshot,
+)
 from graftline.data.sources import open_source
 from graftline.data.sources.base import Entry, Source
 from graftline.errors import PreconditionFailed
@@ -125,34 +131,40 @@ def run(
     """
     settings = read_section(IngestConfig, "data", config)
     check_attributes(settings.attributes)
-    origin = open_source(source, settings.format, settings.columns, settings.reading)
     opened = open_store(store)
     opened.check_writable()
-    entries = _listed(origin)
-    notes_shown = _tell(origin, 0)
-    _check_given(origin, entries, settings)
     fetched: set[str] = set()
     for turn in range(TURNS):
+        origin = open_source(source, settings.format, settings.columns, settings.reading)
+        entries = _listed(origin)
+        notes_shown = _tell(origin, 0)
+        _check_given(origin, entries, settings)
         memory = load_memory(opened, origin.uri, entries)
         fetched |= _fetch_new(origin, entries, opened, memory, settings)
         found = list(current(entries, memory))
+        _forget_absent(memory, entries, found)
+        del entries  # an eighth of what a large source takes; another turn lists it again
         named = merge_labels(read_packed_folders(found, origin), origin)
-        notes_shown = _tell(origin, notes_shown)
+        _tell(origin, notes_shown)
         check_same_reading(opened, origin, settings.reading)
         selection = _select(named, memory, opened, settings)
+        del found, named
         finding = _range(selection, memory, opened, settings.value_range)
         warnings = _warnings(selection, memory, origin, opened, settings) + list(finding.warnings)
         snapshot = _write(snapshot_folder, selection, memory, origin, opened, settings, finding)
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(opened, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
-        _forget_absent(memory, entries, found)
-        if _saved(memory, opened, origin, snapshot, last_turn=turn == TURNS - 1):
+        result = _result(snapshot, selection, fetched, warnings)
+        del selection, snapshot  # as large as the memory, which is written now
+        if _saved(memory, opened, origin, result.snapshot_id, last_turn=turn == TURNS - 1):
             break
     say(finding)
-    del entries, memory, found, named  # most of what a large source takes; the page takes it again
+    _report(result)
+    del memory
+    snapshot = read_snapshot(snapshot_folder)
     page = write_page(snapshot, opened, origin, warnings, data_page or snapshot_folder / FILE)
-    return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
+    return dataclasses.replace(result, page=page)
 
 
 def _listed(origin: Source) -> list[Entry]:
@@ -256,11 +268,11 @@ def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
 
 
 def _saved(
-    memory: Memory, store: Store, source: Source, snapshot: Snapshot, *, last_turn: bool
+    memory: Memory, store: Store, source: Source, snapshot_id: str, *, last_turn: bool
 ) -> bool:
     """Whether this run was the first to save what it decided."""
     try:
-        save_memory(store, source.uri, memory, snapshot.id)
+        save_memory(store, source.uri, memory, snapshot_id)
     except PreconditionFailed:
         if last_turn:
             raise
@@ -277,15 +289,18 @@ def _forget_absent(memory: Memory, entries: list[Entry], found: list[Seen]) -> N
         del memory.seen[path]
 
 
+def _report(result: IngestResult) -> None:
+    for warning in result.warnings:
+        message("Warning: %s", warning)
+    for reason, count in result.set_aside.items():
+        message("Rejected, %s: %d", reason, count)
+
+
 def _result(
     snapshot: Snapshot, selection: Selection, fetched: set[str], warnings: list[str]
 ) -> IngestResult:
-    for warning in warnings:
-        message("Warning: %s", warning)
     splits = Counter(selection.assignment.splits[i] for i in selection.chosen)
     aside = Counter(one.reason for one in selection.aside)
-    for reason, count in sorted(aside.items()):
-        message("Rejected, %s: %d", reason, count)
     return IngestResult(
         snapshot_id=snapshot.id,
         images={split: splits[split] for split in SPLITS},
