@@ -135,14 +135,10 @@ def run(
     opened.check_writable()
     fetched: set[str] = set()
     for turn in range(TURNS):
-        origin = open_source(source, settings.format, settings.columns, settings.reading)
-        entries = _listed(origin)
-        notes_shown = _tell(origin, 0)
-        _check_given(origin, entries, settings)
+        origin, entries = _listed(source, settings)
+        notes_shown = len(origin.notes)
         memory = load_memory(opened, origin.uri, entries)
-        fetched |= _fetch_new(origin, entries, opened, memory, settings)
-        found = list(current(entries, memory))
-        _forget_absent(memory, entries, found)
+        found = _fetched(origin, entries, opened, memory, settings, fetched)
         del entries  # an eighth of what a large source takes; another turn lists it again
         named = merge_labels(read_packed_folders(found, origin), origin)
         _tell(origin, notes_shown)
@@ -167,24 +163,41 @@ def run(
     return dataclasses.replace(result, page=page)
 
 
-def _listed(origin: Source) -> list[Entry]:
+def _listed(uri: str, settings: IngestConfig) -> tuple[Source, list[Entry]]:
+    """The source, and what it holds; whether a later step could use that is checked."""
+    origin = open_source(uri, settings.format, settings.columns, settings.reading)
     entries = origin.entries()
     message("%s: %s entries (%s)", shown(origin.uri), f"{len(entries):,}", origin.format)
-    return entries
-
-
-def _check_given(origin: Source, entries: list[Entry], settings: IngestConfig) -> None:
+    _tell(origin, 0)
     minimum, fractions = settings.min_images_per_class, settings.fractions
     check_given(origin, entries, fractions, minimum, settings.missing_splits)
+    return origin, entries
 
 
-def _fetch_new(
-    source: Source, entries: list[Entry], store: Store, memory: Memory, settings: IngestConfig
-) -> set[str]:
-    """Read what is new into the store and the memory; the names of what was read come back."""
+def _fetched(
+    source: Source,
+    entries: list[Entry],
+    store: Store,
+    memory: Memory,
+    settings: IngestConfig,
+    fetched: set[str],
+) -> list[Seen]:
+    """What the source holds, with what is new read into the store and the memory.
+
+    Args:
+        source: The source.
+        entries: As it lists them; what is no longer there is forgotten.
+        store: Where images are kept.
+        memory: Of the source.
+        settings: The run file's.
+        fetched: The names of what was read are added.
+    """
     read_as = f"{SAMPLES_VERSION} {settings.columns!r}"
     new = [entry for entry in entries if _is_new(entry, memory, read_as)]
-    return fetch(source, new, store, memory, columns=read_as, max_pixels=settings.max_pixels)
+    fetched |= fetch(source, new, store, memory, columns=read_as, max_pixels=settings.max_pixels)
+    found = list(current(entries, memory))
+    _forget_absent(memory, entries, found)
+    return found
 
 
 def _select(named: list[Seen], memory: Memory, store: Store, settings: IngestConfig) -> Selection:
@@ -249,13 +262,12 @@ def _range(selection: Selection, memory: Memory, store: Store, given: ValueRange
     return finding
 
 
-def _tell(source: Source, after: int) -> int:
-    """Say what was understood, from a position in the notes on; the next one comes back."""
+def _tell(source: Source, after: int) -> None:
+    """Say what was understood, from a position in the notes on."""
     for note in source.notes[after:]:
         message("%s", note)
     if source.tree and len(source.notes) > after:
         message("\n%s", source.tree)
-    return len(source.notes)
 
 
 def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:

@@ -174,6 +174,23 @@ def test_labels_that_look_the_same_are_asked_for(labels: list[str]) -> None:
     assert len(set(unified(labels, "keep")[0].values())) == len(labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["0", "1", "2", "cat", "dog"], True),
+        (["0", "1", "A", "B"], False),
+        (["0", "1", "2"], False),
+        (["cat", "dog", "7"], False),
+    ],
+    ids=str,
+)
+def test_numbers_beside_names_are_said(labels: list[str], said: bool) -> None:
+    """Shards of two programs, one of which wrote the class's number."""
+    names, notes = unified(labels)
+    assert len(set(names.values())) == len(labels)
+    assert any("Some labels are numbers ('0', '1'" in note for note in notes) == said
+
+
 @pytest.mark.parametrize("labels", SEVERAL, ids=str)
 def test_labels_of_several_classes_are_refused(labels: list[str]) -> None:
     with pytest.raises(GraftlineError, match="several classes"):
