@@ -96,12 +96,14 @@ class DescribedFolders(FolderSource):
         return table if label_file_describes(table, self) else None
 
     def _one_in_each_folder(self, keys: list[str]) -> list[str]:
-        """Tables of images of one name in folders below (train/labels.csv, test/labels.csv)."""
+        """Tables of images, one in each folder (train/labels.csv, test/labels.csv)."""
         assert self.columns is not None
         found = [key for key in keys if key.lower().endswith(ROWS)]
         if not found or any("/" not in key for key in found):
             return []
-        if len({posixpath.basename(key) for key in found}) > 1:
+        one_each = len({posixpath.dirname(key) for key in found}) == len(found)
+        as_folder = all(k.count("/") and _called_as_folder(k) for k in found)
+        if not one_each or not (as_folder or len({posixpath.basename(key) for key in found}) == 1):
             return []
         table = TableSource(self.store, found, self.columns, self.choices)
         if table.why_not() is None:
@@ -138,3 +140,9 @@ class DescribedFolders(FolderSource):
         super()._check_unread(entries)
         if self.unread or self.unread_below:
             refuse_unread(self, entries)
+
+
+def _called_as_folder(key: str) -> bool:
+    """Whether a table has the name of its folder in its own: train/train_labels.csv."""
+    *_, folder, name = key.split("/")
+    return folder.lower() in name.lower()

@@ -1,7 +1,7 @@
 """A file of labels (labels.json, labels.txt) beside folders: which of both names the classes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from graftline.data.sources.base import Columns, hidden, listing, out
 from graftline.data.sources.choice import folder_labels, table_describes
@@ -31,14 +31,13 @@ def repeats_folders(table: LabelFiles, folders: FolderSource) -> bool:
 
 
 def one_label_file(tables: Mapping[str, LabelFiles], folders: FolderSource) -> LabelFiles:
-    """The only file, or those of the splits as one.
+    """The only file, or those of the splits and folders as one: no image is in two of them.
 
     Raises:
         DataError: There are several.
     """
     names = sorted(tables)
-    splits = splits_of(names)
-    if len(names) > 1 and not len(names) == len(splits) == len(set(splits.values())):
+    if len(names) > 1 and not _apart(tables.values()):
         first = _without_split(names[0])
         others = [n for n in names if _without_split(n) != first] or names[1:]
         raise DataError(
@@ -49,6 +48,14 @@ def one_label_file(tables: Mapping[str, LabelFiles], folders: FolderSource) -> L
     one = tables[names[0]]
     rows = {name: table.rows(name) for name, table in tables.items()}
     return LabelFiles(one.store, rows, one.columns, one.choices)
+
+
+def _apart(tables: Collection[LabelFiles]) -> bool:
+    """Whether no image is in two of the files."""
+    if any(table.why_not() is not None for table in tables):
+        return False
+    named = [path for table in tables for path in _said(table)]
+    return len(set(named)) == len(named)
 
 
 def _without_split(name: str) -> str:

@@ -16,6 +16,7 @@ from graftline.data.sources.split_list_files import (
     LARGEST,
     LISTS,
     ImageIndex,
+    NearIndex,
     lists_by_name,
     read_list,
 )
@@ -79,10 +80,9 @@ def label_files(
             data = store.read(key)
         except StoreError:
             continue
-        if key.lower().endswith(JSON):
-            rows = _json_table(key, data, index, columns)
-        else:
-            rows = _text_table(key, data, index, columns)
+        near = NearIndex(index, posixpath.dirname(key))
+        read = _json_table if key.lower().endswith(JSON) else _text_table
+        rows = read(key, data, near, columns)
         if rows is None:
             continue
         if columns.label in rows[0] and {columns.image, HUGGING_FACE} & set(rows[0]):

@@ -130,6 +130,7 @@ _BOXES = re.compile(
 _UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
 # Words in names of files that say something of the images, whatever their kind.
 _SPLITS = words_of("split splits fold folds partition partitions")
+_NAMED_FIRST = words_of("readme license licence citation")
 # Files that say nothing of single images.
 _NOTHING = words_of(
     "readme read license licence citation cite bibtex requirements changelog changes notes credits "
@@ -236,7 +237,7 @@ def _tells(path: str) -> bool:
     """Whether a file may speak of images: all do that are not called as documents are."""
     name = posixpath.splitext(posixpath.basename(path))[0]
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return not words or not _NOTHING.issuperset(words)
+    return not words or not (words[0] in _NAMED_FIRST or _NOTHING.issuperset(words))
 
 
 def unused_columns(header: Sequence[str], used: Collection[str | None]) -> str:

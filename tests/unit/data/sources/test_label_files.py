@@ -72,6 +72,24 @@ SPLIT = {f"{s}/{s}{n}.jpg": "" for s in ("train", "test") for n in range(9)}
 SPLIT |= {
     f"{s}.json": json.dumps({f"{s}{n}.jpg": lab(n) for n in range(9)}) for s in ("train", "test")
 }
+TWO_SPLITS = {f"{c} {s}": 3 for c in PETS for s in ("train", "test")}
+
+
+def in_folders(end: str) -> Files:
+    """A file of labels in each split's folder; the images are called alike in both."""
+    said = {f"{n}.jpg": lab(n) for n in range(9)}
+    texts = {
+        "json": json.dumps(said),
+        "txt": "\n".join(f"{k} {v}" for k, v in said.items()),
+        "csv": table("image,label", [f"{k},{v}" for k, v in said.items()]),
+    }
+    files: Files = {f"{s}/{n}.jpg": "" for s in ("train", "test") for n in range(9)}
+    names = {"csv": "{0}/{0}.csv"}
+    return files | {
+        names.get(end, "{0}/labels." + end).format(s): texts[end] for s in ("train", "test")
+    }
+
+
 BY_CLASS = {c: [f"{n}.jpg" for n in range(12) if lab(n) == c] for c in PETS}
 NUMBERS = {str(i): 4 for i in range(3)}
 READ: dict[str, tuple[Files, dict[str, int]]] = {
@@ -106,6 +124,34 @@ READ: dict[str, tuple[Files, dict[str, int]]] = {
     "lines with commas": (FLAT | {"labels.txt": lines("{n}.jpg,{label}")}, KINDS),
     "lines with tabs": (FLAT | {"annotations.txt": lines("images/{n}.jpg\t{i}")}, NUMBERS),
     "the label first": (FLAT | {"gt.txt": lines("{label} {n}.jpg")}, KINDS),
+    "lines with colons": (FLAT | {"labels.txt": lines("{n}.jpg: {label}")}, KINDS),
+    "lines with quotes": (FLAT | {"labels.txt": lines('"{n}.jpg" "{label}"')}, KINDS),
+    "lines with an equals sign": (FLAT | {"labels.txt": lines("{n}.jpg={label}")}, KINDS),
+    "labels with blanks": (
+        FLAT | {"labels.txt": lines("{n}.jpg\tbig {label}")},
+        {f"big {c}": 4 for c in PETS},
+    ),
+    "paths with blanks": (
+        {f"my images/pic {n}.jpg": "" for n in range(12)}
+        | {"labels.txt": lines("my images/pic {n}.jpg {label}")},
+        KINDS,
+    ),
+    "the label before a path": (FLAT | {"gt.txt": lines("{label} images/{n}.jpg")}, KINDS),
+    "paths of another machine": (
+        FLAT | {"labels.txt": lines("/home/me/images/{n}.jpg {label}")},
+        KINDS,
+    ),
+    "MXNet": (
+        FLAT | {"all.lst": lines("{n}\t{i}.000000\timages/{n}.jpg")},
+        NUMBERS,
+    ),
+    "MXNet's split": (
+        FLAT | {"train.lst": lines("7{n}\t{i}.000000\timages/{n}.jpg")},
+        {f"{i} train": 4 for i in range(3)},
+    ),
+    "JSON in each split's folder": (in_folders("json"), TWO_SPLITS),
+    "lines in each split's folder": (in_folders("txt"), TWO_SPLITS),
+    "a table in each split's folder": (in_folders("csv"), TWO_SPLITS),
     "lines with a first line": (
         FLAT | {"labels.txt": table("image,label", lines("{n}.jpg,{label}").split())},
         KINDS,

@@ -220,3 +220,9 @@ def test_images_without_labels_beside_classes(tmp_path: Path) -> None:
     with pytest.raises(GraftlineError, match="two ways") as error:
         read(tmp_path / "b", many([*below("labeled_images", *PETS), "extra"]))
     assert "data.exclude: [extra]" in str(error.value)
+
+
+def test_thumbnails_below_classes_are_not_taken(tmp_path: Path) -> None:
+    entries, _ = read(tmp_path, many(["cat", "dog", "cat/thumbs", "dog/thumbnails"]))
+    assert classes(entries) == {"cat": 6, "dog": 6}
+    assert {o.problem for o in entries} == {None, "thumbnail of another picture"}

@@ -332,6 +332,21 @@ def test_splits_that_the_paths_of_a_table_name(listed) -> None:
     assert not any(entry.split for entry in entries.values())
 
 
+@pytest.mark.parametrize(
+    ("column", "splits"),
+    [("is_valid", ("train", "val")), ("test", ("train", "test")), ("is_train", ("test", "train"))],
+)
+@pytest.mark.parametrize("words", [("0", "1"), ("False", "True"), ("no", "yes")])
+def test_yes_and_no_of_a_split(column: str, splits: tuple[str, str], words: Any, listed) -> None:
+    """The line that the refusal prints is enough."""
+    cells = [words[n % 3 == 0] for n in range(12)]
+    text = csv(NAMES, WHICH, cells, header=f"image,label,{column}")
+    with pytest.raises(GraftlineError, match=f"`data.split_column: {column}` to take yes for"):
+        listed({"t.csv": text}, NAMES)
+    entries, _ = listed({"t.csv": text}, NAMES, split=column)
+    assert [entries[name].split for name in NAMES] == [splits[n % 3 == 0] for n in range(12)]
+
+
 def test_eval_beside_test_in_a_column_is_validation(listed) -> None:
     splits = ["train", "train", "eval", "test"] * 3
     entries, _ = listed({"t.csv": csv(NAMES, WHICH, splits, header="image,label,split")}, NAMES)

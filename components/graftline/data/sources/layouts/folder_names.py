@@ -11,6 +11,7 @@ Counts = Mapping[Folders, int]
 
 SYSTEM_FOLDER = "system folder"
 MASK = "mask, not a picture of the class"
+THUMBNAILS = "thumbnail of another picture"
 
 SYSTEM = (
     *("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"),
@@ -25,6 +26,7 @@ MASKS = words_of(
     "mask masks segmentation segmentations segs groundtruth ground_truth annotation annotations "
     "labelmaps trimaps label gt annot manual 1st_manual depth"
 )
+_SMALL = words_of("thumb thumbs thumbnail thumbnails previews .thumbnails")
 UNLABELLED = words_of("unlabeled unlabelled unannotated")
 _BESIDE = words_of("data set dataset images image imgs img samples train training extra")
 PLAIN = words_of(
@@ -59,16 +61,16 @@ def system_folders(counts: Counts) -> dict[Folders, str]:
 
 
 def masks_below(counts: Counts, level: int) -> dict[Folders, str]:
-    """Folders of masks below a class that has other folders or images beside them."""
+    """Folders of masks or thumbnails below a class that has other folders or images beside them."""
     inside: dict[Folders, set[str]] = defaultdict(set)
     for folders in counts:
         for depth in range(level + 1, len(folders) + 1):
             inside[folders[:depth]].add(folders[depth].lower() if depth < len(folders) else "")
     return {
-        folders[: depth + 1]: MASK
+        folders[: depth + 1]: MASK if folders[depth].lower() in MASKS else THUMBNAILS
         for folders in counts
         for depth in range(level + 1, len(folders))
-        if folders[depth].lower() in MASKS and inside[folders[:depth]] - MASKS
+        if folders[depth].lower() in MASKS | _SMALL and inside[folders[:depth]] - MASKS - _SMALL
     }
 
 
