@@ -23,12 +23,8 @@ from graftline.data.sources.choice import (
     table_describes,
 )
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.label_choice import (
-    label_file_describes,
-    one_label_file,
-    repeats_folders,
-)
-from graftline.data.sources.label_files import LabelFiles, Rows, label_files
+from graftline.data.sources.label_choice import labels_beside
+from graftline.data.sources.label_files import Rows, label_files
 from graftline.data.sources.layouts.folder_names import Counts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
@@ -75,25 +71,12 @@ class DescribedFolders(FolderSource):
         """The files that state the labels where folders do not: labels.json, labels.txt."""
         assert self.columns is not None
         seen = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
-        labels, self.splits_read = label_files(self.store, seen, self.columns)
-        tables = {
-            name: LabelFiles(self.store, {name: rows}, self.columns, self.choices)
-            for name, rows in labels.items()
-        }
-        for name in [name for name, table in tables.items() if repeats_folders(table, self)]:
-            self.listed.add(name)
-            if self.columns.split in labels[name][0]:
-                self.splits_read = {**self.splits_read, name: labels[name]}
-            del tables[name]
-        if not tables:
-            return None
-        table = one_label_file(tables, self)
-        why_not = table.why_not()
-        if why_not is not None:
-            self.notes.append(f"Read as folders. {why_not}.")
-            self.unread.append(table)
-            return None
-        return table if label_file_describes(table, self) else None
+        labels, splits = label_files(self.store, seen, self.columns)
+        table, same = labels_beside(self, labels, self.columns)
+        self.listed.update(same)
+        with_splits = {name: labels[name] for name in same if self.columns.split in labels[name][0]}
+        self.splits_read = {**splits, **with_splits}
+        return table
 
     def _one_in_each_folder(self, keys: list[str]) -> list[str]:
         """Tables of images, one in each folder (train/labels.csv, test/labels.csv)."""

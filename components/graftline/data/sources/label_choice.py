@@ -1,43 +1,93 @@
 """A file of labels (labels.json, labels.txt) beside folders: which of both names the classes."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from graftline.data.sources.base import Columns, hidden, listing, out
 from graftline.data.sources.choice import folder_labels, table_describes
 from graftline.data.sources.folders import FolderSource
-from graftline.data.sources.label_files import LabelFiles, label_files
+from graftline.data.sources.label_files import LabelFiles, Rows, label_files
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.layouts.layout import exclude_line
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table_rows import some
 from graftline.errors import DataError
 
+Said = Mapping[str, str]
 
-def repeats_folders(table: LabelFiles, folders: FolderSource) -> bool:
-    """Whether a file says of its images what their folders say, under the same names or others."""
+
+def labels_beside(
+    folders: FolderSource, read: Mapping[str, Rows], columns: Columns
+) -> tuple[LabelFiles | None, list[str]]:
+    """The files that are to be read rather than the folders, and those that repeat the folders.
+
+    Args:
+        folders: The source; what is found is said there.
+        read: Columns and rows of each file of labels.
+        columns: What the columns are called.
+
+    Raises:
+        DataError: Files and folders say different things, or several files do.
+    """
+    if not read:
+        return None, []
+    labels = folder_labels(folders)
+    tables = {
+        name: LabelFiles(folders.store, {name: read[name]}, columns, folders.choices)
+        for name in sorted(read)
+    }
+    said = {name: said_by(table) for name, table in tables.items()}
+    same = [name for name, one in said.items() if one is not None and _repeats(one, labels)]
+    if same:
+        folders.notes.append(f"{some(same)} says of the images what their folders say.")
+    said = {name: one for name, one in said.items() if name not in same}
+    if not said:
+        return None, same
+    table = one_label_file(folders, {name: read[name] for name in said}, said, columns)
+    why_not = table.why_not()
+    if why_not is not None:
+        folders.notes.append(f"Read as folders. {why_not}.")
+        folders.unread.append(table)
+        return None, same
+    whole = {path: label for one in said.values() for path, label in (one or {}).items()}
+    return (table if _describes(table, folders, whole, labels) else None), same
+
+
+def said_by(table: LabelFiles) -> Said | None:
+    """The label of each image that a file names; None where its columns are unknown."""
     if table.why_not() is not None:
-        return False
-    labels, said = folder_labels(folders), _said(table)
+        return None
+    entries = table.entries()
+    table.notes.clear()
+    table.warnings.clear()
+    return {one.path: clean_text(str(one.label)) for one in entries if one.problem is None}
+
+
+def _repeats(said: Said, labels: Mapping[str, str | None]) -> bool:
+    """Whether a file says of its images what their folders say, under the same names or others."""
     if not said.keys() <= labels.keys():
         return False
     pairs = {(str(labels[path]), label) for path, label in said.items()}
     ours, theirs = ({pair[side] for pair in pairs} for side in (0, 1))
     one_each = len(ours) == len(theirs) == len(pairs) > 1
-    same = all(one == other for one, other in pairs) or ours.isdisjoint(theirs)
-    if one_each and same:
-        folders.notes.append(f"{some(table.names)} says of the images what their folders say.")
-    return one_each and same
+    return one_each and (all(a == b for a, b in pairs) or ours.isdisjoint(theirs))
 
 
-def one_label_file(tables: Mapping[str, LabelFiles], folders: FolderSource) -> LabelFiles:
+def one_label_file(
+    folders: FolderSource,
+    read: Mapping[str, Rows],
+    said: Mapping[str, Said | None],
+    columns: Columns,
+) -> LabelFiles:
     """The only file, or those of the splits and folders as one: no image is in two of them.
 
     Raises:
         DataError: There are several.
     """
-    names = sorted(tables)
-    if len(names) > 1 and not _apart(tables.values()):
+    names = sorted(read)
+    paths = [path for one in said.values() for path in one or ()]
+    apart = None not in said.values() and len(set(paths)) == len(paths)
+    if len(names) > 1 and not apart:
         first = _without_split(names[0])
         others = [n for n in names if _without_split(n) != first] or names[1:]
         raise DataError(
@@ -45,17 +95,7 @@ def one_label_file(tables: Mapping[str, LabelFiles], folders: FolderSource) -> L
             why="several name the same images, and may label them differently",
             fix=f"Leave those out that are not meant, for instance `{exclude_line(others)}`.",
         )
-    one = tables[names[0]]
-    rows = {name: table.rows(name) for name, table in tables.items()}
-    return LabelFiles(one.store, rows, one.columns, one.choices)
-
-
-def _apart(tables: Collection[LabelFiles]) -> bool:
-    """Whether no image is in two of the files."""
-    if any(table.why_not() is not None for table in tables):
-        return False
-    named = [path for table in tables for path in _said(table)]
-    return len(set(named)) == len(named)
+    return LabelFiles(folders.store, read, columns, folders.choices)
 
 
 def _without_split(name: str) -> str:
@@ -64,14 +104,14 @@ def _without_split(name: str) -> str:
     return " ".join(word for word in words if not splits_of([word]))
 
 
-def label_file_describes(table: LabelFiles, folders: FolderSource) -> bool:
+def _describes(
+    table: LabelFiles, folders: FolderSource, said: Said, labels: Mapping[str, str | None]
+) -> bool:
     """Whether the file is to be read rather than the folders.
 
     Raises:
         DataError: Both can be read, and they say different things.
     """
-    labels = folder_labels(folders)
-    said = _said(table)
     if len(set(said.values())) < 2 <= len(set(labels.values())):
         return False  # where images are from, how large they are
     both = [path for path in said if labels.get(path) is not None]
@@ -97,14 +137,8 @@ def label_table(folders: FolderSource, columns: Columns) -> LabelFiles | None:
     read, _ = label_files(folders.store, found, columns)
     if not read:
         return None
-    store, choices = folders.store, folders.choices
-    tables = {n: LabelFiles(store, {n: rows}, columns, choices) for n, rows in read.items()}
-    return one_label_file(tables, folders)
-
-
-def _said(table: LabelFiles) -> dict[str, str]:
-    """The label of each image that the file names."""
-    entries = table.entries()
-    table.notes.clear()
-    table.warnings.clear()
-    return {one.path: clean_text(str(one.label)) for one in entries if one.problem is None}
+    said = {
+        name: said_by(LabelFiles(folders.store, {name: rows}, columns, folders.choices))
+        for name, rows in read.items()
+    }
+    return one_label_file(folders, read, said, columns)

@@ -22,13 +22,14 @@ from graftline.data.sources.split_list_files import (
 )
 from graftline.data.sources.split_names import names_split, splits_of
 from graftline.data.sources.table import HUGGING_FACE, TableSource
-from graftline.data.sources.table_advice import label_columns
+from graftline.data.sources.table_advice import is_document, label_columns
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, json_row, read_rows
 from graftline.errors import DataError, StoreError
 from graftline.storage.base import ObjectInfo, Store
 
 JSON = ".json"
+LARGEST_JSON = 2**26  # bytes, which are eight times as many as objects
 MOST_FILES = 64  # more files of one ending are each about one image
 HALF = 0.5  # of its entries name images, or it is about something else
 Rows = tuple[list[str], list[Row]]
@@ -67,10 +68,10 @@ def label_files(
         found: All its files, without those that are left out.
         columns: What the columns of the table are called.
     """
-    keys = [one.key for one in found if is_image(one.key)]
-    candidates = _candidates(found, keys)
     labels: dict[str, Rows] = {}
     splits: dict[str, Rows] = {}
+    keys = [one.key for one in found if is_image(one.key)]
+    candidates = _candidates(found, keys)
     if not candidates or not keys:
         return labels, splits
     index = ImageIndex(keys)
@@ -97,15 +98,21 @@ def label_files(
 
 def _candidates(found: Sequence[ObjectInfo], images: Sequence[str]) -> list[str]:
     """Files that may state labels: none that is called like one image, and no list of a split."""
-    lists = lists_by_name([one.key for one in found])
-    stems = {posixpath.basename(key).rpartition(".")[0] for key in images}
     names = [
         one.key
         for one in found
         if one.key.lower().endswith((JSON, *LISTS))
-        and 0 < one.size <= LARGEST
-        and one.key not in lists
-        and posixpath.basename(one.key).rpartition(".")[0] not in stems
+        and 0 < one.size <= (LARGEST_JSON if one.key.lower().endswith(JSON) else LARGEST)
+        and not is_document(one.key)
+    ]
+    if not names:
+        return []
+    lists = lists_by_name([one.key for one in found])
+    stems = {posixpath.basename(key).rpartition(".")[0] for key in images}
+    names = [
+        name
+        for name in names
+        if name not in lists and posixpath.basename(name).rpartition(".")[0] not in stems
     ]
     ends = Counter(name.rpartition(".")[2].lower() for name in names)
     return [name for name in names if ends[name.rpartition(".")[2].lower()] <= MOST_FILES]

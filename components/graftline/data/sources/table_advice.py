@@ -135,7 +135,7 @@ _NAMED_FIRST = words_of("readme license licence citation")
 _NOTHING = words_of(
     "readme read license licence citation cite bibtex requirements changelog changes notes credits "
     "attribution attributions authors contributing copyright terms todo about package environment "
-    "dockerfile makefile config configuration log dataset infos description pyproject eula"
+    "dockerfile makefile config configuration log description pyproject eula"
 )
 
 
@@ -237,7 +237,13 @@ def _tells(path: str) -> bool:
     """Whether a file may speak of images: all do that are not called as documents are."""
     name = posixpath.splitext(posixpath.basename(path))[0]
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return not words or not (words[0] in _NAMED_FIRST or _NOTHING.issuperset(words))
+    return not words or not (is_document(path) or _NOTHING.issuperset(words))
+
+
+def is_document(path: str) -> bool:
+    """Whether a file is called README or LICENSE, with more behind it or not."""
+    words = re.findall(r"[a-z]+", posixpath.basename(path).lower())
+    return bool(words) and (words[0] in _NAMED_FIRST or "infos" in words)
 
 
 def unused_columns(header: Sequence[str], used: Collection[str | None]) -> str:
