@@ -31,6 +31,7 @@ from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.parquet_sets import refuse_several_sets
 from graftline.data.sources.split_lists import SplitLists, read_split_lists
 from graftline.data.sources.table import TableSource
+from graftline.data.sources.table_advice import labels_of
 from graftline.data.sources.tar import ArchiveSource
 from graftline.storage.base import ObjectInfo
 
@@ -55,6 +56,7 @@ class DescribedFolders(FolderSource):
                 self.notes.append(f"Read as folders. {why_not}.")
                 self.unread.append(table)
             elif table_describes(table, self):
+                self.notes.append(labels_of(named))
                 return table
             return None
         if any(suffixed(key) for key in keys):
@@ -74,6 +76,7 @@ class DescribedFolders(FolderSource):
         labels, splits = label_files(self.store, seen, self.columns)
         table, same = labels_beside(self, labels, self.columns)
         self.listed.update(same)
+        self.notes += [] if table is None else [labels_of(table.names)]
         with_splits = {name: labels[name] for name in same if self.columns.split in labels[name][0]}
         self.splits_read = {**splits, **with_splits}
         return table

@@ -167,6 +167,11 @@ def other_files(paths: Sequence[str]) -> str:
     )
 
 
+def labels_of(names: Sequence[str]) -> str:
+    """The note on what states the labels, where that is not the source itself."""
+    return f"The labels are those of {some(names)}."
+
+
 def ignored_files(paths: Sequence[str], labels: Collection[str], images: Sequence[str] = ()) -> str:
     """The note on files beside class folders that say more of the images; empty without any.
 

@@ -170,8 +170,9 @@ READ["CoOp's"] = (
 @pytest.mark.parametrize("name", READ)
 def test_labels_beside_images_are_read(name: str, tmp_path: Path) -> None:
     files, meant = READ[name]
-    entries, _ = read(tmp_path, files)
+    entries, source = read(tmp_path, files)
     assert classes(entries) == meant
+    assert sum("The labels are those of '" in n or "labels, too" in n for n in source.notes) == 1
 
 
 def test_columns_of_a_json_are_named_like_those_of_a_table(tmp_path: Path) -> None:
