@@ -113,7 +113,20 @@ def check_writable(uri: str) -> None:
         return
     with _opened(database) as connection:
         connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE graftline_asks (x)")  # a read-only file takes BEGIN
         connection.rollback()
+
+
+def check_readable(uri: str) -> None:
+    """Ask a local database for anything: MLflow tries for minutes where it cannot be opened.
+
+    Raises:
+        TrackingError: It cannot be read, or is damaged.
+    """
+    database = database_of(uri)
+    if database is not None and database.exists():
+        with _opened(database) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
 
 
 def database_of(uri: str) -> Path | None:

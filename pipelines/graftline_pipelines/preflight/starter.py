@@ -2,6 +2,7 @@
 
 import re
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ def name_of(source: str) -> str:
     last = source.rstrip("/").rpartition("/")[2] or urlsplit(source).netloc
     if not scheme(source) and last in ("", ".", ".."):
         last = str(absolute(source)).rstrip("/").rpartition("/")[2]
-    plain = re.sub(r"[^a-z0-9]+", "-", last.rpartition(".")[0].lower() or last.lower()).strip("-")
+    stem = unicodedata.normalize("NFKD", last.rpartition(".")[0] or last)  # é is e and an accent
+    letters = "".join(each for each in stem.lower() if not unicodedata.combining(each))
+    plain = re.sub(r"[^a-z0-9]+", "-", letters).strip("-")
     return plain[:63].strip("-") or "images"
 
 
