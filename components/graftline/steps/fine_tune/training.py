@@ -27,6 +27,7 @@ from graftline.records.decision import Decision, read_decision
 from graftline.records.training_forecast import Rate, device_of, write_rate
 from graftline.steps.fine_tune.checkpoints.resume import Checkpoints
 from graftline.steps.fine_tune.checkpoints.state import Progressed
+from graftline.steps.fine_tune.failures import gentler
 from graftline.steps.fine_tune.inputs.images import LocalImages
 from graftline.steps.fine_tune.inputs.kept_outputs import KeptOutputs, fingerprint
 from graftline.steps.fine_tune.loop import EpochListener, Trainer
@@ -255,7 +256,7 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
     if not np.isfinite(val_logits).all():
         raise TrainingError(
             "the trained model's logits hold NaN or infinity",
-            fix=f"set {classifier.strategy}.learning_rate to {options.learning_rate / 10:g}",
+            fix=f"set {classifier.strategy}.learning_rate to {gentler(options.learning_rate):g}",
         )
     _keep_rate(store, classifier, division, progressed, options.batch_size, ranks)
     trained = _described(classifier, division, options, progressed)

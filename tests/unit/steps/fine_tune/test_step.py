@@ -343,6 +343,15 @@ def test_more_nodes_than_a_batch_has_images_are_refused_before_one_is_asked_for(
     assert "fine_tune.batch_size to at least 17" in str(caught.value.fix)
 
 
+def test_a_rate_far_too_large_is_named_with_the_epoch_and_one_that_works(
+    fitted: Callable[..., FineTuneResult],
+) -> None:
+    with pytest.raises(TrainingError, match="epoch 1") as caught:
+        fitted(learning_rate=1e30, epochs=2, guard=False)
+    assert "1e+30 is too large" in str(caught.value.why)
+    assert str(caught.value.fix).endswith("to 0.001")  # the default, not 1e+29
+
+
 def test_a_time_limit_ends_with_the_best_epoch_and_says_so(
     fitted: Callable[..., FineTuneResult], caplog: pytest.LogCaptureFixture
 ) -> None:
