@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from graftline.addresses import split_address
 from graftline.errors import TrackingError
 from graftline.storage.uri import local_path
 from graftline.tracking.client import ARTIFACTS, absolute_uri
@@ -131,7 +131,7 @@ def check_readable(uri: str) -> None:
 
 def database_of(uri: str) -> Path | None:
     """The file of a local MLflow; None for a server or another kind of database."""
-    if urlsplit(uri).scheme != "sqlite":
+    if split_address(uri).scheme != "sqlite":
         return None
     return Path(absolute_uri(uri).removeprefix("sqlite:///").partition("?")[0])
 
