@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
         return StoreNotFound(f"{name} does not exist", fix="Check the path for typos.")
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return NoSpace(what, why=why, fix="Free space on that disk, or choose another `store`.")
+        return NoSpace(what, why=why, fix=_more_space(name))
     if error.errno == errno.EROFS:
         return StoreReadOnly(
             what, why=why, fix="Mount it writable, or choose another `store` in the run file."
@@ -103,6 +104,16 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
     if error.errno in (errno.EISDIR, errno.EEXIST):
         return StoreError(what, why=why, fix="A file and a folder have the same name there.")
     return StoreError(what, why=why, fix="Check the disk: this error is unexpected.")
+
+
+def _more_space(name: str) -> str:
+    """What to do about a full disk: another store does not help where a temporary file is."""
+    if name.startswith(tempfile.gettempdir()):  # a store is named by its URI
+        return (
+            "Free space on that disk, or set TMPDIR to a folder on a larger one; on a cluster, "
+            "raise `disk` of the step's pool."
+        )
+    return "Free space on that disk, or choose another `store`."
 
 
 def sha256_of(path: Path) -> str:

@@ -110,6 +110,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error).lower()
+    if isinstance(error, SystemError) and "without setting an exception" in text:
+        return True  # CPython 3.11 that finds no memory for the frame of a Python function
     return isinstance(error, RuntimeError | OSError) and any(
         sign in text for sign in _OUT_OF_MEMORY
     )

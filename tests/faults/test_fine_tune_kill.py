@@ -37,7 +37,7 @@ step = loop.Trainer._step
 def noted(self, images, rows):
     step(self, images, rows)
     with steps.open("a") as stream:
-        stream.write(f"{self.at.epoch} {self.at.step}\\n")
+        stream.write(f"{self.at.epoch} {self.at.step} {int(self.engine is not None)}\\n")
     time.sleep(pause)
 
 loop.Trainer._step = noted
@@ -87,13 +87,23 @@ class Training:
         if not self.steps.exists():
             return []
         lines = [line.split() for line in self.steps.read_text().splitlines()]
-        return [(int(line[0]), int(line[1])) for line in lines if len(line) == 2]
+        return [(int(line[0]), int(line[1])) for line in lines if len(line) == 3]
+
+    def with_engine(self) -> set[bool]:
+        """Whether OpenVINO ran the frozen blocks, over all steps."""
+        return {line.endswith(" 1") for line in self.steps.read_text().splitlines()}
 
     def wait_for(self, epoch: int, step: int, process: Fork) -> None:
         until = time.monotonic() + 240
         while (epoch, step) not in self.done():
             assert process.poll() is None and time.monotonic() < until, self.done()
             time.sleep(0.01)
+
+    def trained(self) -> tuple[str, list[dict[str, float]]]:
+        """Digest of the trained tensors, kept or not in the end, and the epochs' figures."""
+        (pointer,) = self.store.glob("checkpoints/*/latest.json")
+        found = json.loads(pointer.read_text())
+        return found["tensors"]["best"], found["scalars"]["history"]
 
     def digest(self) -> str:
         return hashlib.sha256((self.bundle / "weights.safetensors").read_bytes()).hexdigest()
@@ -161,23 +171,28 @@ def test_killed_or_preempted_in_an_epoch_and_started_again_ends_with_the_same_we
 
 
 WAYS = ("SIGKILL", "SIGTERM", "SIGTERM, and gone a moment later", "SIGKILL and damage")
-SHOTS = 20
+SHOTS = {False: 20, True: 10}
+# 24 images over 120 epochs are work enough for OpenVINO to be opened.
+HALF_FROZEN = {"strategy": "fine_tune", "unfreeze": 0.5, "learning_rate": 3e-3}
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", SHOTS, ids=["nothing frozen", "OpenVINO"])
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_at_random_moments_ends_with_the_same_weights(
-    training: Callable[[str], Training], way: str, record_property: Any
+    training: Callable[[str], Training], way: str, engine: bool, record_property: Any
 ) -> None:
     whole = training("whole")
     # So long that there is something left for the last shot.
     whole.options |= {"epochs": 120, "patience": 120, "ema": 0.9, "mix": "mixup"}
+    whole.options |= HALF_FROZEN if engine else {}
     whole.finish()
 
     shot = training("shot")
     shot.options = {**whole.options, **{k: v for k, v in shot.options.items() if k not in LENGTH}}
-    moments, shots, damaged = random.Random(WAYS.index(way)), 0, 0
-    while shots < SHOTS and not shot.bundle.exists():
+    shot.options |= HALF_FROZEN if engine else {}
+    moments, shots, damaged = random.Random(2 * WAYS.index(way) + engine), 0, 0
+    while shots < SHOTS[engine] and not shot.bundle.exists():
         before = len(shot.done())
         process = shot.start(0.05)
         while len(shot.done()) == before and process.poll() is None:
@@ -194,9 +209,11 @@ def test_killed_at_random_moments_ends_with_the_same_weights(
         shots += 1
         if way.endswith("damage") and shots % 4 == 0:
             damaged += _damage_newest(shot.store / "checkpoints")
-    assert shots == SHOTS
+    assert shots == SHOTS[engine]
     assert bool(damaged) == way.endswith("damage")
     shot.finish()
+    assert shot.with_engine() == whole.with_engine() == {engine}
+    assert shot.trained() == whole.trained()
     assert shot.digest() == whole.digest()
     record_property("points", shots)
 

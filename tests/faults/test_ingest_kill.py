@@ -79,6 +79,9 @@ def check_store(place: Path) -> None:
         assert len(data) == info.size
         if info.key.startswith("shards/"):
             assert info.key == f"shards/{hashlib.sha256(data).hexdigest()}.tar"
+        if info.key.endswith("/snapshot.json"):  # all that it names is there
+            snapshot = fetch_snapshot(store, info.key.split("/")[1], place / "seen")
+            assert len(list(read_images(snapshot, snapshot.rows()))) == 18
 
 
 def kill_at(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.service.fault_proxy import FaultProxy
 
-from graftline.errors import PreconditionFailed
+from graftline.errors import PreconditionFailed, StoreError
 from graftline.steps.doctor.findings import Examination, Problem
 from graftline.steps.doctor.store_probes import (
     examine_store,
@@ -16,6 +16,7 @@ from graftline.steps.doctor.store_probes import (
     race_to_replace,
 )
 from graftline.storage import open_store
+from graftline_pipelines.preflight.store import check_store
 
 WRITERS, ROUNDS = 8, 50
 FORK = multiprocessing.get_context("fork")
@@ -71,7 +72,12 @@ def test_one_winner_among_processes_on_a_folder(tmp_path: Path, record_property:
 
 @pytest.mark.parametrize("kind", ["ignores", "races"])
 def test_a_server_that_loses_races_is_refused(
-    kind: str, s3_server: str, s3_bucket: str, monkeypatch: pytest.MonkeyPatch, record_property: Any
+    kind: str,
+    s3_server: str,
+    s3_bucket: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Any,
 ) -> None:
     with FaultProxy(s3_server) as proxy:
         proxy.careless = kind
@@ -82,4 +88,23 @@ def test_a_server_that_loses_races_is_refused(
         found = Examination()
         examine_store(found, store)
         assert [each for each in found.failed if "writers" in each.tried]
-    record_property("points", 1)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        for _ in range(2):  # a failure is not remembered
+            with pytest.raises(StoreError, match=r"conditional writes|does not decide"):
+                check_store(store)
+    record_property("points", 2)
+
+
+def test_a_store_is_tried_once_before_a_run(
+    s3_server: str, s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with FaultProxy(s3_server) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
+        requests = []
+        for _ in range(2):
+            proxy.lines.clear()
+            assert "writable" in check_store(f"{s3_bucket}/store")
+            requests.append(len(proxy.lines))
+    assert requests[0] > 30 > 10 > requests[1], requests
+    assert not list(open_store(f"{s3_bucket}/store").list())

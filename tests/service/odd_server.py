@@ -54,7 +54,7 @@ class OddServer:
         self.seen.clear()
 
     def __enter__(self) -> "OddServer":
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -156,6 +156,12 @@ def test_a_host_that_never_answers(
     assert said.code == 1 and "does not answer" in said.err and "timed out" in said.err
 
 
+def test_a_gateway_that_limits_requests(graftline: Run, kfp: Any) -> None:
+    kfp.control("settings", fail={"GET /apis/v2beta1/healthz": 429})
+    said = graftline("runs")
+    assert said.code == 1 and "status 429" in said.err and "run it again later" in said.err
+
+
 @pytest.fixture
 def other_server() -> Iterator[str]:
     """A web server that is not Kubeflow Pipelines."""
@@ -168,7 +174,7 @@ def other_server() -> Iterator[str]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -176,7 +182,7 @@ def other_server() -> Iterator[str]:
 
 def test_something_else_listens(graftline: Run, kfp: Any, other_server: str) -> None:
     said = graftline("runs", "--host", other_server)
-    assert said.code == 1 and "it is not Kubeflow Pipelines" in said.err
+    assert said.code == 1 and "does not answer as Kubeflow Pipelines does" in said.err
 
 
 def test_a_gateway_without_a_server(graftline: Run, kfp: Any) -> None:

@@ -8,6 +8,7 @@ from tests.service.odd_server import HTML, OddServer
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 from graftline.tracking.client import connect
 from graftline.tracking.mlflow_run import open_tracking, start_run
+from graftline.tracking.readiness import check_ready
 from graftline.tracking.registry import open_registry
 
 
@@ -18,6 +19,7 @@ def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[OddServer]:
         yield server
 
 
+JSON = {"Content-Type": "application/json"}
 PAGE = "<!doctype html><html><body>Sign in</body></html>"
 ANSWERS = {
     "web page": ((200, HTML, PAGE), TrackingError, "web page", "MLFLOW_TRACKING_TOKEN"),
@@ -36,7 +38,13 @@ ANSWERS = {
     "407": ((407, HTML, PAGE), TrackingUnreachable, "proxy", "NO_PROXY"),
     "502": ((502, HTML, PAGE), TrackingUnreachable, "502", "Start the server"),
     "500": ((500, {}, "oops"), TrackingError, "failed", "log"),
-    "nothing": ((200, {}, ""), TrackingError, "web page", "tracking.uri"),
+    "404": ((404, {}, "not found"), TrackingError, "does not answer as MLflow", "path of tracking"),
+    "405": ((405, HTML, "no"), TrackingError, "does not answer as MLflow", "path of tracking"),
+    "429": ((429, {}, "slow down"), TrackingError, "429", "later"),
+    "empty": ((200, JSON, "{}"), TrackingError, "does not answer as MLflow", "path of tracking"),
+    "nothing": ((200, {}, ""), TrackingError, "does not answer as MLflow", "path of tracking"),
+    "a list": ((200, JSON, "[1]"), TrackingError, "does not answer as MLflow", "path of tracking"),
+    "half": ((200, JSON, '{"a":'), TrackingError, "does not answer as MLflow", "path of tracking"),
 }
 
 
@@ -55,7 +63,14 @@ def test_each_answer_is_a_typed_error_with_advice(odd: OddServer, name: str) -> 
             assert isinstance(error, kind) and told in str(error), str(error)
             assert error.fix and advice in error.fix and "next=" not in str(error), str(error)
         else:
-            assert name == "nothing"  # as MLflow itself acknowledges some requests
+            assert name in ("nothing", "empty")  # as MLflow itself acknowledges some requests
+
+
+@pytest.mark.parametrize("name", sorted(ANSWERS.keys() - {"nothing"}))
+def test_no_answer_passes_the_check_before_a_run(odd: OddServer, name: str) -> None:
+    odd.answers(*ANSWERS[name][0])
+    with pytest.raises(TrackingError):
+        check_ready(odd.url, "animals", "animals")
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,7 @@ def test_a_dropped_picture_is_answered_on_the_page(
     model = OnnxClassifier(exported_model[2].onnx)
     (expected,) = model.predict([picture], top=3)
     with TryServer(model) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         tab.call("Page.navigate", url=server.url)
         deadline = time.monotonic() + 60
         while not tab.js("document.readyState === 'complete' && !!document.querySelector('#file')"):

@@ -39,7 +39,7 @@ def free_port() -> int:
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """A server on a free port; its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

@@ -109,7 +109,7 @@ def test_mlflow_follows_no_redirect_to_a_metadata_service() -> None:
     servers = [ThreadingHTTPServer(("127.0.0.1", 0), kind) for kind in (Elsewhere, Redirecting)]
     there, here = (server.server_address[1] for server in servers)
     for server in servers:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         uri = f"http://127.0.0.1:{here}"
         with pytest.raises(TrackingError) as refused, mlflow_errors(uri, "an experiment"):

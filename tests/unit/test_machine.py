@@ -139,3 +139,19 @@ def test_a_user_whom_nobody_knows_gets_a_home(monkeypatch, tmp_path):
     assert machine.cache_folder().is_dir()
     assert Path.home() == tmp_path / f"graftline-{os.getuid()}"
     assert Path.home().stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "wanted"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        # As CPython 3.11 said it to steps that were starved by a limit on address space.
+        (SystemError("<function _read> returned NULL without setting an exception"), True),
+        (SystemError("bad argument to internal function"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_a_lack_of_memory_is_recognised(error: Exception, wanted: bool) -> None:
+    assert machine.is_out_of_memory(error) is wanted

@@ -189,26 +189,19 @@ def step(
         tracking_run,
     )
     token = _current.set(recorder)
+    last_words = f"ERROR in step {name}: {_out_of_memory('MemoryError')}\n"
     recorder.event("started")
     recorder.note("running")
     try:
-        with listening(recorder.event), lost_threads(partial(_end_without_memory, recorder)):
+        end = partial(_end_without_memory, recorder)
+        with listening(recorder.event), lost_threads(end, last_words):
             yield recorder
-    except GraftlineError as error:
-        _refuse(recorder, error)
     except Exception as error:
-        refused = system_error(error)
-        if refused is not None:
-            _refuse(recorder, refused)
-        what = redacted(f"{type(error).__name__}: {error}")
-        recorder.event(
-            "failed",
-            error=type(error).__name__,
-            what=what,
-            why=traceback.format_exc(limit=-3),
-            fix=None,
-        )
-        recorder.note("failed", what=what, fix="See the step's log for the traceback.")
+        try:
+            _failed(recorder, error)
+        except MemoryError:
+            os.write(1, last_words.encode())
+            sys.exit(1)
         raise
     else:
         recorder.event("finished", seconds=recorder.seconds, cpu_seconds=recorder.cpu_seconds)
@@ -217,23 +210,44 @@ def step(
         _current.reset(token)
 
 
+def _failed(recorder: Recorder, error: Exception) -> None:
+    """Put an error on record; one that the user has to fix ends the process."""
+    refused = error if isinstance(error, GraftlineError) else system_error(error)
+    if refused is not None:
+        _refuse(recorder, refused)
+    what = redacted(f"{type(error).__name__}: {error}")
+    recorder.event(
+        "failed",
+        error=type(error).__name__,
+        what=what,
+        why=traceback.format_exc(limit=-3),
+        fix=None,
+    )
+    recorder.note("failed", what=what, fix="See the step's log for the traceback.")
+
+
 def system_error(error: Exception) -> GraftlineError | None:
     """The user's error for a full or read-only disk, and for missing rights or memory; or None."""
     no_thread = isinstance(error, RuntimeError) and any(
         sign in str(error) for sign in ("start new thread", "Resource temporarily unavailable")
     )
     if no_thread or is_out_of_memory(error):
-        return OutOfMemory(
-            "This process ran out of memory"
-            + (", or may start no more threads (`ulimit -u`, the pids limit)" if no_thread else ""),
-            why=f"{type(error).__name__}: {str(error).strip()[:300]}".rstrip(": "),
-            fix="Run it again where there is more memory, or where fewer programs share it; what "
-            "was computed is kept. On a cluster raise `memory` of the step's pool. Smaller "
-            "`extract.batch_size`, `fine_tune.batch_size` and `image_size` need less.",
-        )
+        why = f"{type(error).__name__}: {str(error).strip()[:300]}".rstrip(": ")
+        return _out_of_memory(why, no_thread=no_thread)
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return os_error(error, str(error.filename or "a file"), "write")
     return None
+
+
+def _out_of_memory(why: str, *, no_thread: bool = False) -> OutOfMemory:
+    return OutOfMemory(
+        "This process ran out of memory"
+        + (", or may start no more threads (`ulimit -u`, the pids limit)" if no_thread else ""),
+        why=why,
+        fix="Run it again where there is more memory, or where fewer programs share it; what "
+        "was computed is kept. On a cluster raise `memory` of the step's pool. Smaller "
+        "`extract.batch_size`, `fine_tune.batch_size` and `image_size` need less.",
+    )
 
 
 def _end_without_memory(recorder: Recorder, error: MemoryError) -> None:

@@ -16,7 +16,7 @@ from graftline.redaction import excerpt, without_query
 
 REDIRECTS = (301, 302, 303, 307, 308)
 PROXY_LOGIN = 407
-GATEWAY = (500, 502, 503, 504)  # often a page of a load balancer: tried again
+GATEWAY = (408, 429, 500, 502, 503, 504)  # often a page of a load balancer: tried again
 # Requests whose success S3 always answers with an ETag, in a header.
 _WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
 # Requests whose success has a body, and its root element.

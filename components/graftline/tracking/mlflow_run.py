@@ -21,7 +21,7 @@ from graftline.progress import message
 from graftline.records.run_records import is_known
 from graftline.redaction import excerpt
 from graftline.tracking.client import artifact_location, connect, time_to_store
-from graftline.tracking.server_answers import mlflow_errors
+from graftline.tracking.server_answers import mlflow_errors, require_id
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -91,7 +91,7 @@ def start_run(
             if before:
                 return str(before[0].info.run_id)
         run = client.create_run(experiment_id, run_name=run_name, tags=own)
-        return str(run.info.run_id)
+        return require_id(run.info.run_id, uri)
 
 
 def open_tracking(uri: str, run_id: str, *, best_effort: bool = False) -> "Tracker":
@@ -230,14 +230,15 @@ def _experiment_id(client: "MlflowClient", uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(name, artifact_location(uri, name)))
+            made = client.create_experiment(name, artifact_location(uri, name))
+            return require_id(made, uri)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             experiment = client.get_experiment_by_name(name)  # another run made it just now
     if experiment is None or experiment.lifecycle_stage == "deleted":
         raise deleted_experiment(name)
-    return str(experiment.experiment_id)
+    return require_id(experiment.experiment_id, uri)
 
 
 def deleted_experiment(name: str) -> TrackingError:

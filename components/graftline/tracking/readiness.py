@@ -12,7 +12,7 @@ from graftline.storage.uri import local_path
 from graftline.tracking import relocation
 from graftline.tracking.client import absolute_uri, artifact_location, connect
 from graftline.tracking.mlflow_run import deleted_experiment
-from graftline.tracking.server_answers import mlflow_errors, probe, redacted
+from graftline.tracking.server_answers import mlflow_errors, probe, redacted, require_id
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -45,6 +45,8 @@ def check_ready(uri: str, experiment: str, registered_model: str, *, moved: bool
     client = connect(uri)
     with mlflow_errors(uri, f"the experiment {experiment!r}"):
         found = client.get_experiment_by_name(experiment)
+        if found is not None:
+            require_id(found.experiment_id, uri)
         if found is not None and found.lifecycle_stage == "deleted":
             raise deleted_experiment(experiment)
         location = found.artifact_location if found else artifact_location(uri, experiment)

@@ -132,7 +132,7 @@ def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
     code = str(getattr(error, "error_code", ""))
     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED") or re.search(r"\b40[13]\b", text):
         return _refused(uri, doing, text[:500])
-    if "not in a valid JSON format" in text or "<html" in text.lower():
+    if re.search(r"<(html|!doctype)", text.lower()):
         return _web_page(uri)
     if "_alembic_tmp_" in text:
         database = where.removeprefix("sqlite:///")
@@ -141,11 +141,33 @@ def _translated(error: Exception, uri: str, doing: str) -> TrackingError:
             why="The program that made it, or moved it to a newer MLflow, was stopped meanwhile.",
             fix=f"Remove it if it is new, `rm {database}`; else restore it from a backup.",
         )
+    foreign = r"error code (404|405|410|501)\b|not in a valid JSON format"
+    if code == "ENDPOINT_NOT_FOUND" or re.search(foreign, text):
+        return _other_server(uri, text[:300])
+    if re.search(r"\b(429|503|504)\b", text):
+        fix = "The server is overloaded or failing: run it again later; see its log."
+    elif "://" in uri and not uri.startswith("sqlite:"):
+        fix = "See the server's log."
+    else:
+        fix = "The database's folder must exist and be writable."
     return TrackingError(
         f"MLflow at {where} failed on {doing}.",
         why=f"{type(error).__name__}: {text[:500]}",
-        fix="See the server's log; for a database file, its folder must exist and be writable.",
+        fix=fix,
     )
+
+
+def require_id(found: object, uri: str) -> str:
+    """The id of an experiment or a run, which each answer of MLflow about one holds.
+
+    MLflow's client takes any JSON for an answer, and reads what is missing as empty.
+
+    Raises:
+        TrackingError: It is empty: this is another server.
+    """
+    if not found:
+        raise _other_server(uri, "its answer holds no id")
+    return str(found)
 
 
 def redacted(text: str, uri: str) -> str:
@@ -171,6 +193,15 @@ def _redirected(uri: str, target: str) -> TrackingError:
         f"MLflow at {where} redirects to {redaction.without_query(target) or 'no address'}.",
         why="Its client does not follow: a request that writes would lose its content.",
         fix=fix,
+    )
+
+
+def _other_server(uri: str, why: str) -> TrackingError:
+    return TrackingError(
+        f"{redacted(uri, uri)} does not answer as MLflow does.",
+        why=why,
+        fix="Check host, port and path of tracking.uri: another server may answer there, or the "
+        "path before /api is missing.",
     )
 
 

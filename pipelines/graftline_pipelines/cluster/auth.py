@@ -18,6 +18,7 @@ from graftline.redaction import learn
 from graftline_pipelines.cluster.errors import (
     ClusterUnreachable,
     login_page,
+    not_kubeflow,
     server_words,
     translated,
     unreachable,
@@ -161,7 +162,7 @@ def healthz(host: str, login: Login) -> dict[str, Any]:
     if answer.is_redirect or (answer.ok and "html" in kind):
         raise login_page(host)
     if answer.status_code == 404 or (answer.ok and "json" not in kind):
-        raise unreachable(host, "Something answers there, but it is not Kubeflow Pipelines.")
+        raise not_kubeflow(host)
     if not answer.ok:
         raise translated(host, "the health check", answer.status_code, server_words(answer.text))
     try:
@@ -169,7 +170,7 @@ def healthz(host: str, login: Login) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise unreachable(host, "Something answers there, but it is not Kubeflow Pipelines.")
+        raise not_kubeflow(host)
     return found
 
 

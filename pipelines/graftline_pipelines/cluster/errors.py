@@ -111,6 +111,8 @@ def _advice(status: int, text: str) -> str:
     for words, fix in ADVICE.items():
         if words in text:
             return fix
+    if status in (408, 429):
+        return "The server is overloaded, or limits how often it is asked: run it again later."
     if status >= 500:
         return "See the server's log: kubectl -n kubeflow logs deploy/ml-pipeline"
     return "Correct what it names and submit again."
@@ -165,6 +167,15 @@ def unreachable(host: str, cause: object) -> ClusterUnreachable:
         )
     return ClusterUnreachable(
         f"{host} does not answer.", why=reason[1] if reason else excerpt(text, 300) or None, fix=fix
+    )
+
+
+def not_kubeflow(host: str) -> ClusterUnreachable:
+    """The error for another server in the place of Kubeflow Pipelines."""
+    return ClusterUnreachable(
+        f"{host} does not answer as Kubeflow Pipelines does.",
+        why="Another server answers there, or the path to its API is missing.",
+        fix="Check host, port and path: what the browser shows before /#/runs.",
     )
 
 

@@ -20,6 +20,7 @@ from graftline_pipelines.preflight.data import (
     open_settings_source,
 )
 from graftline_pipelines.preflight.report import Preflight, PreflightError, show_notes
+from graftline_pipelines.preflight.store import check_store
 from graftline_pipelines.runfile.settings import RunSettings
 
 Asking = Callable[[str], None]
@@ -49,6 +50,7 @@ def require(
     """
     _relocate(settings, console)
     found, _ = _ask(settings, asking, elsewhere)
+    _note_single_node(settings, found)
     if found.problems:
         raise PreflightError(found.problems)
     if console is not None:
@@ -77,7 +79,7 @@ def _ask(
         What was found, and the source's entries.
     """
     found = Preflight(asking=asking)
-    found.look("store", lambda: _store(settings))
+    found.look("store", lambda: check_store(settings.store))
     entries = check_source(settings, found)
     check_space(settings, entries, found)
     found.look("backbone", lambda: _known(settings))
@@ -97,6 +99,18 @@ def _ask(
     first = found.failed("tracking.uri") or found.facts.get("champion") == NO_CHAMPION
     check_test_images(settings, entries, found, first=first)
     return found, entries
+
+
+def _note_single_node(settings: RunSettings, found: Preflight) -> None:
+    """Say that what runs here trains on this machine alone."""
+    section = "scratch" if settings.strategy == "scratch" else "fine_tune"
+    nodes = getattr(settings, section).nodes
+    if nodes > 1 and settings.strategy in ("auto", "fine_tune", "scratch"):
+        text = (
+            f"{nodes} nodes train together on a cluster only. This run trains on this machine "
+            f"alone, where `{section}.processes` shares each batch among processes."
+        )
+        found.notes.append((f"{section}.nodes", text))
 
 
 def ask_mlflow(settings: RunSettings, found: Preflight) -> None:
@@ -125,13 +139,6 @@ def _answers(settings: RunSettings) -> str:
 
     check_answers(settings.tracking.uri)
     return ""
-
-
-def _store(settings: RunSettings) -> str:
-    from graftline.storage import open_store
-
-    open_store(settings.store).check_writable()
-    return f"{settings.store}, writable"
 
 
 def _tracking(settings: RunSettings, found: Preflight) -> str:

@@ -236,7 +236,7 @@ def _one_each(details: list[ErrorDetails]) -> Iterator[ErrorDetails]:
     for location, several in grouped.items():
         sentences = [what_is_wrong(each).partition(ANY_OF)[2] for each in several]
         parts = [sentence.partition(". ") for sentence in sentences if sentence]
-        wanted = ", or ".join(part.rstrip(".") for part, _, _ in parts)
+        wanted = ", or ".join(dict.fromkeys(part.rstrip(".") for part, _, _ in parts))
         hints = "".join(f". {hint.rstrip('.')}" for _, _, hint in parts if hint)
         merged = {**several[0], "loc": location}
         if wanted:

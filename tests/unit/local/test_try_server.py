@@ -50,7 +50,7 @@ def model(exported_model: tuple) -> OnnxClassifier:
 @pytest.fixture
 def server(model: OnnxClassifier) -> Iterator[TryServer]:
     with TryServer(model) as made:
-        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield made
         made.shutdown()

@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from graftline_pipelines.preflight.examine import _note_single_node
+from graftline_pipelines.preflight.report import Preflight
+from graftline_pipelines.runfile.settings import RunSettings
+
 LARGE = ("torch", "timm", "torchvision", "mlflow", "kfp", "kubernetes", "sklearn", "scipy", "boto3")
 SCRIPT = """
 import json, sys
@@ -80,6 +84,28 @@ def test_a_cheap_problem_is_told_before_anything_large_is_imported(
     if key != "run file":
         assert found["not_checked"]
         assert what in found["required"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "section", "said"),
+    [("auto", "fine_tune", True), ("scratch", "scratch", True), ("probe", "fine_tune", False)],
+)
+def test_a_run_on_this_machine_says_that_it_does_not_use_several_nodes(
+    tmp_path: Path, strategy: str, section: str, said: bool
+) -> None:
+    settings = RunSettings.model_validate(
+        {
+            "name": "digits",
+            "data": {"source": str(tmp_path / "nosuch")},
+            "store": str(tmp_path / "store"),
+            "tracking": {"uri": "mlruns"},
+            "strategy": strategy,
+            section: {"nodes": 2},
+        }
+    )
+    found = Preflight(asking=lambda _: None)
+    _note_single_node(settings, found)
+    assert [key for key, _ in found.notes] == [f"{section}.nodes"] * said
 
 
 def test_cheap_problems_are_told_together(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_a_key_of_several_types_has_one_mistake(tmp_path: Path) -> None:
     assert line == 5
     for part in ("1.5", "whole number, or less", "equal to 1, or 'auto' or 'all'.", "upper blocks"):
         assert part in said
+    said = problems(write(tmp_path, text.replace("1.5", "-1")))["fine_tune.unfreeze"][1]
+    assert said.count("greater than or equal to 0") == 1  # both numbers have that limit
 
 
 def test_contradiction_is_reported_with_wrong_set_option(tmp_path: Path) -> None:

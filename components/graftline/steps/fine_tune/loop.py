@@ -43,6 +43,7 @@ from graftline.steps.fine_tune.network.freezing import (
     training_mode,
 )
 from graftline.steps.fine_tune.network.frozen_engine import frozen_engine
+from graftline.steps.fine_tune.network.numerics import as_begun, began_in_pytorch, numerics
 from graftline.steps.fine_tune.network.precision import autocast
 from graftline.steps.fine_tune.network.split import split
 from graftline.steps.fine_tune.optimizer.ema import Average
@@ -51,7 +52,7 @@ from graftline.steps.fine_tune.optimizer.schedule import clip, joined_blocks, ra
 from graftline.steps.fine_tune.pilot_end import look
 from graftline.steps.fine_tune.ranks import Ranks
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fine_tune.reports import say_epoch
+from graftline.steps.fine_tune.reports import say_early_end, say_epoch
 
 CLIP_NORM = 1.0  # a single odd batch must not throw the pretrained weights off
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints at most, within an epoch
@@ -89,6 +90,8 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         self.classifier = classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        begun = checkpoints.scalars().get("numerics", {})
+        settings = as_begun(settings, begun)
         self.division, self.settings, self.device = division, settings, device
         self.floor, self.on_epoch = floor, on_epoch
         self.ranks = ranks or Ranks()
@@ -106,18 +109,13 @@ class Trainer:
         self.tensors = state.tensors_of(classifier, division)
         self.average = Average(self.tensors, settings.ema)
         self.halves = split(classifier.backbone, division)
+        lower = None if began_in_pytorch(begun) else self.halves
         images_each = len(self.sampler.rows)
-        self.engine = frozen_engine(self.halves, settings, device, images_each, self.ranks.count)
+        self.engine = frozen_engine(lower, settings, device, images_each, self.ranks.count)
         self.arrays = ArrayFile()
+        ids, fitting = snapshot.image_ids(), classifier.preprocessing
         self.batches = Batches(
-            images,
-            snapshot.image_ids(),
-            classifier.preprocessing,
-            settings,
-            self.halves,
-            device,
-            self.arrays,
-            self.engine,
+            images, ids, fitting, settings, self.halves, device, self.arrays, self.engine
         )
         self.saving = Saving(
             checkpoints,
@@ -127,7 +125,8 @@ class Trainer:
             most=CHECKPOINT_SECONDS,
             writes=self.ranks.first,
         )
-        self.at = Progressed(micro_batch=self.sampler.batch_size)
+        here = numerics(device, settings, engine=self.engine is not None)
+        self.at = Progressed(micro_batch=self.sampler.batch_size, numerics=here)
         forward = Forward(classifier, self.halves, self.engine)
         evaluated = forward.images if self.halves is None else forward.lower
         self.evaluation = Evaluation(classifier, evaluated, self.batches)
@@ -142,7 +141,7 @@ class Trainer:
         Raises:
             TrainingError: The loss is not finite, or one image does not fit into memory.
         """
-        resumed = self.saving.resume()
+        resumed = self.saving.resume(self.at.numerics)
         if resumed is not None:
             self.at, self.best = resumed
         if self.outputs is not None and not self.at.finished:
@@ -283,7 +282,10 @@ class Trainer:
                 self.best = state.copied(self.tensors)
         stale = at.epoch - max(at.best_epoch, at.guarded_epoch) >= self.settings.patience
         over = look(at, self.pilot, self.floor, self._over)
-        at.finished = over or at.epoch >= self.settings.epochs or stale or self._out_of_time()
+        late = self._out_of_time()
+        at.finished = over or at.epoch >= self.settings.epochs or stale or late
+        if (stale or late) and not over:
+            say_early_end(at, self.settings, self.classifier.strategy, in_time=not late)
         if not at.finished and cut_rate(at, accuracy, self.floor, self.settings):
             self._go_back()
 

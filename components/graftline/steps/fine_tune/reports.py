@@ -3,6 +3,7 @@
 from graftline.progress import message
 from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.inputs.sampler import Sampler
+from graftline.steps.fine_tune.recipe import Settings
 
 
 def say_epoch(figures: dict[str, float], epochs: int, at: Progressed, sampler: Sampler) -> float:
@@ -32,6 +33,38 @@ def say_epoch(figures: dict[str, float], epochs: int, at: Progressed, sampler: S
         duration(left),
     )
     return rate
+
+
+def say_early_end(at: Progressed, settings: Settings, strategy: str, *, in_time: bool) -> None:
+    """Why training ended before its last epoch, where no pilot ended it: that says so itself.
+
+    Args:
+        at: Where training ended.
+        settings: Of the training.
+        strategy: Whose section of the run file has these settings.
+        in_time: Whether the time limit is not what ended it.
+    """
+    if at.epoch >= settings.epochs:
+        return
+    kept = f"epoch {at.best_epoch}, the best on validation, is kept"
+    if in_time:
+        message(
+            "Training ends in epoch %d of %d: %d epochs without improvement (%s.patience); %s.",
+            at.epoch,
+            settings.epochs,
+            settings.patience,
+            strategy,
+            kept,
+        )
+    else:
+        message(
+            "Training ends in epoch %d of %d: its %g minutes are over (%s.max_minutes); %s.",
+            at.epoch,
+            settings.epochs,
+            settings.max_minutes,
+            strategy,
+            kept,
+        )
 
 
 def duration(seconds: float) -> str:

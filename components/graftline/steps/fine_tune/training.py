@@ -223,7 +223,7 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
                 name = fingerprint(
                     before,
                     classifier.preprocessing,
-                    options,
+                    trainer.settings,
                     device,
                     engine=trainer.engine is not None,
                 )

@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setattr(nodes, "SECONDS", 0.01)
     server = Cluster()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.shutdown()

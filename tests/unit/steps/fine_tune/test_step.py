@@ -1,6 +1,7 @@
 """Freezing, the loop, checkpoints and the comparison with the probe, on real digits."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -310,12 +311,29 @@ def test_a_finished_training_is_not_done_again(
     ).read_bytes()
 
 
-def test_early_stopping_keeps_the_best_epoch(fitted: Callable[..., FineTuneResult]) -> None:
+def test_early_stopping_keeps_the_best_epoch_and_says_so(
+    fitted: Callable[..., FineTuneResult], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     result = fitted(strategy="scratch", epochs=6, patience=1, learning_rate=1e-9)
     assert result.epochs < 6
+    kept = f"epoch {result.best_epoch}, the best on validation, is kept."
+    assert f"1 epochs without improvement (scratch.patience); {kept}" in caplog.text
     best = max(result.history, key=lambda e: (e["val_accuracy"], -e["val_loss"]))
     assert result.best_epoch == best["epoch"]
     assert result.val_accuracy == pytest.approx(best["val_accuracy"])
+
+
+def test_a_time_limit_ends_with_the_best_epoch_and_says_so(
+    fitted: Callable[..., FineTuneResult], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    result = fitted(epochs=6, max_minutes=1e-9)
+    assert result.epochs == 1 and result.best_epoch == 1
+    said = "Training ends in epoch 1 of 6: its 1e-09 minutes are over (fine_tune.max_minutes); "
+    assert said + "epoch 1, the best on validation, is kept." in caplog.text
+    again = fitted(epochs=6, max_minutes=1e-9)  # as a retried task: it has ended, and stays so
+    assert again.history == result.history
 
 
 def test_short_memory_halves_the_micro_batch_and_changes_no_gradient(

@@ -72,6 +72,21 @@ class Checkpoints:
             message("Going back to the checkpoint before the last one.")
         return found
 
+    def scalars(self) -> Mapping[str, Any]:
+        """Of the newest pointer that can be read, without its tensors; nothing where none can.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        for pointer in (POINTER, PREVIOUS):
+            try:
+                found = commit.parse(self._store.read(pointer), pointer)["scalars"]
+            except (StoreNotFound, IntegrityError, ValueError, KeyError, TypeError):
+                continue
+            if isinstance(found, dict):
+                return found
+        return {}
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write the tensors, then move the pointer, then remove what neither pointer names.
 

@@ -10,6 +10,7 @@ from graftline.steps.fine_tune.checkpoints import state
 from graftline.steps.fine_tune.checkpoints.clock import BackgroundWriter, CheckpointClock
 from graftline.steps.fine_tune.checkpoints.resume import Checkpoints
 from graftline.steps.fine_tune.checkpoints.state import Progressed
+from graftline.steps.fine_tune.network.numerics import say_changes
 from graftline.steps.fine_tune.optimizer.ema import Average
 
 FIRST_SECONDS = 10.0  # that the training waits for its first checkpoint at most
@@ -43,13 +44,20 @@ class Saving:
         self._writer = BackgroundWriter(checkpoints, self._clock)
         self._saved = False
 
-    def resume(self) -> tuple[Progressed, dict[str, Tensor]] | None:
-        """Put the last checkpoint into the network; its counters and best weights, or None."""
+    def resume(self, here: dict[str, str]) -> tuple[Progressed, dict[str, Tensor]] | None:
+        """Put the last checkpoint into the network; its counters and best weights, or None.
+
+        Args:
+            here: What this machine computes with, of which the counters take note.
+        """
         found = self._checkpoints.latest()
         if found is None:
             return None
         at, best = state.restore(found, self._tensors, self._optimizer, self._average)
         message("Resuming from a checkpoint: epoch %d, step %d.", at.epoch + 1, at.step)
+        if not at.finished:
+            say_changes(at.numerics, here)
+            at.numerics = here
         return at, best
 
     def within_epoch(self, at: Progressed, best: dict[str, Tensor]) -> None:

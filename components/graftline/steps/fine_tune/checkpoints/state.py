@@ -4,6 +4,7 @@ The learning rate, the sampler's position and every random number follow from th
 seed, so there is no further state that could be forgotten.
 """
 
+import copy
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -38,6 +39,7 @@ class Progressed:
     pilot_gain: float = 0.0  # what that measured
     seconds: float = 0.0  # trained, by all processes
     history: list[dict[str, float]] = field(default_factory=list)
+    numerics: dict[str, str] = field(default_factory=dict)  # what it was last computed with
 
 
 def tensors_of(classifier: Classifier, division: Division) -> dict[str, Tensor]:
@@ -89,7 +91,7 @@ def restore(
     average: Average,
 ) -> tuple[Progressed, dict[str, Tensor]]:
     """Put a checkpoint into the network and its optimiser; its counters and best weights."""
-    scalars = dict(checkpoint.scalars)
+    scalars = copy.deepcopy(checkpoint.scalars)  # the history grows; what the store has does not
     scalars["best_loss"] = math.inf if scalars["best_loss"] is None else scalars["best_loss"]
     at, state = Progressed(**scalars), checkpoint.tensors.get("state", {})
     if not at.finished:

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -169,8 +170,15 @@ def optimizer_for(
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters()
-    yield from module.named_buffers()
+    """What a file of its weights holds.
+
+    Other buffers are worked out by the network itself, some in its first forward pass (ConViT's
+    tables of distances): they are no state that training could change.
+    """
+    saved = module.state_dict(keep_vars=True)
+    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
+        if name in saved:
+            yield name, tensor
 
 
 def _digest(tensor: Tensor) -> str:
