@@ -15,9 +15,9 @@ Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 class AutoSettings(Section):
     """`strategy: auto`: when fine-tuning is worth its cost. See the decision guide."""
 
-    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.01
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.005
     """What a whole fine-tuning must bring on average in accuracy over the probe: 0.01 is one image
-    in a hundred. A pilot counts for its share of that."""
+    in a hundred. A pilot must bring its share of that."""
     max_cost: Annotated[float, Field(ge=0)] | None = None
     """Largest expected cost of a fine-tuning, in the currency of `hourly_price` of the pool that
     `fine_tune` runs in. Default: no limit."""

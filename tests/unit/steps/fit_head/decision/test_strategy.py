@@ -90,8 +90,8 @@ def test_the_limits_between_the_cells_are_the_users() -> None:
     ("accuracy", "corrected", "choice"),
     [
         (0.90, 0.3, "fine_tune"),  # 10% of errors, 3 points to gain
-        (0.90, 0.05, "probe"),  # half a point
-        (0.99, 0.5, "probe"),  # mends half, and that is half a point
+        (0.90, 0.03, "probe"),  # three tenths of a point
+        (0.99, 0.4, "probe"),  # mends much, and that is four tenths of a point
         (0.50, 0.05, "fine_tune"),  # mends little of much
         (0.50, -0.2, "probe"),
     ],
@@ -128,9 +128,9 @@ def test_a_pilot_decides_where_the_gain_is_in_doubt() -> None:
 
 def test_a_pilot_that_would_not_change_the_choice_is_not_made() -> None:
     data, unsure = figures(100, 0.9), mends(-0.1, deviation=0.3)
-    assert decided(data, unsure).pilot is not None
+    assert decided(data, unsure, min_gain=0.01).pilot is not None
     # Pilots that lie far from what a training gains say next to nothing.
-    blind = decided(data, replace(unsure, pilot_deviation=2.0))
+    blind = decided(data, replace(unsure, pilot_deviation=2.0), min_gain=0.01)
     assert blind.pilot is None and blind.choice == "probe"
     assert "A pilot would not pay either." in " ".join(blind.reasons)
 
