@@ -127,7 +127,7 @@ def _choose(
         return _Choice("probe", why)
     too_much = _too_expensive(cost, settings)
     if too_much is not None:
-        return _Choice("probe", too_much)
+        return _Choice("probe", f"{said}; but {too_much}")
     if trained >= piloted - TIE:
         return _Choice(
             "fine_tune", f"{said}; that reaches auto.min_gain ({settings.min_gain:.1%})."
@@ -170,14 +170,14 @@ def _images(count: int) -> str:
 
 
 def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
-    """Why the cost forbids it; None where it does not."""
+    """Why the cost forbids it, as the end of a sentence; None where it does not."""
     if cost is None:
         return None
     hours, money = settings.max_hours, settings.max_cost
     if hours is not None and cost.hours > hours:
-        return f"It would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
+        return f"it would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
     if money is not None and cost.money is not None and cost.money > money:
-        return f"It would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
+        return f"it would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
     return None
 
 
