@@ -19,7 +19,7 @@ from graftline.data.snapshot import read_snapshot
 from graftline.errors import ConfigurationError, FrozenWeightsMoved, StoreError, TrainingError
 from graftline.images.preprocessing import Preprocessing
 from graftline.models.backbone import Backbone, build
-from graftline.records.decision import Forecast, Outcome, read_decision
+from graftline.records.decision import Forecast, Outcome, read_decision, write_decision
 from graftline.stats.calibration import sharpness
 from graftline.steps.fine_tune import loop, processes
 from graftline.steps.fine_tune.checkpoints.resume import Checkpoint, Checkpoints
@@ -228,6 +228,8 @@ def _spoil(bundle: Path) -> None:
             held_out.head[name].copy_(held_out.head[name].roll(1, dims=0))
     logits = np.roll(held_out.logits, 1, axis=1)
     save_classifier(bundle, probe, held_out=replace(held_out, logits=logits))
+    decision = bundle.parent / "decision.json"  # its forecast was of the probe that found them all
+    write_decision(decision, replace(read_decision(decision), forecast=None))
 
 
 def _check_held_out(bundle: Path, folder: Path, result: FineTuneResult) -> None:
