@@ -1,9 +1,12 @@
-"""Addresses that no setting may lead to: the metadata services of clouds, which hand out keys."""
+"""Addresses: their parts, and those that no setting may lead to, which hand out a cloud's keys."""
 
 import ipaddress
+import re
 import socket
 import unicodedata
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from graftline.errors import ConfigurationError
 
 _NAMES = frozenset(
     (
@@ -18,6 +21,25 @@ _SERVICES = frozenset(
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _ECHOES = (".nip.io", ".sslip.io", ".xip.io")  # names that resolve to the address in them
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def split_address(uri: str) -> SplitResult:
+    """The parts of an address, as ``urllib.parse.urlsplit`` gives them.
+
+    Raises:
+        ConfigurationError: It cannot be divided: an open bracket, a port that is no number.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        plain = re.sub(r"//[^/@]*@", "//***@", uri)[:100]
+        raise ConfigurationError(
+            f"{plain!r} is not an address",
+            why=str(error),
+            fix="Correct it. An IPv6 address stands in brackets: http://[::1]:5000.",
+        ) from None
+    return parts
 
 
 def is_metadata_address(uri: str) -> bool:

@@ -102,7 +102,11 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
         kind = StoreAccessDenied if action in ("read", "list") else StoreReadOnly
         return kind(what, why=why, fix="Give this user permission, or choose another path.")
     if error.errno in (errno.EISDIR, errno.EEXIST):
-        return StoreError(what, why=why, fix="A file and a folder have the same name there.")
+        return StoreError(
+            what,
+            why=why,
+            fix="A file and a folder have the same name there: rename one, or choose another path.",
+        )
     return StoreError(what, why=why, fix="Check the disk: this error is unexpected.")
 
 

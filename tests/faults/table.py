@@ -49,7 +49,7 @@ ROWS = {
     "test_fine_tune_kill": (
         "SIGKILL, SIGTERM at random moments of training",
         "signals",
-        "the weights are equal bit for bit at the end",
+        "weights and figures are equal bit for bit at the end, frozen blocks in OpenVINO or none",
     ),
     "test_damaged": (
         "newest checkpoint, feature part, shard, manifest cut or flipped at every sixteenth",

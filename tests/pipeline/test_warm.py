@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -202,7 +203,7 @@ def test_large_libraries_are_wanted_at_once_where_steps_will_compute(
         def open_tracking(self, uri: str) -> None:
             pass
 
-        def import_large(self) -> None:
+        def import_large_beside_next(self) -> None:
             self.calls += 1
 
     if kept:
@@ -212,3 +213,41 @@ def test_large_libraries_are_wanted_at_once_where_steps_will_compute(
     server = Server()
     with local_tasks(cast("WarmServer", server), tmp_path, str(tmp_path)):
         assert server.calls == asked
+
+
+def test_the_first_step_does_not_wait_for_the_large_libraries_and_later_ones_do(
+    server: WarmServer, capsys: Any
+) -> None:
+    server.import_large_beside_next()
+    body = "import sys\nprint('found', 'torch' in sys.modules, 'timm' in sys.modules)"
+    first = component(body)
+    later = [part.replace("work", "extract_features") for part in first]
+    for command in (first, later):
+        assert server.run(command, dict(os.environ)) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("found")]
+    assert found == ["found False False", "found True True"]
+
+
+def test_a_fork_takes_nothing_down_that_the_server_holds(server: WarmServer, capsys: Any) -> None:
+    server.import_large()
+    body = (
+        "import weakref\nall = weakref.finalize._registry.items()"
+        "\nfound = [(f.atexit, i.func) for f, i in all]"
+        "\nprint('found', len(found) > 1, [f.__module__ for at_exit, f in found if at_exit])"
+    )
+    command = [part.replace("work", "evaluate") for part in component(body)]
+    assert server.run(command, dict(os.environ)) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("found")]
+    assert found == ["found True ['tempfile']"]  # the fork's own folder
+
+
+def test_a_call_beside_the_steps_comes_behind_the_imports(
+    server: WarmServer, tmp_path: Path
+) -> None:
+    server.import_large()
+    server.begin_beside("shutil:copyfile_of", None)  # nobody is told that there is no such thing
+    target = tmp_path / "made"
+    server.begin_beside("os:mkdir", str(target))
+    while not target.exists():
+        assert server._process.poll() is None
+        time.sleep(0.05)

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from pydantic import ValidationError
 
-from graftline.addresses import is_metadata_address, leads_to_metadata
+from graftline.addresses import is_metadata_address, leads_to_metadata, split_address
 from graftline.errors import ClusterError, ConfigurationError, TrackingError
 from graftline.steps.notify.step import _status
 from graftline.tracking.client import connect
@@ -124,3 +124,17 @@ def test_mlflow_follows_no_redirect_to_a_metadata_service() -> None:
 @pytest.mark.parametrize("uri", ALLOWED)
 def test_other_servers_are_reached(uri: str) -> None:
     assert not is_metadata_address(uri)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://a]b/", "http://host:port/", "s3://[b/k"]
+)
+def test_what_is_no_address_is_a_mistake_of_its_own(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not an address"):
+        split_address(address)
+
+
+def test_what_is_no_address_is_quoted_without_its_login() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        split_address("http://user:planted@[::1/mlflow")
+    assert "planted" not in str(caught.value) and "http://***@[::1/mlflow" in str(caught.value)

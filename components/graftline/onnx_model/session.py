@@ -7,6 +7,7 @@ import numpy as np
 
 from graftline import machine
 from graftline.errors import ConfigurationError
+from graftline.files import os_errors
 
 EXPORTED = "Give a file that `graftline run` exported; copy it again if it was truncated."
 
@@ -37,6 +38,8 @@ class Session:
                 f"There is no file {path}.",
                 fix="Give the path of an exported model, such as .../onnx/model.onnx.",
             )
+        with os_errors(str(path), "read"):  # ONNX Runtime says only the error's number
+            path.open("rb").close()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or machine.cores()
         # A thread that spins takes the core of the one it waits for when other processes run.

@@ -1,14 +1,20 @@
 """URIs and paths of stores, sources and weights: what each names, decided in one place."""
 
+import re
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
+from graftline.addresses import split_address
 from graftline.errors import ConfigurationError
+
+# RFC 3986, 3.1. Whatever follows it: a table may hold what no library takes for an address.
+_SCHEME = re.compile(r"\s*([a-z][a-z0-9+.-]*):", re.IGNORECASE)
 
 
 def scheme(uri: str) -> str:
     """The scheme in lower case: ``s3``, ``file``, ...; empty for a plain path."""
-    return urlsplit(uri).scheme.lower() if ":/" in uri else ""
+    found = _SCHEME.match(uri) if ":/" in uri else None
+    return found[1].lower() if found else ""
 
 
 def local_path(uri: str) -> Path | None:
@@ -25,7 +31,7 @@ def local_path(uri: str) -> Path | None:
     """
     named = scheme(uri)
     if named == "file":
-        parts = urlsplit(uri)
+        parts = split_address(uri)
         if parts.netloc not in ("", "localhost") or not parts.path:
             raise ConfigurationError(
                 f"{uri!r} is not a local path", fix="Write it as file:///path (three slashes)."

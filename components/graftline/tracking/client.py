@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graftline import machine
+from graftline.addresses import split_address
 from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError
 from graftline.storage.uri import local_path
@@ -174,7 +175,7 @@ def absolute_uri(uri: str) -> str:
         ConfigurationError: It has no scheme, or one that MLflow does not know.
     """
     uri = uri.strip()
-    scheme = urllib.parse.urlparse(uri).scheme
+    scheme = split_address(uri).scheme
     if re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
         raise ConfigurationError(
             f"tracking.uri: {uri!r} does not start with http:// or https://",
@@ -202,7 +203,7 @@ def artifact_location(uri: str, experiment: str) -> str | None:
         root = _artifact_root(Path(uri.removeprefix("sqlite:///")))
         name = re.sub(r"[^\w.-]+", "-", experiment)
         return f"{root}/{urllib.parse.quote(name)}"
-    if urllib.parse.urlparse(uri).scheme not in ("http", "https", "databricks"):
+    if split_address(uri).scheme not in ("http", "https", "databricks"):
         raise TrackingError(
             f"The MLflow experiment {experiment!r} does not exist, and a database does not say "
             "where its files should go.",

@@ -2,10 +2,10 @@
 
 import os
 import tempfile
-import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graftline.addresses import split_address
 from graftline.errors import ConfigurationError, TrackingError
 from graftline.files import sha256_of
 from graftline.storage.uri import local_path
@@ -172,7 +172,7 @@ def _listed(client: "MlflowClient", source: str) -> list[str]:
 
 
 def _local_folder(uri: str) -> Path | None:
-    return local_path(uri) if urllib.parse.urlparse(uri).scheme in ("", "file") else None
+    return local_path(uri) if split_address(uri).scheme in ("", "file") else None
 
 
 def _check_files_writable(uri: str, experiment: str, location: str | None) -> None:

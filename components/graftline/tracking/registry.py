@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 BUSY = r"version creation error|locked|busy|temporarily|timed out|too many|\b50[0-4]\b|internal"
+IMPLIED = (".graftline", "mlflow.db")  # where a database is that nobody named
 LONGEST_DESCRIPTION = 5000  # MLflow's column
 REST = "\n\nThe rest is in `MODEL_CARD.md` beside the model."
 BUSY_SECONDS = 60.0  # for which a registration is repeated while others write
@@ -143,16 +144,20 @@ def existing_registry(uri: str) -> "Registry":
 
     Raises:
         ConfigurationError: There is no such database.
+        TrackingError: It cannot be read.
         TrackingUnreachable: The server does not answer.
     """
     database = relocation.database_of(uri)
     if database is not None and not database.is_file():
         raise ConfigurationError(
             f"There is no database {database}.",
-            why="Without --tracking and MLFLOW_TRACKING_URI, it is looked for in this folder.",
+            why="Without --tracking and MLFLOW_TRACKING_URI, it is looked for in this folder."
+            if database.parts[-2:] == IMPLIED
+            else "A relative path begins at this folder.",
             fix="Go to the folder that `graftline run` ran in, or give tracking.uri of the run "
             "file as --tracking.",
         )
+    relocation.check_readable(uri)
     return open_registry(absolute_uri(uri))
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from graftline.addresses import split_address
 from graftline.errors import TrackingError
 from graftline.storage.uri import local_path
 from graftline.tracking.client import ARTIFACTS, absolute_uri
@@ -113,12 +113,25 @@ def check_writable(uri: str) -> None:
         return
     with _opened(database) as connection:
         connection.execute("BEGIN IMMEDIATE")
+        connection.execute("CREATE TABLE graftline_asks (x)")  # a read-only file takes BEGIN
         connection.rollback()
+
+
+def check_readable(uri: str) -> None:
+    """Ask a local database for anything: MLflow tries for minutes where it cannot be opened.
+
+    Raises:
+        TrackingError: It cannot be read, or is damaged.
+    """
+    database = database_of(uri)
+    if database is not None and database.exists():
+        with _opened(database) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master")
 
 
 def database_of(uri: str) -> Path | None:
     """The file of a local MLflow; None for a server or another kind of database."""
-    if urlsplit(uri).scheme != "sqlite":
+    if split_address(uri).scheme != "sqlite":
         return None
     return Path(absolute_uri(uri).removeprefix("sqlite:///").partition("?")[0])
 

@@ -1,9 +1,9 @@
 """What MLflow knows of a run, for people: its name, its start, its page and its parameters."""
 
-import urllib.parse
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from graftline.addresses import split_address
 from graftline.errors import GraftlineError
 from graftline.redaction import redacted
 from graftline.tracking.client import absolute_uri, connect
@@ -51,7 +51,7 @@ def describe_run(uri: str, run_id: str) -> RunDescription | None:
 
 
 def _page(uri: str, experiment_id: str, run_id: str) -> str:
-    parts = urllib.parse.urlsplit(uri)
+    parts = split_address(uri)
     if parts.scheme not in ("http", "https"):
         return ""
     server = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from graftline import redaction
-from graftline.addresses import leads_to_metadata
+from graftline.addresses import leads_to_metadata, split_address
 from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError, TrackingUnreachable
 
@@ -24,7 +24,7 @@ def probe(uri: str) -> None:
     Raises:
         TrackingUnreachable: None came within a few seconds.
     """
-    parts = urllib.parse.urlparse(uri)
+    parts = split_address(uri)
     if parts.scheme in ("http", "https") and leads_to_metadata(uri):
         raise ConfigurationError(
             f"tracking.uri: {redacted(uri, uri)} is a cloud's metadata service, which hands out "
@@ -172,7 +172,7 @@ def require_id(found: object, uri: str) -> str:
 
 def redacted(text: str, uri: str) -> str:
     """The text without any user name, password or token that the URI or the environment holds."""
-    parts = urllib.parse.urlparse(uri)
+    parts = split_address(uri)
     secrets = [parts.password, parts.username and parts.netloc.rpartition("@")[0]]
     secrets += [os.environ.get(name) for name in MLFLOW if name.endswith(("TOKEN", "PASSWORD"))]
     return redaction.redacted(text, *secrets, *(urllib.parse.unquote(s) for s in secrets if s))
@@ -180,7 +180,7 @@ def redacted(text: str, uri: str) -> str:
 
 def _redirected(uri: str, target: str) -> TrackingError:
     where = redacted(uri, uri)
-    here, there = (urllib.parse.urlsplit(address) for address in (uri, target))
+    here, there = (split_address(address) for address in (uri, target))
     if (here.scheme, there.scheme) == ("http", "https") and here.hostname == there.hostname:
         fix = f"Set tracking.uri to {where.replace('http://', 'https://', 1)}."
     else:

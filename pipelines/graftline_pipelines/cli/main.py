@@ -122,7 +122,10 @@ def _show_usage(error: TyperException) -> None:
     if extra:
         text = f"{extra[1]!r} is more than this command takes"
     end = "" if text.endswith((".", "?")) else "."
-    _show(ConfigurationError(f"{text}{end}", fix=f"`{command} --help` shows what it takes."))
+    fix = f"`{command} --help` shows what it takes."
+    if text.endswith("is not readable."):
+        fix = "Give this user permission, or choose another path."
+    _show(ConfigurationError(f"{text}{end}", fix=fix))
 
 
 def _show(error: GraftlineError) -> None:

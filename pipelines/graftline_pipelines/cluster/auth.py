@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from graftline.addresses import leads_to_metadata
+from graftline.addresses import leads_to_metadata, split_address
 from graftline.credentials import KFP, tidy
 from graftline.errors import ClusterError, ConfigurationError
 from graftline.redaction import learn
@@ -255,7 +255,7 @@ def _own_rules(pools: Any, host: str) -> None:
     import urllib3
 
     pools.connection_pool_kw["retries"] = urllib3.Retry(3, redirect=0, raise_on_redirect=False)
-    proxy = urllib.parse.urlsplit(_proxy(host) or "")
+    proxy = split_address(_proxy(host) or "")
     if proxy.username:
         login = f"{proxy.username}:{proxy.password or ''}"
         header = urllib3.make_headers(proxy_basic_auth=urllib.parse.unquote(login))

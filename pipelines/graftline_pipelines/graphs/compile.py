@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from graftline.errors import ConfigurationError
+from graftline.files import os_errors
 from graftline.redaction import holds_secret
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -41,8 +42,10 @@ def compile_to(settings: RunSettings, graph: GraphName, output: Path) -> None:
         from graftline_pipelines.graphs.training import training_pipeline
 
         pipeline = training_pipeline(settings)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+    with os_errors(str(output), "write"):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=output.parent)
+    with temporary as folder:
         written = Path(folder) / "pipeline.yaml"
         compiler.Compiler().compile(pipeline, str(written))
         if holds_secret(written.read_text(encoding="utf-8")):

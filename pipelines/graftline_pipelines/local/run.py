@@ -1,5 +1,6 @@
 """Runs a graph on this machine, under KFP's local runner."""
 
+import errno
 import logging
 import os
 import signal
@@ -112,7 +113,7 @@ def run(
     console.file = console.file  # the stream of now: `sys.stdout` is KFP's for a while
     with (
         nullcontext(server) if server else warm_process(wanted=runner == "subprocess") as warm,
-        local_tasks(warm, run_dir, settings.store, settings.tracking.uri) as codes,
+        local_tasks(warm, run_dir, settings.store, settings.tracking.uri, _onnx(settings)) as codes,
         # KFP leaves a folder for each task in the system's temporary folder: it gets its own.
         TemporaryDirectory(prefix="graftline-", ignore_cleanup_errors=True) as scratch,
         StepFollower(
@@ -137,6 +138,26 @@ def run(
         raise _step_error(run_dir, failed, codes)
     _note_end(run_dir, "done")
     return LocalRun(run_id, run_dir, seconds_by_step(run_dir), time.monotonic() - started)
+
+
+def _onnx(settings: RunSettings) -> dict[str, Any] | None:
+    """What decides the exported graph before a head is fitted; None where the network is trained.
+
+    With ``auto`` a linear probe is most likely.
+    """
+    if settings.strategy in ("fine_tune", "scratch"):
+        return None
+    return {
+        "backbone": settings.backbone,
+        "weights": settings.weights,
+        "image_size": settings.image_size,
+        "fit": settings.image.fit,
+        "store": settings.store,
+        "strategy": settings.strategy,
+        "hidden": settings.head.hidden,
+        "dropout": settings.head.dropout,
+        "opset": settings.export.opset,
+    }
 
 
 def _executed(pipeline: Callable[[], Any]) -> RuntimeError | KeyboardInterrupt | None:
@@ -243,16 +264,22 @@ def _initialise(runner: Runner, run_dir: Path, settings: RunSettings) -> None:
 @contextmanager
 def _quiet_kfp(run_dir: Path) -> Iterator[None]:
     """KFP prints its own wrapping and each step's output: into the run's folder with it."""
-    root = logging.getLogger()
+    root, raises = logging.getLogger(), logging.raiseExceptions
     level = root.level
     path = run_dir / "logs" / "kfp.log"
-    with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with redirect_stdout(stream):
-            try:
+    logging.raiseExceptions = False  # of a full disk, `logging` would print a traceback by itself
+    try:
+        with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with redirect_stdout(stream):
                 yield
-            finally:
-                root.setLevel(level)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            error.filename = str(path)
+        raise
+    finally:
+        root.setLevel(level)
+        logging.raiseExceptions = raises
 
 
 @contextmanager

@@ -7,7 +7,7 @@ without ``run.json``, is listed too.
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import graftline
 from graftline.errors import ConfigurationError
+from graftline.files import os_errors
 from graftline.schema import write_json
 from graftline.steps.runtime import read_result
 from graftline_pipelines.local.progress import failure_of, seconds_by_step, unfinished_step
@@ -119,6 +120,36 @@ class RunRecord:
         }
 
 
+@dataclass(frozen=True)
+class Need:
+    """What a command wants of a run, so that ``latest`` is the newest run that has it.
+
+    Attributes:
+        what: Its name, without an article.
+        has: Whether a run has it.
+        required: Whether a run that is named by its id must have it, too.
+    """
+
+    what: str
+    has: Callable[[RunRecord], bool]
+    required: bool = True
+
+    @property
+    def named(self) -> str:
+        """With its article."""
+        return f"{'an' if self.what[0] in 'aeiou' else 'a'} {self.what}"
+
+
+MODEL = Need("exported file", lambda run: run.model is not None)
+DECISION = Need("decision record", lambda run: bool(run.result("fit_head").get("decision")))
+EVALUATION = Need("evaluation", lambda run: bool(run.test), required=False)
+
+
+def page_need(name: str) -> Need:
+    """A page of a run: ``report``, ``decision`` or ``data``."""
+    return Need(f"{name} page", lambda run: run.page(name) is not None)
+
+
 def write_start(run_dir: Path, settings: RunSettings) -> None:
     """Record what a run was asked, before its first step."""
     _write(run_dir, settings.model_dump(mode="json"), "running")
@@ -138,30 +169,37 @@ def list_runs(runs_dir: Path) -> list[RunRecord]:
     return sorted(found, key=lambda run: (run.started or oldest, run.run_id), reverse=True)
 
 
-def find_run(runs_dir: Path, name: str) -> RunRecord:
+def find_run(
+    runs_dir: Path,
+    name: str,
+    need: Need | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> RunRecord:
     """One run: by its folder, its id, the start or the end of its id, ``latest``, or ``previous``.
 
+    Args:
+        runs_dir: The folder of all runs.
+        name: The run.
+        need: What it is wanted for: ``latest`` is the newest run that has it.
+        say: Is told where that is not the newest of all.
+
     Raises:
-        ConfigurationError: There is none, or more than one.
+        ConfigurationError: There is none, or more than one, or it has not what is needed.
     """
     folder = Path(name)
     if (folder / "steps").is_dir():
-        return read_run(folder.absolute())
+        return _having(read_run(folder.absolute()), need)
+    if runs_dir.is_dir():
+        with os_errors(str(runs_dir), "read"):  # a pattern finds nothing where it may not look
+            next(runs_dir.iterdir(), None)
     ids = sorted(path.parent.name for path in runs_dir.glob("*/steps") if path.is_dir())
     if not ids:
         raise ConfigurationError(
             f"There are no runs in {runs_dir}.",
             fix="Go to the folder that `graftline run` ran in, or give --runs-dir.",
         )
-    if name == NEWEST:
-        return list_runs(runs_dir)[0]
-    if name == BEFORE:
-        if len(ids) < 2:
-            raise ConfigurationError(
-                f"There is only one run in {runs_dir}, and so none before it.",
-                fix="`graftline run` makes another.",
-            )
-        return list_runs(runs_dir)[1]
+    if name in (NEWEST, BEFORE):
+        return _newest(runs_dir, (NEWEST, BEFORE).index(name), need, say)
     matches = [run for run in ids if run == name] or [
         run for run in ids if run.startswith(name) or run.endswith(name)
     ]
@@ -173,7 +211,49 @@ def find_run(runs_dir: Path, name: str) -> RunRecord:
             else f"There is no run {name!r} in {runs_dir}.",
             fix="Give more of the name." if matches else f"There are: {shown}.",
         )
-    return read_run(runs_dir / matches[0])
+    return _having(read_run(runs_dir / matches[0]), need)
+
+
+def _newest(
+    runs_dir: Path, position: int, need: Need | None, say: Callable[[str], None]
+) -> RunRecord:
+    """The newest run, or the one before it, of those that have what is needed."""
+    every = list_runs(runs_dir)
+    found = [run for run in every if need is None or need.has(run)]
+    if len(found) > position:
+        first = every[position]
+        if need is not None and found[position].run_id != first.run_id:
+            chosen = found[position].run_id
+            say(
+                f"Runs without {need.what} are passed over: this is {chosen}."
+                if need.has(first)
+                else f"{first.run_id} is newer and has no {need.what} ({first.outcome()}): this is "
+                f"{chosen}."
+            )
+        return found[position]
+    if need is not None and not found:
+        raise ConfigurationError(
+            f"No run in {runs_dir} has {need.named}.",
+            why=f"The newest, {every[0].run_id}: {every[0].outcome()}.",
+            fix="`graftline runs` lists them all; `graftline run` makes another.",
+        )
+    with_it = f" with {need.named}" if need is not None else ""
+    raise ConfigurationError(
+        f"There is only one run{with_it} in {runs_dir}, and so none before it.",
+        fix="`graftline run` makes another.",
+    )
+
+
+def _having(run: RunRecord, need: Need | None) -> RunRecord:
+    """A run that was named, if it has what is needed."""
+    if need is None or not need.required or need.has(run):
+        return run
+    ended = {"running": "It still runs.", "stopped": "It was stopped."}
+    raise ConfigurationError(
+        f"{run.run_id} has no {need.what}.",
+        why=ended.get(run.state, f"The run: {run.outcome()}."),
+        fix=f"Its logs are in {run.folder / 'logs'}. `latest` is the newest run that has one.",
+    )
 
 
 def read_run(folder: Path) -> RunRecord:

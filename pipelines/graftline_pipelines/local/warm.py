@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import gc
 import importlib
+import itertools
 import json
 import os
 import selectors
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
@@ -36,6 +38,7 @@ COLD_VARIABLE = "GRAFTLINE_COLD"
 IMPORT = "import"  # the key of a request to import the large libraries
 OPEN = "open"  # the key of a request to open MLflow's database
 CALL = "call"  # the key of a request to call a function
+BESIDE = "beside"  # the key of a request to call one beside the steps, once all is imported
 ANSWER = "\0answer "  # before what a called function returned
 REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
 MLFLOW = (  # first: the checks before a run wait for it
@@ -60,7 +63,19 @@ LARGE = (  # in the order in which the steps of a run need them
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
+    # Saving a model asks which package each module is of, for which all of them are looked
+    # through: half a second. Private; where it is gone, the step looks by itself.
+    "mlflow.utils.requirements_utils:_init_packages_to_modules_map",
 )
+NEEDS = {  # the last of them that a step needs: without it, it would import the same again
+    "extract_features": "timm",
+    "extract_share": "timm",
+    "fit_head": "sklearn.linear_model",
+    "fine_tune": "sklearn.linear_model",
+    "evaluate": "graftline.steps.evaluate.step",
+    "export_onnx": "graftline.steps.export_onnx.step",
+}
+FUNCTION = "--function_to_execute"  # of KFP's executor
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 _LENGTH = struct.Struct("<I")
 COMPONENT = "ephemeral_component.py"  # KFP's name for the file of a lightweight component
@@ -110,6 +125,7 @@ class WarmServer:
         self._socket, theirs = socket.socketpair()
         self._lock = threading.Lock()
         self._asked = False
+        self._import_next = False
         self._opened: set[str] = set()
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", __name__, str(theirs.fileno())],
@@ -128,6 +144,8 @@ class WarmServer:
         """
         source, arguments = component_of(command)
         call = self._begin({"source": source, "arguments": arguments}, environment)
+        if self._import_next:
+            self.import_large()
         if call is None:
             return None
         for line in call.lines():
@@ -144,12 +162,17 @@ class WarmServer:
             if call is not None:
                 call.close()
 
+    def begin_beside(self, function: str, argument: Any) -> None:
+        """Call ``module:function`` beside the steps; what comes of it, nobody is told."""
+        request = {CALL: function, "argument": argument, BESIDE: True, **_where(dict(os.environ))}
+        with open(os.devnull, "r+b") as nowhere, contextlib.suppress(OSError):  # noqa: PTH123
+            self._send(request, nowhere.fileno(), nowhere.fileno())
+
     def _begin(self, request: dict[str, Any], environment: dict[str, str]) -> "Call | None":
         output, their_output = os.pipe()
         status, their_status = os.pipe()
-        where = {"environment": environment, "folder": str(Path.cwd())}
         try:
-            self._send({**request, **where}, their_output, their_status)
+            self._send({**request, **_where(environment)}, their_output, their_status)
         except OSError:
             os.close(output)
             os.close(status)
@@ -168,6 +191,10 @@ class WarmServer:
             self._asked = True
             with contextlib.suppress(OSError):  # it is gone: each step imports for itself
                 self._send({IMPORT: True})
+
+    def import_large_beside_next(self) -> None:
+        """The same once the next component has begun, which would wait for the import else."""
+        self._import_next = True
 
     def open_tracking(self, uri: str) -> None:
         """Let the server open MLflow's database once, which takes each step a third of a second."""
@@ -191,6 +218,11 @@ class WarmServer:
         self._socket.close()
         self._process.kill()  # it may be in the middle of an import of seconds
         self._process.wait()
+
+
+def _where(environment: dict[str, str]) -> dict[str, Any]:
+    """The environment and folder of a fork."""
+    return {"environment": environment, "folder": str(Path.cwd())}
 
 
 @contextlib.contextmanager
@@ -254,16 +286,7 @@ def serve(connection: socket.socket) -> None:
                     request = _receive(connection)
                     if request is None:
                         return
-                    if IMPORT in request[0]:
-                        wanted += LARGE
-                        continue
-                    if OPEN in request[0]:
-                        wanted.insert(0, request[0][OPEN])
-                        continue
-                    if CALL in request[0]:
-                        wanted.insert(_after_mlflow(wanted), request)
-                        continue
-                    begin(request)
+                    _enlist(wanted, request)
                 else:
                     selector.unregister(key.fileobj)
                     _report(key.fd, *children.pop(key.fd))
@@ -276,20 +299,45 @@ def serve(connection: socket.socket) -> None:
                     _make_ready(first)
 
 
+def _enlist(wanted: list[str | Request], request: Request) -> None:
+    """Put what a request asks for among what is wanted."""
+    asked = request[0]
+    if IMPORT in asked:
+        wanted += LARGE
+    elif OPEN in asked:
+        wanted.insert(0, asked[OPEN])
+    elif BESIDE in asked:
+        wanted.append(request)
+    elif CALL in asked:
+        wanted.insert(_after_mlflow(wanted), request)
+    else:
+        wanted.insert(_after_needs(wanted, asked["arguments"]), request)
+
+
 def _after_mlflow(wanted: list[str | Request]) -> int:
     """Where a call belongs among what is wanted: behind MLflow and its open database."""
     needed = [
         position
         for position, each in enumerate(wanted)
-        if isinstance(each, str) and (each in MLFLOW or ":" in each)
+        if isinstance(each, str) and (each in MLFLOW or each.startswith("sqlite:"))
     ]
     return max(needed, default=-1) + 1
 
 
+def _after_needs(wanted: list[str | Request], arguments: list[str]) -> int:
+    """Where a component belongs among what is wanted: behind what it needs of that."""
+    named = dict(itertools.pairwise(arguments)).get(FUNCTION, "")
+    needed = NEEDS.get(named, "")
+    return wanted.index(needed) + 1 if needed in wanted else 0
+
+
 def _make_ready(name: str) -> None:
-    """Import a module, or open the database of MLflow that a URI names."""
-    if ":" not in name:
-        importlib.import_module(name)
+    """Import a module, call a ``module:function``, or open the MLflow database of a URI."""
+    if "://" not in name and not name.startswith("sqlite:"):
+        module, _, function = name.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
         return
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -377,6 +425,10 @@ def _work(request: dict[str, Any]) -> int:
     os.environ.clear()
     os.environ.update(request["environment"], _KFP_RUNTIME="true")
     os.chdir(request["folder"])
+    for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        # What the server holds is not for a fork to take down: of PyTorch's operators that is
+        # 0.2 s at the end of every step, and a temporary folder is still the server's.
+        inherited.atexit = False
     gc.freeze()  # what the server imported stays shared with it
     gc.enable()
     tempfile.tempdir = None

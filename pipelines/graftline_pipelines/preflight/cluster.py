@@ -90,8 +90,8 @@ def _prepare(
 
 
 def _not_from_here(error: GraftlineError) -> str:
-    why = f" {error.why}" if error.why else ""
+    said = " ".join(f"{text.rstrip('.')}." for text in (error.what, error.why) if text)
     return (
-        f"not checked, since it does not answer from here: {error.what}{why} "
+        f"not checked, since it does not answer from here: {said} "
         "`graftline doctor` with --on-cluster asks from a pod."
     )

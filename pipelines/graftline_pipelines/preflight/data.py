@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from graftline.errors import ConfigurationError, DataError, GraftlineError, StoreError
+from graftline.steps.evaluate.config import FEW_IMAGES
 from graftline_pipelines.preflight.report import Preflight
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -91,7 +92,7 @@ def check_test_images(
                 "not be promoted. Label more images, or give data.split.test a larger share.",
             )
         )
-    elif first and likely < _few_images():
+    elif first and likely < FEW_IMAGES:
         found.notes.append(
             (
                 "gate.min_test_images",
@@ -162,12 +163,6 @@ def _changed_split(settings: RunSettings, source_uri: str) -> str:
     except StoreError:  # said by the check of the store
         return ""
     return said and f"{said}."
-
-
-def _few_images() -> int:
-    from graftline.steps.evaluate.gate_tests import FEW_IMAGES
-
-    return FEW_IMAGES
 
 
 def _check_apart(settings: RunSettings) -> None:

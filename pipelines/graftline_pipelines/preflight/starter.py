@@ -2,16 +2,17 @@
 
 import re
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import ValidationError
 
+from graftline.addresses import split_address
 from graftline.errors import ConfigurationError, DataError, GraftlineError
 from graftline.storage.uri import absolute, scheme
 from graftline_pipelines.preflight.data import open_settings_source
@@ -70,10 +71,12 @@ def starter(source: str, name: str | None = None) -> Starter:
 
 def name_of(source: str) -> str:
     """A name for a run file that its rules allow, by the last folder."""
-    last = source.rstrip("/").rpartition("/")[2] or urlsplit(source).netloc
+    last = source.rstrip("/").rpartition("/")[2] or split_address(source).netloc
     if not scheme(source) and last in ("", ".", ".."):
         last = str(absolute(source)).rstrip("/").rpartition("/")[2]
-    plain = re.sub(r"[^a-z0-9]+", "-", last.rpartition(".")[0].lower() or last.lower()).strip("-")
+    stem = unicodedata.normalize("NFKD", last.rpartition(".")[0] or last)  # é is e and an accent
+    letters = "".join(each for each in stem.lower() if not unicodedata.combining(each))
+    plain = re.sub(r"[^a-z0-9]+", "-", letters).strip("-")
     return plain[:63].strip("-") or "images"
 
 
@@ -152,7 +155,7 @@ def _lines(
 
 def _store_beside(source: str) -> str:
     """A store that is not among the images."""
-    parts = urlsplit(source)
+    parts = split_address(source)
     if scheme(source) == "s3" and parts.netloc and parts.path.strip("/"):
         top = parts.path.strip("/").partition("/")[0]
         return f"s3://{parts.netloc}/{'graftline' if top != 'graftline' else 'graftline-store'}"

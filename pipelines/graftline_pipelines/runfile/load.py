@@ -1,5 +1,6 @@
 """Reads a run file: YAML to settings, all its problems at once, each with its line and remedy."""
 
+import codecs
 import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from graftline_pipelines.runfile.pools import assignment_problems, pool_name
 from graftline_pipelines.runfile.settings import RunSettings
 from graftline_pipelines.runfile.wording import what_is_wrong
 
+WRITES_ONE = "`graftline init FOLDER` writes one for your images."
 DEEPEST = 50  # levels of nesting
 
 
@@ -67,7 +69,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunSettings:
 
 def _unreadable(path: Path, error: Exception) -> "RunFileError":
     """Why there is no text in a file, and what to give instead."""
-    fix = "`graftline init FOLDER` writes one for your images."
+    fix = WRITES_ONE
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         beside = [] if not path.parent.is_dir() else [*path.parent.glob("*.y*ml")]
         near = difflib.get_close_matches(path.name, [one.name for one in beside], 1)
@@ -77,6 +79,10 @@ def _unreadable(path: Path, error: Exception) -> "RunFileError":
         what = "is a folder, not a run file."
     elif isinstance(error, UnicodeDecodeError):
         what, fix = "cannot be read: it is not UTF-8 text.", "Save it as UTF-8."
+        if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            what = "cannot be read: it is UTF-16 text."
+        elif b"\0" in error.object:
+            what, fix = "is no text, so it is not a run file.", WRITES_ONE
     else:
         why = getattr(error, "strerror", None) or str(error)
         what, fix = f"cannot be read: {why}.", "Check the file's rights."
@@ -145,8 +151,7 @@ def _parse(text: str, path: Path) -> tuple[dict[str, Any], dict[KeyPath, int], l
         what = "holds no keys." if values is None else "is not a mapping of keys to values."
         if isinstance(values, list):
             what = "is a list, not a mapping of keys to values: write `name: flowers` without '-'."
-        fix = "`graftline init FOLDER` writes one for your images."
-        raise RunFileError(str(path), [Problem("the file", None, what, fix)])
+        raise RunFileError(str(path), [Problem("the file", None, what, WRITES_ONE)])
     return values, dict(_lines(node, ())), duplicates
 
 

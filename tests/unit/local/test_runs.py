@@ -1,6 +1,7 @@
 """Local runs as they are found on the disk."""
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -12,10 +13,22 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from graftline.errors import ConfigurationError
+from graftline.errors import ConfigurationError, StoreAccessDenied
 from graftline_pipelines.cli.main import app
 from graftline_pipelines.local.index import write_index
-from graftline_pipelines.local.runs import find_run, list_runs, read_run, write_end, write_start
+from graftline_pipelines.local.run import _quiet_kfp
+from graftline_pipelines.local.runs import (
+    DECISION,
+    EVALUATION,
+    MODEL,
+    Need,
+    find_run,
+    list_runs,
+    page_need,
+    read_run,
+    write_end,
+    write_start,
+)
 from graftline_pipelines.runfile.settings import RunSettings
 
 TEST = {"i1": ("cat", "cat", "i1"), "i2": ("dog", "dog", "i2")}
@@ -95,6 +108,59 @@ def test_a_run_is_found_by_parts_of_its_name(make_run: Callable[..., Path], tmp_
         find_run(runs, "zz")
     with pytest.raises(ConfigurationError, match="There are no runs"):
         find_run(tmp_path / "none", "latest")
+
+
+def newest(kind: str, make_run: Callable[..., Path]) -> str:
+    """A newest run that has nothing to show; how it ended."""
+    ours = {"state": "running", "host": socket.gethostname(), "pid": os.getpid()}
+    if kind == "failed":
+        make_run("a-9", failed=True, when=9)
+        return "failed in fit_head"
+    folder = make_run("a-9", failed=True, when=9, written=ours if kind == "running" else None)
+    for path in (folder / "steps").iterdir():
+        path.unlink()
+    if kind == "retrain":
+        (folder / "steps" / "watch.json").write_text(json.dumps({"start": False}))
+    line = {"time": 9, "step": "watch", "event": "started"}
+    (folder / "steps" / "watch.events.jsonl").write_text(
+        json.dumps(line) + "\n" + json.dumps({**line, "event": "finished", "seconds": 1}) + "\n"
+        if kind == "retrain"
+        else json.dumps(line) + "\n"
+    )
+    return {"running": "running", "stopped": "stopped", "retrain": "nothing to train"}[kind]
+
+
+NEEDS = (MODEL, DECISION, EVALUATION, page_need("report"))
+
+
+@pytest.mark.parametrize("kind", ["failed", "running", "stopped", "retrain"])
+@pytest.mark.parametrize("need", NEEDS, ids=lambda need: need.what)
+def test_latest_is_the_newest_run_that_has_what_is_needed(
+    make_run: Callable[..., Path], tmp_path: Path, kind: str, need: Need
+) -> None:
+    runs, said = tmp_path / "runs", list[str]()
+    for number in (1, 2):
+        folder = make_run(f"a-{number}", test=TEST, when=number)
+        (folder / "model.onnx").write_bytes(b"onnx")
+        head = folder / "steps" / "fit_head.json"
+        head.write_text(json.dumps({"strategy": "probe", "decision": {"choice": "probe"}}))
+    assert find_run(runs, "latest", need, said.append).run_id == "a-2" and not said
+    outcome = newest(kind, make_run)
+    assert find_run(runs, "latest").run_id == "a-9"
+    assert find_run(runs, "latest", need, said.append).run_id == "a-2"
+    assert said == [f"a-9 is newer and has no {need.what} ({outcome}): this is a-2."]
+    assert find_run(runs, "previous", need, said.append).run_id == "a-1"
+    if need.required:
+        with pytest.raises(ConfigurationError, match=f"a-9 has no {need.what}") as refused:
+            find_run(runs, "a-9", need)
+        assert {"running": "still runs"}.get(outcome, outcome) in str(refused.value)
+    else:
+        assert find_run(runs, "a-9", need).run_id == "a-9"
+    for number in (1, 2):
+        shutil.rmtree(runs / f"a-{number}")
+    with pytest.raises(ConfigurationError, match=f"No run in .* has an? {need.what}") as refused:
+        find_run(runs, "latest", need)
+    assert outcome in str(refused.value)
 
 
 def test_index_page_names_all_runs_and_escapes_what_they_say(
@@ -180,3 +246,29 @@ def test_a_runs_model_is_found_by_the_runs_name(
         pass
     with model_file("b.onnx", "") as found:
         assert found == Path("b.onnx")  # whoever opens it says that it is not there
+
+
+def test_a_runs_folder_that_cannot_be_read_is_not_called_empty(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run("a-1", test=TEST)
+
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(StoreAccessDenied, match=r"Cannot read .*runs"):
+        find_run(tmp_path / "runs", "latest")
+
+
+def test_a_full_disk_under_kfps_log_is_said_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "kfp.log").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as full, _quiet_kfp(tmp_path):
+        handler = logging.StreamHandler(sys.stdout)
+        handler.emit(logging.makeLogRecord({"msg": "as KFP logs"}))
+        print("as KFP prints")
+    assert full.value.filename == str(tmp_path / "logs" / "kfp.log")
+    assert "Traceback" not in capsys.readouterr().err and logging.raiseExceptions

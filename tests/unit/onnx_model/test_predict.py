@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from graftline.errors import StoreAccessDenied
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline_pipelines.cli.main import app
 
@@ -124,3 +125,18 @@ def test_rows_keep_their_order_among_sizes(exported_model):
 
 def test_no_images_is_no_rows(exported_model):
     assert OnnxClassifier(exported_model[2].onnx).probabilities([]).shape == (0, 3)
+
+
+def test_a_file_without_permission_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"onnx")
+
+    def refused(self: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(StoreAccessDenied, match=r"Cannot read .*model\.onnx") as said:
+        OnnxClassifier(path)
+    assert "Permission denied" in str(said.value) and "permission" in str(said.value.fix)

@@ -75,6 +75,7 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "My_Data").mkdir()
     monkeypatch.chdir(tmp_path / "My_Data")
     assert name_of("photos/") == "photos" and name_of("s3://bucket") == "bucket"
+    assert name_of("Dög späce") == "dog-space" and name_of("Vögel.csv") == "vogel"
     assert name_of("a/labels.csv") == "labels" and name_of(".") == "my-data"
 
 

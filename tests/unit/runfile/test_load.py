@@ -130,10 +130,28 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_file_of_another_encoding_is_said(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_bytes("name: a\n".encode("utf-16"))
-    with pytest.raises(RunFileError, match="it is not UTF-8 text"):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("name: a\n".encode("utf-16"), "it is UTF-16 text. Save it as UTF-8."),
+        ("name: é\n".encode("latin-1"), "it is not UTF-8 text. Save it as UTF-8."),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no text, so it is not a run file. `graftline init"),
+    ],
+)
+def test_a_file_of_another_encoding_is_said(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "run.yaml").write_bytes(content)
+    with pytest.raises(RunFileError) as caught:
         load(tmp_path / "run.yaml")
+    assert said in str(caught.value)
+
+
+def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) -> None:
+    text = "name: a\ndata:\n  source: x\nstore: s\ntracking:\n  uri: sqlite:///m.db\n"
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    wanted = load(path)
+    path.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load(path) == wanted
 
 
 @pytest.mark.parametrize(

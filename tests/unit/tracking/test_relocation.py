@@ -9,7 +9,7 @@ import pytest
 from graftline.errors import TrackingError
 from graftline.tracking import relocation
 from graftline.tracking.readiness import check_champion, check_ready
-from graftline.tracking.registry import open_registry
+from graftline.tracking.registry import existing_registry, open_registry
 
 
 def project(folder: Path) -> str:
@@ -114,3 +114,43 @@ def test_damaged_and_locked_databases_are_said(
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(TrackingError, match="Another program"):
             relocation.check_writable(f"sqlite:///{good}")
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Databases as a user opens them who may not write to them; root may always."""
+    connect = sqlite3.connect
+
+    def opened(database: Path, **options: object) -> sqlite3.Connection:
+        return connect(f"file:{database}?mode=ro", uri=True, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sqlite3, "connect", opened)
+
+
+def database(tmp_path: Path) -> str:
+    path = tmp_path / "mlflow.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE runs (id)")
+    return f"sqlite:///{path}"
+
+
+def test_a_database_that_cannot_be_written_to_is_refused_before_a_run(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    uri = database(tmp_path)
+    relocation.check_writable(uri)
+    relocation.check_readable(uri)
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("runs",)]
+    request.getfixturevalue("read_only")
+    relocation.check_readable(uri)
+    with pytest.raises(TrackingError, match=r"cannot be used") as refused:
+        relocation.check_writable(uri)
+    assert "readonly" in str(refused.value) and "writable" in str(refused.value)
+
+
+def test_a_database_that_cannot_be_opened_is_refused_at_once(tmp_path: Path) -> None:
+    uri = database(tmp_path)
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(TrackingError, match="cannot be used"):
+        existing_registry(uri)

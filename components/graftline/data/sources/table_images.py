@@ -1,6 +1,7 @@
 """Where the images of a table are: names become locations, and listings say what is there."""
 
 import posixpath
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -20,6 +21,10 @@ from graftline.storage.local import FileStore
 NOT_FOUND = "file not found"
 DRIVE_LETTER = "a path of another machine, with a drive letter"
 NAME_BYTES = 255  # of one part of a path, on every file system here
+
+
+# What S3's client sends at all; access points are named by an ARN, which holds slashes.
+BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:.+")
 
 
 class ImageFinder:
@@ -54,7 +59,11 @@ class ImageFinder:
             self.unreadable[image] = reason
             return image
         if uri.scheme(image) == "file":
-            return str(uri.local_path(image))
+            try:
+                return str(uri.local_path(image))
+            except ConfigurationError as error:  # another machine's, or no address: this row alone
+                self.unreadable[image] = error.what
+                return image
         if not image or "://" in image:
             return image
         if image.startswith("/"):
@@ -157,6 +166,8 @@ def _unreadable_name(image: str) -> str | None:
     if len(scheme) == 1 and image[2:3] in ("\\", "/"):
         return DRIVE_LETTER
     parts = image.partition("://")[2].split("/") if "://" in image else image.split("/")
+    if scheme == "s3" and "://" in image and not BUCKET.fullmatch(parts[0]):
+        return "not the name of a bucket"
     if any(len(part.encode("utf-8", "surrogatepass")) > NAME_BYTES for part in parts):
         return "name is too long"
     if "\0" in image or "\n" in image or "\r" in image:

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from graftline.addresses import split_address
 from graftline.errors import WeightsError
 from graftline.storage import uri
 
@@ -64,7 +64,7 @@ def parse(text: str) -> WeightsLocation:
             fix="Write #sha256= and 8 to 64 hexadecimal digits. A path must not have a # in it.",
         )
     found = WeightsLocation(location, pinned.group(1).lower() if pinned else None)
-    if found.is_in_store and not urlsplit(location).path.strip("/"):
+    if found.is_in_store and not split_address(location).path.strip("/"):
         raise WeightsError(
             f"The weights '{location}' name no object.",
             fix="Write s3://bucket/path/to/weights.safetensors.",

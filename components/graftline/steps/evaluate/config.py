@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from graftline.settings import Fraction, PositiveInt, Section
 
+FEW_IMAGES = 50  # test images: below it a verdict warns; 50 faultless ones allow 7% of errors
 SLICE_COLUMNS = ("size", "brightness", "shape", "format", "source")  # beside the user's own
 
 

@@ -15,15 +15,9 @@ from scipy import stats
 from graftline.records.verdict import GateTest
 from graftline.reports.html import percent, points
 from graftline.stats.paired_tests import mcnemar, resampled_differences
-from graftline.steps.evaluate.config import GateSettings
+from graftline.steps.evaluate.config import FEW_IMAGES, GateSettings
 from graftline.steps.evaluate.evidence import Champion, Evidence, Paired, paired
-from graftline.steps.evaluate.gate_tests import (
-    FEW_IMAGES,
-    few_images,
-    majority,
-    p_value,
-    tells_apart,
-)
+from graftline.steps.evaluate.gate_tests import few_images, majority, p_value, tells_apart
 
 __all__ = ["Champion", "Evidence", "Paired", "decide", "paired"]
 

@@ -8,13 +8,11 @@ from graftline.records.verdict import GateTest
 from graftline.reports.html import percent
 from graftline.stats.intervals import share_interval, worth
 from graftline.stats.paired_tests import effective_images
-from graftline.steps.evaluate.config import GateSettings
+from graftline.steps.evaluate.config import FEW_IMAGES, GateSettings
 from graftline.steps.evaluate.evidence import Evidence, Paired
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-FEW_IMAGES = 50  # below it a verdict warns: 50 faultless ones still allow 7% of errors
 
 
 def tells_apart(evidence: Evidence) -> list[GateTest]:

@@ -7,12 +7,13 @@ It is kept only if what differs is found in it unchanged. The proof on the test 
 either way.
 """
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -45,13 +46,28 @@ def network_of(classifier: Classifier, opset: int) -> onnx.ModelProto:
         return export_network(classifier, opset)
     folder, key = machine.cache_folder() / "networks", _key(classifier, opset)
     values = _values(classifier)
-    kept = _read(folder, key)
-    if kept is not None and _put(kept, values):
-        return kept
-    network = export_network(classifier, opset)
-    if _holds(network, values):
-        _keep(folder, key, network)
+    with _one_at_a_time(machine.cache_folder() / "locks" / key):
+        kept = _read(folder, key)
+        if kept is not None and _put(kept, values):
+            return kept
+        network = export_network(classifier, opset)
+        if _holds(network, values):
+            _keep(folder, key, network)
     return network
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Wait for another process that exports the same, rather than do it beside it.
+
+    The lock is the system's, and ends with its process. Without a folder for it nobody waits.
+    """
+    with ExitStack() as held:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = held.enter_context(path.open("wb"))
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _key(classifier: Classifier, opset: int) -> str:

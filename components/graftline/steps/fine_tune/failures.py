@@ -52,7 +52,9 @@ def _of_memory(error: Exception) -> bool:
     return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
-def diverged(what: str, value: float, at: Progressed, settings: Settings) -> NoReturn:
+def diverged(
+    what: str, value: float, at: Progressed, settings: Settings, *, measured: bool = False
+) -> NoReturn:
     """Stop with the learning rate to try.
 
     Args:
@@ -60,14 +62,21 @@ def diverged(what: str, value: float, at: Progressed, settings: Settings) -> NoR
         value: Of it, not finite.
         at: Where training stands.
         settings: With the learning rate.
+        measured: Whether it was found by the evaluation at the end of an epoch.
 
     Raises:
         TrainingError: Always.
     """
+    where = f"in epoch {at.epoch + 1}, step {at.step + 1}"
     rate = settings.learning_rate
     raise TrainingError(
-        f"the {what} is {value} in epoch {at.epoch + 1}, step {at.step + 1}",
+        f"the {what} is {value} {f'after epoch {at.epoch}' if measured else where}",
         why=f"training diverged: learning_rate {rate:g} is too large for this network, or its "
         "weights are damaged",
-        fix=f"set fine_tune.learning_rate (or scratch.learning_rate) to {rate / 10:g}",
+        fix=f"set fine_tune.learning_rate (or scratch.learning_rate) to {gentler(rate):g}",
     )
+
+
+def gentler(rate: float) -> float:
+    """The learning rate to try after one that diverged: a tenth, and no more than the default."""
+    return min(rate / 10, Settings().learning_rate)

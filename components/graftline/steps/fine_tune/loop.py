@@ -274,7 +274,7 @@ class Trainer:
         if self.outputs is not None:
             self.outputs.keep()
         if not math.isfinite(loss):
-            diverged("validation loss", loss, at, self.settings)
+            diverged("validation loss", loss, at, self.settings, measured=True)
         at.step, at.loss_sum = 0, 0.0
         if (accuracy, -loss) > (at.best_accuracy, -at.best_loss):
             at.best_epoch, at.best_accuracy, at.best_loss = at.epoch, accuracy, loss

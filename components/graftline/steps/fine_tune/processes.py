@@ -6,6 +6,7 @@ result; the others only add their share of each gradient, and end when it does.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,9 @@ from graftline.steps.fine_tune.ranks import Ranks
 
 PATIENCE = timedelta(hours=2)  # the others wait while the first one evaluates
 LAST_LINES = 5
+RANK = re.compile(r"^\[rank\d+\]: ?")  # PyTorch's mark on each line of a traceback
+# How the others end when one has failed: no cause.
+LOST = re.compile(r"(?i)connection (closed|reset|refused)|gloo|nccl|broken pipe")
 HELPER = "graftline.steps.fine_tune.helper"
 
 
@@ -125,13 +129,24 @@ def _failure(
     """What one that failed said at the end, or None; it may need some seconds to end."""
     until = time.monotonic() + seconds
     while True:
-        for rank, process in enumerate(others, start=1):
-            if process.poll() not in (None, 0):
-                lines = (folder / f"{rank}.log").read_text(errors="replace").splitlines()
-                return " ".join(lines[-LAST_LINES:]) or f"it ended with code {process.returncode}"
+        failed = [
+            _last_words(folder / f"{rank}.log") or f"it ended with code {process.returncode}"
+            for rank, process in enumerate(others, start=1)
+            if process.poll() not in (None, 0)
+        ]
+        causes = [words for words in failed if not LOST.search(words)]
+        if causes:
+            return causes[0]
         if time.monotonic() >= until:
-            return None
+            return failed[0] if failed else None
         time.sleep(0.05)
+
+
+def _last_words(log: Path) -> str:
+    """The error at the end of a log, without the frames of its traceback."""
+    lines = (RANK.sub("", line) for line in log.read_text(errors="replace").splitlines())
+    said = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
+    return " ".join(said[-LAST_LINES:])
 
 
 def _failed(reason: str) -> TrainingError:

@@ -27,6 +27,7 @@ from graftline.records.decision import Decision, read_decision
 from graftline.records.training_forecast import Rate, device_of, write_rate
 from graftline.steps.fine_tune.checkpoints.resume import Checkpoints
 from graftline.steps.fine_tune.checkpoints.state import Progressed
+from graftline.steps.fine_tune.failures import gentler
 from graftline.steps.fine_tune.inputs.images import LocalImages
 from graftline.steps.fine_tune.inputs.kept_outputs import KeptOutputs, fingerprint
 from graftline.steps.fine_tune.loop import EpochListener, Trainer
@@ -166,6 +167,7 @@ def train(
         FrozenWeightsMoved: A frozen tensor changed.
         ConfigurationError: The checkpoint belongs to another training.
     """
+    _check_share(workers.nodes, order, start)
     if workers.nodes > 1:
         pod = pod_of(workers.node_pod)
         train_on_nodes(asdict(order), identity_of(order, start), workers.nodes, pod)
@@ -175,6 +177,9 @@ def train(
                 on_epoch(figures)
         return trained
     count = count_of(workers.processes, gathers_statistics=start.options.adapt_batch_norm)
+    if count > (most := _images_of_batch(start)):
+        message("Note: %d of %d processes train, one for each image of a batch.", most, count)
+        count = most
     with together(count, asdict(order)) as ranks:
         return _train(order, start, on_epoch, ranks)
 
@@ -182,7 +187,22 @@ def train(
 def help_training(ranks: Ranks, **order: Any) -> None:
     """Train beside the first process; what comes out is the same and is not kept."""
     given = Order(**order)
-    _train(given, read(given), None, ranks)
+    start = read(given)
+    _check_share(ranks.count, given, start)
+    _train(given, start, None, ranks)
+
+
+def _images_of_batch(start: Start) -> int:
+    return min(start.options.batch_size, len(start.snapshot.rows("train")))
+
+
+def _check_share(count: int, order: Order, start: Start) -> None:
+    """Refuse nodes, or their GPUs, that would have no image of a batch to themselves."""
+    if count > (most := _images_of_batch(start)):
+        raise ConfigurationError(
+            f"{count} processes on {order.strategy}.nodes cannot share a batch of {most} images",
+            fix=f"use fewer nodes, or set {order.strategy}.batch_size to at least {count}",
+        )
 
 
 def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ranks) -> Trained:
@@ -236,7 +256,7 @@ def _train(order: Order, start: Start, on_epoch: EpochListener | None, ranks: Ra
     if not np.isfinite(val_logits).all():
         raise TrainingError(
             "the trained model's logits hold NaN or infinity",
-            fix=f"set {classifier.strategy}.learning_rate to {options.learning_rate / 10:g}",
+            fix=f"set {classifier.strategy}.learning_rate to {gentler(options.learning_rate):g}",
         )
     _keep_rate(store, classifier, division, progressed, options.batch_size, ranks)
     trained = _described(classifier, division, options, progressed)

@@ -9,7 +9,6 @@ import json
 import os
 import threading
 import time
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,6 +20,7 @@ from graftline.records.retrain_notice import read_notice
 from graftline.records.run_records import StepRecord, kfp_page, read_records
 from graftline.steps.notify.outcome import LONGEST, failed_step, failure_reasons, outcome
 from graftline.steps.runtime import StepResult
+from graftline.storage.uri import scheme
 from graftline.tracking.client import connect
 from graftline.tracking.dead_runs import End, close_runs
 from graftline.tracking.filters import equals
@@ -201,7 +201,7 @@ def _promoted(
 
 def post(url: str, body: Mapping[str, Any], sleep: Callable[[float], None]) -> str:
     """Send a message; three tries. Returns why it failed, or nothing; never the address."""
-    if urllib.parse.urlparse(url).scheme not in ("http", "https"):
+    if scheme(url) not in ("http", "https"):
         return f"{URL_VARIABLE} is not an http address"
     why_not = ""
     for pause in (0.0, *PAUSES):

@@ -50,7 +50,7 @@ def backbones(
 
 
 def mirror_weights(
-    name: Annotated[str, typer.Argument(help="A backbone.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A backbone.")],
     store: StoreUri,
     weights: Annotated[
         str | None, typer.Option(help="Take them from this file or URI.", metavar="PLACE")

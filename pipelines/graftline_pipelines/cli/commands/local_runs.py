@@ -9,7 +9,19 @@ import typer
 from graftline_pipelines.cli.options import JsonBeside, RunsDir
 
 DEFAULT_RUNS_DIR = Path(".graftline/runs")
-LocalRun = "A run's id, its start or its end; its folder; `latest`; or `previous`."
+LocalRun = (
+    "A run's id, its start or its end; its folder; `latest`, the newest that has it; or "
+    "`previous`, the one before."
+)
+
+
+def note(text: str) -> None:
+    """Say something beside the command's own output."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
 
 
 def compare(
@@ -26,9 +38,9 @@ def compare(
 
     from graftline.errors import ConfigurationError
     from graftline_pipelines.local import comparison
-    from graftline_pipelines.local.runs import find_run
+    from graftline_pipelines.local.runs import EVALUATION, find_run
 
-    one, other = find_run(runs_dir, first), find_run(runs_dir, second)
+    one, other = (find_run(runs_dir, name, EVALUATION, note) for name in (first, second))
     if one.folder.resolve() == other.folder.resolve():
         raise ConfigurationError(
             f"A and B are the same run, {one.run_id}.",
@@ -65,7 +77,7 @@ def open_(
 
     from graftline.errors import ConfigurationError
     from graftline_pipelines.local.index import write_index
-    from graftline_pipelines.local.runs import find_run, list_runs
+    from graftline_pipelines.local.runs import find_run, list_runs, page_need
 
     if page not in ("report", "decision", "data"):
         said = f"{page!r} is neither report nor decision nor data"
@@ -78,14 +90,7 @@ def open_(
             )
         path: Path | None = write_index(runs_dir)
     else:
-        found = find_run(runs_dir, run)
-        path = found.page(page)
-        if path is None:
-            raise ConfigurationError(
-                f"{found.run_id} has no {page} page.",
-                why=f"The run: {found.outcome()}.",
-                fix=f"Its logs are in {found.folder / 'logs'}.",
-            )
+        path = find_run(runs_dir, run, page_need(page), note).page(page)
     assert path is not None
     print(path.absolute())
     if not webbrowser.open(path.absolute().as_uri()):

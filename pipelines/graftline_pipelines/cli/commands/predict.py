@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR
+from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, note
 from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
 
 if TYPE_CHECKING:
@@ -83,17 +83,11 @@ def _local_model(text: str) -> Path:
     path = Path(text)
     if path.is_file() or path.suffix == ".onnx" or not DEFAULT_RUNS_DIR.is_dir():
         return path
-    from graftline.errors import ConfigurationError
-    from graftline_pipelines.local.runs import find_run
+    from graftline_pipelines.local.runs import MODEL, find_run
 
-    run = find_run(DEFAULT_RUNS_DIR, text)
-    if run.model is None:
-        raise ConfigurationError(
-            f"The run {run.run_id} has no exported file.",
-            why=f"The run: {run.outcome()}.",
-            fix="`graftline runs` lists the others.",
-        )
-    return run.model
+    found = find_run(DEFAULT_RUNS_DIR, text, MODEL, note).model
+    assert found is not None
+    return found
 
 
 def _to_table(

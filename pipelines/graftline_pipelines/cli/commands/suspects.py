@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, LocalRun
+from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, LocalRun, note
 from graftline_pipelines.cli.options import JsonBeside, RunsDir
 
 COLUMNS = ("image", "source", "given", "likely", "confidence")
@@ -64,16 +64,10 @@ def _recorded(runs_dir: Path, run: str) -> tuple[str, dict[str, Any]]:
     """The run's id and what its decision record says of suspects."""
     from graftline.errors import ConfigurationError
     from graftline.records.decision import parse_decision
-    from graftline_pipelines.local.runs import find_run
+    from graftline_pipelines.local.runs import DECISION, find_run
 
-    found = find_run(runs_dir, run)
-    record = found.result("fit_head").get("decision")
-    if record is None:
-        raise ConfigurationError(
-            f"{found.run_id} has no decision record.",
-            why=f"The run: {found.outcome()}.",
-            fix="Name a run whose step fit_head has finished: `graftline runs` lists them.",
-        )
+    found = find_run(runs_dir, run, DECISION, note)
+    record = found.result("fit_head")["decision"]
     decision = parse_decision(record, str(found.folder / "steps" / "fit_head.json"))
     suspected = decision.figures.get("suspects")
     if suspected is None:

@@ -59,7 +59,14 @@ JUNK = (
     "labels/1.txt",
 )
 NO_LABEL = ["", "nan", "NULL", "N/A"]
-ADDRESSES = ["gs://b/1.png", "https://h/1.png", "data:image/png;base64,A", "C:\\x\\1.png"]
+ADDRESSES = [
+    "gs://b/1.png",
+    "http://[b/1.png",
+    "file://[b/1.png",
+    "https://h/1.png",
+    "data:image/png;base64,A",
+    "C:\\x\\1.png",
+]
 PICTURE = b"picture "
 
 

@@ -350,6 +350,7 @@ def test_odd_rows_are_rejected_with_their_line(ingest, tmp_path: Path) -> None:
     write(tmp_path / "x", "images", each=12)
     told = [(f"images/{n}.png", "ab"[n % 2]) for n in range(12)]
     odd = ["gs://bucket/1.png", "https://host/1.png", "data:image/png;base64\\,AAAA" * 20000]
+    odd += ["http://[::1/1.png", "file://[b/1.png", "file://host/1.png", "s3://[b/1.png"]
     odd += ["d" * 300 + "/1.png", "C:\\photos\\1.png", "s3://", "nul\0/1.png", "x/" * 900 + "1.png"]
     text = lines(("image", "label"), *told, *((f'"{name}"', "a") for name in odd))
     table(tmp_path / "x", text.replace("\\,", ","))

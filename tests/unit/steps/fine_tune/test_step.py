@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -326,6 +328,32 @@ def test_early_stopping_keeps_the_best_epoch_and_says_so(
     assert result.val_accuracy == pytest.approx(best["val_accuracy"])
 
 
+def test_more_processes_than_a_batch_has_images_are_not_started(
+    fitted: Callable[..., FineTuneResult], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    result = fitted(processes=3, batch_size=1, epochs=1)
+    assert result.epochs == 1
+    assert "1 of 3 processes train, one for each image of a batch" in caplog.text
+
+
+def test_more_nodes_than_a_batch_has_images_are_refused_before_one_is_asked_for(
+    fitted: Callable[..., FineTuneResult],
+) -> None:
+    with pytest.raises(ConfigurationError, match="cannot share a batch of 16") as caught:
+        fitted(nodes=17)
+    assert "fine_tune.batch_size to at least 17" in str(caught.value.fix)
+
+
+def test_a_rate_far_too_large_is_named_with_the_epoch_and_one_that_works(
+    fitted: Callable[..., FineTuneResult],
+) -> None:
+    with pytest.raises(TrainingError, match="epoch 1") as caught:
+        fitted(learning_rate=1e30, epochs=2, guard=False)
+    assert "1e+30 is too large" in str(caught.value.why)
+    assert str(caught.value.fix).endswith("to 0.001")  # the default, not 1e+29
+
+
 def test_a_time_limit_ends_with_the_best_epoch_and_says_so(
     fitted: Callable[..., FineTuneResult], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -453,6 +481,23 @@ def test_a_process_that_fails_is_named_with_its_reason(
     with pytest.raises(TrainingError, match="a process that shares the training failed") as caught:
         fitted(processes=2)
     assert "no_such_module" in str(caught.value)
+
+
+def test_of_several_failed_processes_the_one_with_the_cause_is_named(tmp_path: Path) -> None:
+    """Those that only lost their connection to it often end first."""
+    lost = "RuntimeError: [/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]"
+    traceback = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\n    g()\n'
+    cause = "graftline.errors.DataError: the image is damaged"
+    for rank, error in enumerate((lost, cause), start=1):
+        text = "".join(f"[rank{rank}]: {line}\n" for line in (traceback + error).splitlines())
+        (tmp_path / f"{rank}.log").write_text("an epoch\n" + text)
+    ended = [subprocess.Popen([sys.executable, "-c", "raise SystemExit(1)"]) for _ in range(2)]
+    for process in ended:
+        process.wait()
+    assert processes._failure(ended, tmp_path) == f"an epoch {cause}"
+    assert "Connection closed" in str(processes._failure(ended[:1], tmp_path))
+    (tmp_path / "1.log").write_text("")
+    assert processes._failure(ended[:1], tmp_path) == "it ended with code 1"
 
 
 def test_the_start_is_the_probes_own_and_kept_outputs_change_nothing(
