@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from graftline.data.shards import ByteRange, read_ranges
-from graftline.data.tables import GROUP, parquet_bytes, read_parquet
+from graftline.data.tables import GROUP, read_parquet, write_table
 from graftline.errors import (
     ConfigurationError,
     DataError,
@@ -27,7 +27,7 @@ from graftline.errors import (
     PreconditionFailed,
     StoreNotFound,
 )
-from graftline.files import os_errors, write_atomic
+from graftline.files import os_errors, replacing, sha256_of, write_atomic
 from graftline.images.stored_values import ValueRange
 from graftline.schema import SEAL, parse_json, seal, unseal
 from graftline.storage import commit, open_store
@@ -240,9 +240,9 @@ def write_snapshot(
     with os_errors(str(folder), "write"):
         digests = {}
         for name, table in zip(FILES, (manifest, set_aside), strict=False):
-            data = parquet_bytes(table, GROUP)
-            digests[name] = hashlib.sha256(data).hexdigest()
-            write_atomic(folder / name, data)
+            with replacing(folder / name) as temporary:
+                write_table(temporary, table, GROUP)
+                digests[name] = sha256_of(temporary)
         text = seal({**head, "sha256": digests}, indent=1)
         write_atomic(folder / FILES[-1], text)
     # Not read again: a second copy of the manifest would be the most of what ingest holds.

@@ -51,6 +51,12 @@ def parquet_bytes(table: pa.Table, group: int | None = None) -> bytes:
     return data
 
 
+def write_table(path: Path, table: pa.Table, group: int) -> None:
+    """Write a table as :func:`parquet_bytes` does, without a copy of the file in memory."""
+    options = {"compression": "zstd", "write_page_checksum": True}
+    pq.write_table(table, path, row_group_size=group, **options)
+
+
 def read_parquet(source: Path | bytes) -> pa.Table:
     """Read a Parquet file, comparing its checksums; a damaged one raises ``ValueError``."""
     name = str(source) if isinstance(source, Path) else "the table"

@@ -241,7 +241,7 @@ def is_transparency(alpha: Pixels, extra: tuple[int, ...] | None) -> bool:
 
 
 def check_alpha(alpha: Pixels) -> None:
-    """Refuse the fourth band of a PNG or WebP that is a picture of its own, such as infrared.
+    """Refuse the last band of a PNG or WebP that is a picture of its own, such as infrared.
 
     Both formats call it transparency, and mean it: soft edges, shadows and fades are taken. A band
     with hardly a clear or solid pixel that changes from pixel to pixel is not transparency.
@@ -259,10 +259,10 @@ def check_alpha(alpha: Pixels) -> None:
     if bends <= SMOOTH or np.unique(alpha).size < MANY_VALUES:
         return
     raise DataError(
-        "the fourth band does not look like transparency",
+        "the last band does not look like transparency",
         why=f"{partly:.0%} of its pixels are neither clear nor solid, and they differ from their "
         "neighbours as those of a picture do: it may be infrared",
-        fix="Save the image with its three colours only.",
+        fix="Save the image without its last band.",
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from graftline.data.sources.choice import refuse_class_folders
 from graftline.data.sources.described import DescribedFolders
 from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.label_choice import label_table
 from graftline.data.sources.layouts.layout import excluded, parse
 from graftline.data.sources.tar import ArchiveSource
 from graftline.errors import ConfigurationError
@@ -55,6 +56,8 @@ def open_source(
     roots = [name for name in roots if not excluded(name, reading.exclude)]
     tables = [name for name in roots if name.lower().endswith(TABLES)]
     if format == "table":
+        if not tables and (labels := label_table(FolderSource(store, reading), columns)):
+            return labels
         return _tables(store, tables, columns, reading)
     if format == "shards":
         return ArchiveSource(store, columns, reading=reading)

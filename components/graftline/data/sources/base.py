@@ -163,7 +163,11 @@ def folder_counts(
     return dict(counts or plain)
 
 
-_MASK_NAME = re.compile(r"[ _.-](?:masks?|seg|segmentation|gt|label)(?:[ _-]?\d+)?$")
+_MASK_NAME = re.compile(
+    r"(?i)[ _.-](?:masks?|mask[ _-]?crop|seg|segmentation|gt|label|depth|depth[ _-]?crop)"
+    r"(?:[ _-]?\d+)?$"
+)
+_PICTURE_NAME = re.compile(r"(?i)[ _.-](?:rgb|image|img|photo|colou?r|crop|orig(?:inal)?|raw)$")
 
 
 def masks_beside(found: Sequence[ObjectInfo]) -> set[str]:
@@ -172,7 +176,7 @@ def masks_beside(found: Sequence[ObjectInfo]) -> set[str]:
 
 
 def masks_named(keys: Sequence[str]) -> set[str]:
-    """Names of images that are another one's name and `_mask` behind that."""
+    """Names of images that are another one's and `_mask` behind that, or in place of `_rgb`."""
     masks = {}
     for key in keys:
         stem = key.rpartition(".")[0]
@@ -182,6 +186,7 @@ def masks_named(keys: Sequence[str]) -> set[str]:
     if not masks:
         return set()
     stems = {key.rpartition(".")[0] for key in keys if suffixed(key)}
+    stems |= {stem[: end.start()] for stem in stems if (end := _PICTURE_NAME.search(stem))}
     return {key for key, stem in masks.items() if stem in stems}
 
 

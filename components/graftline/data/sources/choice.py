@@ -33,7 +33,7 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     named = len(taken) + sum(entry.problem == CONFLICTING for entry in rows)
     if not rest or named >= MOST * (named + rest):
         return True
-    labels = _folder_labels(folders)
+    labels = folder_labels(folders)
     if len(set(labels.values())) < 2:
         return True
     names = ", ".join(table.names)
@@ -73,7 +73,7 @@ def refuse_class_folders(folders: FolderSource, names: list[str], kind: str) -> 
         DataError: There are images in at least two folders of classes.
     """
     try:
-        labels = _folder_labels(folders)
+        labels = folder_labels(folders)
     except StoreError:
         return
     if len(set(labels.values())) > 1:
@@ -114,12 +114,12 @@ def refuse_unread(folders: FolderSource, entries: list[Entry]) -> None:
                 continue
             split = next((c for c in header if looks_like_split(c, rows) is not None), None)
             if name in folders.listed:  # its splits are obeyed; its labels, if any, must agree
-                if not label_columns(header, column, split) or _repeats_folder_labels(
+                if not label_columns(header, column, split) or _repeatsfolder_labels(
                     named_images, header
                 ):
                     continue
                 split = None
-            if split is not None or not _repeats_folder_labels(named_images, header):
+            if split is not None or not _repeatsfolder_labels(named_images, header):
                 more = f"its column {clip(split)!r} looks like the split" if split else NO_LABELS
                 raise DataError(
                     f"{folders.uri} can be read in two ways",
@@ -213,7 +213,7 @@ def _refuse_table(uri: str, tables: list[TableSource], paths: list[str], reason:
     )
 
 
-def _repeats_folder_labels(named_images: list[tuple[str, Row]], header: list[str]) -> bool:
+def _repeatsfolder_labels(named_images: list[tuple[str, Row]], header: list[str]) -> bool:
     """Whether a column holds the names of the folders, or stands for them one to one."""
     named_images = [(label, row) for label, row in named_images if label]
     for column in header:
@@ -224,7 +224,8 @@ def _repeats_folder_labels(named_images: list[tuple[str, Row]], header: list[str
     return False
 
 
-def _folder_labels(folders: FolderSource) -> dict[str, str | None]:
+def folder_labels(folders: FolderSource) -> dict[str, str | None]:
+    """The labels of images in class folders, read without what is beside them."""
     alone = FolderSource(folders.store, folders.choices)
     try:
         return {one.path: one.label for one in alone.entries() if one.problem is None}

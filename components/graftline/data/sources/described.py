@@ -1,6 +1,8 @@
 """Folders that hold tables, Parquet files or shards which describe the images in them."""
 
 import posixpath
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from typing_extensions import override
 
@@ -21,18 +23,23 @@ from graftline.data.sources.choice import (
     table_describes,
 )
 from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.label_choice import labels_beside
+from graftline.data.sources.label_files import Rows, label_files
 from graftline.data.sources.layouts.folder_names import Counts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.parquet_sets import refuse_several_sets
 from graftline.data.sources.split_lists import SplitLists, read_split_lists
 from graftline.data.sources.table import TableSource
+from graftline.data.sources.table_advice import labels_of
 from graftline.data.sources.tar import ArchiveSource
 from graftline.storage.base import ObjectInfo
 
 
 class DescribedFolders(FolderSource):
     """Folders, or what is in them and describes their images."""
+
+    splits_read: Mapping[str, Rows] = MappingProxyType({})  # JSON that states splits alone
 
     @override
     def _described_below(self, found: list[ObjectInfo]) -> Source | None:
@@ -49,10 +56,11 @@ class DescribedFolders(FolderSource):
                 self.notes.append(f"Read as folders. {why_not}.")
                 self.unread.append(table)
             elif table_describes(table, self):
+                self.notes.append(labels_of(named))
                 return table
             return None
         if any(suffixed(key) for key in keys):
-            return None
+            return self._labels_beside(found)
         parquet = [key for key in keys if key.lower().endswith(PARQUET)]
         if parquet:
             refuse_several_sets(self.store.uri, parquet)
@@ -61,13 +69,27 @@ class DescribedFolders(FolderSource):
             return ArchiveSource(self.store, self.columns, reading=self.choices)
         return None
 
+    def _labels_beside(self, found: list[ObjectInfo]) -> Source | None:
+        """The files that state the labels where folders do not: labels.json, labels.txt."""
+        assert self.columns is not None
+        seen = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
+        labels, splits = label_files(self.store, seen, self.columns)
+        table, same = labels_beside(self, labels, self.columns)
+        self.listed.update(same)
+        self.notes += [] if table is None else [labels_of(table.names)]
+        with_splits = {name: labels[name] for name in same if self.columns.split in labels[name][0]}
+        self.splits_read = {**splits, **with_splits}
+        return table
+
     def _one_in_each_folder(self, keys: list[str]) -> list[str]:
-        """Tables of images of one name in folders below (train/labels.csv, test/labels.csv)."""
+        """Tables of images, one in each folder (train/labels.csv, test/labels.csv)."""
         assert self.columns is not None
         found = [key for key in keys if key.lower().endswith(ROWS)]
         if not found or any("/" not in key for key in found):
             return []
-        if len({posixpath.basename(key) for key in found}) > 1:
+        one_each = len({posixpath.dirname(key) for key in found}) == len(found)
+        as_folder = all(k.count("/") and _called_as_folder(k) for k in found)
+        if not one_each or not (as_folder or len({posixpath.basename(key) for key in found}) == 1):
             return []
         table = TableSource(self.store, found, self.columns, self.choices)
         if table.why_not() is None:
@@ -88,6 +110,7 @@ class DescribedFolders(FolderSource):
             for name in table.names
             if TableSource(self.store, name, self.columns).why_not() is not None
         }
+        tables = {**tables, **self.splits_read}
         return read_split_lists(self.store, found, keys, sorted(folders), tables)
 
     @override
@@ -103,3 +126,9 @@ class DescribedFolders(FolderSource):
         super()._check_unread(entries)
         if self.unread or self.unread_below:
             refuse_unread(self, entries)
+
+
+def _called_as_folder(key: str) -> bool:
+    """Whether a table has the name of its folder in its own: train/train_labels.csv."""
+    *_, folder, name = key.split("/")
+    return folder.lower() in name.lower()

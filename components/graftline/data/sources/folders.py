@@ -12,6 +12,7 @@ from graftline.data.sources.layout_checks import (
     groups_of_views,
     said_of_views,
     with_group,
+    with_variants,
 )
 from graftline.data.sources.layouts.decision import decide
 from graftline.data.sources.layouts.folder_names import MASK, Counts, system_folders
@@ -30,6 +31,7 @@ from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.split_lists import SplitLists, with_lists
 from graftline.data.sources.table_advice import (
     files_of_splits,
+    groups_in_names,
     ignored_files,
     labels_in_names,
     other_files,
@@ -134,6 +136,8 @@ class FolderSource(Source):
         entries = [self._entry(info, layout, meanings, labels, masks) for info in found]
         if views:
             entries = [with_group(one, views.get(one.path)) for one in entries]
+        entries, notes = with_variants(entries)
+        self.notes += notes
         if self.from_table:
             entries = [self._with_table(one, layout) for one in entries]
         if lists is not None:
@@ -229,7 +233,10 @@ class FolderSource(Source):
             given = any(one.split for one in entries)
             splits = [] if given else files_of_splits(others)
             self.warnings += [unread_splits(splits)] if splits else []
-            notes = [ignored_files(others, labels)]
+            taken = [one.path for one in entries if one.problem is None]
+            notes = [ignored_files(others, labels, taken)]
+            if not any(one.group or one.split for one in entries):
+                notes.append(groups_in_names(taken))
         self.notes += [note for note in notes if note]
 
     def _entry(

@@ -9,7 +9,13 @@ from graftline.data.sources.base import Entry
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.layouts.folder_names import Counts, Folders, parts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, exclude_line, some_names
-from graftline.data.sources.layouts.view_names import FileNames, forms, without_ends
+from graftline.data.sources.layouts.variant_names import said_of_variants, variants
+from graftline.data.sources.layouts.view_names import (
+    FileNames,
+    forms,
+    forms_of_others,
+    without_ends,
+)
 
 
 def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: str) -> None:
@@ -33,6 +39,11 @@ def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: st
         _refuse(layout, where, names, "number the parts of a set rather than name classes")
     if forms(names):
         _refuse(layout, where, names, "say in what form pictures are rather than what they show")
+    again = forms_of_others(names)
+    if again:
+        why = "are called like other folders beside them, with a form of pictures"
+        rest = set(names) - set(again)
+        _refuse(layout, where, again, why, rest=rest, out=again)
     files = FileNames(keys, taken)
     perhaps = forms(names, perhaps=True)
     same = files.views(level, names, numbers=perhaps)
@@ -42,11 +53,18 @@ def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: st
 
 
 def _refuse(
-    layout: Layout, where: str, names: list[str], why: str, rest: Collection[str] = ()
+    layout: Layout,
+    where: str,
+    names: list[str],
+    why: str,
+    rest: Collection[str] = (),
+    out: Sequence[str] = (),
 ) -> NoReturn:
     said = some_names(names)
     more = "Otherwise put the images of each class into one folder, or let a table name the labels"
-    if len(rest) > 1:
+    if out:
+        more = f"If they hold the same pictures again, leave them out: `{exclude_line(out)}`"
+    elif len(rest) > 1:
         more = f"If {clip(names[-1])} is none, leave it out: `{exclude_line(names[-1:])}`"
     raise AmbiguousLayout(
         f"The folders {said} in {where} may be no classes",
@@ -56,14 +74,24 @@ def _refuse(
 
 
 def groups_of_views(layout: Layout, counts: Counts, keys: Sequence[str]) -> dict[str, str]:
-    """Groups of images below a class that are the same pictures in several forms: cat/HR, cat/LR.
+    """Groups of images that are the same pictures in several forms: cat/HR and cat/LR.
 
     Returns:
         The group of each such image; the same names in folders side by side are one.
     """
-    level = layout.pattern.index("class") + 1
-    if len(layout.pattern) > level:
-        return {}
+    ends = layout.pattern.index("class") + 1
+    levels = [level for level, role in enumerate(layout.pattern) if role == "*"]
+    levels += [ends] if len(layout.pattern) == ends else []
+    for level in levels:
+        groups = _views_of_level(layout, level, counts, keys)
+        if groups:
+            return groups
+    return {}
+
+
+def _views_of_level(
+    layout: Layout, level: int, counts: Counts, keys: Sequence[str]
+) -> dict[str, str]:
     taken = {f for f in counts if len(f) > level and layout.meaning(f).problem is None}
     names = {f[level] for f in taken}
     if len(names) < 2:
@@ -88,7 +116,7 @@ def said_of_views(groups: Mapping[str, str]) -> str:
     """The note on images that are one picture in several forms."""
     one = next(iter(groups))
     return (
-        f"{len(groups):,} images below the classes, as {clip(one)}, have a name that returns in a "
+        f"{len(groups):,} images, as {clip(one)}, have a name that returns in a "
         "folder beside theirs: those of one name are a group, which stays in one split."
     )
 
@@ -98,3 +126,11 @@ def with_group(entry: Entry, group: str | None) -> Entry:
     if group is None or entry.group is not None or entry.problem is not None:
         return entry
     return dataclasses.replace(entry, group=clean_text(group))
+
+
+def with_variants(entries: list[Entry]) -> tuple[list[Entry], list[str]]:
+    """The entries, those that are one picture by their names in one group, and the note on it."""
+    groups = variants([one for one in entries if not one.problem and not one.group])
+    if not groups:
+        return entries, []
+    return [with_group(one, groups.get(one.path)) for one in entries], [said_of_variants(groups)]

@@ -80,6 +80,8 @@ def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], 
             f"Treated as classes: {_ascii(unsure)}. Leave these images out, or their "
             "labels empty, if they have no label."
         )
+    if mode != "keep":
+        notes += _two_kinds(written)
     result = {way: label for label, ways in written.items() for way in ways}
     if mode == "merge":
         for ways in alike:
@@ -89,6 +91,18 @@ def unified(labels: Iterable[str], mode: str = "auto") -> tuple[dict[str, str], 
             how = "differ only by case" if by_case else "look the same"
             notes.append(f"Labels that {how} are one, {clip(one)!r}: {_ascii(ways)}.")
     return result, notes
+
+
+def _two_kinds(labels: Collection[str]) -> list[str]:
+    """The note on labels of which some are numbers and others words: 0, 1 and cat, dog."""
+    numbers = sorted(one for one in labels if re.fullmatch(r"\d+(\.0+)?", one))
+    words = sorted(one for one in labels if len(re.findall(r"[^\W\d_]", one)) > 1)
+    if len(numbers) < 2 or len(words) < 2 or len(numbers) + len(words) < len(labels):
+        return []
+    return [
+        f"Some labels are numbers ({_ascii(numbers[:3])}) and others names ({_ascii(words[:3])}): "
+        "if the numbers stand for the names, write one of both everywhere."
+    ]
 
 
 def plain_label(label: str) -> str:

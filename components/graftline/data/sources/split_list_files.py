@@ -1,9 +1,12 @@
 """Lists of images beside folders (train.txt, meta/test.txt): which they are, and what they name."""
 
 import dataclasses
+import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from typing_extensions import override
 
 from graftline.data.sources.label_text import clean_text
 from graftline.data.sources.split_names import SPLIT_WORDS, clear_splits, split_words
@@ -17,7 +20,7 @@ _BESIDE = re.compile(
     r"paths?|annotations?|anno|annos|index|files?|fold|split|images?|official)(?![a-z])|\d+"
 )
 _Form = Callable[[str, frozenset[str]], tuple[str, str]]
-_SEPARATORS = (r"\s+", r"\s*[,;\t]\s*")
+_SEPARATORS = (r"\s*(?:[,;\t=]|:(?=\s))\s*", r"\s+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class SplitList:
         missing: Lines that name no image.
         lines: How many there are.
         units: The folder of each image whose line names that folder.
+        absent: What the lines that name no image say: a path and a label.
     """
 
     key: str
@@ -39,6 +43,7 @@ class SplitList:
     missing: int
     lines: int
     units: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    absent: Sequence[tuple[str, str]] = ()
 
 
 def split_of_list(key: str) -> str | None:
@@ -107,6 +112,31 @@ class ImageIndex:
         return []
 
 
+class NearIndex(ImageIndex):
+    """An index for a file: images in its own folder come first.
+
+    Args:
+        index: Of all images.
+        above: The file's folder.
+    """
+
+    def __init__(self, index: ImageIndex, above: str) -> None:
+        self.images, self.folders, self.above = index.images, index.folders, above
+
+    @override
+    def find(self, text: str) -> list[str]:
+        place = posixpath.normpath(posixpath.join(self.above, clean_text(text).replace("\\", "/")))
+        folder, _, name = place.rpartition("/")
+        here = [
+            key
+            for one in dict.fromkeys((name, _bare(name)))
+            for key in self.images.get(one, ())
+            if key.rpartition("/")[0] == folder
+        ]
+        exact = [key for key in here if key.endswith(name)]
+        return exact if len(exact) == 1 else here if len(here) == 1 else super().find(text)
+
+
 def _under(folders: Sequence[str], above: Sequence[str]) -> bool:
     return [clean_text(one) for one in folders[len(folders) - len(above) :]] == list(above)
 
@@ -127,22 +157,53 @@ def read_list(
     lines = [line for line in lines if line and not line.startswith("#")]
     known = frozenset(labels)
     best: SplitList | None = None
-    for form in _FORMS:
-        images: dict[str, str] = {}
-        units: dict[str, str] = {}
-        missing = 0
-        for line in lines:
-            path, label = form(line, known)
-            found = index.find(path)
-            missing += not found
-            images.update(dict.fromkeys(found, label))
-            if len(found) > 1:
-                units.update((image, image.rpartition("/")[0]) for image in found)
-        if images and (best is None or missing < best.missing):
-            best = SplitList(key, split, images, missing, len(lines), units)
-        if best is not None and not best.missing:
+    for form in _forms(lines):
+        one = _read_as(form, key, split, lines, index, known)
+        if one is None or (best is not None and one.missing > best.missing):
+            continue
+        if best is None or one.missing < best.missing or _says_more(one, best):
+            best = one
+        if not best.missing and all(best.images.values()):
             break
     return best
+
+
+def _read_as(
+    form: _Form,
+    key: str,
+    split: str,
+    lines: Sequence[str],
+    index: ImageIndex,
+    known: frozenset[str],
+) -> SplitList | None:
+    images: dict[str, str] = {}
+    units: dict[str, str] = {}
+    absent: list[tuple[str, str]] = []
+    for line in lines:
+        path, label = form(line, known)
+        found = index.find(path)
+        if not found:
+            absent.append((path, label))
+        images.update(dict.fromkeys(found, label))
+        if len(found) > 1:
+            units.update((image, image.rpartition("/")[0]) for image in found)
+    return SplitList(key, split, images, len(absent), len(lines), units, absent) if images else None
+
+
+def _says_more(one: SplitList, best: SplitList) -> bool:
+    """Whether a form gives each image a label where the one before gave some none.
+
+    Of all lines alike, or of each line its own, it is a part of a path or a caption.
+    """
+    names = set(one.images.values())
+    few = 1 < len(names) <= len(one.images) / 2
+    return few and "" not in names and not all(best.images.values())
+
+
+def _forms(lines: Sequence[str]) -> tuple[_Form, ...]:
+    if all(map(_INDEXED.fullmatch, lines)):
+        return (_indexed,)
+    return (_named, *_FORMS) if _have_names(lines) else _FORMS
 
 
 def _whole(line: str, known: frozenset[str]) -> tuple[str, str]:
@@ -153,12 +214,28 @@ def _ended(separator: str) -> _Form:
     """A path and what is behind it: a label, or a label and numbers, or numbers alone."""
 
     def parts(line: str, known: frozenset[str]) -> tuple[str, str]:
-        path, *rest = re.split(separator, line)
+        path, *rest = (part.strip("\"'") for part in re.split(separator, line))
         if len(rest) == 1 or (rest and rest[0] in known):
             return path, rest[0]
         return path, ""
 
     return parts
+
+
+def _have_names(lines: Sequence[str]) -> bool:
+    """Whether names with blanks stand behind the paths: `0034309 A300 B4`, `1025794 707-320`."""
+    behind = [re.split(r"\s+", line)[1:] for line in lines]
+    counts = {len(rest) for rest in behind}
+    words = any(not re.fullmatch(r"-?[\d.]+", one) for rest in behind for one in rest[1:])
+    names = {" ".join(rest) for rest in behind}
+    few = len(names) <= len(lines) / 2  # captions are many
+    return min(counts, default=0) > 0 and len(counts) > 1 and words and few
+
+
+def _named(line: str, known: frozenset[str]) -> tuple[str, str]:
+    """A path without blanks, and a name with them."""
+    path, *rest = re.split(r"\s+", line)
+    return path, " ".join(rest)
 
 
 def _last(line: str, known: frozenset[str]) -> tuple[str, str]:
@@ -173,4 +250,11 @@ def _first(line: str, known: frozenset[str]) -> tuple[str, str]:
     return path, label
 
 
+def _indexed(line: str, known: frozenset[str]) -> tuple[str, str]:
+    """A number, a label and a path, as MXNet's `.lst` files have them."""
+    _, label, path = line.split("\t")
+    return path, re.sub(r"\.0+$", "", label)
+
+
+_INDEXED = re.compile(r"\d+\t[^\t]+\t[^\t]+\.\w+")
 _FORMS: tuple[_Form, ...] = (_whole, *map(_ended, _SEPARATORS), _last, _first)

@@ -80,8 +80,14 @@ def clear_splits(names: Iterable[str]) -> dict[str, str]:
 
 def is_flag(column: str) -> bool:
     """Whether yes or no in a column of this name says that an image is in one split."""
+    return split_of_flag(column) is not None
+
+
+def split_of_flag(column: str) -> str | None:
+    """The split that yes stands for in a column of this name; None where it names none."""
     words = [word for word in _parts(column) if word not in ("is", "in", "for", "used")]
-    return names_split(" ".join(words))
+    found = split_words(" ".join(words))
+    return SPLIT_WORDS[found[0]] if found is not None and not found[1] else None
 
 
 def splits_of(names: Iterable[str]) -> dict[str, str]:

@@ -135,9 +135,10 @@ class TableSource(Source):
         self._note(_other_folders(entries))
         not_named = self._not_named(named)
         self._note_wrong_names(entries, not_named)
-        others = [one.path for one in not_named if one.problem == NO_IMAGE]
-        others = [path for path in others if path not in self.listed]
-        self._note(ignored_files(others, {str(one.label) for one in entries if one.label}))
+        others = [o.path for o in not_named if o.problem == NO_IMAGE and o.path not in self.listed]
+        labels = {str(one.label) for one in entries if one.label}
+        taken = [one.path for one in entries if one.problem is None]
+        self._note(ignored_files(others, labels, taken))
         self.images.listed.clear()  # as large as all entries; another listing starts again
         return sorted(self._unified([*entries, *not_named]), key=lambda entry: entry.path)
 
@@ -186,7 +187,8 @@ class TableSource(Source):
             for key, info in below.items()
             if not excluded(key, self.choices.exclude)
         ]
-        entries, self.listed, notes, warnings = lists_beside(self.store, files, entries, self.uri)
+        entries, listed, notes, warnings = lists_beside(self.store, files, entries, self.uri)
+        self.listed |= listed
         self.warnings += warnings
         for note in notes:
             self._note(note)

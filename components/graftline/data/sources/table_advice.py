@@ -21,6 +21,7 @@ _IMAGE_NAMES = words_of(
     "image images img file filename filepath path imagepath imagename imageid imgpath imgname id "
     "name fname picture photo"
 )
+MOST_NAMED = 0.8  # of the files have a name of this kind
 _ZERO_OR_ONE = frozenset(("0", "1", "0.0", "1.0", "-1", "true", "false", ""))
 
 
@@ -129,9 +130,12 @@ _BOXES = re.compile(
 _UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
 # Words in names of files that say something of the images, whatever their kind.
 _SPLITS = words_of("split splits fold folds partition partitions")
-_TELLING = words_of(
-    "label labels annotation annotations class classes split splits fold folds groundtruth synset "
-    "synsets wnids words categories mapping names metadata"
+_NAMED_FIRST = words_of("readme license licence citation")
+# Files that say nothing of single images.
+_NOTHING = words_of(
+    "readme read license licence citation cite bibtex requirements changelog changes notes credits "
+    "attribution attributions authors contributing copyright terms todo about package environment "
+    "dockerfile makefile config configuration log description pyproject eula"
 )
 
 
@@ -163,22 +167,34 @@ def other_files(paths: Sequence[str]) -> str:
     )
 
 
-def ignored_files(paths: Sequence[str], labels: Collection[str]) -> str:
+def labels_of(names: Sequence[str]) -> str:
+    """The note on what states the labels, where that is not the source itself."""
+    return f"The labels are those of {some(names)}."
+
+
+def ignored_files(paths: Sequence[str], labels: Collection[str], images: Sequence[str] = ()) -> str:
     """The note on files beside class folders that say more of the images; empty without any.
 
     Args:
         paths: Of files that are no images.
         labels: The classes.
+        images: Of the images that are taken.
     """
     packed = [one for one in paths if one.lower().endswith(_PACKED)]
     pictures = [one for one in paths if one.lower().endswith((*_PICTURES, *_ARRAYS))]
     numbers = bool(labels) and all(re.fullmatch(r"\d+(\.0+)?", one) for one in labels)
-    readable = [
-        one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES)) and _tells(one)
-    ]
+    readable = [one for one in paths if one.lower().endswith((*_SIDECARS, *_TABLES))]
+    stems = {posixpath.splitext(posixpath.basename(one))[0] for one in images} if readable else ()
+    beside = [one for one in readable if posixpath.splitext(posixpath.basename(one))[0] in stems]
+    apart = set(beside)
+    readable = [one for one in readable if one not in apart and _tells(one)]
     notes = [f"Not unpacked: {some(packed)}."] if packed else []
     if pictures:
         notes.append(f"Not read, convert them to PNG, TIFF or JPEG: {some(pictures)}.")
+    if beside:
+        notes.append(
+            f"Not read: {len(beside):,} files that are called like an image, as {clip(beside[0])}."
+        )
     if readable:
         names = " The labels are numbers, and one of these may name them." * numbers
         notes.append(f"Not read, though it may say more of the images: {some(readable)}.{names}")
@@ -223,10 +239,16 @@ def labels_in_names(paths: Sequence[str]) -> str:
 
 
 def _tells(path: str) -> bool:
-    """Whether a file's name speaks of labels, or is that of a split."""
+    """Whether a file may speak of images: all do that are not called as documents are."""
     name = posixpath.splitext(posixpath.basename(path))[0]
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    return not _TELLING.isdisjoint(words) or split_words(name) is not None
+    return not words or not (is_document(path) or _NOTHING.issuperset(words))
+
+
+def is_document(path: str) -> bool:
+    """Whether a file is called README or LICENSE, with more behind it or not."""
+    words = re.findall(r"[a-z]+", posixpath.basename(path).lower())
+    return bool(words) and (words[0] in _NAMED_FIRST or "infos" in words)
 
 
 def unused_columns(header: Sequence[str], used: Collection[str | None]) -> str:
@@ -248,6 +270,26 @@ def groups_in_paths(locations: Sequence[str]) -> str:
                 "not used: a column that `data.group_column` names keeps each in one split."
             )
     return ""
+
+
+_WHO = re.compile(
+    r"(?i)(?:^|[ _.-])((?:patient|pat|subject|subj|case|video|vid|clip|seq|sequence|slide|session|"
+    r"donor|specimen|participant|scene|sub)s?[ _-]?\d+)(?!\d)"
+)
+_ENOUGH = 1000  # names tell what all are like
+
+
+def groups_in_names(paths: Sequence[str]) -> str:
+    """The note on names of files that name patients or videos: `patient01_3.png`."""
+    some_paths = paths[:: max(1, len(paths) // _ENOUGH)]
+    found = [match[1] for one in some_paths if (match := _WHO.search(posixpath.basename(one)))]
+    if len(found) < MOST_NAMED * len(some_paths) or not 1 < len(set(found)) <= len(found) / 2:
+        return ""
+    return (
+        f"The names of the files name patients, videos or the like ({some(sorted(set(found)))}), "
+        "and images of one may come into several splits. Folders of these names below the classes, "
+        "or a column of a table that `data.group_column` names, keep each in one split."
+    )
 
 
 def _names_images(name: str, rows: Sequence[Row], stems: Collection[str]) -> bool:

@@ -3,7 +3,12 @@
 from graftline.data.sources.base import Columns
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.table_rows import Row, near_names, some
-from graftline.data.sources.table_splits import cell, looks_like_split, splits_of_column
+from graftline.data.sources.table_splits import (
+    cell,
+    flag_splits,
+    looks_like_split,
+    splits_of_column,
+)
 from graftline.errors import ConfigurationError, DataError
 
 UNKNOWN_SPLITS = 0.05  # of the rows: with more, the column is another one than was thought
@@ -69,14 +74,19 @@ def _check_other_splits(header: list[str], rows: list[Row], uri: str, columns: C
         if column in used(columns):
             continue
         holds = looks_like_split(column, rows)
+        flag = flag_splits(column)
         if holds is not None:
+            meant = (
+                f"to take yes for {flag[1]} and no for {flag[0]}"
+                if flag
+                else "if it holds train, val and test (write these words there)"
+            )
             raise ConfigurationError(
                 f"The table {uri} has no column {columns.split!r}, and its column "
                 f"{clip(column)!r} looks like the split",
                 why=f"it holds {holds}",
-                fix=f"Set `data.split_column: {clip(column)}` if it holds train, val and test "
-                "(write these words there), or `data.split_column: null` to have the splits "
-                "chosen.",
+                fix=f"Set `data.split_column: {clip(column)}` {meant}, or "
+                "`data.split_column: null` to have the splits chosen.",
             )
 
 

@@ -132,13 +132,14 @@ def _json_rows(text: str) -> tuple[list[str], list[Row]]:
         if isinstance(values, dict):
             values = {clean_text(str(name)): value for name, value in values.items()}
             header.update(dict.fromkeys(values))
-            rows.append(_row(number, values))
+            rows.append(json_row(number, values))
         else:
             rows.append(Row(number, {}, problem="not a JSON object"))
     return list(header), rows
 
 
-def _row(number: int, values: Mapping[str, Any]) -> Row:
+def json_row(number: int, values: Mapping[str, Any]) -> Row:
+    """A row from values by column, as JSON and Parquet have them."""
     cells, odd = {}, {}
     for name, value in values.items():
         if isinstance(value, dict) and isinstance(value.get("path"), str):
@@ -182,7 +183,7 @@ def _parquet_rows(data: bytes, uri: str) -> tuple[list[str], list[Row]]:
             fix="Write it again, or correct `data.source`.",
         ) from error
     rows = [
-        _row(number, dict(zip(header, values, strict=True)))
+        json_row(number, dict(zip(header, values, strict=True)))
         for number, values in enumerate(zip(*columns, strict=True), 1)
     ]
     return header, rows

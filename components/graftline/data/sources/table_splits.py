@@ -7,6 +7,7 @@ from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.split_names import (
     is_flag,
     is_split_column,
+    split_of_flag,
     split_words,
     splits_of,
     stated_splits,
@@ -17,6 +18,8 @@ MOST_VALUES = 10  # of a column that states splits, with what else it may hold
 MOSTLY = 0.5  # of the paths go through folders that name splits
 _YES_OR_NO = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n"))
 
+_NO = frozenset(("0", "0.0", "false", "no", "f", "n"))
+
 
 def cell(row: Row, column: str | None) -> str:
     """A cell as splits are compared."""
@@ -24,8 +27,20 @@ def cell(row: Row, column: str | None) -> str:
 
 
 def splits_of_column(rows: Sequence[Row], column: str | None) -> dict[str, str]:
-    """The split that each of a column's cells states."""
-    return stated_splits({cell(row, column) for row in rows} - {""})
+    """The split that each of a column's cells states; yes and no in `is_valid` do, too."""
+    cells = {cell(row, column) for row in rows} - {""}
+    flag = flag_splits(column) if column and cells <= _YES_OR_NO else None
+    if flag is None:
+        return stated_splits(cells)
+    return {one: flag[one not in _NO] for one in cells}
+
+
+def flag_splits(column: str) -> tuple[str, str] | None:
+    """The splits that no and yes stand for in a column that is called as one split: is_valid."""
+    word = split_of_flag(column)
+    if word is None:
+        return None
+    return "test" if word == "train" else "train", word
 
 
 def looks_like_split(column: str, rows: Sequence[Row]) -> str | None:

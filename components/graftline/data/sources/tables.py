@@ -8,6 +8,7 @@ from graftline.data.sources.layouts.layout import exclude_line
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource
+from graftline.data.sources.table_advice import labels_of
 from graftline.data.sources.table_rows import some
 from graftline.errors import DataError
 from graftline.storage import open_store
@@ -107,6 +108,9 @@ def _table_or_folders(
         return folders
     if not table_describes(table, folders):
         return folders
+    if len(table.names) > 1:
+        table.notes.append(labels_of(table.names))
     if lacking:
         table.notes.append(f"Not read, without a column of images or of labels: {some(lacking)}.")
+        table.listed |= frozenset(lacking)
     return table

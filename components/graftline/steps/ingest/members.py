@@ -4,10 +4,15 @@ import dataclasses
 from collections import Counter
 
 from graftline.data.sources.base import NO_IMAGE, Source, masks_named
-from graftline.data.sources.layout_checks import check_classes
+from graftline.data.sources.layout_checks import (
+    check_classes,
+    groups_of_views,
+    said_of_views,
+)
 from graftline.data.sources.layouts.decision import decide
 from graftline.data.sources.layouts.folder_names import MASK
-from graftline.data.sources.layouts.layout import FolderMeaning, fixed, parse
+from graftline.data.sources.layouts.layout import FolderMeaning, Layout, fixed, parse
+from graftline.data.sources.layouts.variant_names import said_of_variants, variants
 from graftline.data.sources.layouts.view_names import FileNames
 from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
 from graftline.data.sources.similar_labels import unified
@@ -39,12 +44,30 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
     labels = {str(layout.meaning(folders).label) for folders in counts}
     source.notes += [note for note in (layout.sentence, ignored_files(others, labels)) if note]
     meanings = {folders: layout.meaning(folders) for folders in counts}
-    return [
+    read = [
         _read_by_folders(
             one, meanings[_folders(one.path)], "split" in layout.pattern, one.path in masks
         )
         if one.detail == FROM_FOLDER
         else one
+        for one in found
+    ]
+    return _with_groups(read, {one.path for one in packed}, layout, source)
+
+
+def _with_groups(found: list[Seen], packed: set[str], layout: Layout, source: Source) -> list[Seen]:
+    """Images of packed folders in the groups that their folders and names give them."""
+    taken = [one for one in found if one.path in packed and one.image_id and not one.group]
+    keys = {one.path: one.path.partition("#")[2] for one in taken}
+    counts = Counter(_folders(path) for path in keys)
+    views = groups_of_views(layout, counts, [*keys.values()])
+    groups = {path: views[key] for path, key in keys.items() if key in views}
+    source.notes += [said_of_views(groups)] if groups else []
+    others = variants([one for one in taken if one.path not in groups])
+    source.notes += [said_of_variants(others)] if others else []
+    groups |= others
+    return [
+        dataclasses.replace(one, group=groups[one.path]) if one.path in groups else one
         for one in found
     ]
 

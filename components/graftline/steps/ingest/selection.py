@@ -258,9 +258,9 @@ def _alike(
 ) -> Alike:
     """What is alike, and what of it is left out of the evaluation.
 
-    Where the user's table gives both splits, or the user's groups say that two images are
-    independent, the user's word stands, and there is a warning. Where a missing split was carved
-    out of train, the user has said nothing of how train is divided.
+    Where the user's table gives both splits, or both images are in groups, which says that they
+    are independent, the user's word stands, and there is a warning. Where a missing split was
+    carved out of train, the user has said nothing of how train is divided.
     """
 
     def by_user(one: str, other: str) -> bool:
@@ -272,7 +272,7 @@ def _alike(
     own = [
         (row_of[a], row_of[b])
         for a, b in pairs
-        if chosen[a].group is None and chosen[b].group is None and not by_user(a, b)
+        if None in (chosen[a].group, chosen[b].group) and not by_user(a, b)
     ]
     given_away = linkage.leaks(own, [assignment.splits[i] for i in ids])
     return Alike(

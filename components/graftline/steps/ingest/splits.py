@@ -16,12 +16,17 @@ What belongs together (the user's group, else near-duplicates) stays on one side
 
 import dataclasses
 import hashlib
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
 
 from graftline.data.snapshot import SPLITS
 
 HELD_OUT_FIRST = ("test", "val", "train")
+Numbers: TypeAlias = "array[int]"
 SPLITS_HELD_OUT = HELD_OUT_FIRST[:2]
 
 
@@ -89,27 +94,26 @@ def assign(
             neighbours[second].append(first)
     forest = _Forest([one.fixed for one in candidates])
     tied = _join(candidates, neighbours, forest, join)
-    members: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(candidates)):
-        if index not in tied:
-            members[forest.root(index)].append(index)
     result = Assignment({}, {}, {candidates[i].image_id: why for i, why in tied.items()})
-    open_groups: dict[str, list[list[int]]] = defaultdict(list)
-    for root, indices in members.items():
-        for index in indices:
-            one = candidates[index]
-            result.groups[one.image_id] = one.group or candidates[min(indices)].image_id
-            if forest.split[root] is not None:
-                result.splits[one.image_id] = str(forest.split[root])
-        if forest.split[root] is None:
+    open_groups: dict[str, Numbers] = defaultdict(lambda: array("q"))  # starts and ends, by class
+    roots, order = _by_root(forest, len(candidates), tied)
+    for start, end in _runs(roots):
+        indices = order[start:end]
+        split, name = forest.split[roots[start]], candidates[indices[0]].image_id
+        for one in (candidates[index] for index in indices):
+            result.groups[one.image_id] = one.group or name
+            if split is not None:
+                result.splits[one.image_id] = split
+        if split is None:
             labels = Counter(candidates[index].label for index in indices)
             most = max(labels.values())
-            open_groups[min(c for c, n in labels.items() if n == most)].append(indices)
+            open_groups[min(c for c, n in labels.items() if n == most)].extend((start, end))
     held: dict[str, Counter[str]] = defaultdict(Counter)
     for one in candidates:
         if one.fixed is not None:
             held[one.label][one.fixed] += 1
-    for label, groups in open_groups.items():
+    for label, ends in open_groups.items():
+        groups = [order[start:end] for start, end in zip(ends[::2], ends[1::2], strict=True)]
         named = [(result.groups[candidates[g[0]].image_id], g) for g in groups]
         named.sort(key=lambda pair: (_fraction(seed, pair[0]), pair[0]))
         chosen = [_by_hash(_fraction(seed, name), fractions) for name, _ in named]
@@ -119,11 +123,28 @@ def assign(
     return result
 
 
+def _by_root(forest: "_Forest", count: int, tied: Mapping[int, str]) -> tuple[Numbers, Numbers]:
+    """The root of each image that is not tied, sorted, and the images in that order."""
+    kept = array("q", (index for index in range(count) if index not in tied))
+    roots = np.array([forest.root(index) for index in kept], dtype=np.int64)
+    order = np.argsort(roots, kind="stable")
+    return array("q", roots[order].tobytes()), array("q", np.array(kept)[order].tobytes())
+
+
+def _runs(roots: Numbers) -> Iterator[tuple[int, int]]:
+    """Where each stretch of equal numbers begins and ends."""
+    start = 0
+    for end in range(1, len(roots) + 1):
+        if end == len(roots) or roots[end] != roots[start]:
+            yield start, end
+            start = end
+
+
 class _Forest:
     """Disjoint sets of images, each with the split that one of its members has."""
 
     def __init__(self, splits: list[str | None]) -> None:
-        self.parent = list(range(len(splits)))
+        self.parent = array("q", range(len(splits)))  # a list of numbers takes five times as much
         self.split = list(splits)
 
     def root(self, index: int) -> int:

@@ -7,7 +7,13 @@ from typing import Any
 
 from typing_extensions import override
 
-from graftline.data.snapshot import SPLITS, Snapshot, keep_snapshot, write_snapshot
+from graftline.data.snapshot import (
+    SPLITS,
+    Snapshot,
+    keep_snapshot,
+    read_snapshot,
+    write_snapshot,
+)
 from graftline.data.sources import open_source
 from graftline.data.sources.base import Entry, Source
 from graftline.errors import PreconditionFailed
@@ -125,54 +131,73 @@ def run(
     """
     settings = read_section(IngestConfig, "data", config)
     check_attributes(settings.attributes)
-    origin = open_source(source, settings.format, settings.columns, settings.reading)
     opened = open_store(store)
     opened.check_writable()
-    entries = _listed(origin)
-    notes_shown = _tell(origin, 0)
-    _check_given(origin, entries, settings)
     fetched: set[str] = set()
     for turn in range(TURNS):
+        origin, entries = _listed(source, settings)
+        notes_shown = len(origin.notes)
         memory = load_memory(opened, origin.uri, entries)
-        fetched |= _fetch_new(origin, entries, opened, memory, settings)
-        found = list(current(entries, memory))
+        found = _fetched(origin, entries, opened, memory, settings, fetched)
+        del entries  # an eighth of what a large source takes; another turn lists it again
         named = merge_labels(read_packed_folders(found, origin), origin)
-        notes_shown = _tell(origin, notes_shown)
+        _tell(origin, notes_shown)
         check_same_reading(opened, origin, settings.reading)
         selection = _select(named, memory, opened, settings)
+        del found, named
         finding = _range(selection, memory, opened, settings.value_range)
         warnings = _warnings(selection, memory, origin, opened, settings) + list(finding.warnings)
         snapshot = _write(snapshot_folder, selection, memory, origin, opened, settings, finding)
         # What another run kept meanwhile may name places of the images that are not ours.
         keep_snapshot(opened, snapshot, replace=memory.repacked or turn > 0)
         memory.splits.update(selection.assignment.splits)
-        _forget_absent(memory, entries, found)
-        if _saved(memory, opened, origin, snapshot, last_turn=turn == TURNS - 1):
+        result = _result(snapshot, selection, fetched, warnings)
+        del selection, snapshot  # as large as the memory, which is written now
+        if _saved(memory, opened, origin, result.snapshot_id, last_turn=turn == TURNS - 1):
             break
     say(finding)
-    del entries, memory, found, named  # most of what a large source takes; the page takes it again
+    _report(result)
+    del memory
+    snapshot = read_snapshot(snapshot_folder)
     page = write_page(snapshot, opened, origin, warnings, data_page or snapshot_folder / FILE)
-    return dataclasses.replace(_result(snapshot, selection, fetched, warnings), page=page)
+    return dataclasses.replace(result, page=page)
 
 
-def _listed(origin: Source) -> list[Entry]:
+def _listed(uri: str, settings: IngestConfig) -> tuple[Source, list[Entry]]:
+    """The source, and what it holds; whether a later step could use that is checked."""
+    origin = open_source(uri, settings.format, settings.columns, settings.reading)
     entries = origin.entries()
     message("%s: %s entries (%s)", shown(origin.uri), f"{len(entries):,}", origin.format)
-    return entries
-
-
-def _check_given(origin: Source, entries: list[Entry], settings: IngestConfig) -> None:
+    _tell(origin, 0)
     minimum, fractions = settings.min_images_per_class, settings.fractions
     check_given(origin, entries, fractions, minimum, settings.missing_splits)
+    return origin, entries
 
 
-def _fetch_new(
-    source: Source, entries: list[Entry], store: Store, memory: Memory, settings: IngestConfig
-) -> set[str]:
-    """Read what is new into the store and the memory; the names of what was read come back."""
+def _fetched(
+    source: Source,
+    entries: list[Entry],
+    store: Store,
+    memory: Memory,
+    settings: IngestConfig,
+    fetched: set[str],
+) -> list[Seen]:
+    """What the source holds, with what is new read into the store and the memory.
+
+    Args:
+        source: The source.
+        entries: As it lists them; what is no longer there is forgotten.
+        store: Where images are kept.
+        memory: Of the source.
+        settings: The run file's.
+        fetched: The names of what was read are added.
+    """
     read_as = f"{SAMPLES_VERSION} {settings.columns!r}"
     new = [entry for entry in entries if _is_new(entry, memory, read_as)]
-    return fetch(source, new, store, memory, columns=read_as, max_pixels=settings.max_pixels)
+    fetched |= fetch(source, new, store, memory, columns=read_as, max_pixels=settings.max_pixels)
+    found = list(current(entries, memory))
+    _forget_absent(memory, entries, found)
+    return found
 
 
 def _select(named: list[Seen], memory: Memory, store: Store, settings: IngestConfig) -> Selection:
@@ -237,13 +262,12 @@ def _range(selection: Selection, memory: Memory, store: Store, given: ValueRange
     return finding
 
 
-def _tell(source: Source, after: int) -> int:
-    """Say what was understood, from a position in the notes on; the next one comes back."""
+def _tell(source: Source, after: int) -> None:
+    """Say what was understood, from a position in the notes on."""
     for note in source.notes[after:]:
         message("%s", note)
     if source.tree and len(source.notes) > after:
         message("\n%s", source.tree)
-    return len(source.notes)
 
 
 def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
@@ -256,11 +280,11 @@ def _is_new(entry: Entry, memory: Memory, columns: str) -> bool:
 
 
 def _saved(
-    memory: Memory, store: Store, source: Source, snapshot: Snapshot, *, last_turn: bool
+    memory: Memory, store: Store, source: Source, snapshot_id: str, *, last_turn: bool
 ) -> bool:
     """Whether this run was the first to save what it decided."""
     try:
-        save_memory(store, source.uri, memory, snapshot.id)
+        save_memory(store, source.uri, memory, snapshot_id)
     except PreconditionFailed:
         if last_turn:
             raise
@@ -277,15 +301,18 @@ def _forget_absent(memory: Memory, entries: list[Entry], found: list[Seen]) -> N
         del memory.seen[path]
 
 
+def _report(result: IngestResult) -> None:
+    for warning in result.warnings:
+        message("Warning: %s", warning)
+    for reason, count in result.set_aside.items():
+        message("Rejected, %s: %d", reason, count)
+
+
 def _result(
     snapshot: Snapshot, selection: Selection, fetched: set[str], warnings: list[str]
 ) -> IngestResult:
-    for warning in warnings:
-        message("Warning: %s", warning)
     splits = Counter(selection.assignment.splits[i] for i in selection.chosen)
     aside = Counter(one.reason for one in selection.aside)
-    for reason, count in sorted(aside.items()):
-        message("Rejected, %s: %d", reason, count)
     return IngestResult(
         snapshot_id=snapshot.id,
         images={split: splits[split] for split in SPLITS},

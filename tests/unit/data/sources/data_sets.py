@@ -374,3 +374,86 @@ def _tar(
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     return stream.getvalue()
+
+
+# Lines of a text that states labels, where neither names nor classes have blanks in them.
+NOTED_LINES = ["{n} {c}", "{n}\t{c}", "{n},{c}", "{n}; {c}", "{n}: {c}", '"{n}" "{c}"', "{n}={c}"]
+
+
+@st.composite
+def noted(draw: st.DrawFn) -> Made:
+    """Pictures whose folders say nothing, and JSON or text files that state their labels."""
+    made = Made()
+    classes = [name for name in _classes(draw) if " " not in name]
+    classes = classes if len(classes) > 1 else ["cat", "dog"]
+    splits = _split_names(draw) if draw(st.booleans()) else {}
+    form = draw(st.sampled_from(["mapping", "objects", "list", "classes", "text"]))
+    line = draw(st.sampled_from(NOTED_LINES))
+    one = bool(splits) and form != "classes" and draw(st.booleans())  # one file for all splits
+    said: dict[str, list[tuple[str, str]]] = {}
+    for split in splits or {"": ""}:
+        folder = splits.get(split, draw(st.sampled_from(["images", "my pictures", ""])))
+        for number in range(len(classes) * draw(st.integers(3, 5))):
+            name = f"{split}IMG_{number:03}x.jpg"
+            label = classes[number % len(classes)]
+            path = f"{folder}/{name}".lstrip("/")
+            made.add(path, label, split or None)
+            whole = draw(st.booleans()) if number == 0 else None
+            place = "" if one else split
+            said.setdefault(place, []).append((name if not whole else path, label))
+    for split, pairs in said.items():
+        name = draw(st.sampled_from(["labels", "answers", "all"])) if not split else ""
+        folder = f"{splits[split]}/" if split else ""
+        ending = "txt" if form == "text" else "json"
+        made.files[f"{folder}{name or 'labels'}.{ending}"] = _noted(form, line, pairs).encode()
+    if draw(st.booleans()):
+        made.junk("README.md")
+    return made
+
+
+def _noted(form: str, line: str, pairs: list[tuple[str, str]]) -> str:
+    if form == "text":
+        return "\n".join(line.format(n=name, c=label) for name, label in pairs)
+    if form == "classes":
+        found: dict[str, list[str]] = {}
+        for name, label in pairs:
+            found.setdefault(label, []).append(name)
+        return json.dumps(found)
+    if form == "objects":
+        return json.dumps([{"image": name, "label": label} for name, label in pairs])
+    return json.dumps([[*pair] for pair in pairs] if form == "list" else dict(pairs))
+
+
+VIEWS = [["left", "right"], ["T1", "T2", "FLAIR"], ["before", "after"], ["rgb", "nir"], ["A", "B"]]
+ENDS = [
+    ["", "_rot90"],
+    ["", "_flip", "_hflip"],
+    ["_B02", "_B03"],
+    ["_left", "_right"],
+    ["", "_aug1"],
+]
+
+
+@st.composite
+def views(draw: st.DrawFn) -> Made:
+    """Several pictures of one thing, told by folders below the classes or by names."""
+    made = Made()
+    classes = _classes(draw)
+    splits = _split_names(draw) if draw(st.booleans()) else {"": ""}
+    folders = draw(st.booleans())
+    kinds = draw(st.sampled_from(VIEWS if folders else ENDS))
+    form = draw(st.sampled_from(["{n}", "{n:04}", "{c}{n}", "IMG_{k}"]))
+    count = draw(st.integers(5, 8))
+    for split, top in splits.items():
+        for c, label in enumerate(classes):
+            for n in range(count):
+                stem = form.format(n=n, c=label, k=1000 * c + 37 * n)
+                for kind in kinds:
+                    path = (
+                        [top, label, kind, f"{stem}.png"]
+                        if folders
+                        else [top, label, f"{stem}{kind}.png"]
+                    )
+                    name = "/".join(part for part in path if part)
+                    made.add(name, label, split or None, f"{split} {label} {n}")
+    return made

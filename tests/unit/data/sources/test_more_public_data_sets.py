@@ -290,7 +290,7 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
     ),
     "a mapping in JSON": (
         IMAGES | {"labels.json": json.dumps({"0.jpg": "cat"})},
-        ["labels.json", "not read"],
+        ["one label 'cat'", "not in the table (11)"],
     ),
     "nested labels": (
         IMAGES

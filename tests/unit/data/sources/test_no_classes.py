@@ -32,6 +32,17 @@ NO_CLASSES = {
     "pairs": many(["input", "target"]),
     "denoising": many(["clean", "noisy"]),
     "infrared": many(["rgb", "nir"]),
+    "sides": many(["left", "right"]),
+    "sequences of a scanner": many(["T1", "T2"]),
+    "sequences of patients": many(["T1", "T2", "FLAIR"], "sub-{:03}.png", 20),
+    "two times": many(["time1", "time2"], "{:05}.png", 20),
+    "before and after": many(["before", "after"], "{:03}.png", 20),
+    "a disaster": many(["pre", "post"], "hurricane_{:08}.png", 20),
+    "two domains": many(["A", "B"], "{}.jpg", 20),
+    "two domains with their difference": many(["A", "B", "label"], "{}.png", 20),
+    "differences in splits": many(below("train|test", "A", "B", "label"), "train_{}.png"),
+    "cameras": distinct(["cam1", "cam2"]),
+    "eyes": many(["OD", "OS"], "{:03}.jpg", 20),
     "in splits": many(below("train|test", "HR", "LR")),
     "forged and not, of the same originals": named(["fake", "real"]),
     "numbered": distinct(["images_part_1", "images_part_2"]),
@@ -49,7 +60,7 @@ def test_folders_that_name_no_classes_are_asked_for(name: str, tmp_path: Path) -
     files = NO_CLASSES[name]
     with pytest.raises(GraftlineError, match="may be no classes") as error:
         read(tmp_path, files)
-    deep = all(key.startswith("t") for key in files)
+    deep = all(key.startswith(("train/", "test/")) for key in files)
     line = 'data.layout: "split/class"' if deep else 'data.layout: "class"'
     assert line in str(error.value)
     entries, _ = read(tmp_path, {}, reading=Reading(layout=line.split('"')[1]))
@@ -67,9 +78,15 @@ CLASSES = {
     },
     "faces": many([f"s{n}" for n in range(1, 9)], "{}.pgm", 10),
     "persons": many(["person1", "person2"]),
-    "sides": many(["left", "right"]),
     "letters": many(["A", "B", "C"]),
-    "sequences of a scanner": many(["T1", "T2"]),
+    "small letters": many(["a", "b"]),
+    "sides": distinct(["left", "right"]),
+    "domains without pairs": distinct(["A", "B"]),
+    "sides and more": many(["left", "right", "straight"]),
+    "sides of each": {f"{c}/{n}_{v}.jpg": "" for c in PETS for n in range(9) for v in "LR"},
+    "numbers of two kinds": {
+        f"{c}/{k}{n}.jpg": "" for c in PETS for k in ("a_", "b_") for n in range(9)
+    },
     "views of each": {f"{c}/{v}.jpg": "" for c in PETS for v in ("front", "back", "side")},
     "letters for names": {f"{c}/{n}.jpg": "" for c in PETS for n in "abcdefgh"},
     "a folder of images with other folders in it": {
@@ -97,6 +114,8 @@ ABOVE = {
     "augmented": ({}, ["augmented"]),
     "sizes": ({}, ["256x256"]),
 }
+ABOVE["sides"] = (many(below("front|back", "cat", "dog")), ["front"])
+ABOVE["infrared"] = (many(below("rgb|nir", "cat", "dog"), "{:04}.tif"), ["nir"])
 ABOVE["plants in color"][0].update(many(below("color|grayscale|segmented", "Corn")))
 ABOVE["resolutions"][0].update(many(below("HR|LR", "cat", "dog")))
 ABOVE["augmented"][0].update(distinct(below("original|augmented", "cat", "dog")))
@@ -122,6 +141,10 @@ def test_forms_above_the_classes_are_left_out_by_the_line_that_is_printed(
     [
         many(below("cat|dog", "HR", "LR")),
         many(below("cat|dog", "original", "augmented")),
+        many(below("cat|dog", "left", "right"), "{:03}.png"),
+        many(below("cat|dog", "T1", "T2")),
+        many(below("cat|dog", "before", "after")),
+        many(below("cat|dog", "A", "B")),
         {f"{c}/{v}/{c}{s}.jpg": "" for c in ("cat", "dog") for v in ("a", "b") for s in CAMERA},
         {
             f"{c}/{v}/{c}{n:04}{x}.png": ""
@@ -130,7 +153,7 @@ def test_forms_above_the_classes_are_left_out_by_the_line_that_is_printed(
             for n in range(9)
         },
     ],
-    ids=range(4),
+    ids=range(8),
 )
 def test_forms_below_a_class_are_one_group(files: Files, tmp_path: Path) -> None:
     """Else one form of a picture is trained on and the other tested on."""
@@ -158,3 +181,48 @@ def test_line_that_leaves_a_folder_out_can_be_copied(name: str) -> None:
     patterns = yaml.safe_load(line)["exclude"]
     assert all(isinstance(one, str) for one in patterns)
     assert excluded(f"x/{name}/1.png", patterns) and not excluded("x/more/1.png", patterns)
+
+
+def test_forms_above_the_classes_that_are_all_taken_are_one_group(tmp_path: Path) -> None:
+    """The line for it is in the error; else left/cat/1.png trains and right/cat/1.png tests."""
+    files = many(below("left|right", "cat", "dog"))
+    with pytest.raises(GraftlineError, match=r'take all forms.*"\*/class"'):
+        read(tmp_path, files)
+    entries, source = read(tmp_path, {}, reading=Reading(layout="*/class"))
+    assert classes(entries) == {"cat": 12, "dog": 12}
+    groups = {one.path: one.group for one in entries}
+    assert all(groups[f"left/{p}"] == groups[f"right/{p}"] for p in ("cat/1.jpg", "dog/5.jpg"))
+    assert len(set(groups.values())) == 12
+    assert any("returns in a folder beside theirs" in note for note in source.notes)
+
+
+def test_folders_called_like_a_class_and_a_form_hold_it_again(tmp_path: Path) -> None:
+    with pytest.raises(GraftlineError, match="called like other folders") as error:
+        read(tmp_path, distinct(["cats", "dogs", "cats_cropped", "dogs_cropped"]))
+    assert "`data.exclude: [cats_cropped, dogs_cropped]`" in str(error.value)
+    out = Reading(exclude=("cats_cropped", "dogs_cropped"))
+    assert classes(read(tmp_path, {}, reading=out)[0]) == {"cats": 6, "dogs": 6}
+
+
+def test_a_second_copy_is_left_out_by_its_path(tmp_path: Path) -> None:
+    """The archive's own folder has the name of the copy in it: leaving that out leaves nothing."""
+    files = many(below("Plants|Plants/Plants", "healthy", "rust"))
+    with pytest.raises(GraftlineError, match="two ways") as error:
+        read(tmp_path, files)
+    assert '`data.exclude: ["Plants/Plants"]`' in str(error.value)
+    out = Reading(exclude=("Plants/Plants",))
+    assert classes(read(tmp_path, {}, reading=out)[0]) == {"healthy": 6, "rust": 6}
+
+
+def test_images_without_labels_beside_classes(tmp_path: Path) -> None:
+    files = many([*below("train_images", *PETS), "unlabeled_images"])
+    assert set(classes(read(tmp_path / "a", files)[0])) == {f"{c} train" for c in PETS}
+    with pytest.raises(GraftlineError, match="two ways") as error:
+        read(tmp_path / "b", many([*below("labeled_images", *PETS), "extra"]))
+    assert "data.exclude: [extra]" in str(error.value)
+
+
+def test_thumbnails_below_classes_are_not_taken(tmp_path: Path) -> None:
+    entries, _ = read(tmp_path, many(["cat", "dog", "cat/thumbs", "dog/thumbnails"]))
+    assert classes(entries) == {"cat": 6, "dog": 6}
+    assert {o.problem for o in entries} == {None, "thumbnail of another picture"}

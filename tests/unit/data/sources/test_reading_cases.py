@@ -174,6 +174,23 @@ def test_labels_that_look_the_same_are_asked_for(labels: list[str]) -> None:
     assert len(set(unified(labels, "keep")[0].values())) == len(labels)
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["0", "1", "2", "cat", "dog"], True),
+        (["0", "1", "A", "B"], False),
+        (["0", "1", "2"], False),
+        (["cat", "dog", "7"], False),
+    ],
+    ids=str,
+)
+def test_numbers_beside_names_are_said(labels: list[str], said: bool) -> None:
+    """Shards of two programs, one of which wrote the class's number."""
+    names, notes = unified(labels)
+    assert len(set(names.values())) == len(labels)
+    assert any("Some labels are numbers ('0', '1'" in note for note in notes) == said
+
+
 @pytest.mark.parametrize("labels", SEVERAL, ids=str)
 def test_labels_of_several_classes_are_refused(labels: list[str]) -> None:
     with pytest.raises(GraftlineError, match="several classes"):
@@ -313,6 +330,21 @@ def test_splits_that_the_paths_of_a_table_name(listed) -> None:
     assert any("`data.split_column: null`" in note for note in source.notes)
     entries, _ = listed({"labels.csv": text}, names, split=None)
     assert not any(entry.split for entry in entries.values())
+
+
+@pytest.mark.parametrize(
+    ("column", "splits"),
+    [("is_valid", ("train", "val")), ("test", ("train", "test")), ("is_train", ("test", "train"))],
+)
+@pytest.mark.parametrize("words", [("0", "1"), ("False", "True"), ("no", "yes")])
+def test_yes_and_no_of_a_split(column: str, splits: tuple[str, str], words: Any, listed) -> None:
+    """The line that the refusal prints is enough."""
+    cells = [words[n % 3 == 0] for n in range(12)]
+    text = csv(NAMES, WHICH, cells, header=f"image,label,{column}")
+    with pytest.raises(GraftlineError, match=f"`data.split_column: {column}` to take yes for"):
+        listed({"t.csv": text}, NAMES)
+    entries, _ = listed({"t.csv": text}, NAMES, split=column)
+    assert [entries[name].split for name in NAMES] == [splits[n % 3 == 0] for n in range(12)]
 
 
 def test_eval_beside_test_in_a_column_is_validation(listed) -> None:

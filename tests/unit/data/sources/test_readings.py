@@ -573,3 +573,20 @@ def test_nothing_of_a_thousand_random_names_ends_in_a_traceback(tmp_path: Path) 
             place = layout.meaning(folders)
             assert place.problem or place.label in folders
         layout.tree(counts)
+
+
+@pytest.mark.parametrize("ends", [("", "_rot90"), ("_left", "_right")])
+def test_views_in_an_archive_are_one_group(ends: tuple[str, str], ingest, tmp_path: Path) -> None:
+    """By their names, and by the folders below a class: as outside of an archive."""
+    names = [f"{c}/{n}{end}.png" for c in ("cat", "dog") for n in range(9) for end in ends]
+    shard(tmp_path / "x/a.tar", {name: picture(name) for name in names})
+    result = ingest()
+    assert result.groups == 18 and result.per_class == {"cat": 18, "dog": 18}
+    deep = [f"{c}/{v}/{n}.png" for c in ("cat", "dog") for v in ("HR", "LR") for n in range(9)]
+    shard(tmp_path / "y/a.tar", {name: picture(name) for name in deep})
+    result = ingest(tmp_path / "y")
+    assert result.groups == 18 and result.per_class == {"cat": 18, "dog": 18}
+    sides: dict[str, set[str]] = {}
+    for row in rows(tmp_path):
+        sides.setdefault(row["group"], set()).add(row["split"])
+    assert all(len(splits) == 1 for splits in sides.values())

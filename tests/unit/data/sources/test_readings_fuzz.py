@@ -30,9 +30,10 @@ from graftline.steps.ingest.step import run
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from data_sets import PICTURE, Made, listed, shards, tables, trees, twins
+from data_sets import PICTURE, Made, listed, noted, shards, tables, trees, twins, views
 
 KINDS = {"trees": trees, "twins": twins, "tables": tables, "shards": shards, "listed": listed}
+KINDS |= {"noted": noted, "views": views}
 
 
 @contextmanager
@@ -115,6 +116,7 @@ QUICK = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 EXAMPLES = {"trees": 120, "twins": 25, "tables": 120, "shards": 60, "listed": 60}
+EXAMPLES |= {"noted": 60, "views": 40}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -377,6 +377,28 @@ def test_newcomer_that_looks_like_two_splits_joins_the_held_out_one_untested(
     assert ingest(tmp_path / "t" / "t.csv").not_evaluated == 0
 
 
+def test_copy_of_an_image_that_is_in_a_group_is_not_tested_on(tmp_path: Path, ingest) -> None:
+    """An image and its turned copy are a group by their names; the copy saved again is in none."""
+    for n in range(40):
+        look = Image.fromarray(noise(n, (5, 6))).resize((120, 100), Image.Resampling.BICUBIC)
+        place = tmp_path / "x" / "ab"[n % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        look.save(place / f"{n}.png")
+        look.rotate(90, expand=True).save(place / f"{n}_rot90.png")
+        look.save(place / f"again-{n}.jpg", quality=90)
+    ingest(tmp_path / "x")
+    snapshot = read_snapshot(tmp_path / "snapshot")
+    rows = {row["source"]: row for row in snapshot.manifest.to_pylist()}
+    left_out = {one for one in rows if rows[one]["image_id"] in snapshot.not_evaluated}
+    apart = 0
+    for n in range(40):
+        one, other = f"{'ab'[n % 2]}/{n}.png", f"{'ab'[n % 2]}/again-{n}.jpg"
+        differs = rows[one]["split"] != rows[other]["split"]
+        apart += differs
+        assert not differs or {one, other} & left_out
+    assert apart and rows["a/0.png"]["split"] == rows["a/0_rot90.png"]["split"]
+
+
 def test_strict_rejects_what_ties_splits_together(tmp_path: Path, ingest) -> None:
     result = ingest(_blends(tmp_path / "t"), near_duplicates="strict")
     assert result.set_aside == {}

@@ -14,11 +14,11 @@ from graftline.data.sources.layouts.folder_names import (
     MASK,
     MASKS,
     PLAIN,
-    UNLABELLED,
     Counts,
     Folders,
     by_top,
     identifiers,
+    instances,
     level_of_kinds,
     masks_of_images,
     names_masks,
@@ -26,6 +26,7 @@ from graftline.data.sources.layouts.folder_names import (
     persons,
     subfolders,
     system_folders,
+    unlabelled,
 )
 from graftline.data.sources.layouts.layout import (
     NO_CLASS,
@@ -37,7 +38,7 @@ from graftline.data.sources.layouts.layout import (
     Layout,
     build,
 )
-from graftline.data.sources.layouts.refusals import Refusals
+from graftline.data.sources.layouts.refusals import Refusals, stop_container
 from graftline.data.sources.layouts.view_names import FileNames, forms
 from graftline.data.sources.split_names import clear_splits, split_words, splits_of
 
@@ -119,7 +120,7 @@ class _Decision:
             return inner
         below_classes = self._split_below(dirs, above)
         if below_classes is None:
-            self.refuse.stop_container(dirs, subfolders(dirs), path)
+            stop_container(self.refuse.where, dirs, subfolders(dirs), path)
         return below_classes or self._class_level(dirs, above)
 
     # -- folders that are no data -----------------------------------------------------------------
@@ -129,7 +130,7 @@ class _Decision:
     ) -> set[str]:
         """Leave out folders of this level that are no classes; their names come back."""
         tops = by_top(dirs)
-        found = {top: NO_LABELS for top in tops if top.lower() in UNLABELLED}
+        found = {top: NO_LABELS for top in tops if unlabelled(top)}
         rest = {t: n for t, n in tops.items() if t not in found}
         odd = {t for t in rest if t.lower() in DOCUMENTS | MASKS}
         if any(t.lower() in PLAIN for t in rest):  # JPEGImages beside SegmentationClass
@@ -273,10 +274,12 @@ class _Decision:
             top: {s for s in names if s.lower() not in PLAIN} for top, names in all_subs.items()
         }
         below = set().union(*subs.values())
-        if not below or forms(below):
+        files = self.files
+        if not below or forms(below) or (files and files.are_views(len(above) + 1, below)):
             return here
         self.refuse.stop_repeated(all_subs, above)
-        whose, of_what = identifiers(tops), identifiers(below)
+        whose = identifiers(tops)
+        of_what = identifiers(below) or instances(subs)
         direct = sum(n for f, n in dirs.items() if len(f) == 1)
         if direct >= FEW * sum(dirs.values()) and not whose:
             return here
@@ -297,16 +300,11 @@ class _Decision:
             if level:
                 raise self.refuse.kinds_or_classes(above, level)
             return here
-        if not whose and (forms(tops) or self._same_names(len(above), set(tops))):
+        if not whose and (forms(tops) or (files and files.alike(len(above), set(tops)))):
             raise self.refuse.forms_of_pictures(above, list(tops), below)
         third = [s for names in subfolders(one_level_down(dirs)).values() for s in names - PLAIN]
         shared = 1 < len(set(third)) < len(third)
         raise self.refuse.groups_or_classes(above, tops, below, set(third) if shared else ())
-
-    def _same_names(self, level: int, tops: set[str]) -> bool:
-        """Whether all these folders hold files of the same names."""
-        here = tops <= {f[level] for f in self.all if len(f) > level}
-        return here and self.files is not None and tops == {*self.files.views(level, tops)}
 
     def _below_group(self, dirs: Counts, above: tuple[str, ...]) -> tuple[str, ...]:
         """The roles from a level of groups on; what is below a person is no group of its own."""

@@ -11,6 +11,7 @@ Counts = Mapping[Folders, int]
 
 SYSTEM_FOLDER = "system folder"
 MASK = "mask, not a picture of the class"
+THUMBNAILS = "thumbnail of another picture"
 
 SYSTEM = (
     *("__macosx", "@eadir", "lost+found", "$recycle.bin", "system volume information"),
@@ -25,12 +26,15 @@ MASKS = words_of(
     "mask masks segmentation segmentations segs groundtruth ground_truth annotation annotations "
     "labelmaps trimaps label gt annot manual 1st_manual depth"
 )
+_SMALL = words_of("thumb thumbs thumbnail thumbnails previews .thumbnails")
 UNLABELLED = words_of("unlabeled unlabelled unannotated")
+_BESIDE = words_of("data set dataset images image imgs img samples train training extra")
 PLAIN = words_of(
     "images image imgs img jpg jpeg jpegs png pngs raw original originals photos pictures pics "
     "crops data files jpegimages rgb"
 )
 CONTAINERS = PLAIN | words_of("dataset datasets all classes categories")
+_CONTAINING = words_of("dataset datasets images imgs labeled labelled train training")
 _WHO_OR_WHERE = (
     "patient|pat|subject|subj|sub|person|user|writer|author|participant|case|slide|site|hospital|"
     "centre|center|clinic|lab|camera|cam|scanner|device|sensor|session|visit|day|date|week|month|"
@@ -57,22 +61,33 @@ def system_folders(counts: Counts) -> dict[Folders, str]:
 
 
 def masks_below(counts: Counts, level: int) -> dict[Folders, str]:
-    """Folders of masks below a class that has other folders or images beside them."""
+    """Folders of masks or thumbnails below a class that has other folders or images beside them."""
     inside: dict[Folders, set[str]] = defaultdict(set)
     for folders in counts:
         for depth in range(level + 1, len(folders) + 1):
             inside[folders[:depth]].add(folders[depth].lower() if depth < len(folders) else "")
     return {
-        folders[: depth + 1]: MASK
+        folders[: depth + 1]: MASK if folders[depth].lower() in MASKS else THUMBNAILS
         for folders in counts
         for depth in range(level + 1, len(folders))
-        if folders[depth].lower() in MASKS and inside[folders[:depth]] - MASKS
+        if folders[depth].lower() in MASKS | _SMALL and inside[folders[:depth]] - MASKS - _SMALL
     }
 
 
 def names_masks(name: str) -> bool:
     """Whether a folder's name says that masks are in it: masks, SegmentationClass."""
     return name.lower() in MASKS or not MASKS.isdisjoint(_words(name))
+
+
+def unlabelled(name: str) -> bool:
+    """Whether a folder's name says that its images have no labels: unlabeled, unlabeled_images."""
+    words = _words(name)
+    return bool(words & UNLABELLED) and words <= UNLABELLED | _BESIDE
+
+
+def contains(name: str) -> bool:
+    """Whether a folder's name says that classes are in it: data, my_dataset, train_images."""
+    return name.lower() in CONTAINERS or not _CONTAINING.isdisjoint(_words(name))
 
 
 def masks_of_images(names: Iterable[str]) -> set[str]:
@@ -127,6 +142,15 @@ def persons(names: Iterable[str]) -> bool:
     return all(_PERSON.fullmatch(name) for name in names)
 
 
+def instances(subs: Mapping[str, set[str]]) -> bool:
+    """Whether all folders below are called as the one above, with a number: apple/apple_1."""
+    return all(
+        re.fullmatch(rf"{re.escape(top)}[ _.-]*\d+", name)
+        for top, names in subs.items()
+        for name in names
+    )
+
+
 def is_group_column(name: str) -> bool:
     """Whether a column of this name says which person, place or time an image is from."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
@@ -162,7 +186,7 @@ _PARTS = (
     "part|fold|kfold|batch|chunk|shard|split|subset|folder|volume|run|trial|seed|dir|archive|images|"
     "image|imgs|photos|pictures|session|visit|day|date|week|month|year|data|dataset|set|"
     "patient|pat|case|donor|specimen|site|hospital|centre|center|clinic|scanner|video|clip|seq|"
-    "sequence|study|cv|new folder"
+    "sequence|study|cv|camera|cam|sensor|station|location|lab|farm|new folder"
 )
 _PART = re.compile(
     rf"(?i)(.*[ _.-])?(?:{_PARTS})s?(?:[ _.-]*\(?\d+\)?|[ _.-][a-z])"

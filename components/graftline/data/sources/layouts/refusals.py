@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from graftline.data.sources.layouts.folder_names import (
-    CONTAINERS,
     MASKS,
     PLAIN,
     Counts,
     Folders,
     by_top,
+    contains,
     identifiers,
     kinds_above_classes,
     shared,
@@ -46,9 +46,18 @@ class Refusals:
         """
         shown, lines = [], []
         for pattern, words, out in readings:
-            counts = {f: n for f, n in self.all.items() if set(out).isdisjoint(f)}
+            left_out = self._patterns(out, pattern.index("class"))
+            counts = {
+                f: n
+                for f, n in self.all.items()
+                if not any(f[: len(one)] == one or one == (name,) for one in left_out for name in f)
+            }
             layout = fixed(counts, pattern)
-            line = exclude_line(sorted(out)) if out else f'data.layout: "{layout.text}"'
+            line = (
+                exclude_line(sorted(map("/".join, left_out)))
+                if out
+                else f'data.layout: "{layout.text}"'
+            )
             shown.append(f"{layout.text}: {words}\n{layout.tree(counts)}")
             lines.append(f"`{line}`")
         ways, fit = ("two", "Both") if len(shown) <= 2 else ("three", "All")
@@ -57,6 +66,17 @@ class Refusals:
             why="\n".join([f"{fit} fit:", *shown]),
             fix=f"Select one in the run file: {' or '.join(lines)}.{more}",
         )
+
+    def _patterns(self, names: Collection[str], level: int) -> set[Folders]:
+        """What leaves out folders of a level; by their path where others are called so, too."""
+        found: set[Folders] = set()
+        for name in names:
+            depths = {i for f in self.all for i, one in enumerate(f) if one == name}
+            if len(depths) == 1:
+                found.add((name,))
+            else:
+                found |= {f[: level + 1] for f in self.all if f[level : level + 1] == (name,)}
+        return found
 
     def stop_flat(self, named: Mapping[str, str], above: tuple[str, ...]) -> NoReturn:
         """Refuse folders that are named as splits and hold images without class folders."""
@@ -227,30 +247,10 @@ class Refusals:
         words = f"the classes are {second}; {left} is left out, as another form of the pictures"
         deep = (*above, "*", "class")
         here = (*above, "class")
-        return self.ambiguous([(here, f"the classes are {first}", ()), (deep, words, rest)])
-
-    def stop_container(
-        self, dirs: Counts, subs: Mapping[str, set[str]], path: Folders | None
-    ) -> None:
-        """Refuse a folder of classes with other folders of images beside it: data/cat, web."""
-        flat = {t for t, names in subs.items() if not names}
-        holds = [
-            t
-            for t, names in subs.items()
-            if t.lower() in CONTAINERS and len(names - PLAIN) > 1 and (t,) not in dirs
-        ]
-        if path is None or len(holds) != 1 or not flat or len(flat) + 1 != len(subs):
-            return
-        (top,) = holds
-        line = exclude_line(sorted(flat))
-        others, inside = some_names(sorted(flat)), some_names(sorted(subs[top]))
-        raise AmbiguousLayout(
-            f"The folders of {self.where} can be read in two ways",
-            why=f"{top} holds folders that may be the classes ({inside}), and {others} with images "
-            "beside it may be classes too",
-            fix=f"Let `data.source` be `{'/'.join([self.where, *path, top])}`, or leave the others "
-            f"out: `{line}`. If {top} is a class like them, set `data.layout: "
-            f'"{"/".join((*("*" for _ in path), "class"))}"`.',
+        return self.ambiguous(
+            [(here, f"the classes are {first}", ()), (deep, words, rest)],
+            " To take all forms, those of one name in one split, set "
+            f'`data.layout: "{"/".join(deep)}"`.',
         )
 
     def stop_other_copy(self, subs: Mapping[str, set[str]], path: Folders | None) -> None:
@@ -269,3 +269,30 @@ class Refusals:
             f"{some_names(others)} holds the same classes undivided",
             fix=f"Let `data.source` be {places}, or leave a folder out: `{exclude_line(others)}`.",
         )
+
+
+def stop_container(
+    where: str, dirs: Counts, subs: Mapping[str, set[str]], path: Folders | None
+) -> None:
+    """Refuse a folder of classes with other folders of images beside it: data/cat, web."""
+    flat = {t for t, names in subs.items() if not names}
+    holds = [
+        t
+        for t, names in subs.items()
+        if contains(t) and len(names - PLAIN) > 1 and (t,) not in dirs
+    ]
+    if path is None or len(holds) != 1 or not flat or len(flat) + 1 != len(subs):
+        return
+    (top,) = holds
+    if subs[top] & flat:  # data/yes beside yes: it holds the others again
+        return
+    line = exclude_line(sorted(flat))
+    others, inside = some_names(sorted(flat)), some_names(sorted(subs[top]))
+    raise AmbiguousLayout(
+        f"The folders of {where} can be read in two ways",
+        why=f"{top} holds folders that may be the classes ({inside}), and {others} with images "
+        "beside it may be classes too",
+        fix=f"Let `data.source` be `{'/'.join([where, *path, top])}`, or leave the others "
+        f"out: `{line}`. If {top} is a class like them, set `data.layout: "
+        f'"{"/".join((*("*" for _ in path), "class"))}"`.',
+    )

@@ -30,8 +30,12 @@ _FORMS = (PLAIN | MASKS) - words_of("data files crops label mask masks manual de
 _PERHAPS = words_of(
     "nir ir thermal infrared visible vis depth disparity input inputs target targets output "
     "outputs clean noisy noise blur blurred blurry sharp gt reference ref color colour gray grey "
-    "fft ela edges edge canny hsv lab"
+    "fft ela edges edge canny hsv lab left right before after pre post previous current past "
+    "front back rear flair adc dwi swi t1w t2w t1c t1ce t1gd label labels mask masks cc mlo ap pa"
 )
+_NUMBERED = re.compile(r"(?:t|time|date|phase|view|camera|cam|channel|ch|band|b|frame|step|w)\d+a?")
+# Domains of paired pictures; small letters are anything.
+_PAIRS = tuple(map(frozenset, ({"A", "B"}, {"X", "Y"}, {"L", "R"}, {"OD", "OS"})))
 _WHOLE = words_of(
     "color colour rgb hr hires highres original originals raw images image clean sharp"
 )
@@ -52,8 +56,24 @@ def forms(names: Collection[str], *, perhaps: bool = False) -> bool:
     """
     words = _FORMS | _PERHAPS if perhaps else _FORMS
     rest = [[one for one in _words(name) if one not in words] for name in names]
-    sizes = all(_SIZE.fullmatch(one) for left in rest for one in left)
+    left = {one for some in rest for one in some}
+    if perhaps:
+        left = {one for one in left if not _NUMBERED.fullmatch(one)}
+        pair = next((pair for pair in _PAIRS if pair <= set(names)), frozenset())
+        left -= {name.lower() for name in pair}
+    sizes = all(map(_SIZE.fullmatch, left))
     return sizes and not all(re.fullmatch(r"[\d\W_]*", name) for name in names)
+
+
+def forms_of_others(names: Collection[str]) -> list[str]:
+    """Names of which another one is left without the form of pictures: cats_cropped, cats."""
+    words = {name: _words(name) for name in names}
+    whole = {" ".join(of) for of in words.values()}
+    return sorted(
+        name
+        for name, of in words.items()
+        if (rest := [one for one in of if one not in _FORMS]) != of and " ".join(rest) in whole
+    )
 
 
 def rank_of_form(name: str) -> tuple[int, int, str]:
@@ -96,6 +116,17 @@ class FileNames:
         if not numbers:
             bare = {p: [] if _only_counts(stems) else stems for p, stems in bare.items() if stems}
         return _same(names, bare)
+
+    def alike(self, level: int, names: Collection[str]) -> bool:
+        """Whether all these folders hold files of the same names."""
+        there = {key.split("/")[level] for key in self.keys if key.count("/") > level}
+        same = set(names) <= there and set(names) == {*self.views(level, names)}
+        return same or self.are_views(level, names)
+
+    def are_views(self, level: int, names: Collection[str]) -> bool:
+        """Whether folders called left and right, T1 and T2 hold files of the same names."""
+        some = forms(names, perhaps=True)
+        return some and set(names) == {*self.views(level, names, numbers=True)}
 
     def _names(
         self, level: int, folders: Collection[str], every: int
@@ -166,11 +197,14 @@ def _only_counts(stems: Collection[str]) -> bool:
     kinds: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for stem in stems:
         kinds[re.sub(r"\d+", "#", stem)].append(tuple(int(n) for n in re.findall(r"\d+", stem)))
-    form, numbers = max(kinds.items(), key=lambda pair: len(pair[1]))
-    if len(numbers) < MOST * len(stems) or "#" not in form:
-        return False
+    counted = [numbers for form, numbers in kinds.items() if "#" in form and _dense(numbers)]
+    return len(counted) <= WIDEST and sum(map(len, counted)) >= MOST * len(stems)
+
+
+def _dense(numbers: Sequence[tuple[int, ...]]) -> bool:
+    """Whether names of one form use most of the numbers between their first and their last."""
     possible = 1
     for values in zip(*numbers, strict=True):
         step = math.gcd(*(value - min(values) for value in values)) or 1
         possible *= (max(values) - min(values)) // step + 1
-    return len(numbers) >= DENSE * possible
+    return len(numbers) >= max(2, DENSE * possible)
