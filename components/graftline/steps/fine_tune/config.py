@@ -53,7 +53,8 @@ class TrainSettings(Section):
     """Precision of the forward and backward passes. `auto` uses bf16 if the processor or GPU
     computes in it. Weights and evaluations stay in fp32."""
     processes: PositiveInt | None = None
-    """Processes on the step's machine that share each batch. Default: one for each GPU."""
+    """Processes on the step's machine that share each batch, one for each of its images at most.
+    Default: one for each GPU."""
     nodes: PositiveInt = 1
     """Nodes that share each batch. More than one: on a cluster with Kubeflow Trainer the step makes
     a TrainJob on nodes of its pool, and itself waits for it on any node. `graftline check` says
