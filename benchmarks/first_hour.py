@@ -57,11 +57,11 @@ classifier = LogisticRegressionCV(max_iter=1000).fit(np.concatenate(features), l
 print(classifier.score(np.concatenate(features), labels))
 """
 IMPORTS = """
-import graftline_pipelines.local.warm as warm
-import importlib, os
+import graftline_pipelines.local.warm_server as warm
+import os
 os.environ["_KFP_RUNTIME"] = "true"
 for name in (*warm.LIGHT, *warm.LARGE):
-    importlib.import_module(name)
+    warm.make_ready(name)
 """
 PREDICT = """
 import json

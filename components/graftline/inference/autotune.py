@@ -273,7 +273,7 @@ def compare(module: "nn.Module", images: Array, found: Array) -> Agreement:
     """
     import torch
 
-    with torch.inference_mode():
+    with torch.no_grad():
         inputs = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         wanted = module(inputs).float().flatten(1).numpy()
     norms = np.linalg.norm(wanted, axis=1) * np.linalg.norm(found, axis=1)

@@ -69,7 +69,7 @@ class CudaRunner:
 
     def _forward(self) -> Tensor:
         with (
-            torch.inference_mode(),
+            torch.no_grad(),
             exact(),
             torch.autocast(
                 "cuda", torch.bfloat16, enabled=self.precision == "bf16", cache_enabled=False

@@ -129,6 +129,6 @@ class TorchRunner:
         import torch
 
         images = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast("cpu", enabled=self.precision == "bf16"):
+        with torch.no_grad(), torch.autocast("cpu", enabled=self.precision == "bf16"):
             features: Array = self._module(images).float().flatten(1).numpy()
         return features

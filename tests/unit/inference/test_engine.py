@@ -583,3 +583,20 @@ def test_no_memory_to_compare_with_does_not_spoil_a_run(
     monkeypatch.setattr("graftline.inference.autotune.Candidates.agreement_on", fails)
     assert len(features(engine, photos)) == len(photos)
     assert engine.agreement is opening and engine.batch_size == 8
+
+
+def test_a_network_that_ran_in_an_engine_can_still_be_differentiated() -> None:
+    """ConViT keeps a table of its first forward pass; one of inference mode could not be used."""
+    backbone = build("timm/convit_tiny", weights="random", image_size=32)
+    images = np.zeros((1, 3, 32, 32), np.float32)
+    found = TorchRunner(backbone, precision="fp32")(images)
+    assert autotune.compare(backbone, images, found).cosine > 0.9999
+    backbone(torch.from_numpy(images)).sum().backward()
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+
+
+def test_no_librarys_network_runs_in_inference_mode() -> None:
+    """Heads of our own making may: they keep nothing."""
+    root = Path(machine.__file__).parent
+    using = {p.name for p in root.rglob("*.py") if "inference_mode" in p.read_text("utf-8")}
+    assert using == {"bundle.py", "head_candidate.py", "mlp.py"}

@@ -80,7 +80,7 @@ class _Spatial:
             for module in classifier.backbone.modules()
         ]
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 classifier.backbone(probe)
         finally:
             for hook in hooks:

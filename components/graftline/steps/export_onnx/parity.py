@@ -65,7 +65,7 @@ def reference(classifier: Classifier, batch: np.ndarray) -> tuple[np.ndarray, np
         batch: uint8 (N, H, W, 3).
     """
     device = next(classifier.parameters()).device
-    with torch.inference_mode():
+    with torch.no_grad():
         writable = batch if batch.flags.writeable else batch.copy()  # PyTorch knows no other
         pixels = resize_crop_normalise(torch.from_numpy(writable), classifier.preprocessing)
         pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)

@@ -133,7 +133,7 @@ def _least_cosine(snapshot: Snapshot, store: Store, rows: Rows, backbone: "Backb
             network_input(data, reduced, both[1])
         except DataError:
             continue  # the extraction names it
-        with torch.inference_mode():
+        with torch.no_grad():
             one, other = backbone(torch.from_numpy(both)).double().numpy()
         lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
         least = min(least, float(one @ other) / lengths if lengths else 1.0)

@@ -1,0 +1,280 @@
+"""The warm process itself: it imports the libraries of the steps and forks for each of them.
+
+What is wanted stands in one list, in order: modules to import, and requests that wait for some of
+them. See :mod:`graftline_pipelines.local.warm` for the other end.
+"""
+
+import array
+import atexit
+import contextlib
+import gc
+import importlib
+import itertools
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import traceback
+import weakref
+from pathlib import Path
+from typing import Any
+
+from graftline.tracking.client import set_client_defaults
+from graftline_pipelines.local.warm import (
+    ANSWER,
+    BESIDE,
+    CALL,
+    COMPONENT,
+    IMPORT,
+    LENGTH,
+    OPEN,
+)
+
+MLFLOW = (  # first: the checks before a run wait for it
+    "mlflow.tracking",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.model_registry.sqlalchemy_store",
+)
+LIGHT = (  # what every step needs, and what those need that compute nothing
+    *MLFLOW,
+    "kfp.dsl.executor_main",
+    "graftline.steps.ingest.step",
+    "graftline.steps.watch.step",
+    "graftline.steps.extract_features.step",
+    "graftline.steps.evaluate.same_model",
+    "graftline.steps.promote.step",
+)
+LARGE = (  # in the order in which the steps of a run need them
+    "torch",
+    "timm",  # of which extract_features makes the network
+    "graftline.steps.fit_head.step",
+    "sklearn.linear_model",
+    "graftline.steps.evaluate.step",
+    "graftline.steps.export_onnx.step",
+    "mlflow.onnx",
+    # Saving a model asks which package each module is of, for which all of them are looked
+    # through: half a second. Private; where it is gone, the step looks by itself.
+    "mlflow.utils.requirements_utils:_init_packages_to_modules_map",
+)
+NEEDS = {  # the last of them that a step needs: without it, it would import the same again
+    "extract_features": "timm",
+    "extract_share": "timm",
+    "fit_head": "sklearn.linear_model",
+    "fine_tune": "sklearn.linear_model",
+    "evaluate": "graftline.steps.evaluate.step",
+    "export_onnx": "graftline.steps.export_onnx.step",
+}
+FUNCTION = "--function_to_execute"  # of KFP's executor
+Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
+
+
+def serve(connection: socket.socket) -> None:
+    """Import the libraries, forking for each request in between, until the other end closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
+    gc.disable()  # what is imported stays; looking through it again and again took a quarter longer
+    os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
+    set_client_defaults()
+    children: dict[int, tuple[int, int]] = {}
+    wanted: list[str | Request] = list(LIGHT)
+
+    def begin(request: Request) -> None:
+        of_others = [status for _, status in children.values()]
+        for waiting in wanted:
+            if not isinstance(waiting, str):
+                of_others += waiting[1:]
+        pid, status = _fork(connection, of_others, *request)
+        handle = os.pidfd_open(pid)
+        children[handle] = (pid, status)
+        selector.register(handle, selectors.EVENT_READ)
+
+    with selectors.DefaultSelector() as selector:
+        selector.register(connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select(0 if wanted else None):
+                if key.fileobj is connection:
+                    request = _receive(connection)
+                    if request is None:
+                        return
+                    _enlist(wanted, request)
+                else:
+                    selector.unregister(key.fileobj)
+                    _report(key.fd, *children.pop(key.fd))
+            if wanted:
+                first = wanted.pop(0)
+                if not isinstance(first, str):
+                    begin(first)
+                    continue
+                with contextlib.suppress(Exception):  # the step that needs it says what is wrong
+                    make_ready(first)
+
+
+def _enlist(wanted: list[str | Request], request: Request) -> None:
+    """Put what a request asks for among what is wanted."""
+    asked = request[0]
+    if IMPORT in asked:
+        wanted += LARGE
+    elif OPEN in asked:
+        wanted.insert(0, asked[OPEN])
+    elif BESIDE in asked:
+        wanted.append(request)
+    elif CALL in asked:
+        wanted.insert(_after_mlflow(wanted), request)
+    else:
+        wanted.insert(_after_needs(wanted, asked["arguments"]), request)
+
+
+def _after_mlflow(wanted: list[str | Request]) -> int:
+    """Where a call belongs among what is wanted: behind MLflow and its open database."""
+    needed = [
+        position
+        for position, each in enumerate(wanted)
+        if isinstance(each, str) and (each in MLFLOW or each.startswith("sqlite:"))
+    ]
+    return max(needed, default=-1) + 1
+
+
+def _after_needs(wanted: list[str | Request], arguments: list[str]) -> int:
+    """Where a component belongs among what is wanted: behind what it needs of that."""
+    named = dict(itertools.pairwise(arguments)).get(FUNCTION, "")
+    needed = NEEDS.get(named, "")
+    return wanted.index(needed) + 1 if needed in wanted else 0
+
+
+def make_ready(name: str) -> None:
+    """Import a module, call a ``module:function``, or open the MLflow database of a URI."""
+    if "://" not in name and not name.startswith("sqlite:"):
+        module, _, function = name.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
+        return
+    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    from graftline.tracking.client import connect
+
+    try:
+        client = connect(name)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    finally:  # a connection to SQLite must not be carried over a fork
+        for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
+            for engine in engines.values():
+                engine.dispose()
+
+
+def _receive(connection: socket.socket) -> Request | None:
+    """A request with the descriptors for its output and status; of an import, without them."""
+    head, descriptors, _, _ = socket.recv_fds(connection, LENGTH.size, 2)
+    if len(head) < LENGTH.size:
+        return None
+    (length,) = LENGTH.unpack(head)
+    data = b""
+    while len(data) < length:
+        piece = connection.recv(length - len(data))
+        if not piece:
+            return None
+        data += piece
+    output, status = array.array("i", descriptors) if descriptors else (-1, -1)
+    return json.loads(data), output, status
+
+
+def _fork(
+    connection: socket.socket,
+    of_others: list[int],
+    request: dict[str, Any],
+    output: int,
+    status: int,
+) -> tuple[int, int]:
+    """Start a request's work.
+
+    Args:
+        connection: To the command line.
+        of_others: Descriptors of other requests: who holds one keeps its reader waiting.
+        request: What to do.
+        output: Where it prints.
+        status: Where its exit code goes.
+
+    Returns:
+        Process id, and the descriptor for its exit code.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            connection.close()
+            for descriptor in of_others:
+                os.close(descriptor)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            os.close(output)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            code = _work(request)
+        finally:
+            _tell(status, code)  # the server may be gone
+            os._exit(code)
+    os.close(output)
+    return pid, status
+
+
+def _report(handle: int, pid: int, status: int) -> None:
+    os.close(handle)
+    _, state = os.waitpid(pid, 0)
+    _tell(status, os.waitstatus_to_exitcode(state))  # a killed fork could not
+    os.close(status)
+
+
+def _tell(status: int, code: int) -> None:
+    with contextlib.suppress(OSError):  # nobody listens any more
+        os.write(status, f"{code}\n".encode())
+
+
+def _work(request: dict[str, Any]) -> int:
+    """One task in the fork, as ``python -m kfp.dsl.executor_main`` would run it."""
+    os.environ.clear()
+    os.environ.update(request["environment"], _KFP_RUNTIME="true")
+    os.chdir(request["folder"])
+    for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        # What the server holds is not for a fork to take down: of PyTorch's operators that is
+        # 0.2 s at the end of every step, and a temporary folder is still the server's.
+        inherited.atexit = False
+    gc.freeze()  # what the server imported stays shared with it
+    gc.enable()
+    tempfile.tempdir = None
+    code = 0
+    try:
+        if CALL in request:
+            module, _, function = request[CALL].partition(":")
+            answer = getattr(importlib.import_module(module), function)(request["argument"])
+            print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
+            return 0
+        from kfp.dsl.executor_main import executor_main
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / COMPONENT
+            path.write_text(request["source"], encoding="utf-8")
+            sys.argv = ["executor_main", "--component_module_path", str(path)]
+            sys.argv += request["arguments"]
+            executor_main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with contextlib.suppress(BaseException):
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as at an exit
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    return code
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
