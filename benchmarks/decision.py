@@ -14,8 +14,8 @@ on one half of the sets, fixed before anything was measured in benchmarks/decidi
 figures are those of the other half:
 
     regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
-                       delivers it: the probe where validation does not find it better) less that
-                       of what `auto` chose, in points
+                       delivers it: the probe where no gain is expected after validation) less that
+                       of what `auto` chose, in points; raw: against the trained network itself
     compute_fraction   images that `auto` trains on (each as often as it passes the network, in
                        pilots too) of those of always fine-tuning; the probe is fitted either way
 
@@ -34,12 +34,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from deciding.measure import RECIPE, Measured, measure
-from deciding.sets import SETS, cut, validation_images, write
+from deciding.sets import SETS, cut, write
 from rich.console import Console
 from rich.table import Table
+from scipy.optimize import Bounds, LinearConstraint, milp
 
 from graftline.records.decision import Decision
+from graftline.stats.posterior_gain import Expected, posterior
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.forecast import (
@@ -74,6 +77,33 @@ class Judged:
     fine_tunes: bool
 
     @property
+    def keeps(self) -> bool:
+        """Whether `fine_tune` uses the network that it trained, on what validation showed."""
+        if "training" not in self.row:  # of an earlier recipe: what that one used
+            return bool(self.row["accuracy"]["fine_tune"] != self.row["accuracy"]["probe"])
+        training, forecast = self.row["training"], self.decision.forecast
+        assert forecast is not None
+        images, lead = training["judges"], round(training["judges"] * training["gain"])
+        apart = round(images * training["apart"])
+        won, lost = (apart + lead) // 2, (apart - lead) // 2
+        expected = posterior(Expected(forecast.gain, forecast.deviation), won, lost, images)
+        return lead > 0 and expected.mean > 0
+
+    @property
+    def inside(self) -> bool:
+        """Whether the gain on test images lies inside the forecast's interval."""
+        assert self.decision.forecast is not None
+        low, high = self.decision.forecast.gain_interval
+        accuracy = self.row["accuracy"]
+        return bool(low <= accuracy["training"] - accuracy["probe"] <= high)
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """On test images, with what `fine_tune` of this version delivers."""
+        measured = self.row["accuracy"]
+        return {**measured, "fine_tune": measured["training" if self.keeps else "probe"]}
+
+    @property
     def regret(self) -> float:
         """Points under the best strategy in hindsight."""
         return self._behind("probe", "fine_tune")
@@ -89,7 +119,7 @@ class Judged:
         return self._behind("probe", "fine_tune", "head")
 
     def _behind(self, *strategies: str) -> float:
-        accuracy = self.row["accuracy"]
+        accuracy = self.accuracy
         chosen = accuracy["fine_tune" if self.fine_tunes else "probe"]
         return 100 * float(max(accuracy.get(name, 0.0) for name in strategies) - chosen)
 
@@ -126,7 +156,7 @@ def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
         notes=[],
         snapshot_id="",
         backbone="",
-        validation_images=validation_images(row["size"]),
+        validation_images=row["validation_images"],
         calibrated=calibrated,
     )
     after, shown = decision, pilot_gain(row)
@@ -285,7 +315,8 @@ def main() -> None:
 def more_figures(judged: list[Judged]) -> dict[str, float]:
     """How much was judged, and regrets by other standards."""
     on = [one for one in judged if one.row["half"] == JUDGED]
-    used = [one for one in on if one.row["accuracy"]["fine_tune"] != one.row["accuracy"]["probe"]]
+    used = [one for one in on if one.keeps]
+    inside = [one.inside for one in on]
     with_head = [one.regret_with_head for one in on if "head" in one.row["accuracy"]]
     raw = [one.raw_regret for one in on]
     return {
@@ -294,10 +325,27 @@ def more_figures(judged: list[Judged]) -> dict[str, float]:
         "rows_judged": len(on),
         "rows_of_this_recipe": sum(of_this_recipe(one.row) for one in on),
         "rows_where_fine_tuning_was_used": len(used),
+        "least_compute_fraction_in_hindsight": round(least_compute(on), 3),
+        "forecasts_inside_interval": round(statistics.mean(inside), 3),
         "raw_mean_regret_points": round(statistics.mean(raw), 3),
         "raw_worst_regret_points": round(max(raw), 3),
         "mean_regret_with_head_points": round(statistics.mean(with_head or [0.0]), 3),
     }
+
+
+def least_compute(judged: list[Judged]) -> float:
+    """Share of the compute at which a choice in hindsight, without pilots, meets both regrets.
+
+    What no decision can stay below on these data sets, however good its forecast.
+    """
+    gains = np.array([100 * (one.accuracy["fine_tune"] - one.accuracy["probe"]) for one in judged])
+    costs = np.array([one.always for one in judged])
+    lost, missed = np.maximum(-gains, 0), np.maximum(gains, 0)
+    allowed = MEAN_TARGET * len(judged) - missed.sum()
+    bounds = Bounds(missed > WORST_TARGET, lost <= WORST_TARGET)
+    regret = LinearConstraint(lost - missed, ub=allowed)
+    found = milp(costs, constraints=regret, bounds=bounds, integrality=np.ones(len(judged)))
+    return float(found.fun / costs.sum())
 
 
 def of_this_recipe(row: dict[str, Any]) -> bool:

@@ -161,10 +161,13 @@ def _jpeg(image: Image.Image, quality: int = 90) -> bytes:
 
 
 def _groups(files: Mapping[str, bytes]) -> dict[str, str]:
-    """The group of each file after an ingest of them all, in two classes."""
+    """The group of each file after an ingest of them all, in two classes.
+
+    Two neighbours are in one class: a picture and its copy under two labels would stop the run.
+    """
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, data) in enumerate(files.items()):
-            path = Path(folder, "images", "ab"[number % 2], name)
+            path = Path(folder, "images", "ab"[number // 2 % 2], name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         snapshot = Path(folder, "snapshot")

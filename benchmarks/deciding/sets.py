@@ -226,7 +226,7 @@ def patches(root: Path) -> Labelled:
 # The halves alternate within each kind (glyphs, icons, game art, photographs); fixed before
 # anything was measured.
 SETS = {
-    "digits": DataSet(digits, "measure", (80, 320, 640)),
+    "digits": DataSet(digits, "measure", (80, 320, 640, 1080)),
     "glyphs": DataSet(glyphs, "fit", (80, 320, 640, 1800)),
     "typefaces": DataSet(typefaces, "measure", (80, 320, 640, 1800)),
     "scripts": DataSet(scripts, "fit", (80, 320, 640)),

@@ -66,6 +66,7 @@ def run_graftline(tmp_path: Path, mlflow_sqlite: str) -> Callable[..., Any]:
             "store": str(tmp_path / "store"),
             "tracking": {"uri": mlflow_sqlite},
             "evaluation": {"bootstrap": 200, "robustness_images": 0},
+            "strategy": "probe",  # auto would train, where a test does not ask for it
         }
         path.write_text(yaml.safe_dump({**defaults, **run_file}))
         main = "from graftline_pipelines.cli.main import main; main()"

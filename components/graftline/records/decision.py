@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from graftline.schema import Record, write_json
@@ -80,6 +81,14 @@ class Forecast:
     accelerators: int = 0
     cost: float | None = None
     cost_interval: tuple[float, float] | None = None
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the gain: half of its interval over a normal quantile.
+
+        Of the lower half, since the upper end cannot exceed the probe's errors.
+        """
+        return (self.gain - self.gain_interval[0]) / NormalDist().inv_cdf(0.5 + self.confidence / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,12 +178,12 @@ class Decision:
     def with_pilot(self, pilot: Pilot) -> "Decision":
         """The same decision after the pilot; the probe where it does not go on."""
         choice = self.choice if pilot.goes_on else "probe"
-        verdict = "reaches" if pilot.goes_on else "is below"
         then = "the whole training follows" if pilot.goes_on else "the probe is used"
         said = (
-            f"The pilot differs from the probe by {pilot.gain:+z.1%} on validation images; after "
-            f"it a gain of {pilot.expected:+z.1%} is expected, which {verdict} the needed "
-            f"{pilot.min_gain:.1%}: {then}."
+            f"The pilot differs from the probe by {pilot.gain:+z.1%} on validation images. A "
+            "training ends above its pilot, as measured on other data; this and the forecast, each "
+            f"weighted by how exact it is, let {pilot.expected:+z.1%} be expected. The rest of the "
+            f"training pays from {pilot.min_gain:+z.1%} on: {then}."
         )
         reasons = [*self.reasons, said]
         return dataclasses.replace(self, choice=choice, reasons=reasons, pilot=pilot)

@@ -10,9 +10,10 @@ from torch import nn
 
 from graftline.classifier.bundle import Classifier, HeldOut
 from graftline.models.backbone import construct
-from graftline.records.decision import Outcome
+from graftline.records.decision import Forecast, Outcome
 from graftline.stats.calibration import sharpness
 from graftline.stats.intervals import difference_interval
+from graftline.stats.posterior_gain import Expected, posterior
 from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.trial import Trial
 
@@ -76,25 +77,31 @@ def from_scratch(probe: Classifier, seed: int) -> Classifier:
     )
 
 
-def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Outcome:
+def compare(
+    strategy: str, trained: Logits, probe: Logits, truth: Labels, forecast: Forecast | None = None
+) -> Outcome:
     """The trained model against the train-only probe on the same validation images.
 
-    Better is only what validation can show: the whole 95% interval of the difference is above
-    zero. The trained model's best epoch was chosen on these images, and the probe that would be
-    used is refitted on them too, so a lead that chance could give does not count.
+    The trained model is used where it leads and a gain is expected on new images: the forecast
+    and the lead, each weighted by how exact it is (:mod:`graftline.stats.posterior_gain`). The
+    lead alone would flatter it: its best epoch was chosen on these images, and the probe that
+    would be used is refitted on them too.
 
     Args:
         strategy: ``fine_tune`` or ``scratch``.
         trained: Logits of the trained model, shape (N, classes).
         probe: Logits of the probe, shape (N, classes).
         truth: Class indices, shape (N,).
+        forecast: Of the gain; None where the decision record has none.
     """
     right, probe_right = trained.argmax(axis=1) == truth, probe.argmax(axis=1) == truth
     count = len(truth)
     won, lost = int((right & ~probe_right).sum()), int((probe_right & ~right).sum())
     gain = (won - lost) / count
     low, high = difference_interval(won, lost, count, CONFIDENCE)
-    better = low > 0
+    prior = None if forecast is None else Expected(forecast.gain, forecast.deviation)
+    expected = posterior(prior, won, lost, count)
+    better = low > 0 if strategy == "scratch" else won > lost and expected.mean > 0
     measured = (
         f"on {count:,} validation images: {right.mean():.1%} against {probe_right.mean():.1%} "
         f"(difference {gain:+z.1%}, 95% interval {low:+z.1%} to {high:+z.1%})"
@@ -107,23 +114,27 @@ def compare(strategy: str, trained: Logits, probe: Logits, truth: Labels) -> Out
         validation_images=count,
         used=strategy if strategy == "scratch" or better else "probe",
         agreed=better,
-        sentence=_sentence(strategy, won - lost, better=better, measured=measured),
+        sentence=_sentence(strategy, won - lost, expected, better=better, measured=measured),
     )
 
 
-def _sentence(strategy: str, lead: int, *, better: bool, measured: str) -> str:
+def _sentence(strategy: str, lead: int, expected: Expected, *, better: bool, measured: str) -> str:
     """The comparison for a reader; ``lead`` in images."""
     if strategy == "scratch":
         verb = "beat" if better else "did not beat"
         return f"Training from random weights {verb} the probe on frozen features {measured}."
-    if better:
-        return f"Fine-tuning beat the probe {measured}; the fine-tuned model is used."
     if lead <= 0:
         return f"Fine-tuning did not beat the probe {measured}; the probe is used."
+    weighed = (
+        f"Weighed with the forecast, and less what choosing the best epoch on these images "
+        f"flatters it, {expected.mean:+z.1%} is expected on new images "
+        f"({expected.probability:.0%} likely to be a gain)"
+    )
+    if better:
+        return f"Fine-tuning beat the probe {measured}. {weighed}: the fine-tuned model is used."
     images = "1 image" if lead == 1 else f"{lead} images"
     return (
-        f"Fine-tuning was ahead of the probe by {images} {measured}. That may be chance, so the "
-        "probe is used. More validation images would show a smaller gain."
+        f"Fine-tuning was ahead of the probe by {images} {measured}. {weighed}: the probe is used."
     )
 
 

@@ -167,7 +167,13 @@ def _concluded(
     order: Order, start: Start, trained: Trained, trials: list[Trial]
 ) -> tuple[Decision, Outcome]:
     """The decision with what came of it; without, where its first epochs ended the training."""
-    compared = compare(order.strategy, trained.val_logits, start.held_out.logits, start.truth)
+    compared = compare(
+        order.strategy,
+        trained.val_logits,
+        start.held_out.logits,
+        start.truth,
+        start.decision.forecast,
+    )
     outcome = with_training(compared, trained.progressed, trials)
     if order.looks:
         decision = decided(start.decision, trained.progressed)

@@ -15,9 +15,9 @@ Strategy = Literal["auto", "probe", "head", "fine_tune", "scratch"]
 class AutoSettings(Section):
     """`strategy: auto`: when fine-tuning is worth its cost. See the decision guide."""
 
-    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.01
-    """Expected gain in accuracy over the probe from which fine-tuning is worth it: 0.01 is one
-    image in a hundred."""
+    min_gain: Annotated[float, Field(ge=-1, le=1)] = 0.005
+    """What a whole fine-tuning must bring on average in accuracy over the probe: 0.01 is one image
+    in a hundred. A pilot must bring its share of that."""
     max_cost: Annotated[float, Field(ge=0)] | None = None
     """Largest expected cost of a fine-tuning, in the currency of `hourly_price` of the pool that
     `fine_tune` runs in. Default: no limit."""
@@ -25,7 +25,7 @@ class AutoSettings(Section):
     """Largest expected duration of a fine-tuning, in hours. Default: no limit."""
     pilot: bool = True
     """If the expected gain is in doubt, begin with a short fine-tuning, which decides whether the
-    whole one follows: up to 1,000 training images its own first epochs, else one on a part."""
+    whole one follows: up to 2,000 training images its own first epochs, else one on a part."""
     pilot_minutes: Annotated[float, Field(gt=0)] = 5.0
     """Longest training of the pilot."""
     large_images_per_class: PositiveInt = 500

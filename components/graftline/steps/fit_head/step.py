@@ -174,6 +174,7 @@ def _decide(
         snapshot_id=snapshot.id,
         backbone=network.spec.name,
         validation_images=len(snapshot.rows("val")),
+        epochs=settings.training.epochs,
         cost=_cost(settings, snapshot, network, store),
     )
 

@@ -29,6 +29,7 @@ GUIDE_SLOPE, GUIDE_DEVIATION, GUIDE_BEYOND_PILOT = 0.15, 0.2, 0.1
 # Probe and fine-tuned network, of which each is wrong on a share e of the images, would be told
 # apart by 2 e (1 - e) of them if their errors had nothing to do with each other; say, by half.
 GUIDE_APART = 1.0
+DOUBT_IMAGES = 1000.0  # training images for which the guide's deviation holds
 EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
 GUIDE_SETS = 4  # that the guide's figures count for: a few sets may agree by chance
@@ -38,7 +39,9 @@ LEAST_RIGHT = 0.02  # share of the images that a probe gets right, for the same
 PILOT_TRAIN_IMAGES = 250  # of a measurement: with fewer, validation was too small to show a pilot
 # Not fewer: after three epochs on 80 of 320 images, which are three steps of the optimiser, the
 # networks of three data sets of four were 6 to 22 points below where the whole training ended.
-PILOT_EPOCHS, PILOT_IMAGES = 3, 1000
+# Trainings of their own on 1,000 of 1,542 to 1,800 images ended 2 to 4 points below the probe
+# wherever the whole one gained 0 to 8; its own first epochs tell these apart.
+PILOT_EPOCHS, PILOT_IMAGES = 3, 2000
 
 Floats = NDArray[np.float64]
 
@@ -56,6 +59,7 @@ class Row:
             was not recorded by epochs.
         validation_images: How many those were.
         apart: Share of them that told probe and trained network apart; None where not recorded.
+        test_images: That the gain was measured on.
     """
 
     set: str
@@ -65,6 +69,7 @@ class Row:
     pilot_gain: float | None
     validation_images: int = 100
     apart: float | None = None
+    test_images: int = 500
 
 
 @dataclass(frozen=True)
@@ -97,11 +102,12 @@ class Calibration:
         slope: Of the guide's relative gain over tenfold images per class.
         level: Mean relative gain beyond the guide's.
         deviation: Of a data set that was not fitted, by leaving out one at a time; in units of
-            what the probe gets right.
+            :func:`_doubt`.
         pilot_bias: How much more the whole training gains than the pilot shows.
         pilot_deviation: How far the two lie apart.
         largest: Images per class up to which there are measurements.
         basis: In words.
+        most: Training images up to which there are measurements.
         apart: Share of the images that tell probe and trained network apart, in units of
             ``e * (1 - e)`` where the probe is wrong on ``e``.
     """
@@ -116,6 +122,7 @@ class Calibration:
     pilot_deviation: float
     largest: float
     basis: str
+    most: float = DOUBT_IMAGES
     apart: float = GUIDE_APART
 
     def apart_on(self, figures: dict[str, Any]) -> float:
@@ -127,7 +134,7 @@ class Calibration:
         errors = 1 - figures["probe"]["accuracy"]
         known = self._known(figures)
         mean = _guided(figures, self.slope) + known * self._correction(figures)
-        own = self.deviation * max(1 - errors, LEAST_RIGHT)
+        own = self.deviation * _doubt(figures, self.most)
         deviation = known * own + (1 - known) * max(own, GUIDE_DEVIATION)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         low, high = (min(1.0, mean + sign * z * deviation) * errors for sign in (-1, 1))
@@ -172,28 +179,29 @@ def fit(rows: Sequence[Row]) -> Calibration:
     x = np.stack([_measures(row.figures) for row in rows])
     y = np.array([_of_errors(row, row.gain) for row in rows])
     apart = _apart(rows)
-    pilots, chance = _beyond_pilots(rows, apart)
+    pilots, piloted = _beyond_pilots(rows, apart)
     y -= np.array([_guided(row.figures, GUIDE_SLOPE) for row in rows])
-    # On the fit half the gain of a hopeless probe is less uncertain than its many errors suggest:
-    # in these units the measurements are 1.5 times as likely, each.
-    right = np.array([max(float(row.figures["probe"]["accuracy"]), LEAST_RIGHT) for row in rows])
-    missed = [
-        (y[sets == name] - _predict(x, y, sets != name, x[sets == name])) / right[sets == name]
-        for name in names
-    ]
-    centre, spread = x.mean(0), x.std(0) + 1e-9
     sizes = [row.figures["train_images"] for row in rows]
+    doubt = np.array([_doubt(row.figures, max(sizes)) for row in rows])
+    chance = np.array([_chance(row, apart, row.test_images) for row in rows])
+    exact = 1 / ((GUIDE_DEVIATION * doubt) ** 2 + chance)
+    missed = np.zeros(len(rows))
+    for name in names:
+        new = sets == name
+        missed[new] = y[new] - _predict(x, y, exact, ~new, x[new])
+    fitted = _regression(x, y, exact)
     return Calibration(
-        centre,
-        spread,
-        _weights((x - centre) / spread, y - y.mean()),
+        fitted.centre,
+        fitted.spread,
+        fitted.weights,
         GUIDE_SLOPE,
-        float(y.mean()),
-        _pooled(np.concatenate(missed), len(names), guide=DOUBT_SETS),
+        fitted.level,
+        _deviation(missed**2 - chance, doubt, exact, len(names)),
         _shrunken(pilots),
-        _pooled(pilots - _shrunken(pilots), len(pilots), chance),
+        _pooled(pilots - _shrunken(pilots), len(pilots), piloted),
         max(_per_class(row.figures) for row in rows),
         f"{len(rows)} trainings on {len(names)} data sets of {min(sizes)} to {max(sizes)} images",
+        max(sizes),
         apart,
     )
 
@@ -211,25 +219,39 @@ def _beyond_pilots(rows: Sequence[Row], apart: float) -> tuple[Floats, float]:
         for row in rows
         if row.pilot_gain is not None and row.figures["train_images"] >= PILOT_TRAIN_IMAGES
     ]
-    chance = [
-        apart * _of_errors(row, _of_errors(row, _variance(row.figures))) / row.validation_images
-        for _, row in found
-    ]
+    chance = [_chance(row, apart, row.validation_images) for _, row in found]
     return np.array([beyond for beyond, _ in found]), float(np.mean(chance)) if chance else 0.0
 
 
-def _pooled(missed: Floats, sets: int, chance: float = 0.0, guide: int = GUIDE_SETS) -> float:
+def _chance(row: Row, apart: float, images: int) -> float:
+    """Variance by chance of a gain that was measured on so many images, as a share of errors."""
+    return apart * _of_errors(row, _of_errors(row, _variance(row.figures))) / images
+
+
+def _deviation(squares: Floats, doubt: Floats, exact: Floats, sets: int) -> float:
+    """Of a data set that was not fitted, in units of its doubt; together with the guide's own.
+
+    Args:
+        squares: Of what was missed, less what was chance.
+        doubt: See :func:`_doubt`.
+        exact: One over the variance of each row.
+        sets: How many data sets they are of.
+    """
+    own = max(0.0, float(np.average(squares / doubt**2, weights=(doubt**2 * exact) ** 2)))
+    return float(np.sqrt((sets * own + DOUBT_SETS * GUIDE_DEVIATION**2) / (sets + DOUBT_SETS)))
+
+
+def _pooled(missed: Floats, sets: int, chance: float = 0.0) -> float:
     """Deviation of what was missed, together with the guide's own.
 
     Args:
         missed: Differences.
         sets: How many measurements they stand for.
         chance: Variance that the measurements themselves brought.
-        guide: How many the guide's own counts for.
     """
     own = max(0.0, float(np.mean(missed**2)) - chance) if len(missed) else 0.0
-    squares = sets * own + guide * GUIDE_DEVIATION**2
-    return float(np.sqrt(squares / (sets + guide)))
+    squares = sets * own + GUIDE_SETS * GUIDE_DEVIATION**2
+    return float(np.sqrt(squares / (sets + GUIDE_SETS)))
 
 
 def _shrunken(pilots: Floats) -> float:
@@ -269,19 +291,17 @@ def read_rows(path: Path = TABLE) -> list[Row]:
             pilot_gain(row),
             row.get("validation_images", 100),
             row["training"]["apart"] if "training" in row else None,
+            row["test_images"],
         )
         for row in content["rows"]
     ]
 
 
 def pilot_gain(row: dict[str, Any]) -> float | None:
-    """What the training of a table's row showed after the epochs of a pilot.
-
-    Rows of earlier recipes hold what a pilot of its own showed.
-    """
+    """What the training of a table's row showed after the epochs of a pilot."""
     training = row.get("training")
     if training is None:
-        return row.get("pilot_gain")
+        return None
     best = max(accuracy for accuracy, _ in training["history"][:PILOT_EPOCHS])
     return float(best - training["probe_accuracy"])
 
@@ -328,13 +348,41 @@ def _variance(figures: dict[str, Any]) -> float:
     return errors * max(1 - errors, 0.02)
 
 
-def _weights(x: Floats, y: Floats) -> Floats:
+@dataclass(frozen=True)
+class _Regression:
+    """A ridge regression on standardised figures; see :class:`Calibration` for its fields."""
+
+    centre: Floats
+    spread: Floats
+    weights: Floats
+    level: float
+
+
+def _regression(x: Floats, y: Floats, exact: Floats) -> _Regression:
+    """Fitted with each row counting by how exact it is, on average once."""
+    counts = exact / exact.mean()
+    centre, spread = x.mean(0), x.std(0) + 1e-9
+    z = (x - centre) / spread
+    middle, level = np.average(z, axis=0, weights=counts), float(np.average(y, weights=counts))
+    weighted = (z - middle) * counts[:, None]
     ridge = RIDGE * np.eye(x.shape[1])
-    return np.asarray(np.linalg.solve(x.T @ x + ridge, x.T @ y), dtype=np.float64)
+    weights = np.linalg.solve(weighted.T @ (z - middle) + ridge, weighted.T @ (y - level))
+    return _Regression(centre, spread, weights, level - float(middle @ weights))
 
 
-def _predict(x: Floats, y: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
-    centre, spread = x[kept].mean(0), x[kept].std(0) + 1e-9
-    weights = _weights((x[kept] - centre) / spread, y[kept] - y[kept].mean())
-    standardised = np.clip((new - centre) / spread, -EDGE, EDGE)
-    return np.asarray(y[kept].mean() + standardised @ weights)
+def _predict(x: Floats, y: Floats, exact: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
+    fitted = _regression(x[kept], y[kept], exact[kept])
+    standardised = np.clip((new - fitted.centre) / fitted.spread, -EDGE, EDGE)
+    return np.asarray(fitted.level + standardised @ fitted.weights)
+
+
+def _doubt(figures: dict[str, Any], most: float) -> float:
+    """What the forecast's deviation is proportional to.
+
+    The more steps, the further a training moves the network, to the better or not: trainings on 80
+    to 320 images changed a tenth of the errors, those on 640 to 1,800 up to six tenths. And the
+    gain of a hopeless probe is less uncertain than its many errors suggest.
+    """
+    images = max(min(float(figures["train_images"]), most), 1.0)
+    right = max(float(figures["probe"]["accuracy"]), LEAST_RIGHT)
+    return right * float((images / DOUBT_IMAGES) ** 0.5)

@@ -1,11 +1,10 @@
 """From measurements to a strategy: the guide's cell, the expected gain, its cost, and a choice."""
 
 from dataclasses import dataclass
-from math import sqrt
-from statistics import NormalDist
 from typing import Any
 
 from graftline.records.decision import Decision, Forecast, Pilot
+from graftline.stats.posterior_gain import Expected, Validation
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.cost import Cost
 from graftline.steps.fit_head.decision.forecast import (
@@ -16,14 +15,10 @@ from graftline.steps.fit_head.decision.forecast import (
     calibration,
 )
 from graftline.steps.fit_head.decision.guide import place
-from graftline.steps.fit_head.decision.used_gain import Validation
+from graftline.steps.fit_head.decision.worth import PilotPlan, worth_of_pilot, worth_of_training
 
-# Of the forecast's intervals. Outside it the odds are four to one or better, which settles it;
-# where it includes min_gain, a pilot decides.
-CONFIDENCE = 0.6
-# A pilot must have this chance of changing the choice: on 20 validation images chance alone is ten
-# points, so such a pilot would cost a training and settle nothing.
-LEAST_CHANCE = 0.15
+CONFIDENCE = 0.6  # of the forecast's intervals: outside it the odds are four to one or better
+TIE = 1e-4  # of the accuracy: a pilot that brings no more than that is not made
 FEW_HOURS = 1 / 60  # of a training, under which it is said in seconds
 
 
@@ -32,6 +27,14 @@ class _Choice:
     strategy: str
     why: str
     pilot: Pilot | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """The expected gain after a pilot, ``offset + slope * measured gain``, and the pilot."""
+
+    offset: float
+    plan: PilotPlan
 
 
 def decide(
@@ -43,6 +46,7 @@ def decide(
     snapshot_id: str,
     backbone: str,
     validation_images: int = 100,
+    epochs: int = 10,
     cost: Cost | None = None,
     calibrated: Calibration | None = None,
 ) -> Decision:
@@ -56,15 +60,16 @@ def decide(
         snapshot_id: For the record.
         backbone: For the record.
         validation_images: That a pilot would be measured on.
-        cost: Of the fine-tuning that would follow; None where it is not known.
+        epochs: Of the fine-tuning that would follow.
+        cost: Of it; None where it is not known.
         calibrated: The forecast; None for the one of this version.
     """
     placed = place(figures, settings)
     calibrated = calibrated or calibration()
     gain = calibrated.gain(figures, CONFIDENCE)
     reasons = [*placed.reasons, *_clusters(figures), _forecast_in_words(gain, cost)]
-    line = calibrated.after_pilot(figures, gain, validation_images)
     shown = Validation(calibrated.apart_on(figures), max(1, validation_images))
+    line = _line(calibrated, figures, gain, shown, epochs)
     guided = _choose(gain, cost, settings, line, shown)
     if strategy == "auto":
         choice, pilot = guided.strategy, guided.pilot
@@ -95,11 +100,7 @@ def decide(
 
 
 def _choose(
-    gain: Gain,
-    cost: Cost | None,
-    settings: AutoSettings,
-    after_pilot: tuple[float, float],
-    validation: Validation,
+    gain: Gain, cost: Cost | None, settings: AutoSettings, line: Line, validation: Validation
 ) -> _Choice:
     """What the expected gain and cost come to.
 
@@ -107,80 +108,76 @@ def _choose(
         gain: Expected.
         cost: Expected; None where it is not known.
         settings: Limits.
-        after_pilot: Offset and slope of the expected gain over what a pilot measures.
+        line: What a pilot would show of the gain.
         validation: What is used in the end, it decides.
     """
-    offset, slope = after_pilot
-    left = gain.deviation * sqrt(max(0.0, 1 - slope))
-    needed = validation.needed(settings.min_gain, gain.deviation)
-    needed_then = validation.needed(settings.min_gain, left)
-    least = _least(settings.min_gain, needed, validation)
-    pilot = settings.pilot and _may_change(gain, slope, needed_then)
-    if gain.mean < needed and not pilot:
-        if gain.interval[1] < needed:
-            why = f"Even the upper end of the expected gain is below {least}."
-        else:
-            why = f"The expected gain is below {least}.{_no_pilot(settings)}"
+    expected = Expected(gain.mean, gain.deviation)
+    brings = validation.used_gain(expected)
+    trained = worth_of_training(expected, validation, settings.min_gain)
+    piloted = -1.0
+    if settings.pilot:
+        piloted = worth_of_pilot(expected, validation, settings.min_gain, line.plan)
+    said = (
+        f"A training would bring {brings:+z.1%} on average, since the better of the two on "
+        f"{_images(validation.images)} is used"
+    )
+    if max(trained, piloted) < 0:
+        ending = ". A pilot would not pay either" if settings.pilot else ""
+        why = f"{said}; that is below auto.min_gain ({settings.min_gain:.1%}){ending}."
         return _Choice("probe", why)
     too_much = _too_expensive(cost, settings)
     if too_much is not None:
-        return _Choice("probe", too_much)
-    if not pilot:
-        if gain.interval[0] >= needed:
-            why = f"Even the lower end of the expected gain reaches {least}."
-        else:
-            why = f"The expected gain reaches {least}.{_no_pilot(settings)}"
-        return _Choice("fine_tune", why)
+        return _Choice("probe", f"{said}; but {too_much}")
+    if trained >= piloted - TIE:
+        return _Choice(
+            "fine_tune", f"{said}; that reaches auto.min_gain ({settings.min_gain:.1%})."
+        )
     planned = Pilot(
         epochs=PILOT_EPOCHS,
         minutes=settings.pilot_minutes,
         images=PILOT_IMAGES,
-        offset=offset,
-        slope=slope,
-        min_gain=needed_then,
+        offset=line.offset,
+        slope=line.plan.slope,
+        min_gain=validation.needed(
+            line.plan.rest(settings.min_gain), line.plan.left(gain.deviation)
+        ),
     )
     why = (
-        f"Whether it reaches {least}, is in doubt: a pilot (at most {planned.epochs} epochs, "
-        f"{planned.images} images and {planned.minutes:g} minutes of fine-tuning) decides."
+        f"{said}; auto.min_gain is {settings.min_gain:.1%}. It is in doubt on this data, so a "
+        f"pilot decides (at most {planned.epochs} epochs, {planned.images:,} images and "
+        f"{planned.minutes:g} minutes: {line.plan.share:.0%} of the training)."
     )
     return _Choice("fine_tune", why, planned)
 
 
-def _least(min_gain: float, needed: float, validation: Validation) -> str:
-    """What the expected gain is compared with."""
-    if round(needed, 3) == round(min_gain, 3):
-        return f"auto.min_gain ({min_gain:.1%})"
-    return (
-        f"{needed:+z.1%} (auto.min_gain is {min_gain:.1%}; the network is used only if it leads by "
-        f"about {validation.lead:.1%} on the {validation.images:,} validation images)"
-    )
+def _line(
+    calibrated: Calibration,
+    figures: dict[str, Any],
+    gain: Gain,
+    validation: Validation,
+    epochs: int,
+) -> Line:
+    """What a pilot would show; few images' is the beginning of the training itself."""
+    offset, slope = calibrated.after_pilot(figures, gain, validation.images)
+    images = max(1, int(figures["train_images"]))
+    share = PILOT_EPOCHS * min(images, PILOT_IMAGES) / (max(1, epochs) * images)
+    repeated = images > PILOT_IMAGES
+    return Line(offset, PilotPlan(slope, min(1.0, share), repeated))
 
 
-def _no_pilot(settings: AutoSettings) -> str:
-    return " A pilot would hardly change that." if settings.pilot else ""
-
-
-def _may_change(gain: Gain, slope: float, needed: float) -> bool:
-    """Whether a pilot has a fair chance of changing the choice.
-
-    The gain expected after it is normal about the one expected now; its variance is what the
-    pilot takes of the forecast's.
-    """
-    deviation = gain.deviation * sqrt(max(slope, 0.0))
-    if deviation <= 0:
-        return False
-    return NormalDist().cdf(-abs(needed - gain.mean) / deviation) >= LEAST_CHANCE
+def _images(count: int) -> str:
+    return "1 validation image" if count == 1 else f"{count:,} validation images"
 
 
 def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
-    """Why the cost forbids it; None where it does not."""
+    """Why the cost forbids it, as the end of a sentence; None where it does not."""
     if cost is None:
         return None
     hours, money = settings.max_hours, settings.max_cost
     if hours is not None and cost.hours > hours:
-        return f"It would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
+        return f"it would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
     if money is not None and cost.money is not None and cost.money > money:
-        return f"It would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
+        return f"it would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
     return None
 
 

@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from graftline.errors import SchemaVersionError
+from graftline.stats.posterior_gain import OPTIMISM
 from graftline.steps.fit_head.decision import forecast
 from graftline.steps.fit_head.decision.forecast import Row, calibration, fit, pilot_gain, read_rows
 
@@ -23,13 +24,15 @@ def figures(median: float, train: int, accuracy: float, knn: float) -> dict[str,
     }
 
 
-def made(random: np.random.Generator, name: str, noise: float = 0.1) -> Row:
+def made(
+    random: np.random.Generator, name: str, noise: float = 0.1, test_images: int = 10**9
+) -> Row:
     """Data on which fine-tuning mends 30% of the errors for each tenfold of images a class."""
     median, accuracy = 10 ** random.uniform(0.5, 2.5), random.uniform(0.5, 0.95)
     corrected = 0.3 * (np.log10(median) - 1) + random.normal() * noise
     data = figures(median, int(10 * median), accuracy, accuracy - random.uniform(0, 0.3))
     gain = corrected * (1 - accuracy)
-    return Row(name, "fit", data, gain, gain - 0.1 * (1 - accuracy))
+    return Row(name, "fit", data, gain, gain - 0.1 * (1 - accuracy), test_images=test_images)
 
 
 def rows(seed: int, sets: int = 7, sizes: int = 3) -> list[Row]:
@@ -42,14 +45,30 @@ def guide(data: dict[str, Any]) -> float:
     return 0.15 * float(np.log10(data["images_per_class"]["median"] / 100))
 
 
+def largest(data: list[Row]) -> int:
+    return max(row.figures["train_images"] for row in data)
+
+
+def doubt_of(data: dict[str, Any], most: int) -> float:
+    """The deviation is that of 1,000 images by the root of their number, and right."""
+    images = min(most, data["train_images"])
+    return float(np.sqrt(images / 1000) * data["probe"]["accuracy"])
+
+
 def test_the_guide_is_corrected_by_a_ridge_regression() -> None:
-    """The same as scikit-learn's on standardised figures."""
-    data = rows(0)
+    """The same as scikit-learn's on standardised figures, each row weighted by how exact it is."""
+    data = [replace(row, test_images=500) for row in rows(0)]
     x = np.stack([forecast._measures(row.figures) for row in data])
     y = np.array(
         [row.gain / (1 - row.figures["probe"]["accuracy"]) - guide(row.figures) for row in data]
     )
-    reference = Ridge(alpha=forecast.RIDGE).fit((x - x.mean(0)) / (x.std(0) + 1e-9), y)
+    # Each by its own doubt, of a fifth, and by chance on 500 test images.
+    variance = np.array([(0.2 * doubt_of(row.figures, largest(data))) ** 2 for row in data])
+    accuracy = np.array([row.figures["probe"]["accuracy"] for row in data])
+    variance += accuracy / (1 - accuracy) / 500
+    reference = Ridge(alpha=forecast.RIDGE).fit(
+        (x - x.mean(0)) / (x.std(0) + 1e-9), y, sample_weight=1 / variance / np.mean(1 / variance)
+    )
     new = figures(30, 290, 0.72, 0.6)
     at = (forecast._measures(new) - x.mean(0)) / (x.std(0) + 1e-9)
     errors = 1 - new["probe"]["accuracy"]
@@ -77,14 +96,23 @@ def test_no_gain_is_larger_than_the_errors() -> None:
 
 
 def test_beyond_the_measurements_the_guide_holds() -> None:
-    fitted = fit(rows(3))
+    given = rows(3)
+    fitted = fit(given)
     data = figures(fitted.largest * 10, 10**5, 0.7, 0.6)
     gain = fitted.gain(data, 0.8)
     assert gain.mean == pytest.approx(guide(data) * 0.3)
-    assert gain.deviation == pytest.approx(max(fitted.deviation * 0.7, 0.2) * 0.3)
+    own = fitted.deviation * doubt_of(data, largest(given))
+    assert gain.deviation == pytest.approx(max(own, 0.2) * 0.3)
     halfway = figures(fitted.largest * 10**0.5, 10**5, 0.7, 0.6)
     near, far = fitted.gain(halfway, 0.8).deviation / 0.3, gain.deviation / 0.3
-    assert fitted.deviation * 0.7 < near <= far
+    assert min(own, 0.2) <= near <= far
+
+
+def test_the_more_images_the_wider_the_interval() -> None:
+    """A long training moves the network further, to the better or not."""
+    fitted = fit(rows(4))
+    few, many = (fitted.gain(figures(30, n, 0.7, 0.6), 0.8).deviation for n in (450, 1800))
+    assert many == pytest.approx(2 * few)
 
 
 def test_a_figure_that_hardly_varied_is_not_extrapolated() -> None:
@@ -166,6 +194,21 @@ def test_this_versions_forecast_is_fitted_on_the_first_half_alone() -> None:
     own = fit([row for row in table if row.half == "fit"])
     assert own.basis == calibration().basis
     assert np.array_equal(own.weights, calibration().weights)
+
+
+def test_leads_flatter_as_much_as_the_rule_takes_off() -> None:
+    """Over the trainings of the forecast's half, in deviations of the lead by chance."""
+    flattered = []
+    for row in json.loads(forecast.TABLE.read_text("utf-8"))["rows"]:
+        if row["half"] != "fit" or "training" not in row:
+            continue
+        training, accuracy = row["training"], row["accuracy"]
+        apart = training["apart"] * training["judges"]
+        noise = np.sqrt(apart + 0.5) / training["judges"]
+        gain = accuracy["training"] - accuracy["probe"]
+        flattered.append((training["gain"] - gain) / noise)
+    error = np.std(flattered) / np.sqrt(len(flattered))
+    assert len(flattered) >= 10 and abs(np.mean(flattered) - OPTIMISM) < error
 
 
 def test_a_table_of_another_version_is_refused(tmp_path: Path) -> None:
