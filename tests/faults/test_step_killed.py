@@ -166,6 +166,7 @@ def stopping(folder: str) -> str:
     import os
     import signal
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     os.kill(os.getpid(), signal.SIGINT)
     return folder
 
