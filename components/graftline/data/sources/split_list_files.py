@@ -153,8 +153,10 @@ def read_list(
 
     A line is a path, or a path and a label; further numbers (boxes, kinds) are passed over.
     """
-    lines = [line.strip().strip('"') for line in text.splitlines()]
+    lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
+    if not all(map(_QUOTED.fullmatch, lines)):
+        lines = [line.strip('"') for line in lines if line.strip('"')]
     known = frozenset(labels)
     best: SplitList | None = None
     for form in _forms(lines):
@@ -203,6 +205,8 @@ def _says_more(one: SplitList, best: SplitList) -> bool:
 def _forms(lines: Sequence[str]) -> tuple[_Form, ...]:
     if all(map(_INDEXED.fullmatch, lines)):
         return (_indexed,)
+    if all(map(_QUOTED.fullmatch, lines)):
+        return (_quoted,)
     return (_named, *_FORMS) if _have_names(lines) else _FORMS
 
 
@@ -256,5 +260,12 @@ def _indexed(line: str, known: frozenset[str]) -> tuple[str, str]:
     return path, re.sub(r"\.0+$", "", label)
 
 
+def _quoted(line: str, known: frozenset[str]) -> tuple[str, str]:
+    """A path in quotation marks, which may hold blanks, and a label."""
+    found = _QUOTED.fullmatch(line)
+    return (found["path"], found["label"] or "") if found else (line, "")
+
+
+_QUOTED = re.compile(r"""(["'])(?P<path>[^"']+)\1(?:[\s,;]+(["']?)(?P<label>[^"']+)\3)?""")
 _INDEXED = re.compile(r"\d+\t[^\t]+\t[^\t]+\.\w+")
 _FORMS: tuple[_Form, ...] = (_whole, *map(_ended, _SEPARATORS), _last, _first)

@@ -126,6 +126,11 @@ READ: dict[str, tuple[Files, dict[str, int]]] = {
     "the label first": (FLAT | {"gt.txt": lines("{label} {n}.jpg")}, KINDS),
     "lines with colons": (FLAT | {"labels.txt": lines("{n}.jpg: {label}")}, KINDS),
     "lines with quotes": (FLAT | {"labels.txt": lines('"{n}.jpg" "{label}"')}, KINDS),
+    "blanks within quotes": (
+        {f"my images/pic {n}.jpg": "" for n in range(12)}
+        | {"labels.txt": lines('"my images/pic {n}.jpg" "big {label}"')},
+        {f"big {c}": 4 for c in PETS},
+    ),
     "lines with an equals sign": (FLAT | {"labels.txt": lines("{n}.jpg={label}")}, KINDS),
     "labels with blanks": (
         FLAT | {"labels.txt": lines("{n}.jpg\tbig {label}")},
