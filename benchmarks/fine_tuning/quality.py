@@ -185,11 +185,9 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) 
     """
     try:
         from fastai.vision.all import (  # type: ignore[import-not-found, unused-ignore]
-            Callback,
             ImageDataLoaders,
             Normalize,
             RandomResizedCrop,
-            TrainEvalCallback,
             set_seed,
             vision_learner,
         )
@@ -213,15 +211,9 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) 
         batch_tfms=Normalize.from_stats(preprocessing.mean, preprocessing.std),
     )
 
-    class KeptStatistics(Callback):  # type: ignore[misc, unused-ignore]
-        run_after = TrainEvalCallback
-
-        def before_train(self) -> None:
-            for module in self.model[0].modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-
-    learner = vision_learner(loaders, name, pretrained=False, normalize=False, cbs=KeptStatistics)
+    learner = vision_learner(
+        loaders, name, pretrained=False, normalize=False, cbs=_kept_statistics()
+    )
     kept = learner.model[0].model.load_state_dict(backbone.network.state_dict(), strict=False)
     if kept.missing_keys:
         raise SystemExit(f"fastai's network has other weights than ours: {kept.missing_keys[:5]}")
@@ -230,6 +222,24 @@ def _fastai(folder: Path, data: Data, arguments: argparse.Namespace, seed: int) 
         scores, _ = learner.get_preds(dl=loaders.test_dl(paths["test"]))
     labels = np.array([int(loaders.vocab[number]) for number in scores.argmax(1)])
     return float((labels == data["test"][1]).mean())
+
+
+def _kept_statistics() -> Any:
+    """A callback of fastai under which the body's BatchNorm keeps its pretrained statistics."""
+    from fastai.vision.all import (  # type: ignore[import-not-found, unused-ignore]
+        Callback,
+        TrainEvalCallback,
+    )
+
+    class KeptStatistics(Callback):  # type: ignore[misc, unused-ignore]
+        run_after = TrainEvalCallback
+
+        def before_train(self) -> None:
+            for module in self.model[0].modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+
+    return KeptStatistics()
 
 
 def _written(folder: Path, images: list[np.ndarray], labels: np.ndarray) -> list[Path]:

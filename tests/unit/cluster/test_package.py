@@ -224,9 +224,9 @@ def test_parameters(changed: Callable[..., Package], given: dict[str, Any], said
 
 def test_parameters_that_fit(changed: Callable[..., Package]) -> None:
     root = {"inputDefinitions": {"parameters": PARAMETERS}}
-    check(
-        changed(root=root), settings(), {"source": "s3://b/x", "count": 4, "on": True, "more": {}}
-    )
+    given = {"source": "s3://b/x", "count": 4, "on": True, "more": {}}
+    check(changed(root=root), settings(), given)
+    assert "--param count" in problems(changed(root=root), given | {"count": "4"})
 
 
 @pytest.mark.parametrize(
