@@ -5,7 +5,8 @@
     python benchmarks/decision.py --measure ROOT --sets digits glyphs --sizes 320
 
 ROOT is where Debian's packages are unpacked: `/` after `apt-get install`, or a folder after
-`dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Measuring runs the steps with
+`dpkg -x PACKAGE.deb ROOT`; benchmarks/deciding/sets.py names them. Photographs are cloned from the
+public git repositories that benchmarks/deciding/photographs.py names. Measuring runs the steps with
 their defaults on each set and size, with tf_efficientnet_lite0 at 64 pixels: one training takes a
 minute of a core for 320 images (``--jobs``). Rows that the table has are not measured again; the
 order is such that the two halves stay balanced, and each row is kept at once. ``--pictures FOLDER``
@@ -32,6 +33,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,7 @@ from graftline.steps.fit_head.decision.forecast import (
     SCHEMA_VERSION,
     TABLE,
     Calibration,
+    calibration,
     pilot_gain,
 )
 from graftline.steps.fit_head.decision.strategy import decide
@@ -91,11 +94,13 @@ class Judged:
 
     @property
     def inside(self) -> bool:
-        """Whether the gain on test images lies inside the forecast's interval."""
-        assert self.decision.forecast is not None
-        low, high = self.decision.forecast.gain_interval
-        accuracy = self.row["accuracy"]
-        return bool(low <= accuracy["training"] - accuracy["probe"] <= high)
+        """Whether the gain lies inside the forecast's interval, given the chance of test images."""
+        forecast, accuracy = self.decision.forecast, self.row["accuracy"]
+        assert forecast is not None
+        chance = calibration().apart_on(self.row["figures"]) / self.row["test_images"]
+        half = NormalDist().inv_cdf(0.5 + forecast.confidence / 2)
+        missed = accuracy["training"] - accuracy["probe"] - forecast.gain
+        return bool(abs(missed) <= half * (forecast.deviation**2 + chance) ** 0.5)
 
     @property
     def accuracy(self) -> dict[str, float]:
