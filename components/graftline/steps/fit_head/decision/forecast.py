@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graftline.schema import check_schema_version
-from graftline.stats import random_effects
-from graftline.stats.random_effects import Regression
 
 TABLE = Path(__file__).with_name("decision_calibration.json")
 SCHEMA_VERSION = 2  # 1 had no training by epochs
+RIDGE = 1.0  # of standardised figures: there are fewer than twenty measurements
 # What the guide says in figures, before anything is measured: with 100 images a class as many
 # errors are made as corrected, with ten times as many a seventh is corrected; give or take a
 # fifth. The whole training corrects a tenth more than a pilot shows, give or take as much.
@@ -34,12 +33,8 @@ DOUBT_IMAGES = 1000.0  # training images for which the guide's deviation holds
 EDGE = 2.0  # deviations of a figure from its mean, beyond which nothing was measured
 FEWEST_SETS = 4  # under which measurements do not correct the guide
 GUIDE_SETS = 4  # that the guide's figures count for: a few sets may agree by chance
-# How far measurements may lie from the guide: in general, for each deviation of a figure, from
-# data set to data set and from size to size of one (these two at 1,000 images). All combinations
-# are equally likely before anything is measured.
-SPREADS = random_effects.grid(
-    GUIDE_DEVIATION, (0.03, 0.06, 0.12), (0.0, 0.1, 0.2, 0.3, 0.4), (0.05, 0.1, 0.2, 0.3)
-)
+# The same of its doubt about the gain: of more sets' weight, it would hide what was measured.
+DOUBT_SETS = 1
 LEAST_RIGHT = 0.02  # share of the images that a probe gets right, for the same
 PILOT_TRAIN_IMAGES = 250  # of a measurement: with fewer, validation was too small to show a pilot
 # Not fewer: after three epochs on 80 of 320 images, which are three steps of the optimiser, the
@@ -103,9 +98,11 @@ class Calibration:
     Attributes:
         centre: Mean of each figure, shape (F,).
         spread: Deviation of each figure, shape (F,).
+        weights: Of each standardised figure, shape (F,).
         slope: Of the guide's relative gain over tenfold images per class.
-        beyond: The relative gain beyond the guide's by standardised figures, of a data set that
-            was not measured, by :func:`_doubt`.
+        level: Mean relative gain beyond the guide's.
+        deviation: Of a data set that was not fitted, by leaving out one at a time; in units of
+            :func:`_doubt`.
         pilot_bias: How much more the whole training gains than the pilot shows.
         pilot_deviation: How far the two lie apart.
         largest: Images per class up to which there are measurements.
@@ -117,8 +114,10 @@ class Calibration:
 
     centre: Floats
     spread: Floats
+    weights: Floats
     slope: float
-    beyond: Regression
+    level: float
+    deviation: float
     pilot_bias: float
     pilot_deviation: float
     largest: float
@@ -134,10 +133,8 @@ class Calibration:
         """The expected gain on new data."""
         errors = 1 - figures["probe"]["accuracy"]
         known = self._known(figures)
-        # What was never measured counts as the edge of what was.
-        standardised = np.clip((_measures(figures) - self.centre) / self.spread, -EDGE, EDGE)
-        beyond, own = self.beyond.predict(standardised, _doubt(figures, self.most))
-        mean = _guided(figures, self.slope) + known * beyond
+        mean = _guided(figures, self.slope) + known * self._correction(figures)
+        own = self.deviation * _doubt(figures, self.most)
         deviation = known * own + (1 - known) * max(own, GUIDE_DEVIATION)
         z = NormalDist().inv_cdf(0.5 + confidence / 2)
         low, high = (min(1.0, mean + sign * z * deviation) * errors for sign in (-1, 1))
@@ -148,6 +145,11 @@ class Calibration:
     def _known(self, figures: dict[str, Any]) -> float:
         """How far the measurements hold: 1 among them, 0 for tenfold the images per class."""
         return max(0.0, 1 - float(np.log10(max(1.0, _per_class(figures) / self.largest))))
+
+    def _correction(self, figures: dict[str, Any]) -> float:
+        """Relative gain beyond the guide's; what was never measured counts as the edge of it."""
+        standardised = (_measures(figures) - self.centre) / self.spread
+        return self.level + float(self.weights @ np.clip(standardised, -EDGE, EDGE))
 
     def after_pilot(
         self, figures: dict[str, Any], gain: Gain, validation_images: int
@@ -182,13 +184,19 @@ def fit(rows: Sequence[Row]) -> Calibration:
     sizes = [row.figures["train_images"] for row in rows]
     doubt = np.array([_doubt(row.figures, max(sizes)) for row in rows])
     chance = np.array([_chance(row, apart, row.test_images) for row in rows])
-    centre, spread = x.mean(0), x.std(0) + 1e-9
-    standardised = np.clip((x - centre) / spread, -EDGE, EDGE)
+    exact = 1 / ((GUIDE_DEVIATION * doubt) ** 2 + chance)
+    missed = np.zeros(len(rows))
+    for name in names:
+        new = sets == name
+        missed[new] = y[new] - _predict(x, y, exact, ~new, x[new])
+    fitted = _regression(x, y, exact)
     return Calibration(
-        centre,
-        spread,
+        fitted.centre,
+        fitted.spread,
+        fitted.weights,
         GUIDE_SLOPE,
-        random_effects.fit(standardised, y, sets, doubt, chance, SPREADS),
+        fitted.level,
+        _deviation(missed**2 - chance, doubt, exact, len(names)),
         _shrunken(pilots),
         _pooled(pilots - _shrunken(pilots), len(pilots), piloted),
         max(_per_class(row.figures) for row in rows),
@@ -220,6 +228,19 @@ def _chance(row: Row, apart: float, images: int) -> float:
     return apart * _of_errors(row, _of_errors(row, _variance(row.figures))) / images
 
 
+def _deviation(squares: Floats, doubt: Floats, exact: Floats, sets: int) -> float:
+    """Of a data set that was not fitted, in units of its doubt; together with the guide's own.
+
+    Args:
+        squares: Of what was missed, less what was chance.
+        doubt: See :func:`_doubt`.
+        exact: One over the variance of each row.
+        sets: How many data sets they are of.
+    """
+    own = max(0.0, float(np.average(squares / doubt**2, weights=(doubt**2 * exact) ** 2)))
+    return float(np.sqrt((sets * own + DOUBT_SETS * GUIDE_DEVIATION**2) / (sets + DOUBT_SETS)))
+
+
 def _pooled(missed: Floats, sets: int, chance: float = 0.0) -> float:
     """Deviation of what was missed, together with the guide's own.
 
@@ -241,14 +262,13 @@ def _shrunken(pilots: Floats) -> float:
 
 def _guide_alone() -> Calibration:
     nothing = np.zeros(len(FIGURES))
-    unknown = Regression(
-        np.append(0.0, nothing), np.zeros((1 + len(FIGURES),) * 2), GUIDE_DEVIATION
-    )
     return Calibration(
         nothing,
         nothing + 1,
+        nothing,
         GUIDE_SLOPE,
-        unknown,
+        0.0,
+        GUIDE_DEVIATION,
         GUIDE_BEYOND_PILOT,
         GUIDE_DEVIATION,
         1000.0,
@@ -326,6 +346,34 @@ def _variance(figures: dict[str, Any]) -> float:
     """``e * (1 - e)`` of the probe's errors."""
     errors = max(1 - float(figures["probe"]["accuracy"]), 0.02)
     return errors * max(1 - errors, 0.02)
+
+
+@dataclass(frozen=True)
+class _Regression:
+    """A ridge regression on standardised figures; see :class:`Calibration` for its fields."""
+
+    centre: Floats
+    spread: Floats
+    weights: Floats
+    level: float
+
+
+def _regression(x: Floats, y: Floats, exact: Floats) -> _Regression:
+    """Fitted with each row counting by how exact it is, on average once."""
+    counts = exact / exact.mean()
+    centre, spread = x.mean(0), x.std(0) + 1e-9
+    z = (x - centre) / spread
+    middle, level = np.average(z, axis=0, weights=counts), float(np.average(y, weights=counts))
+    weighted = (z - middle) * counts[:, None]
+    ridge = RIDGE * np.eye(x.shape[1])
+    weights = np.linalg.solve(weighted.T @ (z - middle) + ridge, weighted.T @ (y - level))
+    return _Regression(centre, spread, weights, level - float(middle @ weights))
+
+
+def _predict(x: Floats, y: Floats, exact: Floats, kept: NDArray[np.bool_], new: Floats) -> Floats:
+    fitted = _regression(x[kept], y[kept], exact[kept])
+    standardised = np.clip((new - fitted.centre) / fitted.spread, -EDGE, EDGE)
+    return np.asarray(fitted.level + standardised @ fitted.weights)
 
 
 def _doubt(figures: dict[str, Any], most: float) -> float:

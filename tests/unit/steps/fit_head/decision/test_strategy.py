@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from graftline.records.decision import Decision
-from graftline.stats.random_effects import Regression
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.cost import Cost
 from graftline.steps.fit_head.decision.forecast import Calibration
@@ -28,8 +27,9 @@ def figures(median: float, accuracy: float) -> dict[str, Any]:
 def mends(level: float, deviation: float = 1e-6) -> Calibration:
     """A forecast that fine-tuning mends this share of the probe's errors, on any data."""
     nothing = np.zeros(4)
-    beyond = Regression(np.append(level, nothing), np.zeros((5, 5)), deviation)
-    return Calibration(nothing, nothing + 1, 0.0, beyond, 0.0, 0.1, 1e6, "a test")
+    return Calibration(
+        nothing, nothing + 1, nothing, 0.0, level, deviation, 0.0, 0.1, 1e6, "a test"
+    )
 
 
 def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Decision:
