@@ -33,9 +33,8 @@ def data(
     as_json: JsonBeside = False,
 ) -> None:
     """Show what the last run took, by class and split, and what it rejected and why."""
-    from rich.console import Console
-
     from graftline_pipelines.local import run
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     settings = run.with_absolute_paths(load(run_file, overrides or ()))
@@ -44,7 +43,7 @@ def data(
     rejected = snapshot.set_aside.to_pylist()
     reasons = Counter(row["reason"] for row in rejected)
     shown = [row for row in rejected if reason is None or reason in row["reason"]]
-    console = Console(stderr=as_json, highlight=False)
+    console = Screen(stderr=as_json, highlight=False)
     if not console.is_terminal:
         console.width = 160
     _show(snapshot, console)
@@ -55,7 +54,7 @@ def data(
         counted = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
         console.print(f"Rejected: {len(rejected):,}: {counted}", markup=False)
     if len(shown) > limit:
-        console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
+        console.print(f"{len(shown) - limit:,} more: `--limit {len(shown)}` shows all.")
     if page is not None:
         console.print(f"Data page: {page}", markup=False, soft_wrap=True)
     if page is not None and open_page:
