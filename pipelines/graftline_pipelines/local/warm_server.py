@@ -56,9 +56,6 @@ LARGE = (  # in the order in which the steps of a run need them
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
-    # Saving a model asks which package each module is of, for which all of them are looked
-    # through: half a second. Private; where it is gone, the step looks by itself.
-    "mlflow.utils.requirements_utils:_init_packages_to_modules_map",
 )
 NEEDS = {  # the last of them that a step needs: without it, it would import the same again
     "extract_features": "timm",
@@ -145,12 +142,9 @@ def _after_needs(wanted: list[str | Request], arguments: list[str]) -> int:
 
 
 def make_ready(name: str) -> None:
-    """Import a module, call a ``module:function``, or open the MLflow database of a URI."""
+    """Import a module, or open the MLflow database of a URI."""
     if "://" not in name and not name.startswith("sqlite:"):
-        module, _, function = name.partition(":")
-        imported = importlib.import_module(module)
-        if function:
-            getattr(imported, function)()
+        importlib.import_module(name)
         return
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
