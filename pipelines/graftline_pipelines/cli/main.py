@@ -107,6 +107,7 @@ def main() -> None:
             "\nStopped. What was computed is kept. Run the same command again to continue.",
             file=sys.stderr,
         )
+    gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 
 
