@@ -86,6 +86,19 @@ def connect(host: str | None, namespace: str | None, console: Any, *, by_id: boo
 
 
 @contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on a terminal while something takes its time; nothing elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
+
+
+@contextmanager
 def checking(console: "Console") -> Iterator[Callable[[str], None]]:
     """A spinner on a terminal while a run file is checked; it shows what is asked."""
     if not console.is_terminal:

@@ -35,6 +35,11 @@ class Screen(Console):
         super().print(only, **{**options, "soft_wrap": True})
 
 
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print a sentence as it is, without markup."""
+    Screen(stderr=stderr, markup=False, highlight=False).print(text)
+
+
 def show_error(text: str) -> None:
     """Print what went wrong on stderr."""
     Screen(stderr=True).print(Text("Error: ", "bold red") + Text(text))

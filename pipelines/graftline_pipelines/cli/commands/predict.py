@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, note
-from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
+from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking, waiting
 
 if TYPE_CHECKING:
     from graftline.onnx_model.bulk import Answer
@@ -83,29 +83,16 @@ def model_file(text: str, tracking: str) -> Iterator[Path]:
 
     name, version = registered(text)
     with tempfile.TemporaryDirectory(prefix="graftline-model-") as folder:
-        yield fetch_registered(tracking, name, version, Path(folder))
+        with waiting(f"Fetching {text}"):
+            file = fetch_registered(tracking, name, version, Path(folder))
+        yield file
 
 
 def local_model(text: str) -> Path:
     """A file, or that of a local run."""
-    from graftline_pipelines.local.runs import BEFORE, MODEL, NEWEST, find_run
+    from graftline_pipelines.local.runs import exported_file
 
-    path = Path(text)
-    if path.is_file() or path.suffix == ".onnx":
-        return path
-    if path.is_dir() and not (path / "steps").is_dir():
-        from graftline.errors import ConfigurationError
-
-        raise ConfigurationError(
-            f"{text} is a folder, not a model.",
-            fix="Name the model first: a file that `graftline run` exported, or `latest`; then "
-            "the images.",
-        )
-    if not DEFAULT_RUNS_DIR.is_dir() and text not in (NEWEST, BEFORE):
-        return path
-    found = find_run(DEFAULT_RUNS_DIR, text, MODEL, note).model
-    assert found is not None
-    return found
+    return exported_file(text, DEFAULT_RUNS_DIR, note)
 
 
 def _to_table(
