@@ -294,7 +294,7 @@ def _description(location: KeyPath) -> str | None:
     if description is None:
         return None
     first, dot, _ = " ".join(description.split()).partition(". ")
-    return f"It is: {first}{'.' if dot else ''}"
+    return f"It means: {first}{'.' if dot else ''}"
 
 
 def _model_at(location: KeyPath) -> type[BaseModel] | None:

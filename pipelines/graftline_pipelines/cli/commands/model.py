@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from graftline_pipelines.cli.commands.predict import LocalModel, local_model
 from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, ModelName, Tracking
 
 if TYPE_CHECKING:
     from graftline.tracking.champion_log import Entry
-
-Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported file.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Model,
+    model: LocalModel,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="The snapshot's folder, or the original test images."),
@@ -48,21 +47,26 @@ def verify(
     """Prove that the file answers as PyTorch did when it was exported, and is what was signed."""
     import dataclasses
 
+    from graftline_pipelines.local.screen import counted
+
+    file = Path(model) if Path(model).is_dir() and signature else local_model(model)
     if signature is not None:
         from graftline.steps.promote.signature import check_signature
 
-        folder = model if model.is_dir() else model.parent
+        folder = file if file.is_dir() else file.parent
         count = check_signature(folder, signature)
-        print(f"{count} files are those that were signed.", file=sys.stderr if as_json else None)
+        print(f"{counted(count, 'file')} checked: as signed.", file=sys.stderr if as_json else None)
         if images is None:
             return
     if images is None:
-        raise typer.BadParameter("give --images, --signature or both")
+        raise typer.BadParameter(
+            "give --images with the test images, --signature with a public key, or both"
+        )
 
     from graftline.onnx_model.verify import verify as run
 
     result = run(
-        model,
+        file,
         images,
         reference=reference,
         label_tolerance=label_tolerance,
@@ -74,17 +78,18 @@ def verify(
         return
     parity = result.parity
     print(
-        f"{parity.images:,} images: the same label on {parity.label_agreement:.2%}, largest "
-        f"probability difference {parity.max_probability_difference:.1e} ({result.precision})."
+        f"{counted(parity.images, 'image')}: the same label on {parity.label_agreement:.2%}, "
+        f"largest probability difference {parity.max_probability_difference:.1e} "
+        f"({result.precision})."
     )
     if result.missing:
-        print(f"{result.missing:,} images of the proof were not given.")
+        print(f"Of the proof, not given: {counted(result.missing, 'image')}.")
     if result.unknown:
-        print(f"{result.unknown:,} images given were not part of the proof.")
+        print(f"Given, not part of the proof: {counted(result.unknown, 'image')}.")
 
 
 def serve_manifest(
-    model: Model,
+    model: LocalModel,
     name: Annotated[str, typer.Option(help="Name of the service and of the Triton model.")],
     storage_uri: Annotated[
         str,
@@ -106,8 +111,9 @@ def serve_manifest(
 
     from graftline.onnx_model.serving import inference_service, write_triton_repository
 
+    file = local_model(model)
     service = inference_service(
-        model,
+        file,
         name=name,
         storage_uri=storage_uri,
         backend=backend,
@@ -121,7 +127,7 @@ def serve_manifest(
     manifest.write_text(yaml.safe_dump(service, sort_keys=False), encoding="utf-8")
     print(manifest)
     if backend == "triton":
-        print(write_triton_repository(model, out / "model-repository", name=name, gpus=gpus))
+        print(write_triton_repository(file, out / "model-repository", name=name, gpus=gpus))
         print(
             f"Copy {out / 'model-repository'} to {storage_uri}, then: kubectl apply -f {manifest}",
             file=sys.stderr,
@@ -165,11 +171,12 @@ def history(
         return
     if not entries:
         print(f"No version of {name} was champion yet.")
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from graftline_pipelines.local.screen import Screen
+
+    console = Screen(highlight=False)
     for entry in entries:
         console.print(Text(f"{entry.number:>3}  {_headline(entry)}", "bold"))
         for line in (*_figures(entry), *entry.reasons):

@@ -15,6 +15,14 @@ from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
 if TYPE_CHECKING:
     from graftline.onnx_model.bulk import Answer
 
+LocalModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An exported .onnx file; `latest` or the name of a local run.",
+        show_default=False,
+    ),
+]
 ModelRef = Annotated[
     str,
     typer.Argument(
@@ -67,7 +75,7 @@ def predict(
 def model_file(text: str, tracking: str) -> Iterator[Path]:
     """The file: as named, or downloaded from the registry for as long as it is used."""
     if not text.startswith("models:/"):
-        yield _local_model(text)
+        yield local_model(text)
         return
     import tempfile
 
@@ -78,13 +86,23 @@ def model_file(text: str, tracking: str) -> Iterator[Path]:
         yield fetch_registered(tracking, name, version, Path(folder))
 
 
-def _local_model(text: str) -> Path:
+def local_model(text: str) -> Path:
     """A file, or that of a local run."""
-    path = Path(text)
-    if path.is_file() or path.suffix == ".onnx" or not DEFAULT_RUNS_DIR.is_dir():
-        return path
-    from graftline_pipelines.local.runs import MODEL, find_run
+    from graftline_pipelines.local.runs import BEFORE, MODEL, NEWEST, find_run
 
+    path = Path(text)
+    if path.is_file() or path.suffix == ".onnx":
+        return path
+    if path.is_dir() and not (path / "steps").is_dir():
+        from graftline.errors import ConfigurationError
+
+        raise ConfigurationError(
+            f"{text} is a folder, not a model.",
+            fix="Name the model first: a file that `graftline run` exported, or `latest`; then "
+            "the images.",
+        )
+    if not DEFAULT_RUNS_DIR.is_dir() and text not in (NEWEST, BEFORE):
+        return path
     found = find_run(DEFAULT_RUNS_DIR, text, MODEL, note).model
     assert found is not None
     return found
@@ -102,8 +120,10 @@ def _to_table(
     import dataclasses
 
     from graftline.steps.predict.config import PredictConfig
+    from graftline.steps.predict.output import check_output
     from graftline.steps.predict.step import run
 
+    check_output(out)
     config = PredictConfig(image_column=image_column, top=top, probabilities=probabilities)
     with _bar():
         result = run(model=model, sources=images, output=out, config=config)
@@ -116,12 +136,13 @@ def _to_table(
 
 
 def _show_result(result: Any) -> None:
-    rows = "row" if result.images == 1 else "rows"
-    print(f"{result.output}: {result.images:,} {rows}")
+    from graftline_pipelines.local.screen import counted
+
+    print(f"{result.output}: {counted(result.images, 'row')}")
     for label, count in list(result.classes.items())[:10]:
         print(f"  {label}: {count:,}")
     if len(result.classes) > 10:
-        print(f"  and {len(result.classes) - 10:,} more classes")
+        print(f"  and {counted(len(result.classes) - 10, 'more class', 'more classes')}")
     if result.unlike:
         print(f"Unlike the training images: {result.unlike:,}")
     if result.skipped:
@@ -182,7 +203,6 @@ def _line(answer: "Answer", width: int) -> str:
 @contextmanager
 def _bar() -> Iterator[None]:
     """A bar of how far it has come, where somebody looks."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -192,8 +212,9 @@ def _bar() -> Iterator[None]:
     )
 
     from graftline.progress import listening
+    from graftline_pipelines.local.screen import Screen
 
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal

@@ -701,6 +701,15 @@ def test_sharpness_undoes_a_temperature() -> None:
     assert sharpness((logits / 5).astype(np.float32), truth) == pytest.approx(5, rel=0.1)
 
 
+def test_few_images_that_are_all_right_do_not_make_the_head_certain() -> None:
+    """Platt's targets: 17 right answers of 17 show a chance of 18 in 19, not of 1."""
+    truth = np.arange(17) % 2
+    logits = np.eye(2)[truth] * 3.0
+    scaled = logits * sharpness(logits.astype(np.float32), truth)
+    right = np.exp(scaled[0, 0]) / np.exp(scaled[0]).sum()
+    assert right == pytest.approx(18 / 19, abs=1e-3)
+
+
 # --- checkpoints ---
 
 
