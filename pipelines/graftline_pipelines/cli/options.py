@@ -81,7 +81,7 @@ def connect(host: str | None, namespace: str | None, console: Any, *, by_id: boo
 
     server = cluster.connect(host, namespace, by_id=by_id)
     for note in server.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]Note:[/] {note}", highlight=False)
     return server
 
 

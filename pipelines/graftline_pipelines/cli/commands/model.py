@@ -76,16 +76,22 @@ def verify(
     if as_json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    parity = result.parity
-    print(
+    _show_verified(result)
+
+
+def _show_verified(result: Any) -> None:
+    from graftline_pipelines.local.screen import Screen, counted
+
+    parity, console = result.parity, Screen(highlight=False, markup=False)
+    console.print(
         f"{counted(parity.images, 'image')}: the same label on {parity.label_agreement:.2%}, "
         f"largest probability difference {parity.max_probability_difference:.1e} "
         f"({result.precision})."
     )
     if result.missing:
-        print(f"Of the proof, not given: {counted(result.missing, 'image')}.")
+        console.print(f"Of the proof, not given: {counted(result.missing, 'image')}.")
     if result.unknown:
-        print(f"Given, not part of the proof: {counted(result.unknown, 'image')}.")
+        console.print(f"Given, not part of the proof: {counted(result.unknown, 'image')}.")
 
 
 def serve_manifest(

@@ -157,10 +157,13 @@ def _to_terminal(
     from graftline.onnx_model.bulk import predict_many
     from graftline.onnx_model.predict import OnnxClassifier
     from graftline.steps.predict.inputs import find_images
+    from graftline_pipelines.local.screen import Screen, show_error
 
     classifier = OnnxClassifier(model)
     found = find_images(images, image_column)
     width = max(len(item.name) for item in found.items)
+    # On a terminal a line breaks between words; elsewhere it is whole, and printed faster.
+    show = Screen(markup=False, highlight=False).print if sys.stdout.isatty() else print
     predictions: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     named = ((item.name, item.read) for item in found.items)
@@ -176,13 +179,13 @@ def _to_terminal(
             if as_json:
                 predictions.append(_plain(answer))
             else:
-                print(_line(answer, width))
+                show(_line(answer, width))
     if as_json:
         print(json.dumps({"predictions": predictions, "failed": failed}))
     elif found.skipped:
         print(f"Not taken for images, by their endings: {found.skipped:,}", file=sys.stderr)
     for problem in failed:
-        print(f"Error: {problem['error']}", file=sys.stderr)
+        show_error(problem["error"])
     if failed:
         raise typer.Exit(1)
 
