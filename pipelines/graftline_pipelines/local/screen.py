@@ -19,17 +19,25 @@ class Screen(Console):
     """A console of whole lines in a pipe, and on a terminal of lines broken between words."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print; what follows of a long line hangs under it."""
+        """Print; what follows of a long line hangs under it, unless ``soft_wrap`` is asked for.
+
+        A command that is to be copied asks for it: the terminal joins its lines again.
+        """
         only = objects[0] if len(objects) == 1 else None
         if not isinstance(only, str | Text):
             super().print(*objects, **options)
             return
-        if self.is_terminal:
+        if self.is_terminal and not options.get("soft_wrap"):
             if isinstance(only, str):
                 wanted = {key: options.pop(key, None) for key in ("markup", "highlight")}
                 only = self.render_str(only, **wanted)
             only = hanging(only, self.width)
         super().print(only, **{**options, "soft_wrap": True})
+
+
+def say(text: str, *, stderr: bool = False) -> None:
+    """Print a sentence as it is, without markup."""
+    Screen(stderr=stderr, markup=False, highlight=False).print(text)
 
 
 def show_error(text: str) -> None:

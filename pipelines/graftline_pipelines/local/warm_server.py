@@ -49,7 +49,6 @@ LIGHT = (  # what every step needs, and what those need that compute nothing
     "graftline.steps.extract_features.step",
     "graftline.steps.evaluate.same_model",
     "graftline.steps.promote.step",
-    CODE,
 )
 LARGE = (  # in the order in which the steps of a run need them
     "torch",
@@ -125,6 +124,7 @@ def _enlist(wanted: list[str | Request], request: Request) -> None:
         wanted.insert(_after_mlflow(wanted), request)
     else:
         wanted.insert(_after_needs(wanted, asked["arguments"]), request)
+        wanted.append(CODE)  # while the first step runs; afterwards it takes no time
 
 
 def _after_mlflow(wanted: list[str | Request]) -> int:

@@ -88,6 +88,13 @@ def test_a_line_breaks_between_words_and_hangs_and_a_command_stays_whole() -> No
     assert len(printed(width=40, terminal=False)) == 2
 
 
+def test_a_command_to_be_copied_is_one_line_for_the_terminal_to_wrap() -> None:
+    stream = io.StringIO()
+    console = Screen(file=stream, width=20, force_terminal=True, color_system=None, _environ={})
+    console.print("  graftline predict model.onnx a.jpg", soft_wrap=True)
+    assert stream.getvalue() == "  graftline predict model.onnx a.jpg\n"
+
+
 def test_a_table_that_does_not_fit_goes_row_by_row_and_no_name_is_cut() -> None:
     wide = printed(width=200, terminal=True, table=True)
     assert wide == printed(width=20, terminal=False, table=True) and len(wide) == 3

@@ -54,7 +54,7 @@ def data(
     if len(shown) > limit:
         console.print(f"{len(shown) - limit:,} more: `--limit {len(shown)}` shows all.")
     if page is not None:
-        console.print(f"Data page: {page}", markup=False, soft_wrap=True)
+        console.print(f"Data page: {page}", markup=False)
     if page is not None and open_page:
         _open(page, console)
     if as_json:

@@ -39,11 +39,10 @@ def decisions(
     console = Screen(stderr=as_json, highlight=False, markup=False)
     if found:
         _show_table(found, console)
-        console.print(_verdict(found), soft_wrap=True)
+        console.print(_verdict(found))
     else:
         console.print(
             f"No run with a decision in {runs_dir}" + (f" or {tracking}." if tracking else "."),
-            soft_wrap=True,
         )
     if as_json:
         print(json.dumps([{"run": name, **record.to_dict()} for name, record in found.items()]))

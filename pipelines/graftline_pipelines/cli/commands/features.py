@@ -35,7 +35,7 @@ def list_features(
         _show_table(found, check, console)
         _show_damaged(found, console)
     else:
-        console.print(f"No features are stored in {store}.", soft_wrap=True)
+        console.print(f"No features are stored in {store}.")
     if check and found and not any(one.reasons for one in found):
         parts = sum(one.parts for one in found)
         console.print("The one part is whole." if parts == 1 else f"All {parts:,} parts are whole.")
@@ -159,7 +159,7 @@ def _show_damaged(found: list[Any], console: Any) -> None:
         for key in one.damaged:
             quarantined |= key not in one.reasons
             reason = one.reasons.get(key, "quarantined by a run that found it damaged")
-            console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}", soft_wrap=True)
+            console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}")
     if any(one.reasons for one in found):
         console.print(
             "The next run that needs a damaged part quarantines it and computes its images again."

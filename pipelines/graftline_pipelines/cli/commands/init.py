@@ -58,7 +58,7 @@ def init(
         raise typer.Exit(1)
     named = shlex.quote(str(path))
     said = f"[bold]Next:[/]\n  graftline check {escape(named)}\n  graftline run {escape(named)}"
-    console.print(f"\n{said}")
+    console.print(f"\n{said}", soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

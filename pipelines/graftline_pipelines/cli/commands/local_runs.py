@@ -22,7 +22,7 @@ def note(text: str) -> None:
     from graftline_pipelines.local.screen import Screen
 
     console = Screen(stderr=True, highlight=False)
-    console.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
+    console.print(f"[yellow]Note:[/] {escape(text)}")
 
 
 def compare(

@@ -1,6 +1,7 @@
 """Commands on an exported or registered model: ``verify``, ``rollback`` and the like."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graftline_pipelines.cli.commands.predict import LocalModel, local_model
-from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, ModelName, Tracking
+from graftline_pipelines.cli.options import (
+    DEFAULT_TRACKING,
+    AsJson,
+    ModelName,
+    Tracking,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from graftline.tracking.champion_log import Entry
+
+
+ASKING = "Asking MLflow"
 
 
 def register(app: typer.Typer) -> None:
@@ -63,29 +73,36 @@ def verify(
             "give --images with the test images, --signature with a public key, or both"
         )
 
-    from graftline.onnx_model.verify import verify as run
+    with waiting("Comparing the file's answers"):
+        from graftline.onnx_model.verify import verify as run
 
-    result = run(
-        file,
-        images,
-        reference=reference,
-        label_tolerance=label_tolerance,
-        max_probability_difference=max_difference,
-        min_share=min_share,
-    )
+        result = run(
+            file,
+            images,
+            reference=reference,
+            label_tolerance=label_tolerance,
+            max_probability_difference=max_difference,
+            min_share=min_share,
+        )
     if as_json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    parity = result.parity
-    print(
+    _show_verified(result)
+
+
+def _show_verified(result: Any) -> None:
+    from graftline_pipelines.local.screen import Screen, counted
+
+    parity, console = result.parity, Screen(highlight=False, markup=False)
+    console.print(
         f"{counted(parity.images, 'image')}: the same label on {parity.label_agreement:.2%}, "
         f"largest probability difference {parity.max_probability_difference:.1e} "
         f"({result.precision})."
     )
     if result.missing:
-        print(f"Of the proof, not given: {counted(result.missing, 'image')}.")
+        console.print(f"Of the proof, not given: {counted(result.missing, 'image')}.")
     if result.unknown:
-        print(f"Given, not part of the proof: {counted(result.unknown, 'image')}.")
+        console.print(f"Given, not part of the proof: {counted(result.unknown, 'image')}.")
 
 
 def serve_manifest(
@@ -110,6 +127,7 @@ def serve_manifest(
     import yaml
 
     from graftline.onnx_model.serving import inference_service, write_triton_repository
+    from graftline_pipelines.local.screen import say
 
     file = local_model(model)
     service = inference_service(
@@ -128,10 +146,8 @@ def serve_manifest(
     print(manifest)
     if backend == "triton":
         print(write_triton_repository(file, out / "model-repository", name=name, gpus=gpus))
-        print(
-            f"Copy {out / 'model-repository'} to {storage_uri}, then: kubectl apply -f {manifest}",
-            file=sys.stderr,
-        )
+        say(f"Copy {out / 'model-repository'} to {storage_uri}, then:", stderr=True)
+        print(f"  kubectl apply -f {shlex.quote(str(manifest))}", file=sys.stderr)
 
 
 def rollback(
@@ -144,17 +160,20 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier version champion again."""
-    from graftline.tracking.registry import existing_registry
+    from graftline_pipelines.local.screen import say
 
-    registry = existing_registry(tracking)
-    entry = registry.rollback(name, to, reason=reason)
+    with waiting(ASKING):
+        from graftline.tracking.registry import existing_registry
+
+        registry = existing_registry(tracking)
+        entry = registry.rollback(name, to, reason=reason)
+        tags = registry.version(name, str(entry.version)).tags
     if as_json:
         print(json.dumps(_plain(entry)))
         return
-    print(f"{name}: version {entry.version} is champion, instead of {entry.replaced or 'none'}.")
-    tags = registry.version(name, str(entry.version)).tags
+    say(f"{name}: version {entry.version} is champion, instead of {entry.replaced or 'none'}.")
     if tags.get("graftline.verdict") == "not passed":
-        print(f"Note: version {entry.version} did not pass its evaluation.", file=sys.stderr)
+        say(f"Note: version {entry.version} did not pass its evaluation.", stderr=True)
 
 
 def history(
@@ -163,9 +182,10 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show who replaced whom, when, and with which figures."""
-    from graftline.tracking.registry import existing_registry
+    with waiting(ASKING):
+        from graftline.tracking.registry import existing_registry
 
-    entries = existing_registry(tracking).history(name)
+        entries = existing_registry(tracking).history(name)
     if as_json:
         print(json.dumps({"name": name, "history": [_plain(entry) for entry in entries]}))
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, note
-from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
+from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking, waiting
 
 if TYPE_CHECKING:
     from graftline.onnx_model.bulk import Answer
@@ -83,29 +83,16 @@ def model_file(text: str, tracking: str) -> Iterator[Path]:
 
     name, version = registered(text)
     with tempfile.TemporaryDirectory(prefix="graftline-model-") as folder:
-        yield fetch_registered(tracking, name, version, Path(folder))
+        with waiting(f"Fetching {text}"):
+            file = fetch_registered(tracking, name, version, Path(folder))
+        yield file
 
 
 def local_model(text: str) -> Path:
     """A file, or that of a local run."""
-    from graftline_pipelines.local.runs import BEFORE, MODEL, NEWEST, find_run
+    from graftline_pipelines.local.runs import exported_file
 
-    path = Path(text)
-    if path.is_file() or path.suffix == ".onnx":
-        return path
-    if path.is_dir() and not (path / "steps").is_dir():
-        from graftline.errors import ConfigurationError
-
-        raise ConfigurationError(
-            f"{text} is a folder, not a model.",
-            fix="Name the model first: a file that `graftline run` exported, or `latest`; then "
-            "the images.",
-        )
-    if not DEFAULT_RUNS_DIR.is_dir() and text not in (NEWEST, BEFORE):
-        return path
-    found = find_run(DEFAULT_RUNS_DIR, text, MODEL, note).model
-    assert found is not None
-    return found
+    return exported_file(text, DEFAULT_RUNS_DIR, note)
 
 
 def _to_table(
@@ -157,10 +144,13 @@ def _to_terminal(
     from graftline.onnx_model.bulk import predict_many
     from graftline.onnx_model.predict import OnnxClassifier
     from graftline.steps.predict.inputs import find_images
+    from graftline_pipelines.local.screen import Screen, show_error
 
     classifier = OnnxClassifier(model)
     found = find_images(images, image_column)
     width = max(len(item.name) for item in found.items)
+    # On a terminal a line breaks between words; elsewhere it is whole, and printed faster.
+    show = Screen(markup=False, highlight=False).print if sys.stdout.isatty() else print
     predictions: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     named = ((item.name, item.read) for item in found.items)
@@ -176,13 +166,13 @@ def _to_terminal(
             if as_json:
                 predictions.append(_plain(answer))
             else:
-                print(_line(answer, width))
+                show(_line(answer, width))
     if as_json:
         print(json.dumps({"predictions": predictions, "failed": failed}))
     elif found.skipped:
         print(f"Not taken for images, by their endings: {found.skipped:,}", file=sys.stderr)
     for problem in failed:
-        print(f"Error: {problem['error']}", file=sys.stderr)
+        show_error(problem["error"])
     if failed:
         raise typer.Exit(1)
 

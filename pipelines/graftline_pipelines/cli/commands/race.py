@@ -86,9 +86,9 @@ def _show(result: Any, page: Path, console: Any) -> None:
     _show_table(result, console)
     if result.unmeasured:
         left = ", ".join(result.unmeasured)
-        console.print(f"The budget left no time for: {left}", markup=False, soft_wrap=True)
-    console.print(result.why, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Charts: {page}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"The budget left no time for: {left}", markup=False)
+    console.print(result.why, markup=False, highlight=False)
+    console.print(f"Charts: {page}", markup=False, highlight=False)
     console.print(f"\nbackbone: {result.chosen}", markup=False, highlight=False)
 
 

@@ -75,7 +75,7 @@ def check(
         from graftline_pipelines.local.race_memory import expected, with_backbone
 
         note, name = expected(settings)
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False)
         settings = with_backbone(settings, name)
     with checking(console) as asking:
         if cluster:

@@ -50,9 +50,9 @@ def suspects(
     else:
         _show(rows[:limit], console)
     said = _summary(name, found, len(rows), None if as_csv else limit)
-    console.print(said, markup=False, soft_wrap=True)
+    console.print(said, markup=False)
     if file is not None:
-        console.print(f"Written: {file}", markup=False, soft_wrap=True)
+        console.print(f"Written: {file}", markup=False)
     if as_json:
         print(json.dumps({"run": name, **found}))
 
