@@ -7,7 +7,6 @@ import pytest
 
 from graftline.errors import DataError
 from graftline.files import os_error
-from graftline.files import os_error
 
 
 def test_paths_are_shown_as_they_are_typed() -> None:
