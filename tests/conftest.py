@@ -335,6 +335,35 @@ def make_features(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
+@pytest.fixture
+def make_probe(make_features: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """A probe for fine-tuning to start from, of an untrained network; the folder of both files.
+
+    A small C makes it poor, so that a training has something to gain.
+    """
+
+    def make(snapshot_folder: Path, store: str, backbone: str, size: int, c: float = 1e-6) -> Path:
+        from graftline.models.backbone import build
+        from graftline.steps.fit_head.step import run
+
+        network = build(backbone, weights="random", image_size=size)
+        run(
+            snapshot_folder=snapshot_folder,
+            features_folder=make_features(snapshot_folder, network),
+            store=store,
+            backbone=backbone,
+            weights="random",
+            image_size=size,
+            strategy="fine_tune",
+            classifier_folder=tmp_path / "probe",
+            decision_file=tmp_path / "decision.json",
+            probe={"c_grid": [c]},
+        )
+        return tmp_path
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def exported_model(tmp_path_factory, snapshot_of_files, make_classifier) -> tuple:
     """A folder with `store`, `snapshot`, `classifier` and `onnx`, the snapshot, the result."""

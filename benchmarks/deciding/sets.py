@@ -1,7 +1,8 @@
-"""Labelled images from Debian's packages and scikit-learn: photographs, icons, glyphs, game art.
+"""Labelled images: drawings from Debian's packages, photographs of public git repositories.
 
 Each builder gives labelled pictures; :func:`write` draws a split and writes the table that
 Graftline reads. The packages are named in :data:`PACKAGES`; ``root`` is where they are unpacked.
+Repositories (``photographs.py``) are cloned for the time that this takes.
 """
 
 import csv
@@ -11,9 +12,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from deciding.photographs import REPOSITORIES, Labelled, download
 
 PACKAGES = (
     "faenza-icon-theme",
@@ -92,7 +96,6 @@ FRAME = re.compile(
     r"attack|defen|idle|ranged|melee|stand|run|fly|die|death|magic|[0-9]|-[ns][ew]?[-.]"
 )
 
-Labelled = list[tuple[str, Image.Image | Path]]
 Builder = Callable[[Path], Labelled]
 
 
@@ -240,6 +243,17 @@ SETS = {
     "unit_frames": DataSet(unit_frames, "fit", (80, 320, 640, 1600)),
     "patches": DataSet(patches, "measure", (80, 320, 640)),
 }
+# Photographs came later. Their halves alternate by name, the first one judges; fixed before
+# anything was measured on them.
+LARGE = ("brains", "cifar10", "clothing", "flowers", "scenes")
+SETS |= {
+    name: DataSet(
+        REPOSITORIES[name].labelled,
+        ("measure", "fit")[number % 2],
+        (80, 320, 640, 1600) if name in LARGE else (80, 320, 640),
+    )
+    for number, name in enumerate(sorted(REPOSITORIES))
+}
 
 
 def write(name: str, root: Path, folder: Path) -> None:
@@ -248,7 +262,16 @@ def write(name: str, root: Path, folder: Path) -> None:
     if table.exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    found, largest = SETS[name].build(root), max(SETS[name].sizes)
+    with TemporaryDirectory(prefix="clone-") as clone:
+        if name in REPOSITORIES:
+            root = Path(clone)
+            download(REPOSITORIES[name], root)
+        rows = _shrunken(SETS[name].build(root), max(SETS[name].sizes), folder)
+    _save(table, [("image", "label"), *rows])
+
+
+def _shrunken(found: Labelled, largest: int, folder: Path) -> list[tuple[str, str]]:
+    """Write as many pictures as the cuts need, drawn at random; file and label of each."""
     random.Random(2).shuffle(found)
     rows = list[tuple[str, str]]()
     for label, picture in found:
@@ -260,7 +283,7 @@ def write(name: str, root: Path, folder: Path) -> None:
         rows.append((path, label))
         if len(rows) == TEST + largest + validation_images(largest):
             break
-    _save(table, [("image", "label"), *rows])
+    return rows
 
 
 def validation_images(size: int) -> int:

@@ -25,7 +25,7 @@ CHUNK = 4 * 2**20
 def write_atomic(path: Path, data: bytes | IO[bytes]) -> None:
     """Write a local file so that it is there whole or not at all."""
     with replacing(path) as temporary:
-        write_through(temporary, data)
+        _create(temporary, data)
 
 
 @contextmanager
@@ -49,13 +49,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_through(path: Path, data: bytes | IO[bytes]) -> None:
     """Create a file and wait until its bytes are on the disk."""
+    _create(path, data)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _create(path: Path, data: bytes | IO[bytes]) -> None:
     with path.open("xb") as stream:
         if isinstance(data, bytes | bytearray | memoryview):
             stream.write(data)
         else:
             shutil.copyfileobj(data, stream, CHUNK)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def flush_folder(folder: Path) -> None:

@@ -1,7 +1,11 @@
 """What the sections of the run file have in common. Each section is declared where it is used."""
 
+import ast
 import difflib
+import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
@@ -24,7 +28,30 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A part of the run file: unknown keys are refused, values never change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def descriptions(section: type[BaseModel]) -> dict[str, str]:
+    """What the text below each key of a section says, by key.
+
+    Pydantic's `use_attribute_docstrings` reads the same when a section is declared, and looks
+    through all imported modules for it: half of the time in which a run file was read.
+    """
+    found: dict[str, str] = {}
+    for kind in reversed(section.__mro__):
+        if not issubclass(kind, BaseModel) or kind is BaseModel:
+            continue
+        try:
+            declared = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        except OSError:  # installed without its sources: errors are shorter then
+            continue
+        assert isinstance(declared, ast.ClassDef)
+        for key, below in itertools.pairwise(declared.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name):
+                text = below.value if isinstance(below, ast.Expr) else None
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    found[key.target.id] = inspect.cleandoc(text.value)
+    return found
 
 
 def without_credentials(uri: str) -> str:

@@ -23,7 +23,6 @@ from graftline.steps.fine_tune.inputs.device_batches import (
 )
 from graftline.steps.fine_tune.loop import Trainer
 from graftline.steps.fine_tune.step import FineTuneResult, run
-from graftline.steps.fit_head.step import run as fit_head
 
 pytestmark = [
     pytest.mark.gpu,
@@ -36,25 +35,11 @@ Train = Callable[..., FineTuneResult]
 @pytest.fixture
 def folder(
     make_snapshot: Callable[..., tuple[Path, str]],
-    make_features: Callable[..., Path],
-    tmp_path: Path,
+    make_probe: Callable[..., Path],
 ) -> Path:
     """A poor probe on a few digits, and all that a fine-tuning starts from."""
     snapshot, store = make_snapshot(60, 3)
-    backbone = build(NAME, weights="random", image_size=SIZE)
-    fit_head(
-        snapshot_folder=snapshot,
-        features_folder=make_features(snapshot, backbone),
-        store=store,
-        backbone=NAME,
-        weights="random",
-        image_size=SIZE,
-        strategy="fine_tune",
-        classifier_folder=tmp_path / "probe",
-        decision_file=tmp_path / "decision.json",
-        probe={"c_grid": [1e-6]},
-    )
-    return tmp_path
+    return make_probe(snapshot, store, NAME, SIZE)
 
 
 def train(folder: Path, out: str = "tuned", **options: Any) -> FineTuneResult:

@@ -81,8 +81,21 @@ def connect(host: str | None, namespace: str | None, console: Any, *, by_id: boo
 
     server = cluster.connect(host, namespace, by_id=by_id)
     for note in server.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]Note:[/] {note}", highlight=False)
     return server
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on a terminal while something takes its time; nothing elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 @contextmanager

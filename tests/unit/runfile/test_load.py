@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from graftline.settings import descriptions
 from graftline_pipelines.runfile import reference
 from graftline_pipelines.runfile.load import RunFileError, load
 
@@ -213,6 +215,29 @@ def test_every_key_is_documented() -> None:
         if not field.get("description")
     ]
     assert not bare
+
+
+class _Whole(BaseModel, use_attribute_docstrings=True):
+    share: float = 0.5
+    """A share of all.
+
+        Indented further.
+    """
+    bare: int = 1
+    named: str
+
+
+class _Part(_Whole):
+    share: float = 0.2
+    """Another share."""
+    last: int = 2
+    "One line."
+
+
+@pytest.mark.parametrize("section", [_Whole, _Part])
+def test_texts_below_keys_are_read_as_pydantic_reads_them(section: type[BaseModel]) -> None:
+    theirs = {key: field.description for key, field in section.model_fields.items()}
+    assert descriptions(section) == {key: text for key, text in theirs.items() if text}
 
 
 def test_what_argo_would_replace_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ From a file, a store, the library that publishes them or a Python package. What 
 import hashlib
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,15 +29,6 @@ from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1  # of the pointer to mirrored weights
 RANDOM = "random"
-PREFIXES = (
-    "module.",
-    "backbone.network.",
-    "backbone.",
-    "network.",
-    "model.",
-    "encoder.",
-    "_orig_mod.",
-)
 NAMED = 5  # tensors that an error names before it only counts
 
 
@@ -320,17 +312,13 @@ def state_digest(network: nn.Module) -> str:
 
 
 def _strip_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Remove the prefixes, up to three, that wrappers put before every name."""
-    best, forms = state, [state]
-    for _ in range(3):
-        forms = [
-            {name.removeprefix(prefix): form[name] for name in form if name.startswith(prefix)}
-            for form in forms
-            for prefix in PREFIXES
-            if any(name.startswith(prefix) for name in form)
-        ]
-        best = max([best, *forms], key=lambda form: len(wanted & form.keys()))
-    return best
+    """Take off what wrappers put before every name: where most of the network's names follow."""
+    counts = Counter({"": 0})
+    for name in state:
+        starts = [0, *(at + 1 for at, letter in enumerate(name) if letter == ".")]
+        counts.update(name[:start] for start in starts if name[start:] in wanted)
+    prefix = max(counts, key=lambda each: (counts[each], -len(each)))
+    return {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
 
 
 def _fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:

@@ -11,9 +11,7 @@ import torch
 
 from graftline.classifier.bundle import load_classifier
 from graftline.data.snapshot import read_snapshot, write_snapshot
-from graftline.models.backbone import build
 from graftline.steps.fine_tune.step import FineTuneResult, run
-from graftline.steps.fit_head.step import run as fit_head
 
 NAME = "timm/test_resnet"  # it has BatchNorm
 SIZE = 32
@@ -22,7 +20,7 @@ SIZE = 32
 @pytest.fixture
 def trained(
     make_snapshot: Callable[..., tuple[Path, str]],
-    make_features: Callable[..., Path],
+    make_probe: Callable[..., Path],
     tmp_path: Path,
 ) -> Callable[..., FineTuneResult]:
     """The whole way on a snapshot whose training split holds the images that ``keep`` says."""
@@ -41,19 +39,7 @@ def trained(
         manifest = snapshot.manifest.set_column(at, "split", pa.array(splits, pa.string()))
         changed = tmp_path / "changed"
         write_snapshot(changed, manifest, snapshot.set_aside, store=store, source="digits")
-        features = make_features(changed, build(NAME, weights="random", image_size=SIZE))
-        fit_head(
-            snapshot_folder=changed,
-            features_folder=features,
-            store=store,
-            backbone=NAME,
-            weights="random",
-            image_size=SIZE,
-            strategy="fine_tune",
-            classifier_folder=tmp_path / "probe",
-            decision_file=tmp_path / "decision.json",
-            probe={"c_grid": [1e-2]},
-        )
+        make_probe(changed, store, NAME, SIZE, c=1e-2)
         return run(
             snapshot_folder=changed,
             probe_folder=tmp_path / "probe",

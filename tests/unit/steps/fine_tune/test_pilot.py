@@ -12,11 +12,9 @@ import pytest
 
 from graftline.classifier.bundle import load_classifier
 from graftline.data.snapshot import read_snapshot
-from graftline.models.backbone import build
 from graftline.records.decision import Pilot, read_decision, write_decision
 from graftline.steps.fine_tune.pilot import subset
 from graftline.steps.fine_tune.step import FineTuneResult, run
-from graftline.steps.fit_head.step import run as fit_head
 
 NAME, SIZE = "timm/test_resnet", 32
 
@@ -24,24 +22,12 @@ NAME, SIZE = "timm/test_resnet", 32
 @pytest.fixture
 def train_with(
     make_snapshot: Callable[..., tuple[Path, str]],
-    make_features: Callable[..., Path],
+    make_probe: Callable[..., Path],
     tmp_path: Path,
 ) -> Callable[..., FineTuneResult]:
     """Fine-tune from a probe whose decision asks for this pilot."""
     snapshot, store = make_snapshot(30, 3)
-    features = make_features(snapshot, build(NAME, weights="random", image_size=SIZE))
-    fit_head(
-        snapshot_folder=snapshot,
-        features_folder=features,
-        store=store,
-        backbone=NAME,
-        weights="random",
-        image_size=SIZE,
-        strategy="fine_tune",
-        classifier_folder=tmp_path / "probe",
-        decision_file=tmp_path / "decision.json",
-        probe={"c_grid": [1e-6]},
-    )
+    make_probe(snapshot, store, NAME, SIZE)
 
     def train(pilot: Pilot | None, **options: Any) -> FineTuneResult:
         decision = read_decision(tmp_path / "decision.json")

@@ -154,6 +154,24 @@ def test_registered_model_is_mlflow_s_own_and_answers(place, tmp_path):
     assert (folder / "input_example.json").exists()
 
 
+def test_requirements_are_the_stated_ones_and_no_installed_package_is_searched(
+    place, tmp_path, monkeypatch
+):
+    from mlflow.utils import requirements_utils
+
+    def search():
+        raise AssertionError("MLflow looked through all installed packages")
+
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    monkeypatch.setattr(requirements_utils.importlib_metadata, "packages_distributions", search)
+    place()
+    assert requirements_utils._MODULES_TO_PACKAGES is None  # as it was, for others in the process
+    folder = open_registry(place.uri).champion(NAME).download(tmp_path / "down")
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    names = {line.partition("=")[0] for line in lines}
+    assert names == {"mlflow", "numpy", "onnxruntime"}
+
+
 def test_verdict_not_passed_registers_without_alias(place):
     result = place(promote=False)
     assert (result.version, result.alias) == ("1", None)
