@@ -322,7 +322,7 @@ def test_early_stopping_keeps_the_best_epoch_and_says_so(
     result = fitted(strategy="scratch", epochs=6, patience=1, learning_rate=1e-9)
     assert result.epochs < 6
     kept = f"epoch {result.best_epoch}, the best on validation, is kept."
-    assert f"1 epochs without improvement (scratch.patience); {kept}" in caplog.text
+    assert f"1 epoch without improvement (scratch.patience); {kept}" in caplog.text
     best = max(result.history, key=lambda e: (e["val_accuracy"], -e["val_loss"]))
     assert result.best_epoch == best["epoch"]
     assert result.val_accuracy == pytest.approx(best["val_accuracy"])
