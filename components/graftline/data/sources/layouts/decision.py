@@ -16,10 +16,13 @@ from graftline.data.sources.layouts.folder_names import (
     PLAIN,
     Counts,
     Folders,
+    branches,
     by_top,
+    contains,
     identifiers,
     instances,
     level_of_kinds,
+    main_folder,
     masks_of_images,
     names_masks,
     one_level_down,
@@ -104,6 +107,9 @@ class _Decision:
         if path is not None or above[-1:] == ("split",):  # train/images, train/masks
             out = self._leave_out_documents(dirs, above, path)
             dirs = {f: n for f, n in dirs.items() if f[0] not in out}
+        if path is not None:
+            out = self._beside_data(dirs, path)
+            dirs = {f: n for f, n in dirs.items() if f[0] not in out}
         tops = {f[0] for f in dirs}
         deep = {f: n for f, n in dirs.items() if len(f) > 1}
         below = {f[1:]: n for f, n in deep.items()}
@@ -137,6 +143,8 @@ class _Decision:
             odd |= set(filter(names_masks, rest))
         odd |= masks_of_images(rest)
         rest = {t: n for t, n in rest.items() if t not in odd}
+        if not rest and (top := main_folder({f: n for f, n in dirs.items() if f[0] in odd})):
+            rest, odd = {top: tops[top]}, odd - {top}  # src/data/images beside doc
         if rest:
             found.update(self._no_data(dirs, odd, rest, above))
         for top, reason in found.items():
@@ -176,6 +184,27 @@ class _Decision:
                     ]
                 )
         return found
+
+    def _beside_data(self, dirs: Counts, path: Folders) -> set[str]:
+        """Leave out folders of one or two images beside the one that holds nearly all of them.
+
+        A repository has its data in one folder, and pictures of its documents in others.
+        """
+        top = main_folder(dirs)
+        if top is None or len(set(splits_of(by_top(dirs)).values())) > 1:
+            return set()
+        chain, inside = branches(dirs, top)
+        tops, subs = by_top(dirs), subfolders(dirs)
+        others = tops.keys() - {top}
+        holds = any(map(contains, chain)) or len(inside) > 1
+        if not holds or not inside.isdisjoint(set(tops).union(*(subs[t] for t in others))):
+            return set()
+        if all(tops[other] <= TOO_FEW for other in others):
+            self.left_out.update({(*path, other): NO_DATA for other in others})
+            return others
+        if any(map(contains, chain)) or not (identifiers(inside) or inside <= PLAIN):
+            raise self.refuse.main_folder(path, chain, inside, others)
+        return set()
 
     # -- splits -----------------------------------------------------------------------------------
 
