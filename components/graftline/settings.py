@@ -7,9 +7,18 @@ import itertools
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, LiteralString, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from graftline.addresses import is_metadata_address
 from graftline.errors import ConfigurationError
@@ -29,6 +38,26 @@ class Section(BaseModel):
     """A part of the run file: unknown keys are refused, values never change after reading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `on` as true, and pydantic true as the number 1."""
+        if isinstance(value, bool):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                kind: LiteralString = "float_type" if float in kinds else "int_type"
+                raise PydanticCustomError(kind, "Input should be a number")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that a value may have, of `int | None` and the like."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
 
 
 def descriptions(section: type[BaseModel]) -> dict[str, str]:

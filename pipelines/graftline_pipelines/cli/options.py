@@ -44,7 +44,13 @@ StoreUri = Annotated[str, typer.Option("--store", help="URI of the store.", meta
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
 Tracking = Annotated[
     str,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
+    typer.Option(
+        "--tracking",
+        envvar="MLFLOW_TRACKING_URI",
+        metavar="URI",
+        show_default=False,  # too long for the help's narrow column, which cuts it
+        help="MLflow's tracking URI. Default: the database in .graftline.",
+    ),
 ]
 DEFAULT_STORE = ".graftline/store"
 DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"

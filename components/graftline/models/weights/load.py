@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -178,15 +178,24 @@ def _adapted(
     """The checkpoint under the network's names, position embeddings at the network's size."""
     found = _strip_prefix(dict(state), set(wanted))
     if not _fits(found, wanted) or found.keys() - wanted.keys():
-        # A filter fails on what is not in a form that the library knows; the differences are
-        # named by the caller.
-        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
-            found = checkpoint_filter(network)(found)
+        # The library's filter may need the prefix that was taken off, as for SAM's encoder.
+        given = [found] if found.keys() == state.keys() else [found, dict(state)]
+        forms = [*_filtered(network, given), found]
+        found = max(forms, key=lambda form: sum(_same_shape(form, wanted, name) for name in wanted))
         for name in wanted:
             if name in found and found[name].shape != wanted[name].shape:
                 resized = position_embedding.resampled(name, found[name], wanted[name])
                 found[name] = found[name] if resized is None else resized
     return found
+
+
+def _filtered(
+    network: nn.Module, forms: Sequence[dict[str, Tensor]]
+) -> Iterator[dict[str, Tensor]]:
+    """What the library's filter makes of each; it fails on what is in no form that it knows."""
+    for form in forms:
+        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
+            yield checkpoint_filter(network)(dict(form))
 
 
 def _versions(network: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Any:
@@ -322,7 +331,11 @@ def _strip_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tenso
 
 
 def _fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    return all(name in state and state[name].shape == wanted[name].shape for name in wanted)
+    return all(_same_shape(state, wanted, name) for name in wanted)
+
+
+def _same_shape(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> bool:
+    return name in state and state[name].shape == wanted[name].shape
 
 
 def _head_names(architecture: Architecture, headless: set[str]) -> set[str]:

@@ -76,7 +76,6 @@ def open_(
     import webbrowser
 
     from graftline.errors import ConfigurationError
-    from graftline_pipelines.local.index import write_index
     from graftline_pipelines.local.runs import find_run, list_runs, page_need
 
     if page not in ("report", "decision", "data"):
@@ -88,13 +87,27 @@ def open_(
                 f"There are no runs in {runs_dir}.",
                 fix="Go to the folder that `graftline run` ran in, or give --runs-dir.",
             )
-        path: Path | None = write_index(runs_dir)
+        path: Path | None = _index(runs_dir)
     else:
         path = find_run(runs_dir, run, page_need(page), note).page(page)
     assert path is not None
     print(path.absolute())
     if not webbrowser.open(path.absolute().as_uri()):
         typer.echo("No browser was found; open the file yourself.", err=True)
+
+
+def _index(runs_dir: Path) -> Path:
+    """The page of all runs, written again; where nothing can be written, the last one."""
+    from graftline.errors import StoreError
+    from graftline_pipelines.local.index import INDEX_FILE, write_index
+
+    try:
+        return write_index(runs_dir)
+    except StoreError:
+        if not (runs_dir / INDEX_FILE).is_file():
+            raise
+        note("The page of all runs cannot be written here: this is the last one.")
+        return runs_dir / INDEX_FILE
 
 
 def show_runs(runs_dir: Path, limit: int, *, as_json: bool) -> None:

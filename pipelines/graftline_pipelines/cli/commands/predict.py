@@ -207,7 +207,11 @@ def _bar() -> Iterator[None]:
     console = Screen(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,  # what came of it is said in the end
+        disable=not console.is_terminal,
     ) as shown:
         task = shown.add_task("looking for images", total=None)
 

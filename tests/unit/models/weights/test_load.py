@@ -101,6 +101,19 @@ def test_what_training_scripts_wrap_around_weights_is_taken_off(tmp_path, prefix
     assert_loaded(load(find(NAME), 160, weights=str(tmp_path / "w.pth")), trained())
 
 
+def test_an_encoder_in_its_authors_form_is_taken_out_of_the_whole_model():
+    """Segment Anything's names: the library's filter renames only what has its prefix."""
+    architecture = find("timm/samvit_base_patch16_224")
+    with torch.device("meta"):
+        network = create(architecture, 224)
+    state = {
+        "image_encoder." + name.replace("mlp.fc", "mlp.lin"): tensor
+        for name, tensor in network.state_dict().items()
+    }
+    for others in ({}, {"mask_decoder.iou.weight": torch.zeros(2)}):
+        fit_state(network, {**state, **others}, architecture, "sam")
+
+
 class Evil:
     def __reduce__(self):
         import os
