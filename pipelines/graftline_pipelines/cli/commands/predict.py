@@ -141,13 +141,15 @@ def _show_result(result: Any) -> None:
 def _to_terminal(
     model: Path, images: list[str], top: int, image_column: str, as_json: bool
 ) -> None:
-    from graftline.onnx_model.bulk import predict_many
-    from graftline.onnx_model.predict import OnnxClassifier
-    from graftline.steps.predict.inputs import find_images
     from graftline_pipelines.local.screen import Screen, show_error
 
-    classifier = OnnxClassifier(model)
-    found = find_images(images, image_column)
+    with waiting("Loading the model"):
+        from graftline.onnx_model.bulk import predict_many
+        from graftline.onnx_model.predict import OnnxClassifier
+        from graftline.steps.predict.inputs import find_images
+
+        classifier = OnnxClassifier(model)
+        found = find_images(images, image_column)
     width = max(len(item.name) for item in found.items)
     # On a terminal a line breaks between words; elsewhere it is whole, and printed faster.
     show = Screen(markup=False, highlight=False).print if sys.stdout.isatty() else print

@@ -70,7 +70,8 @@ def chosen_backbone(settings: Any, console: Any) -> Any:
         return settings
     from graftline_pipelines.local.race_memory import raced
 
-    settings = raced(settings, lambda result: _show_table(result, console))
+    with console.status("Racing the backbones of race.backbones, the first time only"):
+        settings = raced(settings, lambda result: _show_table(result, console))
     console.print(f"backbone: {settings.backbone}", highlight=False, markup=False)
     return settings
 

@@ -16,13 +16,10 @@ from graftline.data.sources.layouts.folder_names import (
     PLAIN,
     Counts,
     Folders,
-    branches,
     by_top,
-    contains,
     identifiers,
     instances,
     level_of_kinds,
-    main_folder,
     masks_of_images,
     names_masks,
     one_level_down,
@@ -41,12 +38,12 @@ from graftline.data.sources.layouts.layout import (
     Layout,
     build,
 )
+from graftline.data.sources.layouts.projects import TOO_FEW, beside_data, main_folder
 from graftline.data.sources.layouts.refusals import Refusals, stop_container
 from graftline.data.sources.layouts.view_names import FileNames, forms
 from graftline.data.sources.split_names import clear_splits, split_words, splits_of
 
 FEW = 0.1  # a share of images that says nothing about how the others are laid out
-TOO_FEW = 2  # images for a class
 GROUPS_FOR_SPLITS = 3  # in each class, so that it can be in train, val and test
 FOLD = re.compile(r"(?i)(?:k?fold|split|cv|run|seed|trial)s?[ _.-]?\d+")
 SHARED = 0.5  # of the folders below must return below others, to be the same thing there
@@ -108,7 +105,8 @@ class _Decision:
             out = self._leave_out_documents(dirs, above, path)
             dirs = {f: n for f, n in dirs.items() if f[0] not in out}
         if path is not None:
-            out = self._beside_data(dirs, path)
+            out = beside_data(dirs, path, self.refuse.where)
+            self.left_out.update({(*path, other): NO_DATA for other in out})
             dirs = {f: n for f, n in dirs.items() if f[0] not in out}
         tops = {f[0] for f in dirs}
         deep = {f: n for f, n in dirs.items() if len(f) > 1}
@@ -184,27 +182,6 @@ class _Decision:
                     ]
                 )
         return found
-
-    def _beside_data(self, dirs: Counts, path: Folders) -> set[str]:
-        """Leave out folders of one or two images beside the one that holds nearly all of them.
-
-        A repository has its data in one folder, and pictures of its documents in others.
-        """
-        top = main_folder(dirs)
-        if top is None or len(set(splits_of(by_top(dirs)).values())) > 1:
-            return set()
-        chain, inside = branches(dirs, top)
-        tops, subs = by_top(dirs), subfolders(dirs)
-        others = tops.keys() - {top}
-        holds = any(map(contains, chain)) or len(inside) > 1
-        if not holds or not inside.isdisjoint(set(tops).union(*(subs[t] for t in others))):
-            return set()
-        if all(tops[other] <= TOO_FEW for other in others):
-            self.left_out.update({(*path, other): NO_DATA for other in others})
-            return others
-        if any(map(contains, chain)) or not (identifiers(inside) or inside <= PLAIN):
-            raise self.refuse.main_folder(path, chain, inside, others)
-        return set()
 
     # -- splits -----------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from graftline.data.sources.label_text import words_of
 Folders = tuple[str, ...]
 Counts = Mapping[Folders, int]
 
-MAIN = 0.9  # of the images are in one folder: what is beside it may be no data
 SYSTEM_FOLDER = "system folder"
 MASK = "mask, not a picture of the class"
 THUMBNAILS = "thumbnail of another picture"
@@ -181,27 +180,6 @@ def one_level_down(dirs: Counts) -> Counts:
         if len(folders) > 1:
             below[folders[1:]] += count
     return below
-
-
-def main_folder(dirs: Counts) -> str | None:
-    """The folder that holds nearly all images, in folders below it; None where there is none."""
-    tops = by_top(dirs)
-    if len(tops) < 2:
-        return None
-    top, most = tops.most_common(1)[0]
-    total = sum(tops.values())
-    return top if most >= MAIN * total and dirs.get((top,), 0) < (1 - MAIN) * most else None
-
-
-def branches(dirs: Counts, top: str) -> tuple[Folders, set[str]]:
-    """The folders from this one down to where there are several, and the names of those."""
-    chain: tuple[str, ...] = (top,)
-    while True:
-        level = len(chain)
-        names = {f[level] for f in dirs if len(f) > level and f[:level] == chain}
-        if len(names) != 1 or chain in dirs:
-            return chain, names
-        chain = (*chain, *names)
 
 
 _PARTS = (

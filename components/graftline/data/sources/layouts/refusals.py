@@ -187,21 +187,6 @@ class Refusals:
             f" If these are {what}, let `data.source` name one of them.",
         )
 
-    def main_folder(
-        self, path: Folders, chain: Folders, inside: Collection[str], others: Collection[str]
-    ) -> AmbiguousLayout:
-        """The error where one folder holds nearly all images, in folders, and others a few."""
-        top, here = chain[0], "/".join([*("*" for _ in path), "class"])
-        said, line = some_names(sorted(others)), exclude_line(sorted(others))
-        return AmbiguousLayout(
-            f"The folders of {self.where} can be read in two ways",
-            why=f"{top} holds nearly all images, in the folders {some_names(sorted(inside))}: "
-            f"these may be the classes, or {top} one class and {said} beside it others",
-            fix=f"Let `data.source` be `{'/'.join([self.where, *path, *chain])}`, or leave the "
-            f"others out: `{line}`. If {top} is a class like them, set `data.layout: "
-            f'"{here}"`.',
-        )
-
     def stop_repeated(self, subs: Mapping[str, set[str]], above: tuple[str, ...]) -> None:
         """Refuse classes that stand a second time in a folder beside them (yes, no, all/yes).
 
