@@ -29,7 +29,8 @@ def digits(folder: Path, most: int) -> Path:
 
 def glyphs(folder: Path, most: int) -> Path:
     """Characters in every font of this machine that has them, turned and shifted a little."""
-    fonts = sorted(path for kind in ("*.ttf", "*.otf", "*.t1") for path in FONTS.rglob(kind))
+    found = sorted(path for kind in ("*.ttf", "*.otf", "*.t1") for path in FONTS.rglob(kind))
+    fonts = [path for path in found if _has_letters(path)]
     draw = random.Random(0)
     draw.shuffle(fonts)
     each = max(1, most // len(GLYPHS))
@@ -60,6 +61,15 @@ def clipart(folder: Path, most: int) -> Path:
         for number, path in enumerate(found[name][: most // LARGEST]):
             shutil.copyfile(path, _path(folder, name, number))
     return folder
+
+
+def _has_letters(path: Path) -> bool:
+    """Not a font of pictures in fixed sizes, nor one that draws a box for every Latin letter."""
+    try:
+        font = ImageFont.truetype(str(path), 40)
+    except OSError:
+        return False
+    return bytes(font.getmask("A")) != bytes(font.getmask("g"))
 
 
 SETS = {"digits": digits, "glyphs": glyphs, "openclipart": clipart}

@@ -25,7 +25,7 @@ CHUNK = 4 * 2**20
 def write_atomic(path: Path, data: bytes | IO[bytes]) -> None:
     """Write a local file so that it is there whole or not at all."""
     with replacing(path) as temporary:
-        write_through(temporary, data)
+        _create(temporary, data)
 
 
 @contextmanager
@@ -49,13 +49,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def write_through(path: Path, data: bytes | IO[bytes]) -> None:
     """Create a file and wait until its bytes are on the disk."""
+    _create(path, data)
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+def _create(path: Path, data: bytes | IO[bytes]) -> None:
     with path.open("xb") as stream:
         if isinstance(data, bytes | bytearray | memoryview):
             stream.write(data)
         else:
             shutil.copyfileobj(data, stream, CHUNK)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def flush_folder(folder: Path) -> None:
@@ -95,9 +99,7 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return NoSpace(what, why=why, fix=_more_space(name))
     if error.errno == errno.EROFS:
-        return StoreReadOnly(
-            what, why=why, fix="Mount it writable, or choose another `store` in the run file."
-        )
+        return StoreReadOnly(what, why=why, fix=f"Mount it writable, or {_elsewhere(name)}.")
     if error.errno in (errno.EACCES, errno.EPERM):
         kind = StoreAccessDenied if action in ("read", "list") else StoreReadOnly
         return kind(what, why=why, fix="Give this user permission, or choose another path.")
@@ -112,12 +114,18 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
 
 def _more_space(name: str) -> str:
     """What to do about a full disk: another store does not help where a temporary file is."""
-    if name.startswith(tempfile.gettempdir()):  # a store is named by its URI
+    if name.startswith(tempfile.gettempdir()):
         return (
             "Free space on that disk, or set TMPDIR to a folder on a larger one; on a cluster, "
             "raise `disk` of the step's pool."
         )
-    return "Free space on that disk, or choose another `store`."
+    return f"Free space on that disk, or {_elsewhere(name)}."
+
+
+def _elsewhere(name: str) -> str:
+    """Where else to write. A store is named by its URI, any other file by its path."""
+    store = name.startswith("file:")
+    return "choose another `store` in the run file" if store else "choose another path"
 
 
 def sha256_of(path: Path) -> str:

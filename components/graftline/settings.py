@@ -1,11 +1,24 @@
 """What the sections of the run file have in common. Each section is declared where it is used."""
 
+import ast
 import difflib
+import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, LiteralString, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from graftline.addresses import is_metadata_address
 from graftline.errors import ConfigurationError
@@ -24,7 +37,50 @@ PositiveInt = Annotated[int, Field(ge=1)]
 class Section(BaseModel):
     """A part of the run file: unknown keys are refused, values never change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` and `on` as true, and pydantic true as the number 1."""
+        if isinstance(value, bool):
+            kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+            if bool not in kinds and kinds & {int, float}:
+                kind: LiteralString = "float_type" if float in kinds else "int_type"
+                raise PydanticCustomError(kind, "Input should be a number")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that a value may have, of `int | None` and the like."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_kinds, get_args(annotation)))
+    return {annotation}
+
+
+def descriptions(section: type[BaseModel]) -> dict[str, str]:
+    """What the text below each key of a section says, by key.
+
+    Pydantic's `use_attribute_docstrings` reads the same when a section is declared, and looks
+    through all imported modules for it: half of the time in which a run file was read.
+    """
+    found: dict[str, str] = {}
+    for kind in reversed(section.__mro__):
+        if not issubclass(kind, BaseModel) or kind is BaseModel:
+            continue
+        try:
+            declared = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        except OSError:  # installed without its sources: errors are shorter then
+            continue
+        assert isinstance(declared, ast.ClassDef)
+        for key, below in itertools.pairwise(declared.body):
+            if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name):
+                text = below.value if isinstance(below, ast.Expr) else None
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    found[key.target.id] = inspect.cleandoc(text.value)
+    return found
 
 
 def without_credentials(uri: str) -> str:

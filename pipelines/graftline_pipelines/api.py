@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from graftline.errors import DataError
+from graftline.data.absent import refuse_absent
+from graftline.errors import ConfigurationError, DataError
 from graftline_pipelines.runfile.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     Picture = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image
 
 LARGEST_FILE = 2**28  # bytes of an image in an archive
+DEFAULT_RUNS_DIR = Path(".graftline/runs")
 DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
 
 
@@ -154,8 +156,9 @@ def load(model: "str | os.PathLike[str] | Run", *, tracking: str = DEFAULT_TRACK
     """Open a model for predictions. Needs neither PyTorch nor a server, but for the registry's.
 
     Args:
-        model: An exported ``.onnx`` file, what :func:`run` returned, or in MLflow's registry
-            ``models:/NAME@champion`` or ``models:/NAME/VERSION``.
+        model: An exported ``.onnx`` file, what :func:`run` returned, ``latest`` or the name of a
+            run in ``.graftline/runs``, or in MLflow's registry ``models:/NAME@champion`` or
+            ``models:/NAME/VERSION``.
         tracking: MLflow's tracking URI, for a registered model.
 
     Raises:
@@ -166,7 +169,9 @@ def load(model: "str | os.PathLike[str] | Run", *, tracking: str = DEFAULT_TRACK
         return Model(model.model)
     text = os.fspath(model)
     if not text.startswith("models:/"):
-        return Model(Path(text))
+        from graftline_pipelines.local.runs import exported_file
+
+        return Model(exported_file(text, DEFAULT_RUNS_DIR))
     from graftline.steps.predict.step import fetch_registered, registered
 
     name, version = registered(text)
@@ -197,6 +202,7 @@ def evaluate(
         ConfigurationError: A key of ``data`` that does not exist, or a source that does not.
         DataError: No image has a label that the model knows.
     """
+    refuse_absent(os.fspath(source), "Give the folder, table or prefix of the labelled images.")
     opened = model if isinstance(model, Model) else load(model)
     values = {"name": "evaluation", "data": {**(data or {}), "source": os.fspath(source)}}
     left_out: dict[str, int] = {}
@@ -262,9 +268,11 @@ class Model:
             One answer for each image, in order; one that cannot be read has an ``error``.
 
         Raises:
-            ConfigurationError: A folder, pattern or prefix holds no images.
+            ConfigurationError: A folder, pattern or prefix holds no images, or ``top`` is none.
             DataError: An array that is no picture.
         """
+        if top < 1:
+            raise ConfigurationError(f"top is {top}.", fix="Ask for one class or more.")
         given = [images] if _is_one(images) else list(images)  # type: ignore[arg-type]
         return list(self._answers(_named(given), top))
 
@@ -286,6 +294,8 @@ def _settings(
     from graftline_pipelines.runfile.load import load as load_file
     from graftline_pipelines.runfile.load import load_values
 
+    if isinstance(overrides, str):  # a sequence of its letters, to Python
+        overrides = [overrides]
     if isinstance(run_file, RunSettings):
         run_file = run_file.model_dump(mode="json", exclude_unset=True)
     if isinstance(run_file, Mapping):
@@ -296,6 +306,7 @@ def _settings(
 def _is_one(images: Any) -> bool:
     return (
         isinstance(images, (str, bytes, os.PathLike))
+        or not isinstance(images, Iterable)  # refused as a picture
         or hasattr(images, "shape")
         or (hasattr(images, "convert") and hasattr(images, "size"))
     )

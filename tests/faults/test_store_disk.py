@@ -123,7 +123,10 @@ def test_disk_that_is_mounted_read_only(disk, tmp_path: Path) -> None:
     for action in (store.check_writable, lambda: store.write("k", b"2")):
         with pytest.raises(StoreReadOnly, match="Cannot write") as caught:
             action()
-        assert "Read-only" in str(caught.value.why) and "Mount it writable" in str(caught.value.fix)
+        assert "Read-only" in str(caught.value.why)
+        assert "Mount it writable, or choose another `store`" in str(caught.value.fix)
+    with pytest.raises(StoreReadOnly, match=f"Cannot write {tmp_path}/disk\\nWhy"):
+        store.check_writable()  # the store is named, not the file that was tried
     assert store.read("k") == b"1"
 
 

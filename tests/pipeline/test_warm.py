@@ -10,8 +10,9 @@ from typing import Any, cast
 
 import pytest
 
+from graftline.steps.reuse import code_digest
 from graftline_pipelines.local.tasks import local_tasks
-from graftline_pipelines.local.warm import WarmServer, component_of, has_computed
+from graftline_pipelines.local.warm import REUSABLE, WarmServer, component_of, has_computed
 
 
 def component(body: str) -> list[str]:
@@ -239,6 +240,22 @@ def test_a_fork_takes_nothing_down_that_the_server_holds(server: WarmServer, cap
     assert server.run(command, dict(os.environ)) == 0
     found = [line for line in capsys.readouterr().out.splitlines() if line.startswith("found")]
     assert found == ["found True ['tempfile']"]  # the fork's own folder
+
+
+def test_later_steps_find_the_digest_of_the_code_that_a_process_alone_computes(
+    server: WarmServer, capsys: Any
+) -> None:
+    body = (
+        "from graftline.steps import reuse\nknown = reuse.code_digest.cache_info().currsize"
+        "\nprint('found', known, reuse.code_digest('evaluate'))"
+    )
+    known = "0"
+    while known == "0":  # the first step does not wait for them
+        assert server.run(component(body), dict(os.environ)) == 0
+        (line,) = [e for e in capsys.readouterr().out.splitlines() if e.startswith("found")]
+        _, known, digest = line.split()
+        assert digest == code_digest("evaluate")
+    assert int(known) == len(REUSABLE)
 
 
 def test_a_call_beside_the_steps_comes_behind_the_imports(

@@ -118,7 +118,7 @@ def test_an_upload_that_is_refused_without_a_reason(
 def test_no_address(graftline: Run, kfp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     said = graftline("stop", "a-run")
-    assert said.code == 2 and "Which Kubeflow Pipelines server is not known" in said.err
+    assert said.code == 2 and "No Kubeflow Pipelines server is named" in said.err
     assert "port-forward" in said.err
     said = graftline("runs", "--host", "kubeflow.example.com")
     assert said.code == 2 and "https://kubeflow.example.com" in said.err

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 import graftline
-from graftline.errors import ConfigurationError, DataError
+from graftline.errors import ConfigurationError, DataError, StoreNotFound
 from graftline_pipelines import api
 
 ROOT = Path(__file__).parents[2]
@@ -67,8 +67,16 @@ def test_mistakes_are_errors_or_answers_with_a_reason(model: Any, tmp_path: Path
     for wrong in (np.zeros((3, 4)), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(DataError, match="array of"):
             model.predict(wrong)
+    with pytest.raises(DataError, match="Image 0"):
+        model.predict(7)
+    with pytest.raises(ConfigurationError, match="top is 0"):
+        model.predict(b"no picture", top=0)
     with pytest.raises(ConfigurationError):
         graftline.load(tmp_path / "none.onnx")
+    with pytest.raises(ConfigurationError, match="is a folder, not a model"):
+        graftline.load(tmp_path)
+    with pytest.raises(StoreNotFound, match="Give the folder"):
+        graftline.evaluate(model, tmp_path / "none")
     with pytest.raises(ConfigurationError, match="names no registered version"):
         graftline.load("models:/birds")
 
@@ -115,6 +123,8 @@ def test_run_takes_a_dictionary_and_raises_all_mistakes(tmp_path: Path) -> None:
     assert "`seed`" in str(caught.value) and "name" in str(caught.value)
     given = {"name": "a", "data": {"source": str(tmp_path / "none")}, "store": str(tmp_path / "s")}
     before = repr(given)
+    with pytest.raises(ConfigurationError, match="has a mistake"):  # one, not one a letter
+        graftline.run(given, overrides="strategy=none")
     with pytest.raises(ConfigurationError, match="before it starts"):
         graftline.run(given, overrides=["seed=3"], progress=False)
     assert repr(given) == before

@@ -125,12 +125,23 @@ def expected_noise(
 
 
 def sharpness(logits: NDArray[np.float32], truth: Ints) -> float:
-    """The factor on the logits that makes their log-loss least; the inverse of a temperature."""
+    """The factor on the logits that makes their log-loss least; the inverse of a temperature.
+
+    Targets are Platt's (1999): n right answers show a chance of (n + 1) / (n + 2), not of 1. Where
+    every image is right, any larger factor would fit better still (20 times as sharp on 17 images).
+
+    Args:
+        logits: Shape (n, classes), from a model that has not seen these images.
+        truth: Class index of each, shape (n,).
+    """
     wide = logits.astype(np.float64)
+    count, classes = wide.shape
+    wrong = 1 / (count + 2)
+    targets = np.full(wide.shape, wrong / max(1, classes - 1))
+    targets[np.arange(count), truth] = 1 - wrong
 
     def loss(log_scale: float) -> float:
-        logs = log_softmax(wide * np.exp(log_scale), axis=1)
-        return float(-logs[np.arange(len(truth)), truth].mean())
+        return float(-(targets * log_softmax(wide * np.exp(log_scale), axis=1)).sum() / count)
 
     found = minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded")
     return float(np.exp(found.x))

@@ -11,11 +11,11 @@ import importlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from typing_extensions import override
@@ -211,15 +211,31 @@ def _file_digest(path: Path) -> str:
 @cache
 def code_digest(step: str) -> str:
     """Digest of Graftline's own code, without that of the other steps."""
-    root = Path(graftline.__file__).parent
     found = hashlib.sha256()
-    kinds = ("*.py", "*.jinja*", "*.html", "*.json", "*.csv")
-    for path in sorted(path for kind in kinds for path in root.rglob(kind)):
-        name = path.relative_to(root)
+    for name, content in _code():
         in_other_step = name.parts[0] == "steps" and len(name.parts) > 2 and name.parts[1] != step
         if not in_other_step:
-            found.update(f"{name.as_posix()}\0".encode() + path.read_bytes())
+            found.update(f"{name.as_posix()}\0".encode() + content)
     return found.hexdigest()
+
+
+@cache
+def _code() -> list[tuple[PurePath, bytes]]:
+    """Graftline's own files: their paths in the package, and what is in them."""
+    root = Path(graftline.__file__).parent
+    kinds = ("*.py", "*.jinja*", "*.html", "*.json", "*.csv")
+    paths = sorted(path for kind in kinds for path in root.rglob(kind))
+    return [(path.relative_to(root), path.read_bytes()) for path in paths]
+
+
+def learn_code(steps: Iterable[str]) -> None:
+    """Compute beforehand what the keys of these steps' results have in common.
+
+    For a process that forks for each of them.
+    """
+    library_versions()
+    for step in steps:
+        code_digest(step)
 
 
 @cache

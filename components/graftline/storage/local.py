@@ -182,8 +182,8 @@ class FileStore(Store):
             self.root.mkdir(parents=True, exist_ok=True)
             if self._hidden.is_dir():
                 _remove_stale(self._hidden)
-        self.write(key, b"probe")
-        self.delete(key)
+            write_through(self._path(key), b"probe")  # an error names the store, not this file
+            self._path(key).unlink()
 
     @override
     def check_there(self) -> None:

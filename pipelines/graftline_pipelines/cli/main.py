@@ -107,6 +107,7 @@ def main() -> None:
             "\nStopped. What was computed is kept. Run the same command again to continue.",
             file=sys.stderr,
         )
+    gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -114,8 +115,7 @@ def _show_usage(error: TyperException) -> None:
     """One line on what is wrong with the command, and where the options are."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
-        print(context.get_help() if context else "")
-        return
+        return  # and has printed the help already
     command = context.command_path if context else "graftline"
     text = " ".join(error.format_message().split())
     extra = re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", text)
@@ -129,8 +129,6 @@ def _show_usage(error: TyperException) -> None:
 
 
 def _show(error: GraftlineError) -> None:
-    from rich.console import Console
-    from rich.text import Text
+    from graftline_pipelines.local.screen import show_error
 
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(Text("Error: ", "bold red") + Text(str(error)))
+    show_error(str(error))

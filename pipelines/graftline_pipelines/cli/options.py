@@ -44,7 +44,13 @@ StoreUri = Annotated[str, typer.Option("--store", help="URI of the store.", meta
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="The registered model.")]
 Tracking = Annotated[
     str,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow's tracking URI."),
+    typer.Option(
+        "--tracking",
+        envvar="MLFLOW_TRACKING_URI",
+        metavar="URI",
+        show_default=False,  # too long for the help's narrow column, which cuts it
+        help="MLflow's tracking URI. Default: the database in .graftline.",
+    ),
 ]
 DEFAULT_STORE = ".graftline/store"
 DEFAULT_TRACKING = "sqlite:///.graftline/mlflow.db"
@@ -81,8 +87,21 @@ def connect(host: str | None, namespace: str | None, console: Any, *, by_id: boo
 
     server = cluster.connect(host, namespace, by_id=by_id)
     for note in server.notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]Note:[/] {note}", highlight=False)
     return server
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on a terminal while something takes its time; nothing elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(text):
+        yield
 
 
 @contextmanager

@@ -95,7 +95,7 @@ def resolve_host(host: str | None, environment: Mapping[str, str] = os.environ) 
         chosen = IN_CLUSTER_HOST
     if not chosen:
         raise ConfigurationError(
-            "Which Kubeflow Pipelines server is not known",
+            "No Kubeflow Pipelines server is named",
             fix=f"Give --host URL, or set {HOST_VARIABLE}. From outside a cluster: "
             "kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80, and "
             "--host http://localhost:8080",

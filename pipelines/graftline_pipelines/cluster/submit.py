@@ -73,7 +73,7 @@ def prepare(
     problems += lacking
     notes += unseen
     for note in notes:
-        console.print(f"[yellow]Note:[/] {note}", highlight=False, soft_wrap=True)
+        console.print(f"[yellow]Note:[/] {note}", highlight=False)
     if problems:
         raise SubmissionError(problems)
     return package

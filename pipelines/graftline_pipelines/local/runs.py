@@ -214,6 +214,33 @@ def find_run(
     return _having(read_run(runs_dir / matches[0]), need)
 
 
+def exported_file(name: str, runs_dir: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """A model's file: as named, or that of a local run.
+
+    Args:
+        name: An ``.onnx`` file, or what :func:`find_run` takes.
+        runs_dir: The folder of all runs.
+        say: As :func:`find_run` takes it.
+
+    Raises:
+        ConfigurationError: It is a folder of something else, or no such run.
+    """
+    path = Path(name)
+    if path.is_file() or path.suffix == ".onnx":
+        return path
+    if path.is_dir() and not (path / "steps").is_dir():
+        raise ConfigurationError(
+            f"{name} is a folder, not a model.",
+            fix="Name the model first: a file that `graftline run` exported, or `latest`; then "
+            "the images.",
+        )
+    if not runs_dir.is_dir() and name not in (NEWEST, BEFORE):
+        return path
+    found = find_run(runs_dir, name, MODEL, say).model
+    assert found is not None
+    return found
+
+
 def _newest(
     runs_dir: Path, position: int, need: Need | None, say: Callable[[str], None]
 ) -> RunRecord:

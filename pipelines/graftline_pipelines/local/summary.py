@@ -1,5 +1,6 @@
 """What a local run ends with: one JSON object for programs, one table for people."""
 
+import shlex
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -91,9 +92,10 @@ def show(summary: Mapping[str, Any], console: Console, sample: Path | None) -> N
     show_rows(_rows(summary), console)
     onnx = summary["onnx"]
     if onnx is not None:
-        image = short(str(sample)) if sample is not None else "IMAGE"
+        image = relative(str(sample)) if sample is not None else "IMAGE"
+        command = shlex.join(("graftline", "predict", relative(onnx), image))
         console.print("\n[bold]Try it:[/]")
-        console.print(f"  graftline predict {short(onnx)} {image}", soft_wrap=True, highlight=False)
+        console.print(f"  {escape(command)}", soft_wrap=True, highlight=False)
 
 
 def _reused(steps: Mapping[str, str]) -> str:
@@ -163,10 +165,13 @@ def _alias(registered: Mapping[str, Any], champion: str | None) -> str:
 
 
 def short(path: str | None) -> str:
+    """The path as markup, relative to the working folder where it is below it."""
+    return "none" if path is None else escape(relative(path))
+
+
+def relative(path: str) -> str:
     """The path relative to the working folder where it is below it."""
-    if path is None:
-        return "none"
     try:
-        return escape(str(Path(path).relative_to(Path.cwd())))
+        return str(Path(path).relative_to(Path.cwd()))
     except ValueError:
-        return escape(path)
+        return path

@@ -32,6 +32,7 @@ from graftline_pipelines.local.warm import (
     IMPORT,
     LENGTH,
     OPEN,
+    REUSABLE,
 )
 
 MLFLOW = (  # first: the checks before a run wait for it
@@ -39,6 +40,7 @@ MLFLOW = (  # first: the checks before a run wait for it
     "mlflow.store.tracking.sqlalchemy_store",
     "mlflow.store.model_registry.sqlalchemy_store",
 )
+CODE = "the code's digests"  # in the place of a module: part of the keys of kept results
 LIGHT = (  # what every step needs, and what those need that compute nothing
     *MLFLOW,
     "kfp.dsl.executor_main",
@@ -56,9 +58,6 @@ LARGE = (  # in the order in which the steps of a run need them
     "graftline.steps.evaluate.step",
     "graftline.steps.export_onnx.step",
     "mlflow.onnx",
-    # Saving a model asks which package each module is of, for which all of them are looked
-    # through: half a second. Private; where it is gone, the step looks by itself.
-    "mlflow.utils.requirements_utils:_init_packages_to_modules_map",
 )
 NEEDS = {  # the last of them that a step needs: without it, it would import the same again
     "extract_features": "timm",
@@ -125,6 +124,7 @@ def _enlist(wanted: list[str | Request], request: Request) -> None:
         wanted.insert(_after_mlflow(wanted), request)
     else:
         wanted.insert(_after_needs(wanted, asked["arguments"]), request)
+        wanted.append(CODE)  # while the first step runs; afterwards it takes no time
 
 
 def _after_mlflow(wanted: list[str | Request]) -> int:
@@ -145,12 +145,12 @@ def _after_needs(wanted: list[str | Request], arguments: list[str]) -> int:
 
 
 def make_ready(name: str) -> None:
-    """Import a module, call a ``module:function``, or open the MLflow database of a URI."""
+    """Import a module, open the MLflow database of a URI, or compute the digests of the code."""
+    if name == CODE:
+        importlib.import_module("graftline.steps.reuse").learn_code(REUSABLE)
+        return
     if "://" not in name and not name.startswith("sqlite:"):
-        module, _, function = name.partition(":")
-        imported = importlib.import_module(module)
-        if function:
-            getattr(imported, function)()
+        importlib.import_module(name)
         return
     from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -159,8 +159,10 @@ def make_ready(name: str) -> None:
 
     try:
         client = connect(name)
-        client.search_experiments(max_results=1)
+        experiments = client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
+        # Each fork would compile this query by itself.
+        client.search_runs([each.experiment_id for each in experiments], max_results=1)
     finally:  # a connection to SQLite must not be carried over a fork
         for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
             for engine in engines.values():

@@ -6,6 +6,7 @@ from typing import Any
 
 from graftline.errors import ConfigurationError, DataError, GraftlineError, StoreError
 from graftline.steps.evaluate.config import FEW_IMAGES
+from graftline_pipelines.local.screen import size_of
 from graftline_pipelines.preflight.report import Preflight
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -144,8 +145,8 @@ def check_space(settings: RunSettings, entries: list[Any], found: Preflight) -> 
         found.notes.append(
             (
                 "store",
-                f"The images take {wanted / 2**30:.1f} GiB, and the disk of the store has "
-                f"{free / 2**30:.1f} GiB left. That is enough only if most are in it already.",
+                f"The images take {size_of(wanted)}, and the disk of the store has "
+                f"{size_of(free)} left. That is enough only if most are in it already.",
             )
         )
 

@@ -161,11 +161,11 @@ def _moved(before: object, *, copied: bool) -> str:
     if copied:
         return (
             f"MLflow's records here name files in {before}, from where this folder was copied. A "
-            "run would write there. `graftline relocate` lets them name the files here."
+            "run would write there. `graftline relocate RUN.yaml` lets them name the files here."
         )
     return (
         f"MLflow's records name files in {before}, which is gone: this folder was moved. The "
-        "next run, or `graftline relocate`, lets them name the files here."
+        "next run, or `graftline relocate RUN.yaml`, lets them name the files here."
     )
 
 

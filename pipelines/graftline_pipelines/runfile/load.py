@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from graftline.errors import ConfigurationError
+from graftline.settings import descriptions
 from graftline.steps.evaluate.config import SLICE_COLUMNS
 from graftline_pipelines.runfile import placeholders
 from graftline_pipelines.runfile.placeholders import KeyPath
@@ -289,11 +290,11 @@ def _nearest(location: KeyPath) -> str:
 
 def _description(location: KeyPath) -> str | None:
     model = _model_at(location[:-1])
-    field = model.model_fields.get(str(location[-1])) if model is not None else None
-    if field is None or field.description is None:
+    description = descriptions(model).get(str(location[-1])) if model is not None else None
+    if description is None:
         return None
-    first, dot, _ = " ".join(field.description.split()).partition(". ")
-    return f"It is: {first}{'.' if dot else ''}"
+    first, dot, _ = " ".join(description.split()).partition(". ")
+    return f"It means: {first}{'.' if dot else ''}"
 
 
 def _model_at(location: KeyPath) -> type[BaseModel] | None:

@@ -4,10 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from graftline.errors import ConfigurationError
-from graftline.settings import without_credentials
+from graftline.settings import Section, without_credentials
 from graftline_pipelines.runfile.quantities import (
     Cpu,
     Duration,
@@ -65,8 +65,8 @@ def _snake(key: str) -> str:
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", key).replace("-", "_").lower()
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+class _Section(Section, BaseModel):
+    """Names BaseModel again: the linter then knows that a default `{}` is copied."""
 
 
 class Toleration(_Section):

@@ -179,7 +179,7 @@ class RunSettings(Section):
     store: str = ".graftline/store"
     """Folder or `s3://bucket/prefix` for image shards, snapshots, features and checkpoints."""
     tracking: TrackingSettings = TrackingSettings()
-    """MLflow."""
+    """Where MLflow is."""
     backbone: str = "tf_efficientnet_lite0"
     """A name that `graftline backbones` lists; or `auto`: the first run lets the `race.backbones`
     compete on this data, and all runs take the one that was chosen."""

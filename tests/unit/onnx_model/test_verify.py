@@ -103,7 +103,7 @@ def test_command_says_what_was_compared(proven):
     done = CliRunner().invoke(app, ["verify", str(model), "--images", str(images)])
     assert done.exit_code == 0
     assert "11 images: the same label on 100.00%" in done.stdout
-    assert "1 images of the proof were not given" in done.stdout
+    assert "Of the proof, not given: 1 image." in done.stdout
 
 
 def test_a_few_of_the_images_prove_nothing(proven):
@@ -115,7 +115,7 @@ def test_a_few_of_the_images_prove_nothing(proven):
     command = ["verify", str(model), "--images", str(images)]
     assert isinstance(CliRunner().invoke(app, command).exception, DataError)
     done = CliRunner().invoke(app, [*command, "--min-share", "0.083"])
-    assert done.exit_code == 0 and "11 images of the proof were not given" in done.stdout
+    assert done.exit_code == 0 and "Of the proof, not given: 11 images." in done.stdout
 
 
 def test_mistakes_are_named(proven, tmp_path):

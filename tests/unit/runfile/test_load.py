@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
+from graftline.settings import descriptions
 from graftline_pipelines.runfile import reference
 from graftline_pipelines.runfile.load import RunFileError, load
 
@@ -163,6 +165,9 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path) 
         ("name: a\nseed: 1.5", "it has to be a whole number."),
         ("name: a\nauto: {min_gain: 1%}", "it has to be a number. Write 0.01 for 1%."),
         ("name: a\ngate: yes", "true does not fit: it has to be keys with values, indented below"),
+        ("name: a\ngate: {min_accuracy: yes}", "true does not fit: it has to be a number."),
+        ("name: a\nseed: on", "true does not fit: it has to be a whole number."),
+        ("name: a\nauto: {max_hours: yes}", "true does not fit: it has to be a number."),
         ("name: a\nschedule: {enabled: maybe}", "it has to be true or false."),
         ("name: a\nimage_size: 3", "it has to be greater than or equal to 16."),
         ("name: a\ndata:\n\tsource: x", "not valid YAML: a tab in place of spaces."),
@@ -213,6 +218,29 @@ def test_every_key_is_documented() -> None:
         if not field.get("description")
     ]
     assert not bare
+
+
+class _Whole(BaseModel, use_attribute_docstrings=True):
+    share: float = 0.5
+    """A share of all.
+
+        Indented further.
+    """
+    bare: int = 1
+    named: str
+
+
+class _Part(_Whole):
+    share: float = 0.2
+    """Another share."""
+    last: int = 2
+    "One line."
+
+
+@pytest.mark.parametrize("section", [_Whole, _Part])
+def test_texts_below_keys_are_read_as_pydantic_reads_them(section: type[BaseModel]) -> None:
+    theirs = {key: field.description for key, field in section.model_fields.items()}
+    assert descriptions(section) == {key: text for key, text in theirs.items() if text}
 
 
 def test_what_argo_would_replace_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ class FolderSource(Source):
     ) -> Layout:
         """The layout of the run file, or that which fits; lists may name classes in its place."""
         pattern = parse(self.choices.layout)
-        others = other_files([one.key for one in found])
+        others = other_files([one.key for one in found if not hidden(one.key)])
         labelled = pattern is None and lists is not None and lists.label(MOST, len(keys))
         try:
             layout = fixed(counts, pattern) if pattern else self._decided(counts, others, keys)
@@ -210,7 +210,9 @@ class FolderSource(Source):
             return layout
         except AmbiguousLayout as error:
             notes = [one for one in (*self.notes, others, labels_in_names(keys)) if one]
-            error.why = " ".join([f"{note.rstrip('.')}." for note in notes] + [str(error.why)])
+            why = str(error.why)
+            why = why[:1].upper() + why[1:] if notes else why
+            error.why = " ".join([f"{note.rstrip('.')}." for note in notes] + [why])
             raise
 
     def _described_below(self, found: list[ObjectInfo]) -> Source | None:

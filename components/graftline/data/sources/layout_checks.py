@@ -9,9 +9,10 @@ from graftline.data.sources.base import Entry
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.layouts.folder_names import Counts, Folders, parts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, exclude_line, some_names
-from graftline.data.sources.layouts.variant_names import said_of_variants, variants
+from graftline.data.sources.layouts.variant_names import said_of_variants, twins, variants
 from graftline.data.sources.layouts.view_names import (
     FileNames,
+    containers,
     forms,
     forms_of_others,
     without_ends,
@@ -44,12 +45,36 @@ def check_classes(layout: Layout, counts: Counts, keys: Sequence[str], where: st
         why = "are called like other folders beside them, with a form of pictures"
         rest = set(names) - set(again)
         _refuse(layout, where, again, why, rest=rest, out=again)
+    odd = containers(names)
+    if odd:
+        why = "say that images are in them rather than what these show"
+        rest = set(names) - set(odd)
+        _refuse(layout, where, odd, why, rest=rest, out=odd if len(rest) > 1 else ())
+    _check_twins(layout, where, [k for k in keys if tuple(k.split("/")[:-1]) in taken])
     files = FileNames(keys, taken)
     perhaps = forms(names, perhaps=True)
     same = files.views(level, names, numbers=perhaps)
     if same and (not perhaps or len(same) == len(names)):
         why = "hold files of the same names, so they may be the same pictures in other forms"
         _refuse(layout, where, same, why, rest=set(names) - set(same))
+
+
+def _check_twins(layout: Layout, where: str, keys: Sequence[str]) -> None:
+    """Refuse images of two suffixes that are called alike: 1.jpg and its mask 1.png."""
+    suffix = twins(keys)
+    if suffix is None:
+        return
+    path = next(key for key in keys if key.lower().endswith(f".{suffix}"))
+    spelled = sorted({k.rpartition(".")[2] for k in keys if k.lower().endswith(f".{suffix}")})
+    patterns = ", ".join(f'"*.{one}"' for one in spelled)
+    raise AmbiguousLayout(
+        f"The .{suffix} files in {where} may be no pictures of their own",
+        why=f"most of them, as {clip(path)}, stand beside an image of the same name: they may be "
+        "masks, or the same pictures again",
+        fix=f"Leave them out: `data.exclude: [{patterns}]`. If both are "
+        f'pictures of the class, set `data.layout: "{layout.text}"`: those of one name are then a '
+        "group.",
+    )
 
 
 def _refuse(
@@ -63,7 +88,7 @@ def _refuse(
     said = some_names(names)
     more = "Otherwise put the images of each class into one folder, or let a table name the labels"
     if out:
-        more = f"If they hold the same pictures again, leave them out: `{exclude_line(out)}`"
+        more = f"If they are none, or hold the same pictures again: `{exclude_line(out)}`"
     elif len(rest) > 1:
         more = f"If {clip(names[-1])} is none, leave it out: `{exclude_line(names[-1:])}`"
     raise AmbiguousLayout(

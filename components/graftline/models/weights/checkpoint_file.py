@@ -30,7 +30,10 @@ STATE_KEYS = (
     "teacher",
     "encoder",
 )
+DEEPEST = 3  # dictionaries inside one another
+SHOWN = 60  # bytes of a file that is no checkpoint
 REPEATED_BYTES = 1 << 20  # a tensor up to this size may repeat values that are stored once
+NEITHER = "It is neither safetensors nor a PyTorch checkpoint."
 UNREADABLE = "They may be damaged or truncated. Copy them again, or use others."
 NO_CODE = (
     "Load it where you trust it, and save only the tensors: "
@@ -114,8 +117,9 @@ def read_file(path: Path, source: str) -> Checkpoint:
         _check_size(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError) as error:
+        why = _no_checkpoint(path) or _first_line(error)
         raise WeightsError(
-            f"The weights in {source} cannot be read.", why=_first_line(error), fix=UNREADABLE
+            f"The weights in {source} cannot be read.", why=why, fix=UNREADABLE
         ) from error
     except Exception as error:  # an UnpicklingError, which is not named here: no pickle is used
         raise _not_plain(path, source, error) from error
@@ -129,7 +133,10 @@ def _check_size(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > path.stat().st_size:
-        raise ValueError(f"It unpacks to {size:,} bytes, more than the file has.")
+        raise ValueError(
+            f"It unpacks to {size:,} bytes, more than the file has. PyTorch compresses TorchScript "
+            "archives, which hold code, but no checkpoint."
+        )
 
 
 def _plain(tensors: Checkpoint, source: str) -> Checkpoint:
@@ -175,7 +182,7 @@ def _not_plain(path: Path, source: str, error: Exception) -> WeightsError:
     if not called:
         return WeightsError(
             f"The weights in {source} cannot be read.",
-            why="It is neither safetensors nor a PyTorch checkpoint.",
+            why=_no_checkpoint(path) or NEITHER,
             fix=UNREADABLE,
         )
     return WeightsError(
@@ -186,22 +193,51 @@ def _not_plain(path: Path, source: str, error: Exception) -> WeightsError:
     )
 
 
+def _no_checkpoint(path: Path) -> str | None:
+    """How a file begins that is text (a Git LFS pointer, a server's answer) or empty."""
+    with path.open("rb") as stream:
+        head = stream.read(SHOWN)
+    if not head:
+        return "The file is empty."
+    text = head.decode("utf-8", "replace").splitlines()[0]
+    is_text = text.isascii() and text.isprintable() and not text.startswith("{")
+    return f"{NEITHER} It begins with '{text}'." if is_text else None
+
+
 def _state_of(content: Any, source: str) -> Checkpoint:
     """Find the state dictionary inside what training scripts save around it."""
-    for _ in range(3):
+    for _ in range(DEEPEST):
         if not isinstance(content, Mapping):
             break
         inner = next((content[k] for k in STATE_KEYS if isinstance(content.get(k), Mapping)), None)
         if inner is None:
-            tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-            if tensors:
-                return _plain(Checkpoint(tensors, getattr(content, "_metadata", None)), source)
             break
         content = inner
-    raise WeightsError(
-        f"The weights in {source} hold no tensors.",
-        fix=f"Save a state dictionary, alone or under one of {', '.join(STATE_KEYS)}.",
-    )
+    found = dict(_dictionaries(content, "", DEEPEST))
+    largest = max(map(len, found.values()), default=0)
+    found = {path: tensors for path, tensors in found.items() if len(tensors) > largest / 10}
+    if len(found) > 1:
+        raise WeightsError(
+            f"The weights in {source} hold several state dictionaries: {', '.join(found)}.",
+            fix=f"Save one of them, alone or under one of {', '.join(STATE_KEYS)}.",
+        )
+    if not found:
+        raise WeightsError(
+            f"The weights in {source} hold no tensors with names.",
+            fix=f"Save a state dictionary, alone or under one of {', '.join(STATE_KEYS)}.",
+        )
+    return _plain(next(iter(found.values())), source)
+
+
+def _dictionaries(content: Any, path: str, depth: int) -> Iterator[tuple[str, Checkpoint]]:
+    """All that hold tensors by name, with the keys that lead to each; none of an optimiser."""
+    if not isinstance(content, Mapping) or "param_groups" in content:
+        return
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if tensors:
+        yield path or "the file itself", Checkpoint(tensors, getattr(content, "_metadata", None))
+    for key, value in content.items() if depth else ():
+        yield from _dictionaries(value, f"{path}.{key}".lstrip("."), depth - 1)
 
 
 @contextmanager

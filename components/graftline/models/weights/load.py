@@ -8,7 +8,8 @@ From a file, a store, the library that publishes them or a Python package. What 
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,6 @@ from graftline.storage.base import Store
 
 SCHEMA_VERSION = 1  # of the pointer to mirrored weights
 RANDOM = "random"
-PREFIXES = (
-    "module.",
-    "backbone.network.",
-    "backbone.",
-    "network.",
-    "model.",
-    "encoder.",
-    "_orig_mod.",
-)
 NAMED = 5  # tensors that an error names before it only counts
 
 
@@ -186,15 +178,24 @@ def _adapted(
     """The checkpoint under the network's names, position embeddings at the network's size."""
     found = _strip_prefix(dict(state), set(wanted))
     if not _fits(found, wanted) or found.keys() - wanted.keys():
-        # A filter fails on what is not in a form that the library knows; the differences are
-        # named by the caller.
-        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
-            found = checkpoint_filter(network)(found)
+        # The library's filter may need the prefix that was taken off, as for SAM's encoder.
+        given = [found] if found.keys() == state.keys() else [found, dict(state)]
+        forms = [*_filtered(network, given), found]
+        found = max(forms, key=lambda form: sum(_same_shape(form, wanted, name) for name in wanted))
         for name in wanted:
             if name in found and found[name].shape != wanted[name].shape:
                 resized = position_embedding.resampled(name, found[name], wanted[name])
                 found[name] = found[name] if resized is None else resized
     return found
+
+
+def _filtered(
+    network: nn.Module, forms: Sequence[dict[str, Tensor]]
+) -> Iterator[dict[str, Tensor]]:
+    """What the library's filter makes of each; it fails on what is in no form that it knows."""
+    for form in forms:
+        with suppress(KeyError, ValueError, RuntimeError, AttributeError, TypeError, IndexError):
+            yield checkpoint_filter(network)(dict(form))
 
 
 def _versions(network: nn.Module, state: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> Any:
@@ -320,21 +321,21 @@ def state_digest(network: nn.Module) -> str:
 
 
 def _strip_prefix(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Remove the prefixes, up to three, that wrappers put before every name."""
-    best, forms = state, [state]
-    for _ in range(3):
-        forms = [
-            {name.removeprefix(prefix): form[name] for name in form if name.startswith(prefix)}
-            for form in forms
-            for prefix in PREFIXES
-            if any(name.startswith(prefix) for name in form)
-        ]
-        best = max([best, *forms], key=lambda form: len(wanted & form.keys()))
-    return best
+    """Take off what wrappers put before every name: where most of the network's names follow."""
+    counts = Counter({"": 0})
+    for name in state:
+        starts = [0, *(at + 1 for at, letter in enumerate(name) if letter == ".")]
+        counts.update(name[:start] for start in starts if name[start:] in wanted)
+    prefix = max(counts, key=lambda each: (counts[each], -len(each)))
+    return {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
 
 
 def _fits(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    return all(name in state and state[name].shape == wanted[name].shape for name in wanted)
+    return all(_same_shape(state, wanted, name) for name in wanted)
+
+
+def _same_shape(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> bool:
+    return name in state and state[name].shape == wanted[name].shape
 
 
 def _head_names(architecture: Architecture, headless: set[str]) -> set[str]:

@@ -3,6 +3,7 @@
 from graftline.progress import message
 from graftline.steps.fine_tune.checkpoints.state import Progressed
 from graftline.steps.fine_tune.recipe import Settings
+from graftline.steps.fine_tune.reports import epochs_of
 
 EPOCHS = 3  # in a row below the probe
 CUT = 0.1  # of the learning rate
@@ -27,10 +28,10 @@ def cut_rate(at: Progressed, accuracy: float, floor: float | None, settings: Set
     at.rate *= CUT
     at.guarded_epoch, at.below = at.epoch, 0
     message(
-        "Validation stayed below the probe's %.4f for %d epochs: the learning rate is cut to %g "
+        "Validation stayed below the probe's %.4f for %s: the learning rate is cut to %g "
         "of itself, and training goes on from the best weights so far.",
         floor,
-        enough,
+        epochs_of(enough),
         CUT,
     )
     return True

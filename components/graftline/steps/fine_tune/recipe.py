@@ -145,10 +145,10 @@ def without_effect(settings: Settings, images: int, blocks: int) -> list[str]:
         ]
         found += [f"{name} has no effect, since augment is false" for name in unused]
     kept = settings.views is not None or not settings.augment
-    if settings.mix == "cutmix" and kept and settings.unfreeze not in ("all", 1.0):
-        found.append("mix is mixup: the kept outputs of frozen blocks have no area to cut")
     if settings.mix != "none" and min(settings.batch_size, images) == 1:
         found.append("mix has no effect, since a batch is one image")
+    elif settings.mix == "cutmix" and kept and settings.unfreeze not in ("all", 1.0):
+        found.append("mix is mixup: the kept outputs of frozen blocks have no area to cut")
     return found
 
 

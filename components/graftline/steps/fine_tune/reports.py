@@ -49,10 +49,10 @@ def say_early_end(at: Progressed, settings: Settings, strategy: str, *, in_time:
     kept = f"epoch {at.best_epoch}, the best on validation, is kept"
     if in_time:
         message(
-            "Training ends in epoch %d of %d: %d epochs without improvement (%s.patience); %s.",
+            "Training ends in epoch %d of %d: %s without improvement (%s.patience); %s.",
             at.epoch,
             settings.epochs,
-            settings.patience,
+            epochs_of(settings.patience),
             strategy,
             kept,
         )
@@ -65,6 +65,11 @@ def say_early_end(at: Progressed, settings: Settings, strategy: str, *, in_time:
             strategy,
             kept,
         )
+
+
+def epochs_of(count: int) -> str:
+    """``1 epoch``, ``3 epochs``."""
+    return f"{count} epoch" + "s" * (count != 1)
 
 
 def duration(seconds: float) -> str:

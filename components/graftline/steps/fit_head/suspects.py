@@ -59,7 +59,8 @@ def out_of_fold(divided: Divided, classes: int, candidate: Candidate, *, balance
         )
         scores[part.rows] = fitted.decide(part.held_out)
 
-    side_by_side(fit, divided.parts(candidate.scaling))
+    product = divided.features.size * classes
+    side_by_side(fit, divided.parts(candidate.scaling), product=product)
     return scores
 
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 from graftline.data.snapshot import MANIFEST, SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.data.sources.label_text import clip
-from graftline.data.sources.layouts.layout import NO_CLASS
+from graftline.data.sources.layouts.layout import NO_CLASS, exclude_line
 from graftline.errors import ConfigurationError, DataError
 from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_missing
 from graftline.steps.ingest.selection import Selection
@@ -266,7 +266,7 @@ def _check_counts(
             why=f"a class needs {minimum}: one each to train on, to calibrate on and to test on"
             + also,
             fix="Add images to these classes, merge them with others, or leave them out "
-            "(data.exclude takes names of folders).",
+            + (f"(`{exclude_line(few)}`)." if source.format == "folders" else "of the table."),
         )
 
 

@@ -8,6 +8,8 @@ from graftline.data.snapshot import SPLITS, Snapshot
 from graftline.onnx_model.predict import ModelMetadata
 from graftline.records.verdict import Verdict
 
+COUNTS = ("images", "top_k")  # records hold figures as floats
+INTERVAL = "_ci"
 FEW_TEST_IMAGES = 20  # below it, a class's recall is a guess
 
 INTENDED_USE = (
@@ -64,7 +66,8 @@ def _data(snapshot: Snapshot) -> Iterator[str]:
     splits = snapshot.column("split")
     labels = snapshot.column("label")
     yield (
-        f"Snapshot `{snapshot.id}` of {_cell(snapshot.source)}, taken {snapshot.created}; "
+        f"Snapshot `{snapshot.id}` of {_cell(snapshot.source)}, taken "
+        f"{snapshot.created.replace('T', ' ').replace('+00:00', ' UTC')}; "
         f"{len(snapshot):,} images, {snapshot.set_aside.num_rows:,} rejected."
     )
     counts = {split: Counter(labels[splits == split]) for split in SPLITS}
@@ -91,7 +94,11 @@ def _figures(verdict: Verdict) -> Iterator[str]:
         names = dict.fromkeys(
             name for values in sides.values() for name, v in values.items() if _is_figure(v)
         )
-        rows = [(name, *(_number(values.get(name)) for values in sides.values())) for name in names]
+        rows = [
+            (name.replace("_", " "), *(_figure(values, name) for values in sides.values()))
+            for name in names
+            if not (name.endswith(INTERVAL) and name.removesuffix(INTERVAL) in names)
+        ]
         yield _table(("figure", *sides), rows)
     flat = [(name, _number(v)) for name, v in verdict.figures.items() if _is_figure(v)]
     if flat:
@@ -162,6 +169,14 @@ def _is_figure(value: Any) -> bool:
     return (isinstance(value, int | float) and not isinstance(value, bool)) or (
         isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_figure, value))
     )
+
+
+def _figure(values: Mapping[str, Any], name: str) -> str:
+    """A figure with its interval."""
+    value, interval = values.get(name), values.get(f"{name}{INTERVAL}")
+    if name in COUNTS and value is not None:
+        value = round(value)
+    return _number(value) + (f" (95% {_number(interval)})" if interval is not None else "")
 
 
 def _number(value: Any) -> str:

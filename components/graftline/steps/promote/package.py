@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -61,15 +62,37 @@ def _save_mlflow(path: Path, folder: Path) -> None:
     if model.has_distance:
         outputs.append(TensorSpec(np.dtype(np.float32), (-1, 1), DISTANCE))
     shutil.rmtree(folder, ignore_errors=True)
-    mlflow.onnx.save_model(
-        onnx.load(path),
-        str(folder),
-        signature=ModelSignature(Schema(inputs), Schema(outputs)),
-        input_example={INPUT: example},
-        pip_requirements=[*REQUIREMENTS],
-        onnx_execution_providers=["CPUExecutionProvider"],
-        save_as_external_data=False,
-    )
+    with _without_package_search():
+        mlflow.onnx.save_model(
+            onnx.load(path),
+            str(folder),
+            signature=ModelSignature(Schema(inputs), Schema(outputs)),
+            input_example={INPUT: example},
+            pip_requirements=[*REQUIREMENTS],
+            onnx_execution_providers=["CPUExecutionProvider"],
+            save_as_external_data=False,
+        )
+
+
+@contextmanager
+def _without_package_search() -> Iterator[None]:
+    """Let MLflow not look up which package each installed module is of.
+
+    That takes a second or more where PyTorch is installed, and is for requirements that are
+    inferred; ours are given. Private: where it is gone, MLflow searches.
+    """
+    from mlflow.utils import requirements_utils
+
+    name = "_MODULES_TO_PACKAGES"
+    before = getattr(requirements_utils, name, ...)
+    if before is not None:
+        yield
+        return
+    setattr(requirements_utils, name, {})
+    try:
+        yield
+    finally:
+        setattr(requirements_utils, name, before)
 
 
 def write_manifest(folder: Path) -> Path:

@@ -61,17 +61,16 @@ def mirror_weights(
     as_json: JsonValue = False,
 ) -> None:
     """Put a backbone's pretrained weights into a store, for air-gapped clusters."""
-    from rich.console import Console
-
     from graftline.models.architectures import find
     from graftline.models.weights.load import mirror
     from graftline.storage import open_store
+    from graftline_pipelines.local.screen import Screen
 
     location = open_store(store)
     architecture = find(name)
     location.check_writable()
     mirrored = mirror(architecture, location, weights, replace=replace)
-    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
+    console = Screen(stderr=as_json, highlight=False, markup=False)
     size = f"{mirrored['bytes'] / 2**20:,.1f} MiB"
     console.print(f"Mirrored {architecture.full_name} ({size}) from {mirrored['origin']}.")
     console.print(f"sha256  {mirrored['sha256']}\nuri     {mirrored['uri']}")
@@ -126,8 +125,9 @@ def _others(name: str) -> list[str]:
 
 
 def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from graftline_pipelines.local.screen import Screen
 
     chosen = shown["preprocessing"]
     side, tags = chosen["input_size"], shown["tags"]
@@ -152,7 +152,7 @@ def _show_one(shown: dict[str, Any], others: list[str], as_json: bool) -> None:
         ("Published", f"{', '.join(tags[:TAGS_SHOWN])}{rest}" if tags else "none"),
     ):
         table.add_row(label, value)
-    console = Console(stderr=as_json, highlight=False, markup=False)
+    console = Screen(stderr=as_json, highlight=False, markup=False)
     console.print(table)
     if len(tags) > 1:
         console.print(
@@ -210,16 +210,10 @@ def _listed(entry: Any, available_locally: bool) -> dict[str, Any]:
 
 
 def _print_table(found: list[Any], here: set[str], as_json: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from graftline_pipelines.local.screen import Screen, counted, show_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in COLUMNS:
-        table.add_column(
-            column, justify="left" if column in ("Name", "Weights") else "right", no_wrap=True
-        )
-    for entry in found:
-        table.add_row(
+    rows = [
+        (
             entry.name,
             f"{entry.parameters / 1e6:,.1f} M",
             f"{entry.feature_dim:,}",
@@ -230,13 +224,14 @@ def _print_table(found: list[Any], here: set[str], as_json: bool) -> None:
             if entry.pretrained
             else "none published",
         )
-    console = Console(stderr=as_json, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 120  # a file or a pipe has room for whole names
+        for entry in found
+    ]
+    console = Screen(stderr=as_json, highlight=False, markup=False)
     if found:
-        console.print(table)
+        numbers = [column for column in COLUMNS if column not in ("Name", "Weights")]
+        show_table(COLUMNS, rows, console, right=numbers)
     console.print(
-        f"{len(found):,} backbones; the weights of {len(here):,} are available locally. "
+        f"{counted(len(found), 'backbone')}; the weights of {len(here):,} are available locally. "
         "`graftline backbones NAME` shows one."
     )
 

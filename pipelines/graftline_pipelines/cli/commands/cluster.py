@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, aligned, show_runs
+from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, show_runs
 from graftline_pipelines.cli.options import (
     AskRegistry,
     Graph,
@@ -45,16 +45,15 @@ def submit(
     as_json: JsonLast = False,
 ) -> None:
     """Check, upload and start a run file on Kubeflow Pipelines."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster import submit as submission
     from graftline_pipelines.local.race_memory import settled
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     graph, given = graph_name(pipeline), _parameters(parameters or ())
     settings = settled(load(run_file, overrides or ()))
     _check_prediction(graph, settings, given)
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = Screen(stderr=as_json)
     server = connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
     done = submission.submit(
@@ -124,16 +123,15 @@ def trigger(
     as_json: JsonLast = False,
 ) -> None:
     """Start a run because something happened, unless one is already running."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster import submit as submission
     from graftline_pipelines.local.race_memory import settled
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     graph = graph_name(pipeline)
     settings = settled(load(run_file, overrides or ()))
     _check_prediction(graph, settings, {})
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = Screen(stderr=as_json)
     server = connect(host, settings.cluster.namespace, console)
     active_runs = [] if even_if_running else submission.active_runs(settings, graph, server)
     if active_runs:
@@ -176,20 +174,21 @@ def runs(
     if local or not (host or any(os.environ.get(name) for name in SERVER_VARIABLES)):
         show_runs(runs_dir, limit, as_json=as_json)
         return
-    from rich.console import Console
-
     from graftline_pipelines.cluster.runs.run_tasks import shown_state
+    from graftline_pipelines.local.screen import Screen, show_table
 
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     server = connect(host, namespace, console)
     found = server.runs(limit=limit, experiment=experiment)
-    rows: list[tuple[str, ...]] = [("Run", "State", "Started (UTC)", "Minutes", "Id")]
+    rows = []
     for run in found:
         started, minutes = _time(run.created_at), _minutes(run)
         rows.append((run.display_name, shown_state(run), started, minutes, run.run_id))
-    for line in aligned(rows) if found else ["No runs."]:
-        # Names and ids are copied from here: a narrow terminal breaks the line, not the words.
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if found:
+        headings = ("Run", "State", "Started (UTC)", "Minutes", "Id")
+        show_table(headings, rows, console, right=("Minutes",))
+    else:
+        console.print("No runs.")
     if as_json:
         print(json.dumps([_run(run, server) for run in found]))
 
@@ -200,9 +199,9 @@ def follow(
     namespace: Namespace = None,
 ) -> None:
     """Follow a run on the cluster until it ends."""
-    from rich.console import Console
+    from graftline_pipelines.local.screen import Screen
 
-    console = Console(soft_wrap=True)
+    console = Screen()
     server = connect(host, namespace, console, by_id=True)
     found = server.find_run(run)
     console.print(server.link(found.run_id), highlight=False)
@@ -225,13 +224,12 @@ def logs(
     """Print what a step of a run on the cluster printed."""
     import sys
 
-    from rich.console import Console
-
     from graftline_pipelines.cluster.runs import run_logs
     from graftline_pipelines.cluster.runs.run_tasks import shown_state
     from graftline_pipelines.cluster.server import ENDED
+    from graftline_pipelines.local.screen import Screen
 
-    server = connect(host, namespace, Console(stderr=True), by_id=True)
+    server = connect(host, namespace, Screen(stderr=True), by_id=True)
     found = server.find_run(run)
     if not follow or found.state in ENDED:
         print(run_logs.log_of(server, found, step, raw=raw), end="")
@@ -255,13 +253,12 @@ def stop(
     namespace: Namespace = None,
 ) -> None:
     """Stop a run on the cluster. What its finished steps computed is kept."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster.runs.dead_runs import close_dead
     from graftline_pipelines.cluster.runs.run_tasks import shown_state
     from graftline_pipelines.cluster.server import ENDED
+    from graftline_pipelines.local.screen import Screen
 
-    console = Console(soft_wrap=True)
+    console = Screen()
     server = connect(host, namespace, console, by_id=True)
     found = server.find_run(run)
     if found.state in ENDED:

@@ -65,12 +65,11 @@ def _print_changed(file: Path) -> None:
 
 def _change(apply: bool, kube_context: str | None, namespace: str, as_json: bool) -> None:
     """Show the change of a cluster, and make it with ``apply``."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster import kube
     from graftline_pipelines.cluster import retry_policy as rule
+    from graftline_pipelines.local.screen import Screen
 
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = Screen(stderr=as_json)
     controller = rule.Controller(kube.open_api(kube_context), namespace)
     change, version = controller.change()
     applied, restarted = apply and bool(change.data), False

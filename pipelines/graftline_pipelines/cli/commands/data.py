@@ -33,9 +33,8 @@ def data(
     as_json: JsonBeside = False,
 ) -> None:
     """Show what the last run took, by class and split, and what it rejected and why."""
-    from rich.console import Console
-
     from graftline_pipelines.local import run
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     settings = run.with_absolute_paths(load(run_file, overrides or ()))
@@ -44,20 +43,18 @@ def data(
     rejected = snapshot.set_aside.to_pylist()
     reasons = Counter(row["reason"] for row in rejected)
     shown = [row for row in rejected if reason is None or reason in row["reason"]]
-    console = Console(stderr=as_json, highlight=False)
-    if not console.is_terminal:
-        console.width = 160
+    console = Screen(stderr=as_json, highlight=False)
     _show(snapshot, console)
     groups = _groups(snapshot)
     _show_alike(snapshot, groups, limit, console)
     if rejected:
-        console.print(_aside_table(shown[:limit]))
-        counted = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
-        console.print(f"Rejected: {len(rejected):,}: {counted}", markup=False)
+        counts = ", ".join(f"{name} ({count:,})" for name, count in reasons.most_common())
+        console.print(f"\nRejected: {len(rejected):,}: {counts}", markup=False)
+        _show_rejected(shown[:limit], console)
     if len(shown) > limit:
-        console.print(f"{len(shown) - limit:,} more: --limit {len(shown)} shows all.")
+        console.print(f"{len(shown) - limit:,} more: `--limit {len(shown)}` shows all.")
     if page is not None:
-        console.print(f"Data page: {page}", markup=False, soft_wrap=True)
+        console.print(f"Data page: {page}", markup=False)
     if page is not None and open_page:
         _open(page, console)
     if as_json:
@@ -120,10 +117,10 @@ def _per_class(snapshot: Any) -> dict[str, dict[str, int]]:
 
 
 def _show(snapshot: Any, console: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from graftline_pipelines.local.screen import counted, show_table
 
-    console.print(f"Snapshot {snapshot.id} of {snapshot.created}: {len(snapshot):,} images")
+    created = snapshot.created.replace("T", " ").replace("+00:00", " UTC")
+    console.print(f"Snapshot {snapshot.id} of {created}: {counted(len(snapshot), 'image')}")
     if snapshot.value_range is not None:
         low, high = snapshot.value_range
         console.print(f"Stored values: {low:g} is read as black, {high:g} as white")
@@ -131,10 +128,13 @@ def _show(snapshot: Any, console: Any) -> None:
         console.print(note, markup=False)
     if snapshot.reading.get("tree"):
         console.print(snapshot.reading["tree"], markup=False)
-    table = Table("class", *(_right(name) for name in ("train", "val", "test")))
-    for label, counts in _per_class(snapshot).items():
-        table.add_row(Text(label), *(f"{count:,}" for count in counts.values()))
-    console.print(table)
+    splits = ("train", "val", "test")
+    rows = [
+        (label, *(f"{count:,}" for count in counts.values()))
+        for label, counts in _per_class(snapshot).items()
+    ]
+    console.print()
+    show_table(("class", *splits), rows, console, right=splits)
 
 
 def _groups(snapshot: Any) -> dict[str, list[str]]:
@@ -160,52 +160,40 @@ def _alike(snapshot: Any) -> dict[str, Any]:
 
 
 def _show_alike(snapshot: Any, groups: dict[str, list[str]], limit: int, console: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from graftline_pipelines.local.screen import counted, show_table
 
     if groups:
         images = sum(map(len, groups.values()))
         largest = sorted(groups.items(), key=lambda item: (-len(item[1]), item[1]))
-        console.print(f"{images:,} images share {len(groups):,} groups; the largest:")
-        table = Table("images", "files")
+        console.print(f"\n{images:,} images share {counted(len(groups), 'group')}; the largest:")
         for _, files in largest[: min(limit, GROUPS_SHOWN)]:
             more = f" and {len(files) - FILES_SHOWN:,} more" if len(files) > FILES_SHOWN else ""
-            table.add_row(f"{len(files):,}", Text(", ".join(files[:FILES_SHOWN]) + more))
-        console.print(table)
+            names = ", ".join(files[:FILES_SHOWN])
+            console.print(f"  {len(files):,} images: {names}{more}", markup=False)
     alike = _alike(snapshot)
     if alike["contradictions"]:
-        table = Table("same picture", "label", "and", "label")
-        for one, other in alike["contradictions"][:limit]:
-            cells = (one["source"], one["label"], other["source"], other["label"])
-            table.add_row(*(Text(str(cell)) for cell in cells))
-        console.print(table)
-        console.print(f"Contradicting labels: {len(alike['contradictions']):,} pairs")
+        pairs = [
+            (one["source"], str(one["label"]), other["source"], str(other["label"]))
+            for one, other in alike["contradictions"]
+        ]
+        console.print(f"\nContradicting labels: {counted(len(pairs), 'pair')}")
+        show_table(("same picture", "label", "and", "label"), pairs[:limit], console)
     if alike["not_evaluated"]:
-        table = Table("not evaluated", "label", "split")
-        for row in alike["not_evaluated"][:limit]:
-            table.add_row(*(Text(str(cell)) for cell in row.values()))
-        console.print(table)
+        left_out = [tuple(map(str, row.values())) for row in alike["not_evaluated"]]
+        show = "shows" if len(left_out) == 1 else "show"
         console.print(
-            f"Left out of the evaluation: {len(alike['not_evaluated']):,} images that show the "
+            f"\nLeft out of the evaluation: {counted(len(left_out), 'image')} that {show} the "
             "same picture as an image of an earlier split"
         )
+        show_table(("not evaluated", "label", "split"), left_out[:limit], console)
 
 
-def _right(name: str) -> Any:
-    from rich.table import Column
+def _show_rejected(rows: list[dict[str, Any]], console: Any) -> None:
+    from graftline_pipelines.local.screen import show_table
 
-    return Column(name, justify="right")
-
-
-def _aside_table(rows: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("rejected", "label", "reason", "detail")
-    for row in rows:
-        cells = (row["source"], row["label"], row["reason"], row["detail"])
-        table.add_row(*(Text(str(cell or "")) for cell in cells))
-    return table
+    columns = ("source", "label", "reason", "detail")
+    cells = [tuple(str(row[name] or "") for name in columns) for row in rows]
+    show_table(("rejected", *columns[1:]), cells, console)
 
 
 def register(app: typer.Typer) -> None:

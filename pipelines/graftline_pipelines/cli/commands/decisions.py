@@ -27,9 +27,8 @@ def decisions(
     as_json: JsonValue = False,
 ) -> None:
     """List each run's forecast of fine-tuning beside what came of it."""
-    from rich.console import Console
-
     from graftline_pipelines.local.decisions import local_decisions
+    from graftline_pipelines.local.screen import Screen
 
     found = dict(islice(local_decisions(runs_dir), limit))
     if tracking:
@@ -37,34 +36,24 @@ def decisions(
 
         for name, decision in tracked_decisions(tracking, experiment, limit):
             found.setdefault(name, decision)
-    console = Console(stderr=as_json, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 160  # a file or a pipe has room for whole names
+    console = Screen(stderr=as_json, highlight=False, markup=False)
     if found:
-        console.print(_table(found))
-        console.print(_verdict(found), soft_wrap=True)
+        _show_table(found, console)
+        console.print(_verdict(found))
     else:
         console.print(
             f"No run with a decision in {runs_dir}" + (f" or {tracking}." if tracking else "."),
-            soft_wrap=True,
         )
     if as_json:
         print(json.dumps([{"run": name, **record.to_dict()} for name, record in found.items()]))
 
 
-def _table(found: dict[str, Any]) -> Any:
-    from rich.table import Table
+def _show_table(found: dict[str, Any], console: Any) -> None:
+    from graftline_pipelines.local.screen import show_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("Run", overflow="fold")
-    for heading in ("Data", "Choice"):
-        table.add_column(heading)
-    for heading in ("Forecast gain", "Pilot", "Outcome", "Forecast hours", "Hours"):
-        table.add_column(heading, justify="right")
-    table.add_column("Used")
-    for name, decision in found.items():
-        table.add_row(name, decision.cell, decision.choice, *_figures(decision))
-    return table
+    figures = ("Forecast gain", "Pilot", "Outcome", "Forecast hours", "Hours")
+    rows = [(name, one.cell, one.choice, *_figures(one)) for name, one in found.items()]
+    show_table(("Run", "Data", "Choice", *figures, "Used"), rows, console, right=figures)
 
 
 def _figures(decision: Any) -> list[str]:

@@ -19,18 +19,17 @@ def doctor(
     as_json: JsonLast = False,
 ) -> None:
     """Try out what a run relies on: store, MLflow, Kubeflow Pipelines, this machine."""
-    from rich.console import Console
-
     from graftline.progress import listening
     from graftline.steps.doctor.findings import Examination
     from graftline.steps.doctor.step import run
     from graftline_pipelines.cluster.doctor import examine_kfp, examine_pods
     from graftline_pipelines.graphs.doctor import doctor_config
     from graftline_pipelines.local.run import with_absolute_paths
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = Screen(stderr=as_json)
     found = Examination()
     with listening(lambda *_, **__: None), console.status("Trying out..."):
         found.findings += run(**doctor_config(with_absolute_paths(settings)))

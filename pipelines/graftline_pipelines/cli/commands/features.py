@@ -23,24 +23,22 @@ def list_features(
     as_json: JsonValue = False,
 ) -> None:
     """Show what is stored under which backbone, and which parts are damaged."""
-    from rich.console import Console
-
     from graftline.features.gc import stored
     from graftline.storage import open_store
+    from graftline_pipelines.local.screen import Screen
 
     place = open_store(store)
     place.check_there()
     found = stored(place, check=check)
-    console = Console(stderr=as_json, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 140  # a file or a pipe has room for whole names
+    console = Screen(stderr=as_json, highlight=False, markup=False)
     if found:
-        console.print(_table(found, check))
+        _show_table(found, check, console)
         _show_damaged(found, console)
     else:
-        console.print(f"No features are stored in {store}.", soft_wrap=True)
+        console.print(f"No features are stored in {store}.")
     if check and found and not any(one.reasons for one in found):
-        console.print(f"All {sum(one.parts for one in found):,} parts are whole.")
+        parts = sum(one.parts for one in found)
+        console.print("The one part is whole." if parts == 1 else f"All {parts:,} parts are whole.")
     if as_json:
         print(json.dumps([asdict(one) for one in found]))
     if any(one.reasons for one in found):
@@ -90,15 +88,13 @@ def _collect(
     store: str, keep: list[str] | None, days: float | None, *, yes: bool, as_json: bool
 ) -> None:
     """Remove unused features and results and, with ``days``, what trainings left before that."""
-    from rich.console import Console
-
     from graftline.features.gc import collect_garbage, snapshots
     from graftline.steps import kept_results
     from graftline.storage import open_store
     from graftline.storage.idle import collect_idle
-    from graftline_pipelines.local.screen import counted
+    from graftline_pipelines.local.screen import Screen, counted, size_of
 
-    console = Console(stderr=as_json, soft_wrap=True, highlight=False, markup=False)
+    console = Screen(stderr=as_json, highlight=False, markup=False)
     place = open_store(store)
     place.check_there()
     done = "removed" if yes else "to be removed"
@@ -108,20 +104,21 @@ def _collect(
         console.print("Features stay: the store has no snapshot that would say which are used.")
     for removal in collect_garbage(place, keep, remove=yes) if compares else ():
         removals.append(removal)
-        damaged = f", {removal.damaged:,} damaged parts" if removal.damaged else ""
+        damaged = f", {counted(removal.damaged, 'damaged part')}" if removal.damaged else ""
         console.print(
             f"{removal.backbone or 'unknown'} ({removal.fingerprint}): "
-            f"{removal.images:,} images{damaged} {done}, {removal.kept:,} images kept"
+            f"{counted(removal.images, 'image')}{damaged} {done}, "
+            f"{counted(removal.kept, 'image')} kept"
         )
     files, size = kept_results.collect_garbage(place, remove=yes)
     if files:
         what = counted(files, "file")
-        console.print(f"Results of steps: {what} ({_size(size)}) that no result names {done}")
+        console.print(f"Results of steps: {what} ({size_of(size)}) that no result names {done}")
     idle = [] if days is None else list(collect_idle(place, days=days, remove=yes))
     for one in idle:
         what = f"{one.entries:,} not written to for {days:g} days"
-        size_of = f"{counted(one.files, 'file')}, {_size(one.bytes)}"
-        console.print(f"{one.folder}: {what} ({size_of}) {done}")
+        amount = f"{counted(one.files, 'file')}, {size_of(one.bytes)}"
+        console.print(f"{one.folder}: {what} ({amount}) {done}")
     if not files and not idle and not any(each.images or each.damaged for each in removals):
         console.print("There is nothing to remove: everything stored is used.")
     elif not yes:
@@ -134,26 +131,25 @@ def _collect(
         print(json.dumps(found))
 
 
-def _table(found: list[Any], checked: bool) -> Any:
-    from rich.table import Table
+def _show_table(found: list[Any], checked: bool, console: Any) -> None:
+    from graftline_pipelines.local.screen import show_table, size_of
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("Backbone", "Input", "Precision", "Images", "Parts", "Stored", "Damaged"):
-        left = column in ("Backbone", "Precision")
-        table.add_column(column, justify="left" if left else "right", no_wrap=True)
-    table.add_column("Fingerprint", overflow="fold")
-    for one in found:
-        table.add_row(
+    numbers = ("Input", "Images", "Parts", "Stored", "Damaged")
+    headings = ("Backbone", "Input", "Precision", *numbers[1:], "Fingerprint")
+    rows = [
+        (
             one.backbone or "unknown",
             f"{one.image_size} px" if one.image_size else "",
             one.precision,
             f"{one.images:,}",
             f"{one.parts:,}",
-            _size(one.bytes),
+            size_of(one.bytes),
             str(len(one.damaged)) if one.damaged else "none" if checked else "none known",
             one.fingerprint,
         )
-    return table
+        for one in found
+    ]
+    show_table(headings, rows, console, right=numbers)
 
 
 def _show_damaged(found: list[Any], console: Any) -> None:
@@ -163,7 +159,7 @@ def _show_damaged(found: list[Any], console: Any) -> None:
         for key in one.damaged:
             quarantined |= key not in one.reasons
             reason = one.reasons.get(key, "quarantined by a run that found it damaged")
-            console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}", soft_wrap=True)
+            console.print(f"Damaged: features/{one.fingerprint}/{key}: {reason}")
     if any(one.reasons for one in found):
         console.print(
             "The next run that needs a damaged part quarantines it and computes its images again."
@@ -172,14 +168,6 @@ def _show_damaged(found: list[Any], console: Any) -> None:
         console.print(
             "A quarantined part is computed again when needed. `graftline features gc` removes it."
         )
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.0f} {unit}" if unit == "B" else f"{size:,.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"
 
 
 def register(app: typer.Typer) -> None:

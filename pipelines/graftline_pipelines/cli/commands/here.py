@@ -72,12 +72,11 @@ def _checked_and_run(
     as_json: bool,
     retrain: bool,
 ) -> HereRun:
-    from rich.console import Console
-
+    from graftline_pipelines.local.screen import Screen, show_error
     from graftline_pipelines.runfile.load import load
 
     settings = load(run_file, overrides or ())
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     settings = chosen_backbone(settings, console)
 
     from graftline_pipelines.local import run as local
@@ -106,15 +105,6 @@ def _checked_and_run(
             retrain=retrain,
         )
     except local.StepFailed as failure:
-        show_failure(failure, Console(stderr=True, soft_wrap=True))
+        show_error(f"Step {failure.step} failed: {failure}\nLog: {failure.log}")
         raise typer.Exit(1) from None
     return HereRun(finished, settings, console)
-
-
-def show_failure(failure: Any, console: Any) -> None:
-    """Which step failed, with what, and where its log is."""
-    from rich.text import Text
-
-    said = f"Step {failure.step} failed: {failure}"
-    console.print(Text("Error: ", "bold red") + Text(said))
-    console.print(Text(f"Log: {failure.log}"))

@@ -23,13 +23,21 @@ def init(
     ] = None,
 ) -> None:
     """Look at your images and write a first run file. Nothing is overwritten."""
-    from rich.console import Console
+    import shlex
+
+    from rich.markup import escape
 
     from graftline.data.absent import refuse_absent
     from graftline.errors import ConfigurationError
     from graftline.files import os_errors
+    from graftline_pipelines.local.screen import Screen, show_error
     from graftline_pipelines.preflight.starter import name_of, starter
 
+    if Path(source).suffix in (".yaml", ".yml"):
+        raise ConfigurationError(
+            f"{source} is a run file by its name, not a folder of images.",
+            fix=f"`graftline check {source}` checks a run file; `graftline init` takes the images.",
+        )
     refuse_absent(source, "Give the folder of your images.")
     path = out or Path(f"{name or name_of(source)}.yaml")
     if path.exists():
@@ -37,19 +45,20 @@ def init(
             f"{path} exists already, and is left as it is.",
             fix="Give another file with --out, or remove it.",
         )
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     with console.status(f"Looking at {source} ..."):
         made = starter(source, name)
     with os_errors(str(path), "write"), path.open("x", encoding="utf-8") as stream:
         stream.write(made.text)
     for text in made.found:
-        console.print(text, markup=False, soft_wrap=not console.is_terminal)
-    console.print(f"Wrote [bold]{path}[/]", soft_wrap=True)
+        console.print(text, markup=False)
+    console.print(f"Wrote [bold]{escape(str(path))}[/]")
     if made.problem is not None:
-        typer.echo(f"Error: {made.problem}", err=True)
-        typer.echo(f"{path} says the same: correct it there.", err=True)
+        show_error(f"{made.problem}\n{path} says the same: correct it there.")
         raise typer.Exit(1)
-    console.print(f"\n[bold]Next:[/]\n  graftline check {path}\n  graftline run {path}")
+    named = shlex.quote(str(path))
+    said = f"[bold]Next:[/]\n  graftline check {escape(named)}\n  graftline run {escape(named)}"
+    console.print(f"\n{said}", soft_wrap=True)
 
 
 def register(app: typer.Typer) -> None:

@@ -17,11 +17,12 @@ LocalRun = (
 
 def note(text: str) -> None:
     """Say something beside the command's own output."""
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(stderr=True, highlight=False)
-    console.print(f"[yellow]Note:[/] {escape(text)}", soft_wrap=True)
+    from graftline_pipelines.local.screen import Screen
+
+    console = Screen(stderr=True, highlight=False)
+    console.print(f"[yellow]Note:[/] {escape(text)}")
 
 
 def compare(
@@ -34,11 +35,10 @@ def compare(
 
     The answers that each run kept on its test images are compared; no model is run.
     """
-    from rich.console import Console
-
     from graftline.errors import ConfigurationError
     from graftline_pipelines.local import comparison
     from graftline_pipelines.local.runs import EVALUATION, find_run
+    from graftline_pipelines.local.screen import Screen
 
     one, other = (find_run(runs_dir, name, EVALUATION, note) for name in (first, second))
     if one.folder.resolve() == other.folder.resolve():
@@ -48,7 +48,7 @@ def compare(
             "lists all.",
         )
     found = comparison.compare(one, other)
-    console = Console(stderr=as_json, highlight=False)
+    console = Screen(stderr=as_json, highlight=False)
     console.print(f"A  {one.run_id}\nB  {other.run_id}", soft_wrap=True)
     if found.settings is None:
         console.print("\nSettings are not compared: an older version of Graftline kept none.")
@@ -76,7 +76,6 @@ def open_(
     import webbrowser
 
     from graftline.errors import ConfigurationError
-    from graftline_pipelines.local.index import write_index
     from graftline_pipelines.local.runs import find_run, list_runs, page_need
 
     if page not in ("report", "decision", "data"):
@@ -88,7 +87,7 @@ def open_(
                 f"There are no runs in {runs_dir}.",
                 fix="Go to the folder that `graftline run` ran in, or give --runs-dir.",
             )
-        path: Path | None = write_index(runs_dir)
+        path: Path | None = _index(runs_dir)
     else:
         path = find_run(runs_dir, run, page_need(page), note).page(page)
     assert path is not None
@@ -97,43 +96,44 @@ def open_(
         typer.echo("No browser was found; open the file yourself.", err=True)
 
 
+def _index(runs_dir: Path) -> Path:
+    """The page of all runs, written again; where nothing can be written, the last one."""
+    from graftline.errors import StoreError
+    from graftline_pipelines.local.index import INDEX_FILE, write_index
+
+    try:
+        return write_index(runs_dir)
+    except StoreError:
+        if not (runs_dir / INDEX_FILE).is_file():
+            raise
+        note("The page of all runs cannot be written here: this is the last one.")
+        return runs_dir / INDEX_FILE
+
+
 def show_runs(runs_dir: Path, limit: int, *, as_json: bool) -> None:
     """List the newest local runs."""
-    from rich.console import Console
-
     from graftline_pipelines.local.index import accuracy
     from graftline_pipelines.local.runs import list_runs
+    from graftline_pipelines.local.screen import Screen, show_table
 
     found = list_runs(runs_dir)
     if as_json:
         print(json.dumps([run.as_dict() for run in found[:limit]]))
         return
-    console = Console(highlight=False)
+    console = Screen(highlight=False)
     if not found:
         console.print(f"No runs in {runs_dir}.", markup=False)
         return
-    rows: list[tuple[str, ...]] = [
-        ("Run", "Started (UTC)", "Seconds", "Strategy", "Test accuracy", "Outcome")
-    ]
+    rows = []
     for run in found[:limit]:
         started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else ""
         seconds = f"{sum(run.seconds.values()):.0f}" if run.seconds else ""
         strategy = run.strategy or ""
         rows.append((run.run_id, started, seconds, strategy, accuracy(run), run.outcome()))
-    for line in aligned(rows):
-        # Names are copied from here: a narrow terminal breaks the line, not the words.
-        console.print(line, markup=False, soft_wrap=True)
+    headings = ("Run", "Started (UTC)", "Seconds", "Strategy", "Test accuracy", "Outcome")
+    show_table(headings, rows, console, right=("Seconds",))
     if len(found) > limit:
-        console.print(f"{len(found) - limit:,} more: --limit {len(found)} shows all.")
-
-
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    """Rows as lines with aligned columns, nothing cut."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+        console.print(f"{len(found) - limit:,} more: `--limit {len(found)}` shows all.")
 
 
 def _table(title: str, pairs: dict[str, tuple[Any, Any]], console: Any) -> None:

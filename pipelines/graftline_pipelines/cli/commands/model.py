@@ -1,6 +1,7 @@
 """Commands on an exported or registered model: ``verify``, ``rollback`` and the like."""
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, ModelName, Tracking
+from graftline_pipelines.cli.commands.predict import LocalModel, local_model
+from graftline_pipelines.cli.options import (
+    DEFAULT_TRACKING,
+    AsJson,
+    ModelName,
+    Tracking,
+    waiting,
+)
 
 if TYPE_CHECKING:
     from graftline.tracking.champion_log import Entry
 
-Model = Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported file.")]
+
+ASKING = "Asking MLflow"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    model: Model,
+    model: LocalModel,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="The snapshot's folder, or the original test images."),
@@ -48,43 +57,56 @@ def verify(
     """Prove that the file answers as PyTorch did when it was exported, and is what was signed."""
     import dataclasses
 
+    from graftline_pipelines.local.screen import counted
+
+    file = Path(model) if Path(model).is_dir() and signature else local_model(model)
     if signature is not None:
         from graftline.steps.promote.signature import check_signature
 
-        folder = model if model.is_dir() else model.parent
+        folder = file if file.is_dir() else file.parent
         count = check_signature(folder, signature)
-        print(f"{count} files are those that were signed.", file=sys.stderr if as_json else None)
+        print(f"{counted(count, 'file')} checked: as signed.", file=sys.stderr if as_json else None)
         if images is None:
             return
     if images is None:
-        raise typer.BadParameter("give --images, --signature or both")
+        raise typer.BadParameter(
+            "give --images with the test images, --signature with a public key, or both"
+        )
 
-    from graftline.onnx_model.verify import verify as run
+    with waiting("Comparing the file's answers"):
+        from graftline.onnx_model.verify import verify as run
 
-    result = run(
-        model,
-        images,
-        reference=reference,
-        label_tolerance=label_tolerance,
-        max_probability_difference=max_difference,
-        min_share=min_share,
-    )
+        result = run(
+            file,
+            images,
+            reference=reference,
+            label_tolerance=label_tolerance,
+            max_probability_difference=max_difference,
+            min_share=min_share,
+        )
     if as_json:
         print(json.dumps(dataclasses.asdict(result)))
         return
-    parity = result.parity
-    print(
-        f"{parity.images:,} images: the same label on {parity.label_agreement:.2%}, largest "
-        f"probability difference {parity.max_probability_difference:.1e} ({result.precision})."
+    _show_verified(result)
+
+
+def _show_verified(result: Any) -> None:
+    from graftline_pipelines.local.screen import Screen, counted
+
+    parity, console = result.parity, Screen(highlight=False, markup=False)
+    console.print(
+        f"{counted(parity.images, 'image')}: the same label on {parity.label_agreement:.2%}, "
+        f"largest probability difference {parity.max_probability_difference:.1e} "
+        f"({result.precision})."
     )
     if result.missing:
-        print(f"{result.missing:,} images of the proof were not given.")
+        console.print(f"Of the proof, not given: {counted(result.missing, 'image')}.")
     if result.unknown:
-        print(f"{result.unknown:,} images given were not part of the proof.")
+        console.print(f"Given, not part of the proof: {counted(result.unknown, 'image')}.")
 
 
 def serve_manifest(
-    model: Model,
+    model: LocalModel,
     name: Annotated[str, typer.Option(help="Name of the service and of the Triton model.")],
     storage_uri: Annotated[
         str,
@@ -105,9 +127,11 @@ def serve_manifest(
     import yaml
 
     from graftline.onnx_model.serving import inference_service, write_triton_repository
+    from graftline_pipelines.local.screen import say
 
+    file = local_model(model)
     service = inference_service(
-        model,
+        file,
         name=name,
         storage_uri=storage_uri,
         backend=backend,
@@ -121,11 +145,9 @@ def serve_manifest(
     manifest.write_text(yaml.safe_dump(service, sort_keys=False), encoding="utf-8")
     print(manifest)
     if backend == "triton":
-        print(write_triton_repository(model, out / "model-repository", name=name, gpus=gpus))
-        print(
-            f"Copy {out / 'model-repository'} to {storage_uri}, then: kubectl apply -f {manifest}",
-            file=sys.stderr,
-        )
+        print(write_triton_repository(file, out / "model-repository", name=name, gpus=gpus))
+        say(f"Copy {out / 'model-repository'} to {storage_uri}, then:", stderr=True)
+        print(f"  kubectl apply -f {shlex.quote(str(manifest))}", file=sys.stderr)
 
 
 def rollback(
@@ -138,17 +160,20 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     """Make an earlier version champion again."""
-    from graftline.tracking.registry import existing_registry
+    from graftline_pipelines.local.screen import say
 
-    registry = existing_registry(tracking)
-    entry = registry.rollback(name, to, reason=reason)
+    with waiting(ASKING):
+        from graftline.tracking.registry import existing_registry
+
+        registry = existing_registry(tracking)
+        entry = registry.rollback(name, to, reason=reason)
+        tags = registry.version(name, str(entry.version)).tags
     if as_json:
         print(json.dumps(_plain(entry)))
         return
-    print(f"{name}: version {entry.version} is champion, instead of {entry.replaced or 'none'}.")
-    tags = registry.version(name, str(entry.version)).tags
+    say(f"{name}: version {entry.version} is champion, instead of {entry.replaced or 'none'}.")
     if tags.get("graftline.verdict") == "not passed":
-        print(f"Note: version {entry.version} did not pass its evaluation.", file=sys.stderr)
+        say(f"Note: version {entry.version} did not pass its evaluation.", stderr=True)
 
 
 def history(
@@ -157,19 +182,21 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show who replaced whom, when, and with which figures."""
-    from graftline.tracking.registry import existing_registry
+    with waiting(ASKING):
+        from graftline.tracking.registry import existing_registry
 
-    entries = existing_registry(tracking).history(name)
+        entries = existing_registry(tracking).history(name)
     if as_json:
         print(json.dumps({"name": name, "history": [_plain(entry) for entry in entries]}))
         return
     if not entries:
         print(f"No version of {name} was champion yet.")
-    from rich.console import Console
     from rich.padding import Padding
     from rich.text import Text
 
-    console = Console(highlight=False)
+    from graftline_pipelines.local.screen import Screen
+
+    console = Screen(highlight=False)
     for entry in entries:
         console.print(Text(f"{entry.number:>3}  {_headline(entry)}", "bold"))
         for line in (*_figures(entry), *entry.reasons):

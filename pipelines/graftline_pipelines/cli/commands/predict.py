@@ -10,11 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graftline_pipelines.cli.commands.local_runs import DEFAULT_RUNS_DIR, note
-from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking
+from graftline_pipelines.cli.options import DEFAULT_TRACKING, AsJson, Tracking, waiting
 
 if TYPE_CHECKING:
     from graftline.onnx_model.bulk import Answer
 
+LocalModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An exported .onnx file; `latest` or the name of a local run.",
+        show_default=False,
+    ),
+]
 ModelRef = Annotated[
     str,
     typer.Argument(
@@ -67,7 +75,7 @@ def predict(
 def model_file(text: str, tracking: str) -> Iterator[Path]:
     """The file: as named, or downloaded from the registry for as long as it is used."""
     if not text.startswith("models:/"):
-        yield _local_model(text)
+        yield local_model(text)
         return
     import tempfile
 
@@ -75,19 +83,16 @@ def model_file(text: str, tracking: str) -> Iterator[Path]:
 
     name, version = registered(text)
     with tempfile.TemporaryDirectory(prefix="graftline-model-") as folder:
-        yield fetch_registered(tracking, name, version, Path(folder))
+        with waiting(f"Fetching {text}"):
+            file = fetch_registered(tracking, name, version, Path(folder))
+        yield file
 
 
-def _local_model(text: str) -> Path:
+def local_model(text: str) -> Path:
     """A file, or that of a local run."""
-    path = Path(text)
-    if path.is_file() or path.suffix == ".onnx" or not DEFAULT_RUNS_DIR.is_dir():
-        return path
-    from graftline_pipelines.local.runs import MODEL, find_run
+    from graftline_pipelines.local.runs import exported_file
 
-    found = find_run(DEFAULT_RUNS_DIR, text, MODEL, note).model
-    assert found is not None
-    return found
+    return exported_file(text, DEFAULT_RUNS_DIR, note)
 
 
 def _to_table(
@@ -102,8 +107,10 @@ def _to_table(
     import dataclasses
 
     from graftline.steps.predict.config import PredictConfig
+    from graftline.steps.predict.output import check_output
     from graftline.steps.predict.step import run
 
+    check_output(out)
     config = PredictConfig(image_column=image_column, top=top, probabilities=probabilities)
     with _bar():
         result = run(model=model, sources=images, output=out, config=config)
@@ -116,12 +123,13 @@ def _to_table(
 
 
 def _show_result(result: Any) -> None:
-    rows = "row" if result.images == 1 else "rows"
-    print(f"{result.output}: {result.images:,} {rows}")
+    from graftline_pipelines.local.screen import counted
+
+    print(f"{result.output}: {counted(result.images, 'row')}")
     for label, count in list(result.classes.items())[:10]:
         print(f"  {label}: {count:,}")
     if len(result.classes) > 10:
-        print(f"  and {len(result.classes) - 10:,} more classes")
+        print(f"  and {counted(len(result.classes) - 10, 'more class', 'more classes')}")
     if result.unlike:
         print(f"Unlike the training images: {result.unlike:,}")
     if result.skipped:
@@ -133,13 +141,18 @@ def _show_result(result: Any) -> None:
 def _to_terminal(
     model: Path, images: list[str], top: int, image_column: str, as_json: bool
 ) -> None:
-    from graftline.onnx_model.bulk import predict_many
-    from graftline.onnx_model.predict import OnnxClassifier
-    from graftline.steps.predict.inputs import find_images
+    from graftline_pipelines.local.screen import Screen, show_error
 
-    classifier = OnnxClassifier(model)
-    found = find_images(images, image_column)
+    with waiting("Loading the model"):
+        from graftline.onnx_model.bulk import predict_many
+        from graftline.onnx_model.predict import OnnxClassifier
+        from graftline.steps.predict.inputs import find_images
+
+        classifier = OnnxClassifier(model)
+        found = find_images(images, image_column)
     width = max(len(item.name) for item in found.items)
+    # On a terminal a line breaks between words; elsewhere it is whole, and printed faster.
+    show = Screen(markup=False, highlight=False).print if sys.stdout.isatty() else print
     predictions: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     named = ((item.name, item.read) for item in found.items)
@@ -155,13 +168,13 @@ def _to_terminal(
             if as_json:
                 predictions.append(_plain(answer))
             else:
-                print(_line(answer, width))
+                show(_line(answer, width))
     if as_json:
         print(json.dumps({"predictions": predictions, "failed": failed}))
     elif found.skipped:
         print(f"Not taken for images, by their endings: {found.skipped:,}", file=sys.stderr)
     for problem in failed:
-        print(f"Error: {problem['error']}", file=sys.stderr)
+        show_error(problem["error"])
     if failed:
         raise typer.Exit(1)
 
@@ -182,7 +195,6 @@ def _line(answer: "Answer", width: int) -> str:
 @contextmanager
 def _bar() -> Iterator[None]:
     """A bar of how far it has come, where somebody looks."""
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -192,11 +204,16 @@ def _bar() -> Iterator[None]:
     )
 
     from graftline.progress import listening
+    from graftline_pipelines.local.screen import Screen
 
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,  # what came of it is said in the end
+        disable=not console.is_terminal,
     ) as shown:
         task = shown.add_task("looking for images", total=None)
 

@@ -36,11 +36,10 @@ def race(
     as_json: JsonLast = False,
 ) -> None:
     """Let backbones compete on a sample of the data: accuracy against time and size."""
-    from rich.console import Console
-
     from graftline.models.known import check_known
     from graftline_pipelines.local.race_memory import candidates, run_race
     from graftline_pipelines.local.run import with_absolute_paths
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     settings = with_absolute_paths(load(run_file, overrides or ()))
@@ -48,7 +47,7 @@ def race(
     names = given or list(candidates(settings))
     for name in names:
         check_known(name)
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     limit = settings.race.minutes if budget is None else budget
     with console.status(f"Racing {', '.join(names)}"):
         result = run_race(settings, names, limit)
@@ -71,7 +70,8 @@ def chosen_backbone(settings: Any, console: Any) -> Any:
         return settings
     from graftline_pipelines.local.race_memory import raced
 
-    settings = raced(settings, lambda result: console.print(_table(result)))
+    with console.status("Racing the backbones of race.backbones, the first time only"):
+        settings = raced(settings, lambda result: _show_table(result, console))
     console.print(f"backbone: {settings.backbone}", highlight=False, markup=False)
     return settings
 
@@ -84,39 +84,35 @@ def _write_page(result: Any, path: Path) -> None:
 
 
 def _show(result: Any, page: Path, console: Any) -> None:
-    console.print(_table(result))
+    _show_table(result, console)
     if result.unmeasured:
         left = ", ".join(result.unmeasured)
-        console.print(f"The budget left no time for: {left}", markup=False, soft_wrap=True)
-    console.print(result.why, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Charts: {page}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"The budget left no time for: {left}", markup=False)
+    console.print(result.why, markup=False, highlight=False)
+    console.print(f"Charts: {page}", markup=False, highlight=False)
     console.print(f"\nbackbone: {result.chosen}", markup=False, highlight=False)
 
 
-def _table(result: Any) -> Any:
-    from rich.table import Table
+def _show_table(result: Any, console: Any) -> None:
+    from graftline_pipelines.local.screen import show_table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("Backbone", no_wrap=True)
-    for heading in ("Accuracy", "95% interval", "Images", "ms/image", "MB"):
-        table.add_column(heading, justify="right")
-    table.add_column("Pareto")
-    table.add_column("Stopped", overflow="fold")
-    for e in result.entrants:
-        low, high = e.interval
-        style = "bold" if e.name == result.chosen else None
-        table.add_row(
+    figures = ("Accuracy", "95% interval", "Images", "ms/image", "MB")
+    rows = [
+        (
             e.name,
             f"{e.accuracy:.1%}",
-            f"{low:.1%} to {high:.1%}",
+            "{:.1%} to {:.1%}".format(*e.interval),
             f"{e.images:,}",
             f"{e.latency_ms:.1f}",
             f"{e.megabytes:.1f}",
             "front" if e.pareto else "",
             e.stopped,
-            style=style,
         )
-    return table
+        for e in result.entrants
+    ]
+    chosen = [number for number, e in enumerate(result.entrants) if e.name == result.chosen]
+    headings = ("Backbone", *figures, "Pareto", "Stopped")
+    show_table(headings, rows, console, right=figures, bold=chosen)
 
 
 def register(app: typer.Typer) -> None:

@@ -42,6 +42,7 @@ def relocate(
     from graftline.errors import ConfigurationError
     from graftline.tracking import relocation
     from graftline_pipelines.cli.options import DEFAULT_TRACKING
+    from graftline_pipelines.local.screen import counted, say
 
     uri = tracking or DEFAULT_TRACKING
     settings = None
@@ -76,15 +77,17 @@ def relocate(
     if as_json:
         print(json.dumps({"database": str(database), "before": before, "changed": changed}))
     elif not before:
-        print(f"{database} names the files where they are. Nothing to do.")
+        say(f"{database} names the files where they are. Nothing to do.")
     else:
-        print(f"{changed:,} records named files in {', '.join(before)}; they name them here now.")
+        records = counted(changed, "record")
+        say(f"{records} named files in {', '.join(before)} and name them here now.")
 
 
 def _carry(settings: Any, source_was: str) -> None:
     """Let the run file's source keep the memory of the place where it was."""
     from graftline.errors import ConfigurationError
     from graftline.storage.uri import local_path
+    from graftline_pipelines.local.screen import say
     from graftline_pipelines.preflight.examine import carry_source
 
     if settings is None:
@@ -102,7 +105,7 @@ def _carry(settings: Any, source_was: str) -> None:
             why="It knows nothing of the first, or a run has read the second already.",
             fix="Give the folder as an earlier run file named it.",
         )
-    print(f"What was remembered of {before} is used for {now} from now on.")
+    say(f"What was remembered of {before} is used for {now} from now on.")
 
 
 def register(app: typer.Typer) -> None:

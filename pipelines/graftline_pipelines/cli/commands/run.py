@@ -62,21 +62,20 @@ def check(
     With --cluster, also what Kubeflow Pipelines would refuse. What answers only inside the cluster
     is a note then, not a problem.
     """
-    from rich.console import Console
-
     from graftline_pipelines.local import run as local
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.preflight import examine as preflight
     from graftline_pipelines.preflight.report import show
     from graftline_pipelines.runfile.load import load
     from graftline_pipelines.runfile.settings import AUTO_BACKBONE
 
     settings = load(run_file, overrides or ())
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     if settings.backbone == AUTO_BACKBONE:
         from graftline_pipelines.local.race_memory import expected, with_backbone
 
         note, name = expected(settings)
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False)
         settings = with_backbone(settings, name)
     with checking(console) as asking:
         if cluster:
@@ -102,15 +101,14 @@ def compile_(
     pipeline: Graph = "train",
 ) -> None:
     """Write the pipeline of a run file as YAML, for Kubeflow Pipelines."""
-    from rich.console import Console
-
     from graftline_pipelines.graphs.compile import compile_to
     from graftline_pipelines.local.race_memory import settled
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     settings = settled(load(run_file, overrides or ()))
     compile_to(settings, graph_name(pipeline), output)
-    Console().print(f"Wrote {output}", highlight=False)
+    Screen().print(f"Wrote {output}", highlight=False)
 
 
 def register(app: typer.Typer) -> None:

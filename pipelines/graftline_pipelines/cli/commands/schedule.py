@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from graftline_pipelines.cli.options import (
     AskRegistry,
@@ -28,9 +29,50 @@ DeleteOrphans = Annotated[
     typer.Option("--delete-orphans", help="With --kube-context: delete those, without asking."),
 ]
 
+
+class _Schedules(TyperGroup):
+    """Takes ``schedule RUN.yaml`` for ``schedule show RUN.yaml``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0].endswith((".yaml", ".yml")):
+            args = ["show", *args]
+        return super().resolve_command(ctx, args)
+
+
 group = typer.Typer(
-    name="schedule", help="Schedules: what the cluster starts by itself.", no_args_is_help=True
+    name="schedule",
+    cls=_Schedules,
+    help="Schedules: what the cluster starts by itself. With a run file alone, show its schedule.",
+    no_args_is_help=True,
 )
+
+
+@group.command()
+def show(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Show when a run file's schedule would fire. No cluster is contacted."""
+    import shlex
+
+    from graftline_pipelines.cluster.scheduling.schedules import fires_at
+    from graftline_pipelines.local.screen import Screen
+    from graftline_pipelines.runfile.load import load
+
+    settings = load(run_file, overrides or ())
+    wanted, console = settings.schedule, Screen(highlight=False, markup=False)
+    named = shlex.quote(str(run_file))
+    if wanted.cron is None:
+        console.print(f"{run_file} has no schedule. Add one to it, such as every night at 02:30:\n")
+        console.print("schedule:\n  cron: 0 30 2 * * *\n")
+    else:
+        times = _readable(fires_at(wanted.cron, wanted.time_zone))
+        off = "" if wanted.enabled else " It is switched off: `schedule.enabled` is false."
+        console.print(
+            f"Schedule {settings.name}: {wanted.pipeline} at {wanted.cron} in {wanted.time_zone}; "
+            f"next at {times}.{off}"
+        )
+    console.print(
+        f"`graftline schedule apply {named}` makes the cluster's schedule the same; "
+        "`graftline schedule list` shows what a cluster has."
+    )
 
 
 @group.command()
@@ -57,15 +99,14 @@ def apply(
     as_json: JsonLast = False,
 ) -> None:
     """Make the cluster's schedule the same as the run file's."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster import submit
     from graftline_pipelines.cluster.scheduling import schedules
     from graftline_pipelines.local.race_memory import settled
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     settings = settled(load(run_file, overrides or ()))
-    console = Console(stderr=as_json, soft_wrap=True)
+    console = Screen(stderr=as_json)
     server = connect(host, settings.cluster.namespace, console)
     with tempfile.TemporaryDirectory() as folder:
         package = submit.prepare(
@@ -102,25 +143,27 @@ def list_(
     as_json: JsonLast = False,
 ) -> None:
     """List the schedules that graftline keeps on the cluster."""
-    from rich.console import Console
-    from rich.table import Table
-
     from graftline_pipelines.cluster.scheduling import schedules
+    from graftline_pipelines.local.screen import Screen, show_table
 
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     server = connect(host, namespace, console)
     found = schedules.existing(server)
     rows = [_row(one, found, server) for one in found]
     lost = _orphans(server, kube_context) if kube_context is not None else None
     orphans = lost.find() if lost else []
     rows += [_orphan_row(one) for one in orphans]
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("Schedule", "State", "Cron", "Zone", "Next (UTC)"):
-        table.add_column(column, no_wrap=column != "State", overflow="fold")
-    for row in rows:
-        following = (row["next"] or "")[:16].replace("T", " ")
-        table.add_row(row["name"], row["state"], row["cron"], row["time_zone"], following)
-    console.print(table if rows else "No schedules.")
+    if rows:
+        cells = [
+            (
+                *(row[key] for key in ("name", "state", "cron", "time_zone")),
+                (row["next"] or "")[:16].replace("T", " "),
+            )
+            for row in rows
+        ]
+        show_table(("Schedule", "State", "Cron", "Zone", "Next (UTC)"), cells, console)
+    else:
+        console.print("No schedules.")
     if lost is not None:
         _offer(lost, orphans, console, delete=delete_orphans, ask=not as_json)
     if as_json:
@@ -130,26 +173,25 @@ def list_(
 @group.command()
 def pause(which: Which, host: Host = None, namespace: Namespace = None) -> None:
     """Stop a schedule from firing until it is resumed. A run that has started goes on."""
-    from rich.console import Console
+    from graftline_pipelines.local.screen import Screen
 
     name, reconciler, existing = _find(which, host, namespace)
     for one in existing:  # of an interrupted replacement, all
         reconciler.pause(one)
-    Console().print(f"{name} is paused.", highlight=False)
+    Screen().print(f"{name} is paused.", highlight=False)
 
 
 @group.command()
 def resume(which: Which, host: Host = None, namespace: Namespace = None) -> None:
     """Let a paused schedule fire again, from its next time on."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster.scheduling import schedules
+    from graftline_pipelines.local.screen import Screen
 
     name, reconciler, existing = _find(which, host, namespace)
     one = schedules.the_one(existing, name)
     reconciler.resume(one)
     following = _readable(schedules.fires_at(one.cron, one.time_zone, 1))
-    Console().print(f"{name} fires again, next at {following}.", highlight=False)
+    Screen().print(f"{name} fires again, next at {following}.", highlight=False)
 
 
 @group.command()
@@ -163,12 +205,11 @@ def remove(
 
     With --kube-context also what of it still fires though KFP has lost it.
     """
-    from rich.console import Console
-
     from graftline_pipelines.cluster.scheduling import schedules
+    from graftline_pipelines.local.screen import Screen
 
     name, reconciler, existing = _find(which, host, namespace, needed=kube_context is None)
-    console = Console(stderr=True, soft_wrap=True)
+    console = Screen(stderr=True)
     if kube_context is not None:
         lost = _orphans(reconciler.cluster, kube_context)
         orphans = lost.find(name)
@@ -177,7 +218,7 @@ def remove(
         _offer(lost, orphans, console, delete=True)
     for one in existing:
         reconciler.remove(one)
-    Console().print(f"{name} is removed.", highlight=False)
+    Screen().print(f"{name} is removed.", highlight=False)
 
 
 @group.command("run-now")
@@ -185,9 +226,8 @@ def run_now(
     which: Which, host: Host = None, namespace: Namespace = None, as_json: JsonLast = False
 ) -> None:
     """Start now what the schedule would start: the same version, with the same parameters."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster.scheduling import schedules
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.settings import new_run_id
 
     name, reconciler, existing = _find(which, host, namespace)
@@ -204,9 +244,7 @@ def run_now(
         description="Started by hand, as the schedule would.",
     )
     link = server.link(run_id)
-    Console(stderr=as_json, soft_wrap=True).print(
-        f"Run {run_name}: [bold]{run_id}[/]\n{link}", highlight=False
-    )
+    Screen(stderr=as_json).print(f"Run {run_name}: [bold]{run_id}[/]\n{link}", highlight=False)
     if as_json:
         print(json.dumps({"run_id": run_id, "run_name": run_name, "link": link}))
 
@@ -220,9 +258,8 @@ def _find(
     which: str, host: str | None, namespace: str | None, *, needed: bool = True
 ) -> tuple[str, Any, list[Any]]:
     """A schedule's name, who changes it, and what is there; an error for none where needed."""
-    from rich.console import Console
-
     from graftline_pipelines.cluster.scheduling import schedules
+    from graftline_pipelines.local.screen import Screen
     from graftline_pipelines.runfile.load import load
 
     name = which
@@ -230,7 +267,7 @@ def _find(
         settings = load(Path(which))
         name = settings.name
         namespace = namespace or settings.cluster.namespace
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     server = connect(host, namespace, console)
     existing = schedules.existing(server, name)
     if needed and not existing:

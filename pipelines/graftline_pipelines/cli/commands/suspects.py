@@ -31,9 +31,8 @@ def suspects(
 
     A classifier that has not seen them is confident of another class.
     """
-    from rich.console import Console
-
     from graftline.files import os_errors, write_atomic
+    from graftline_pipelines.local.screen import Screen
 
     name, found = _recorded(runs_dir, run)
     rows = [(image["image_id"], *(image[key] for key in COLUMNS[1:])) for image in found["images"]]
@@ -42,9 +41,7 @@ def suspects(
     if as_csv and as_json and file is None:
         raise typer.BadParameter("name a FILE for the CSV beside --json", param_hint="FILE")
     printed = as_csv and file is None
-    console = Console(stderr=as_json or printed, highlight=False)
-    if not console.is_terminal:
-        console.width = 160
+    console = Screen(stderr=as_json or printed, highlight=False)
     if printed:
         sys.stdout.write(_csv(rows))
     elif file is not None:
@@ -53,9 +50,9 @@ def suspects(
     else:
         _show(rows[:limit], console)
     said = _summary(name, found, len(rows), None if as_csv else limit)
-    console.print(said, markup=False, soft_wrap=True)
+    console.print(said, markup=False)
     if file is not None:
-        console.print(f"Written: {file}", markup=False, soft_wrap=True)
+        console.print(f"Written: {file}", markup=False)
     if as_json:
         print(json.dumps({"run": name, **found}))
 
@@ -80,18 +77,16 @@ def _recorded(runs_dir: Path, run: str) -> tuple[str, dict[str, Any]]:
 
 
 def _show(rows: list[tuple[Any, ...]], console: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from graftline_pipelines.local.screen import show_table
 
     if not rows:
         return
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("File", "Given", "Likely"):
-        table.add_column(column, overflow="fold")
-    table.add_column("Confidence", justify="right")
-    for _, source, given, likely, confidence in rows:
-        table.add_row(Text(source), Text(given), Text(likely), f"{confidence:.0%}")
-    console.print(table)
+    cells = [
+        (source, given, likely, f"{confidence:.0%}")
+        for _, source, given, likely, confidence in rows
+    ]
+    headings = ("File", "Given", "Likely", "Confidence")
+    show_table(headings, cells, console, right=("Confidence",))
 
 
 def _summary(run: str, found: dict[str, Any], kept: int, limit: int | None) -> str:
@@ -102,7 +97,7 @@ def _summary(run: str, found: dict[str, Any], kept: int, limit: int | None) -> s
     if kept < count:
         said += f" The record keeps the first {kept:,}."
     if limit is not None and limit < kept:
-        said += f" --limit {kept} shows {'all' if kept == count else 'these'}."
+        said += f" `--limit {kept}` shows {'all' if kept == count else 'these'}."
     return said
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from graftline_pipelines.cli.commands.predict import ModelRef, model_file
-from graftline_pipelines.cli.options import DEFAULT_TRACKING, Tracking
+from graftline_pipelines.cli.options import DEFAULT_TRACKING, Tracking, waiting
 
 
 def try_(
@@ -26,11 +26,13 @@ def try_(
     import webbrowser
 
     from graftline.errors import ConfigurationError
-    from graftline.onnx_model.predict import OnnxClassifier
-    from graftline_pipelines.local.try_server import ADDRESS, TryServer
 
     with model_file(model, tracking) as path:
-        classifier = OnnxClassifier(path)
+        with waiting("Loading the model"):
+            from graftline.onnx_model.predict import OnnxClassifier
+            from graftline_pipelines.local.try_server import ADDRESS, TryServer
+
+            classifier = OnnxClassifier(path)
         try:
             server = TryServer(classifier, port)
         except OSError as error:

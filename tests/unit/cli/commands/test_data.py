@@ -50,7 +50,7 @@ def test_what_was_taken_and_set_aside_is_shown(command, tmp_path: Path) -> None:
     assert "0/[bold].png" in shown and "not an image in a known format" in shown
     assert "README.txt" in shown and "Rejected: 2" in shown
     _, shown, _ = command("--limit", "1")
-    assert "1 more: --limit 2 shows all" in shown
+    assert "1 more: `--limit 2` shows all" in shown
 
 
 def test_json_holds_every_row(command, tmp_path: Path) -> None:

@@ -41,5 +41,5 @@ def test_groups_contradictions_and_what_is_not_evaluated_are_shown(
     ((one, other),) = told["contradictions"]
     assert {one["source"], other["source"]} == {"0.png", "copy.jpg"}
     assert {one["label"], other["label"]} == {"a", "b"}
-    assert "Contradicting labels: 1 pairs" in err and "share 1 groups" in err
+    assert "Contradicting labels: 1 pair\n" in err and "share 1 group;" in err
     assert told["not_evaluated"] == []

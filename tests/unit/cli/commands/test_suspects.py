@@ -56,7 +56,7 @@ def test_the_table_names_files_and_both_labels(tmp_path: Path) -> None:
     assert "cat/0.png" in answer.output
     assert "dog, or wolf" in answer.output
     assert "cat/2.png" not in answer.output
-    assert "3 of 100 training images of one are suspect. --limit 3 shows all." in answer.output
+    assert "3 of 100 training images of one are suspect. `--limit 3` shows all." in answer.output
     found = ask(tmp_path, "one", "--json")
     assert json.loads(found.stdout.splitlines()[-1]) == {"run": "one", **suspects}
 

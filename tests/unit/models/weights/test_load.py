@@ -89,12 +89,29 @@ def test_weights_come_from_a_file_of_either_form(tmp_path, form, head):
     assert build(NAME, weights=path.as_uri()).weights_digest == backbone.weights_digest
 
 
-@pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.module.", "backbone."])
-@pytest.mark.parametrize("key", [None, "state_dict", "model", "model_ema"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module.", "backbone.", "my_net.body."])
+@pytest.mark.parametrize("key", [None, "state_dict", "model_ema", "model_state_dict", "best.net"])
 def test_what_training_scripts_wrap_around_weights_is_taken_off(tmp_path, prefix, key):
     state = {prefix + name: tensor for name, tensor in trained().items()}
-    torch.save({key: state, "epoch": 3, "args": {"lr": 0.1}} if key else state, tmp_path / "w.pth")
+    wrapped = state
+    for part in reversed(key.split(".") if key else []):
+        optimizer = torch.optim.Adam([torch.ones(2, requires_grad=True)]).state_dict()
+        wrapped = {"epoch": 3, "step": torch.tensor(7), "optimizer": optimizer, part: wrapped}
+    torch.save(wrapped, tmp_path / "w.pth")
     assert_loaded(load(find(NAME), 160, weights=str(tmp_path / "w.pth")), trained())
+
+
+def test_an_encoder_in_its_authors_form_is_taken_out_of_the_whole_model():
+    """Segment Anything's names: the library's filter renames only what has its prefix."""
+    architecture = find("timm/samvit_base_patch16_224")
+    with torch.device("meta"):
+        network = create(architecture, 224)
+    state = {
+        "image_encoder." + name.replace("mlp.fc", "mlp.lin"): tensor
+        for name, tensor in network.state_dict().items()
+    }
+    for others in ({}, {"mask_decoder.iou.weight": torch.zeros(2)}):
+        fit_state(network, {**state, **others}, architecture, "sam")
 
 
 class Evil:
@@ -123,6 +140,8 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     with pytest.raises(WeightsError, match=str(path)) as caught:
         read_checkpoint(str(path))
     assert caught.value.fix
+    shown = {b"": "The file is empty", b"hello": "It begins with 'hello'"}
+    assert shown.get(content, "") in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth"])
@@ -137,6 +156,9 @@ def test_a_file_that_was_cut_short_is_refused(tmp_path, form):
 def test_a_checkpoint_without_tensors_and_a_place_without_one_are_refused(tmp_path):
     torch.save({"epoch": 1}, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match="hold no tensors"):
+        read_checkpoint(str(tmp_path / "w.pth"))
+    torch.save({"generator": trained(), "critic": {"net": trained()}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"several state dictionaries: generator, critic\.net"):
         read_checkpoint(str(tmp_path / "w.pth"))
     for place in (tmp_path / "none.pth", tmp_path):
         with pytest.raises(WeightsError, match="There are no weights at"):

@@ -322,7 +322,7 @@ def test_early_stopping_keeps_the_best_epoch_and_says_so(
     result = fitted(strategy="scratch", epochs=6, patience=1, learning_rate=1e-9)
     assert result.epochs < 6
     kept = f"epoch {result.best_epoch}, the best on validation, is kept."
-    assert f"1 epochs without improvement (scratch.patience); {kept}" in caplog.text
+    assert f"1 epoch without improvement (scratch.patience); {kept}" in caplog.text
     best = max(result.history, key=lambda e: (e["val_accuracy"], -e["val_loss"]))
     assert result.best_epoch == best["epoch"]
     assert result.val_accuracy == pytest.approx(best["val_accuracy"])
@@ -699,6 +699,15 @@ def test_sharpness_undoes_a_temperature() -> None:
     chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     truth = np.array([random.choice(3, p=row) for row in chances])
     assert sharpness((logits / 5).astype(np.float32), truth) == pytest.approx(5, rel=0.1)
+
+
+def test_few_images_that_are_all_right_do_not_make_the_head_certain() -> None:
+    """Platt's targets: 17 right answers of 17 show a chance of 18 in 19, not of 1."""
+    truth = np.arange(17) % 2
+    logits = np.eye(2)[truth] * 3.0
+    scaled = logits * sharpness(logits.astype(np.float32), truth)
+    right = np.exp(scaled[0, 0]) / np.exp(scaled[0]).sum()
+    assert right == pytest.approx(18 / 19, abs=1e-3)
 
 
 # --- checkpoints ---

@@ -14,6 +14,7 @@ from graftline.errors import ConfigurationError, IntegrityError, PromotionConfli
 from graftline.files import sha256_of
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.records.verdict import GateTest, Verdict, write_verdict
+from graftline.steps.promote import model_card
 from graftline.steps.promote import step as promote_step
 from graftline.storage import open_store
 from graftline.tracking.champion_alias import ALIAS
@@ -152,6 +153,24 @@ def test_registered_model_is_mlflow_s_own_and_answers(place, tmp_path):
     assert answer["probabilities"].shape == (2, 3)
     assert model.metadata.get_input_schema().input_names() == ["images"]
     assert (folder / "input_example.json").exists()
+
+
+def test_requirements_are_the_stated_ones_and_no_installed_package_is_searched(
+    place, tmp_path, monkeypatch
+):
+    from mlflow.utils import requirements_utils
+
+    def search():
+        raise AssertionError("MLflow looked through all installed packages")
+
+    monkeypatch.setattr(requirements_utils, "_MODULES_TO_PACKAGES", None)
+    monkeypatch.setattr(requirements_utils.importlib_metadata, "packages_distributions", search)
+    place()
+    assert requirements_utils._MODULES_TO_PACKAGES is None  # as it was, for others in the process
+    folder = open_registry(place.uri).champion(NAME).download(tmp_path / "down")
+    lines = (folder / "requirements.txt").read_text().splitlines()
+    names = {line.partition("=")[0] for line in lines}
+    assert names == {"mlflow", "numpy", "onnxruntime"}
 
 
 def test_verdict_not_passed_registers_without_alias(place):
@@ -371,3 +390,10 @@ def test_manifest_is_signed_and_checked_with_ordinary_tools(place, tmp_path):
     assert here == {each["path"] for each in listed} | {"manifest.json", "manifest.json.sig"}
     (folder / "MODEL_CARD.md").write_text("better than it is")
     assert tool("sha256sum", "--check", "--strict", input=sums).returncode != 0
+
+
+def test_the_card_has_counts_as_counts_and_an_interval_beside_its_figure() -> None:
+    figures = {"test": {"images": 45.0, "accuracy": 0.7778, "accuracy_ci": [0.6291, 0.888]}}
+    verdict = Verdict(promote=True, reasons=[], tests=[], snapshot_id="s", figures=figures)
+    lines = "\n".join(model_card._figures(verdict)).splitlines()
+    assert lines[-2:] == ["| images | 45 |", "| accuracy | 0.7778 (95% 0.6291 to 0.8880) |"]

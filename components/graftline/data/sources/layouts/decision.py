@@ -38,12 +38,12 @@ from graftline.data.sources.layouts.layout import (
     Layout,
     build,
 )
+from graftline.data.sources.layouts.projects import TOO_FEW, beside_data, main_folder
 from graftline.data.sources.layouts.refusals import Refusals, stop_container
 from graftline.data.sources.layouts.view_names import FileNames, forms
 from graftline.data.sources.split_names import clear_splits, split_words, splits_of
 
 FEW = 0.1  # a share of images that says nothing about how the others are laid out
-TOO_FEW = 2  # images for a class
 GROUPS_FOR_SPLITS = 3  # in each class, so that it can be in train, val and test
 FOLD = re.compile(r"(?i)(?:k?fold|split|cv|run|seed|trial)s?[ _.-]?\d+")
 SHARED = 0.5  # of the folders below must return below others, to be the same thing there
@@ -104,6 +104,10 @@ class _Decision:
         if path is not None or above[-1:] == ("split",):  # train/images, train/masks
             out = self._leave_out_documents(dirs, above, path)
             dirs = {f: n for f, n in dirs.items() if f[0] not in out}
+        if path is not None:
+            out = beside_data(dirs, path, self.refuse.where)
+            self.left_out.update({(*path, other): NO_DATA for other in out})
+            dirs = {f: n for f, n in dirs.items() if f[0] not in out}
         tops = {f[0] for f in dirs}
         deep = {f: n for f, n in dirs.items() if len(f) > 1}
         below = {f[1:]: n for f, n in deep.items()}
@@ -137,6 +141,8 @@ class _Decision:
             odd |= set(filter(names_masks, rest))
         odd |= masks_of_images(rest)
         rest = {t: n for t, n in rest.items() if t not in odd}
+        if not rest and (top := main_folder({f: n for f, n in dirs.items() if f[0] in odd})):
+            rest, odd = {top: tops[top]}, odd - {top}  # src/data/images beside doc
         if rest:
             found.update(self._no_data(dirs, odd, rest, above))
         for top, reason in found.items():

@@ -265,8 +265,9 @@ class Refusals:
         places = " or ".join(f"`{'/'.join([self.where, *path, t])}`" for t in sorted(divided))
         raise AmbiguousLayout(
             f"The folders of {self.where} can be read in two ways",
-            why=f"{some_names(sorted(divided))} is divided into train and test, and "
-            f"{some_names(others)} holds the same classes undivided",
+            why=f"{some_names(sorted(divided))} {'is' if len(divided) == 1 else 'are'} divided "
+            f"into train and test, and {some_names(others)} "
+            f"{'holds' if len(others) == 1 else 'hold'} the same classes undivided",
             fix=f"Let `data.source` be {places}, or leave a folder out: `{exclude_line(others)}`.",
         )
 

@@ -26,6 +26,32 @@ _VIEWS = (
 _MADE_END = re.compile(rf"(?i)(?<=.)(?:[ _.-]+(?:{_MADE}))+$")
 _VIEW_END = re.compile(rf"(?i)(?<=.)[ _.-]+(?:{_VIEWS})(?:[ _-]disaster)?$")
 MOST = 0.8  # of the images with a view's name have another view beside them
+FEWEST = 5  # images, under which nothing can be told from their names
+
+
+FEW = 0.1  # a share of the images that says nothing
+_PLAIN_COPY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")  # a mask is in none of these
+
+
+def twins(keys: Sequence[str]) -> str | None:
+    """The suffix of the images that mostly stand beside one of the same name: 1.png, 1.jpg.
+
+    They are masks, or the same pictures again. None where there are few.
+    """
+    suffixes = Counter(key.rpartition(".")[2].lower() for key in keys if "." in key)
+    if len(suffixes) < 2:
+        return None
+    held: dict[str, set[str]] = defaultdict(set)
+    for key in keys:
+        stem, _, suffix = key.rpartition(".")
+        held[stem].add(suffix.lower())
+    paired = Counter(suffix for some in held.values() if len(some) > 1 for suffix in some)
+    found = [
+        suffix
+        for suffix, count in paired.items()
+        if count >= max(FEWEST, MOST * suffixes[suffix], FEW * len(keys))
+    ]
+    return min(found, key=lambda one: (f".{one}" in _PLAIN_COPY, one), default=None)
 
 
 class Named(Protocol):
@@ -45,7 +71,8 @@ def variants(images: Sequence[Named]) -> dict[str, str]:
 
     Names count within a folder; those of views in all folders, where each is there once.
     """
-    if not any(_MADE_END.search(stem) or _VIEW_END.search(stem) for stem in _stems(images)):
+    told = any(_MADE_END.search(stem) or _VIEW_END.search(stem) for stem in _stems(images))
+    if not told and twins([one.path for one in images]) is None:
         return {}
     cores = [_MADE_END.sub("", stem) for stem in _stems(images)]
     pictures = Counter(

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from graftline.data.sources.label_text import words_of
 from graftline.data.sources.layouts.folder_names import MASKS, PLAIN, Folders
+from graftline.data.sources.split_names import names_split, splits_of
 
 MOST = 0.8  # of the names in a folder are those in another one
 FEWEST = 5  # names, under which nothing can be told from them
@@ -36,6 +37,7 @@ _PERHAPS = words_of(
 _NUMBERED = re.compile(r"(?:t|time|date|phase|view|camera|cam|channel|ch|band|b|frame|step|w)\d+a?")
 # Domains of paired pictures; small letters are anything.
 _PAIRS = tuple(map(frozenset, ({"A", "B"}, {"X", "Y"}, {"L", "R"}, {"OD", "OS"})))
+_PICTURES = words_of("image images img imgs photo photos picture pictures pics jpegimages")
 _WHOLE = words_of(
     "color colour rgb hr hires highres original originals raw images image clean sharp"
 )
@@ -63,6 +65,19 @@ def forms(names: Collection[str], *, perhaps: bool = False) -> bool:
         left -= {name.lower() for name in pair}
     sizes = all(map(_SIZE.fullmatch, left))
     return sizes and not all(re.fullmatch(r"[\d\W_]*", name) for name in names)
+
+
+def containers(names: Collection[str]) -> list[str]:
+    """Names that say that pictures are in the folder, and not what they show: raw_images, test."""
+    return sorted(
+        name
+        for name in names
+        if (words := set(_words(name)))
+        and (
+            (words & _PICTURES and words <= _FORMS | PLAIN)
+            or (names_split(name) and splits_of([name])[name] == "test")
+        )
+    )
 
 
 def forms_of_others(names: Collection[str]) -> list[str]:

@@ -92,7 +92,7 @@ def learning_curve(
             bar.advance(1)
             return wrong
 
-        found = iter(side_by_side(run, smaller))
+        found = iter(side_by_side(run, smaller, product=features.size * scores.shape[1]))
     # The whole folds were fitted already.
     whole = scores.argmax(axis=1) != labels
     wrong = [next(found) if part.share < 1 else whole[part.held_out] for part in parts]

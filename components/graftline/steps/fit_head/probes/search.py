@@ -235,7 +235,8 @@ class _Walk:
             def fit_part(number: int, C: float = C, last: Sequence[Any] = fits) -> LinearFit:
                 return self._fit(parts[number], C, last[number], rough)
 
-            fitted = side_by_side(fit_part, range(len(parts)))
+            product = self.divided.features.size * self.classes
+            fitted = side_by_side(fit_part, range(len(parts)), product=product)
             path.append(self._measured(C, parts, fitted))
             fits = list(fitted)
             if _past_its_best(path, len(grid) if patience is None else patience):

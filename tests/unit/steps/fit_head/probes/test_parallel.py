@@ -44,3 +44,19 @@ def test_an_error_of_one_fit_is_raised_and_the_threads_are_given_back(
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda number: 1 // number, [1, 0])
     assert torch.get_num_threads() == before
+
+
+def test_small_fits_run_one_after_another_on_one_thread_each(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    here = threading.get_ident()
+
+    def work(number: int) -> tuple[int, int, set[int]]:
+        blas = {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+        return number, threading.get_ident(), blas
+
+    found = side_by_side(work, range(3), product=1000)
+    # On one thread each, as when they run at once: the sums are the same bytes.
+    assert found == [(number, here, {1}) for number in range(3)]
