@@ -24,8 +24,8 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.05
     """Weight decay of the optimiser; none on biases and normalisation."""
     warmup_fraction: Fraction = 0.1
-    """Share of the steps in which the learning rate rises from zero; afterwards it falls by a
-    cosine."""
+    """Share of the steps in which the learning rate rises from zero, ten steps at least; afterwards
+    it falls by a cosine. 0: no rise."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability mass that is spread over the wrong classes."""
     augment: bool = True

@@ -132,6 +132,17 @@ def test_the_rate_warms_up_and_ends_near_zero() -> None:
     assert factors[10:] == pytest.approx(cosine)
 
 
+def test_a_short_training_warms_up_for_ten_steps_or_until_it_meets_the_cosine() -> None:
+    """A tenth of twelve steps is one, at whose whole rate AdamW undoes what the network knows."""
+    factors = [rate_factor(step, 12, 0.1) for step in range(12)]
+    peak = int(np.argmax(factors))
+    assert factors[:peak] == pytest.approx([0.1 * n for n in range(1, peak + 1)])
+    assert 4 <= peak <= 7
+    assert factors[peak:] == sorted(factors[peak:], reverse=True)
+    assert factors[-1] < 0.1
+    assert rate_factor(0, 12, 0.0) == 1  # who asks for no warm-up gets none
+
+
 def test_gradual_unfreezing_lets_one_block_after_the_other_join() -> None:
     counts = [joined_blocks(step / 40, 4, 0.5) for step in range(40)]
     assert counts[0] == 0

