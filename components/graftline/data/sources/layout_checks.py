@@ -88,7 +88,7 @@ def _refuse(
     said = some_names(names)
     more = "Otherwise put the images of each class into one folder, or let a table name the labels"
     if out:
-        more = f"If they are none, or hold the same pictures again: `{exclude_line(out)}`"
+        more = f"If they are no classes, or hold the same pictures again: `{exclude_line(out)}`"
     elif len(rest) > 1:
         more = f"If {clip(names[-1])} is none, leave it out: `{exclude_line(names[-1:])}`"
     raise AmbiguousLayout(
