@@ -4,7 +4,6 @@ import math
 
 import torch
 
-
 LEAST_WARM_UP = 10  # steps
 
 
