@@ -100,7 +100,7 @@ def fit_state(
         strict: Refuse tensors that the network does not know.
 
     Raises:
-        WeightsError: Tensors are missing, unexpected or of another shape; they are named.
+        WeightsError: Tensors are missing, unexpected, of another shape or hold NaN; they are named.
     """
     wanted = network.state_dict()
     found = _adapted(network, state, wanted)
@@ -138,6 +138,19 @@ def fit_state(
     ]
     if problems:
         raise _does_not_fit(architecture, source, f"Tensors {'; '.join(problems)}.")
+    _refuse_nan(network, source)
+
+
+def _refuse_nan(network: nn.Module, source: str) -> None:
+    """A network of a training that diverged loads like any other, and answers nothing."""
+    numbers = ((n, t) for n, t in network.state_dict().items() if t.is_floating_point())
+    lost = [name for name, tensor in numbers if bool(tensor.isnan().any())]
+    if lost:
+        raise WeightsError(
+            f"The weights in {source} hold values that are no numbers (NaN): {_listed(lost)}.",
+            why="The training that made them diverged, or the file is damaged.",
+            fix="Use a checkpoint from before that, or other weights.",
+        )
 
 
 def _misshapen(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:

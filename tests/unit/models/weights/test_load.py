@@ -233,6 +233,16 @@ def test_integers_are_not_taken_for_weights(tmp_path):
         build(NAME, weights=str(tmp_path / "w.safetensors"))
 
 
+def test_weights_of_a_training_that_diverged_are_refused_and_named(tmp_path):
+    state = trained()
+    name = next(name for name, tensor in state.items() if tensor.is_floating_point())
+    broken = state[name].clone()
+    broken.view(-1)[0] = torch.nan
+    save_file(state | {name: broken}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=rf"no numbers \(NaN\): {name}\."):
+        build(NAME, weights=str(tmp_path / "w.safetensors"))
+
+
 def test_random_weights_are_not_mirrored(tmp_path):
     store = open_store(str(tmp_path))
     with pytest.raises(ConfigurationError, match="Random weights are not mirrored"):
