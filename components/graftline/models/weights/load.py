@@ -143,8 +143,11 @@ def fit_state(
 
 def _refuse_nan(network: nn.Module, source: str) -> None:
     """A network of a training that diverged loads like any other, and answers nothing."""
-    numbers = ((n, t) for n, t in network.state_dict().items() if t.is_floating_point())
-    lost = [name for name, tensor in numbers if bool(tensor.isnan().any())]
+    lost = [
+        name
+        for name, tensor in network.state_dict().items()
+        if tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isnan().any())
+    ]
     if lost:
         raise WeightsError(
             f"The weights in {source} hold values that are no numbers (NaN): {_listed(lost)}.",
