@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import graftline
 from graftline.errors import ConfigurationError
@@ -19,7 +19,9 @@ from graftline.files import os_errors
 from graftline.schema import write_json
 from graftline.steps.runtime import read_result
 from graftline_pipelines.local.progress import failure_of, seconds_by_step, unfinished_step
-from graftline_pipelines.runfile.settings import RunSettings
+
+if TYPE_CHECKING:  # predictions are installed without what reads a run file
+    from graftline_pipelines.runfile.settings import RunSettings
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
@@ -150,7 +152,7 @@ def page_need(name: str) -> Need:
     return Need(f"{name} page", lambda run: run.page(name) is not None)
 
 
-def write_start(run_dir: Path, settings: RunSettings) -> None:
+def write_start(run_dir: Path, settings: "RunSettings") -> None:
     """Record what a run was asked, before its first step."""
     _write(run_dir, settings.model_dump(mode="json"), "running")
 

@@ -135,7 +135,7 @@ def test_a_check_finds_damage_before_a_run_does_and_changes_nothing(place):
     write(place, CNN, range(5, 9))
     done = command("ls", "--store", place.uri, "--check")
     assert done.exit_code == 0
-    assert "All 1 parts are whole." in done.stdout
+    assert "The one part is whole." in done.stdout
     key = write(place, CNN, range(5))
     data = FeatureStore(place, CNN).store.read(key)
     FeatureStore(place, CNN).store.write(key, data[:-1] + b"?")
@@ -230,7 +230,7 @@ def test_gc_removes_damaged_parts_that_were_set_aside(place, tmp_path):
     write(place, CNN, range(5))
     place.write(f"features/{CNN}/damaged/{'0' * 64}-3.parquet", b"broken")
     dry = command("gc", "--store", place.uri).stdout
-    assert "0 images, 1 damaged parts to be removed, 5 images kept" in dry
+    assert "0 images, 1 damaged part to be removed, 5 images kept" in dry
     assert stored(place)[0].damaged
     command("gc", "--store", place.uri, "--yes")
     assert stored(place)[0].damaged == ()
