@@ -27,10 +27,8 @@ _MADE_END = re.compile(rf"(?i)(?<=.)(?:[ _.-]+(?:{_MADE}))+$")
 _VIEW_END = re.compile(rf"(?i)(?<=.)[ _.-]+(?:{_VIEWS})(?:[ _-]disaster)?$")
 MOST = 0.8  # of the images with a view's name have another view beside them
 FEWEST = 5  # images, under which nothing can be told from their names
-
-
 FEW = 0.1  # a share of the images that says nothing
-_PLAIN_COPY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")  # a mask is in none of these
+_LOSSY = ("jpg", "jpeg", "jpe", "jfif", "webp")  # compression would blur a mask's labels
 
 
 def twins(keys: Sequence[str]) -> str | None:
@@ -51,7 +49,7 @@ def twins(keys: Sequence[str]) -> str | None:
         for suffix, count in paired.items()
         if count >= max(FEWEST, MOST * suffixes[suffix], FEW * len(keys))
     ]
-    return min(found, key=lambda one: (f".{one}" in _PLAIN_COPY, one), default=None)
+    return min(found, key=lambda suffix: (suffix in _LOSSY, suffix), default=None)
 
 
 class Named(Protocol):
