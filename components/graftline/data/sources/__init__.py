@@ -6,9 +6,11 @@ from graftline.data.sources.choice import refuse_class_folders
 from graftline.data.sources.described import DescribedFolders
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_choice import label_table
+from graftline.data.sources.label_files import OBJECTS
 from graftline.data.sources.layouts.layout import excluded, parse
+from graftline.data.sources.split_list_files import LISTS
 from graftline.data.sources.tar import ArchiveSource
-from graftline.errors import ConfigurationError
+from graftline.errors import ConfigurationError, DataError
 from graftline.storage import open_store
 from graftline.storage.uri import parent_and_name
 
@@ -51,6 +53,19 @@ def open_source(
         if name.lower().endswith(TABLES):
             return _one_table(store, name, columns, reading)
         return ArchiveSource(store, columns, name, reading)
+    if text.lower().endswith((*LISTS, *OBJECTS)) and not _is_folder(text):
+        folder, name = parent_and_name(text)
+        store = open_store(folder)
+        store.size(name)  # one that is not there is another error
+        labels = label_table(FolderSource(store, reading), columns, name)
+        if labels is None:
+            raise DataError(
+                f"{text} states no labels of images beside it",
+                why="a line names a path and a label, or a JSON says them in a form known here",
+                fix="Correct the paths in it, which are relative to its folder, or let "
+                "`data.source` name a folder of images, or a table.",
+            )
+        return labels
     store = open_store(str(uri))
     roots = store.names() if format in ("auto", "table") else []
     roots = [name for name in roots if not excluded(name, reading.exclude)]
