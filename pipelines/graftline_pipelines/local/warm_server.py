@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from graftline.tracking.client import set_client_defaults
+from graftline_pipelines.local import warm_place
 from graftline_pipelines.local.warm import (
     ANSWER,
     BESIDE,
     CALL,
     COMPONENT,
     IMPORT,
+    INTERRUPT,
     LENGTH,
     OPEN,
     REUSABLE,
@@ -71,44 +73,112 @@ FUNCTION = "--function_to_execute"  # of KFP's executor
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 
 
-def serve(connection: socket.socket) -> None:
-    """Import the libraries, forking for each request in between, until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
-    gc.disable()  # what is imported stays; looking through it again and again took a quarter longer
-    os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
-    set_client_defaults()
-    children: dict[int, tuple[int, int]] = {}
-    wanted: list[str | Request] = list(LIGHT)
+class Server:
+    """Serves one command after the other."""
 
-    def begin(request: Request) -> None:
-        of_others = [status for _, status in children.values()]
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[int, tuple[int, int]] = {}  # by pidfd: process, pipe for its code
+        self._databases: dict[str, tuple[int, int] | None] = {}
+
+    def serve(self, connection: socket.socket) -> None:
+        """Import the libraries, forking for each request in between, until the other end closes."""
+        wanted: list[str | Request] = list(LIGHT)
+        self._selector.register(connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select(0 if wanted else None):
+                if key.fileobj is connection:
+                    request = _receive(connection)
+                    if request is None:
+                        self._leave(connection, wanted)
+                        return
+                    _enlist(wanted, request)
+                else:
+                    self._ended(key.fd)
+            if wanted:
+                first = wanted.pop(0)
+                if not isinstance(first, str):
+                    self._begin(connection, wanted, first)
+                    continue
+                with contextlib.suppress(Exception):  # the step that needs it says what is wrong
+                    make_ready(first)
+                if first.startswith("sqlite:"):
+                    self._databases[first] = _file_of(first)
+
+    def interrupt(self, *_: object) -> None:
+        """Hand Ctrl-C on to what runs."""
+        for handle in list(self._children):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGINT)
+
+    def still_good(self) -> bool:
+        """Whether MLflow's databases are the files that were opened, with the tables made then."""
+        return all(_file_of(uri) == file for uri, file in self._databases.items())
+
+    def _begin(
+        self, connection: socket.socket, wanted: list[str | Request], request: Request
+    ) -> None:
+        of_others = [status for _, status in self._children.values()]
         for waiting in wanted:
             if not isinstance(waiting, str):
                 of_others += waiting[1:]
         pid, status = _fork(connection, of_others, *request)
         handle = os.pidfd_open(pid)
-        children[handle] = (pid, status)
-        selector.register(handle, selectors.EVENT_READ)
+        self._children[handle] = (pid, status)
+        self._selector.register(handle, selectors.EVENT_READ)
 
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select(0 if wanted else None):
-                if key.fileobj is connection:
-                    request = _receive(connection)
-                    if request is None:
-                        return
-                    _enlist(wanted, request)
-                else:
-                    selector.unregister(key.fileobj)
-                    _report(key.fd, *children.pop(key.fd))
-            if wanted:
-                first = wanted.pop(0)
-                if not isinstance(first, str):
-                    begin(first)
-                    continue
-                with contextlib.suppress(Exception):  # the step that needs it says what is wrong
-                    make_ready(first)
+    def _ended(self, handle: int) -> None:
+        self._selector.unregister(handle)
+        _report(handle, *self._children.pop(handle))
+
+    def _leave(self, connection: socket.socket, wanted: list[str | Request]) -> None:
+        """The command has ended: nobody waits for what it asked."""
+        self._selector.unregister(connection)
+        connection.close()
+        for request in wanted:
+            if not isinstance(request, str):
+                for descriptor in request[1:]:
+                    os.close(descriptor)
+
+    def end_children(self) -> None:
+        """What a command that is gone left running: it saves what it has, and ends."""
+        for handle in list(self._children):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+        while self._children:
+            for key, _ in self._selector.select():
+                self._ended(key.fd)
+
+
+def main(descriptor: int, address: Path | None, seconds: float) -> None:
+    """Serve the command that holds the other end, then those that come to the address.
+
+    Args:
+        descriptor: Of the connection.
+        address: Where to wait for the next command; None to end with the first.
+        seconds: How long to wait each time.
+    """
+    server = Server()
+    signal.signal(INTERRUPT, server.interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
+    gc.disable()  # what is imported stays; looking through it again and again took a quarter longer
+    os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
+    set_client_defaults()
+    connection: socket.socket | None = socket.socket(fileno=descriptor)
+    while connection is not None:
+        server.serve(connection)
+        if address is None:
+            return  # steps that still run are left to themselves
+        server.end_children()
+        connection = warm_place.wait(address, seconds, still_good=server.still_good)
+
+
+def _file_of(uri: str) -> tuple[int, int] | None:
+    """Which file a database is: another one under its name is another database."""
+    with contextlib.suppress(OSError):
+        found = Path(uri.partition("///")[2]).stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _enlist(wanted: list[str | Request], request: Request) -> None:
@@ -215,6 +285,7 @@ def _fork(
             os.dup2(output, 2)
             os.close(output)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(INTERRUPT, signal.SIG_DFL)
             code = _work(request)
         finally:
             _tell(status, code)  # the server may be gone
@@ -279,4 +350,8 @@ def _work(request: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    main(
+        int(sys.argv[1]),
+        Path(sys.argv[2]) if sys.argv[2:] else None,
+        float(sys.argv[3]) if sys.argv[3:] else 0.0,
+    )
