@@ -33,8 +33,9 @@ MINUTES = 10.0
 USE, END, YES = b"use\n", b"end\n", b"yes\n"  # what is asked of a waiting process, and its answer
 ANSWER_SECONDS = 1.0
 CREDENTIALS = struct.Struct("3i")  # process, user, group: what the system says of the other end
-OF_ONE_COMMAND = frozenset(  # variables that a shell or the command line sets anew each time
-    {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL", "GRAFTLINE_FRESH", "GRAFTLINE_RUN_DIR"}
+OF_ONE_COMMAND = frozenset(  # variables that are of one command, and that no import reads
+    {"_", "COLUMNS", "LINES", "OLDPWD", "PWD", "SHLVL"}
+    | {"GRAFTLINE_FRESH", "GRAFTLINE_RUN_DIR", MINUTES_VARIABLE}
 )
 LIMITS = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE")
 

@@ -57,4 +57,4 @@ def test_without_a_process_nobody_is_asked(tmp_path: Path) -> None:
 
 def test_what_the_fork_prints_is_json(mlflow_sqlite: str, tmp_path: Path) -> None:
     told = answer(settings(tmp_path, mlflow_sqlite).model_dump(mode="json"))
-    assert set(told) == {"facts", "notes", "problems"}
+    assert set(told) == {"facts", "notes", "problems", "unasked"}
