@@ -60,7 +60,7 @@ classifier = LogisticRegressionCV(max_iter=1000).fit(np.concatenate(features), l
 print(classifier.score(np.concatenate(features), labels))
 """
 IMPORTS = """
-import graftline_pipelines.local.warm_server as warm
+import graftline_pipelines.local.warm_libraries as warm
 import os
 os.environ["_KFP_RUNTIME"] = "true"
 for name in (*warm.LIGHT, *warm.LARGE):

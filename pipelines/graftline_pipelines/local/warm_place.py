@@ -20,6 +20,7 @@ import stat
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +100,19 @@ def find(path: Path) -> Waiting | None:
     return None
 
 
-def wait(path: Path, seconds: float, *, still_good: Any) -> socket.socket | None:
+def wait(
+    path: Path,
+    seconds: float,
+    *,
+    meanwhile: Callable[[], None],
+    still_good: Callable[[], bool],
+) -> socket.socket | None:
     """Wait at an address for a command.
 
     Args:
         path: The address.
         seconds: How long.
+        meanwhile: Is done at once; a command that comes in its time waits for it.
         still_good: Says whether this process still fits what it would be used for.
 
     Returns:
@@ -118,6 +126,7 @@ def wait(path: Path, seconds: float, *, still_good: Any) -> socket.socket | None
         beside.rename(path)  # in the place of one that died there
         mine = path.lstat().st_ino
         try:
+            meanwhile()
             return _accepted(listener, time.monotonic() + seconds, still_good)
         finally:
             with contextlib.suppress(OSError):
@@ -139,7 +148,9 @@ def end_others(folder: Path) -> None:
             connection.sendall(END)
 
 
-def _accepted(listener: socket.socket, deadline: float, still_good: Any) -> socket.socket | None:
+def _accepted(
+    listener: socket.socket, deadline: float, still_good: Callable[[], bool]
+) -> socket.socket | None:
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         while (left := deadline - time.monotonic()) > 0:

@@ -34,41 +34,19 @@ from graftline_pipelines.local.warm import (
     INTERRUPT,
     LENGTH,
     OPEN,
-    REUSABLE,
+)
+from graftline_pipelines.local.warm_libraries import (
+    CODE,
+    DATABASE,
+    LARGE,
+    LIGHT,
+    MLFLOW,
+    NEEDS,
+    QUERIES,
+    REST,
+    make_ready,
 )
 
-MLFLOW = (  # first: the checks before a run wait for it
-    "mlflow.tracking",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.model_registry.sqlalchemy_store",
-)
-CODE = "the code's digests"  # in the place of a module: part of the keys of kept results
-LIGHT = (  # what every step needs, and what those need that compute nothing
-    *MLFLOW,
-    "kfp.dsl.executor_main",
-    "graftline.steps.ingest.step",
-    "graftline.steps.watch.step",
-    "graftline.steps.extract_features.step",
-    "graftline.steps.evaluate.same_model",
-    "graftline.steps.promote.step",
-)
-LARGE = (  # in the order in which the steps of a run need them
-    "torch",
-    "timm",  # of which extract_features makes the network
-    "graftline.steps.fit_head.step",
-    "sklearn.linear_model",
-    "graftline.steps.evaluate.step",
-    "graftline.steps.export_onnx.step",
-    "mlflow.onnx",
-)
-NEEDS = {  # the last of them that a step needs: without it, it would import the same again
-    "extract_features": "timm",
-    "extract_share": "timm",
-    "fit_head": "sklearn.linear_model",
-    "fine_tune": "sklearn.linear_model",
-    "evaluate": "graftline.steps.evaluate.step",
-    "export_onnx": "graftline.steps.export_onnx.step",
-}
 FUNCTION = "--function_to_execute"  # of KFP's executor
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 
@@ -102,7 +80,7 @@ class Server:
                     continue
                 with contextlib.suppress(Exception):  # the step that needs it says what is wrong
                     make_ready(first)
-                if first.startswith("sqlite:"):
+                if first.startswith(DATABASE):
                     self._databases[first] = _file_of(first)
 
     def interrupt(self, *_: object) -> None:
@@ -140,6 +118,12 @@ class Server:
                 for descriptor in request[1:]:
                     os.close(descriptor)
 
+    def do_the_rest(self) -> None:
+        """What the next command's forks would do, while nobody waits."""
+        for name in (*REST, *(f"{QUERIES}{uri}" for uri in self._databases)):
+            with contextlib.suppress(Exception):
+                make_ready(name)
+
     def end_children(self) -> None:
         """What a command that is gone left running: it saves what it has, and ends."""
         for handle in list(self._children):
@@ -170,7 +154,9 @@ def main(descriptor: int, address: Path | None, seconds: float) -> None:
         if address is None:
             return  # steps that still run are left to themselves
         server.end_children()
-        connection = warm_place.wait(address, seconds, still_good=server.still_good)
+        connection = warm_place.wait(
+            address, seconds, meanwhile=server.do_the_rest, still_good=server.still_good
+        )
 
 
 def _file_of(uri: str) -> tuple[int, int] | None:
@@ -185,7 +171,7 @@ def _enlist(wanted: list[str | Request], request: Request) -> None:
     """Put what a request asks for among what is wanted."""
     asked = request[0]
     if IMPORT in asked:
-        wanted += LARGE
+        wanted += [*LARGE, *REST]
     elif OPEN in asked:
         wanted.insert(0, asked[OPEN])
     elif BESIDE in asked:
@@ -202,7 +188,7 @@ def _after_mlflow(wanted: list[str | Request]) -> int:
     needed = [
         position
         for position, each in enumerate(wanted)
-        if isinstance(each, str) and (each in MLFLOW or each.startswith("sqlite:"))
+        if isinstance(each, str) and (each in MLFLOW or each.startswith(DATABASE))
     ]
     return max(needed, default=-1) + 1
 
@@ -212,31 +198,6 @@ def _after_needs(wanted: list[str | Request], arguments: list[str]) -> int:
     named = dict(itertools.pairwise(arguments)).get(FUNCTION, "")
     needed = NEEDS.get(named, "")
     return wanted.index(needed) + 1 if needed in wanted else 0
-
-
-def make_ready(name: str) -> None:
-    """Import a module, open the MLflow database of a URI, or compute the digests of the code."""
-    if name == CODE:
-        importlib.import_module("graftline.steps.reuse").learn_code(REUSABLE)
-        return
-    if "://" not in name and not name.startswith("sqlite:"):
-        importlib.import_module(name)
-        return
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    from graftline.tracking.client import connect
-
-    try:
-        client = connect(name)
-        experiments = client.search_experiments(max_results=1)
-        client.search_registered_models(max_results=1)
-        # Each fork would compile this query by itself.
-        client.search_runs([each.experiment_id for each in experiments], max_results=1)
-    finally:  # a connection to SQLite must not be carried over a fork
-        for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
-            for engine in engines.values():
-                engine.dispose()
 
 
 def _receive(connection: socket.socket) -> Request | None:

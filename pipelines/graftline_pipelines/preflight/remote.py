@@ -35,10 +35,11 @@ def _asking(server: WarmServer | None, function: str) -> Elsewhere:
             import_light()
             import kfp.local  # noqa: F401
 
-            import graftline.reports.html  # noqa: F401
             import graftline_pipelines.graphs.training
             import graftline_pipelines.local.summary  # noqa: F401
+            from graftline.reports.html import compile_templates
 
+            compile_templates("graftline_pipelines.local")  # for the page of all runs
             answer = call.answer()
         return None if answer is None else _found(answer)
 
