@@ -282,7 +282,8 @@ def earlier_seconds(runs_dir: Path, name: str) -> dict[str, float]:
 
 def _spans(run_dir: Path) -> dict[str, float]:
     """Seconds from the end of the step before to each step's own; of the first, from its start."""
-    starts, ends = {}, {}
+    starts: dict[str, float] = {}
+    ends: dict[str, float] = {}
     for task, events in _finished(run_dir).items():
         step = step_of(task)
         starts[step] = min(starts.get(step, events[0]["time"]), events[0]["time"])
