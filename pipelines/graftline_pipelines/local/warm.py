@@ -12,6 +12,7 @@ the store has results, the large libraries are imported only once a step has com
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -60,8 +61,15 @@ class Call:
         # Without a word of either both are gone, most often for lack of memory.
         return int(text) if text else -signal.SIGKILL
 
-    def answer(self) -> Any:
-        """What a called function returned; None where it did not."""
+    def answer(self, within: float | None = None) -> Any:
+        """What a called function returned; None where it did not, or prints nothing in time.
+
+        Args:
+            within: Seconds to wait; None for as long as it takes. A server in the middle of an
+                import begins nothing before its end.
+        """
+        if self._output is not None and not select.select([self._output], [], [], within)[0]:
+            return None
         last = ""
         for line in self.lines():
             last = line
