@@ -290,7 +290,10 @@ def test_it_waits_where_a_person_sits_or_asks_for_it(
     monkeypatch.setenv("CI", ci)
     for stream in (sys.stdout, sys.stderr):
         monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr(warm_place, "_free", lambda: 4 * 2**30)
     assert warm_place.minutes() == expected
+    monkeypatch.setattr(warm_place, "_free", lambda: 2**30)
+    assert warm_place.minutes() == (expected if variable in ("2.5", "0", "-3") else 0.0)
 
 
 def test_a_stranger_at_the_socket_is_given_nothing(address: Callable[[], Path]) -> None:

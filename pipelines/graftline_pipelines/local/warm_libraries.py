@@ -6,6 +6,7 @@ Each thing is a name: a module to import, MLflow's database to open by its URI, 
 
 import contextlib
 import importlib
+from collections.abc import Callable
 
 from graftline_pipelines.local.warm import REUSABLE
 
@@ -91,7 +92,7 @@ def _open(uri: str, *, ask: bool) -> None:
         experiments = client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
         client.search_runs([each.experiment_id for each in experiments], max_results=1)
-        questions = (
+        questions: tuple[Callable[[], object], ...] = (
             lambda: client.get_experiment_by_name("-"),
             lambda: client.get_run("0" * 32),
             lambda: client.get_registered_model("-"),

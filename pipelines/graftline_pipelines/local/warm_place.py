@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import selectors
 import shutil
@@ -31,6 +32,7 @@ from graftline import machine
 
 MINUTES_VARIABLE = "GRAFTLINE_WARM_MINUTES"
 MINUTES = 10.0
+LEAST_FREE = 4 * 2**30  # bytes of memory
 USE, END, YES = b"use\n", b"end\n", b"yes\n"  # what is asked of a waiting process, and its answer
 ANSWER_SECONDS = 1.0
 CREDENTIALS = struct.Struct("3i")  # process, user, group: what the system says of the other end
@@ -55,15 +57,16 @@ class Waiting:
 
 
 def minutes() -> float:
-    """How long a warm process waits for the next run: 0 where nobody sits at a terminal.
+    """How long a warm process waits for the next run.
 
+    Not at all where nobody sits at a terminal, or memory is short: it takes about one GB.
     ``GRAFTLINE_WARM_MINUTES`` decides it everywhere.
     """
     text = os.environ.get(MINUTES_VARIABLE, "").strip()
     with contextlib.suppress(ValueError):
         return max(0.0, float(text))
     person = any(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
-    return MINUTES if person and not os.environ.get("CI") else 0.0
+    return MINUTES if person and not os.environ.get("CI") and _free() >= LEAST_FREE else 0.0
 
 
 def address() -> Path | None:
@@ -220,6 +223,12 @@ def _changed(path: str) -> int:
     with contextlib.suppress(OSError):
         return Path(path).stat().st_mtime_ns if path else 0
     return 0
+
+
+def _free() -> int:
+    """Memory that is left on this machine, in bytes."""
+    found = re.search(r"MemAvailable:\s*(\d+) kB", _text("/proc/meminfo"))
+    return 1024 * int(found[1]) if found else 0
 
 
 def _text(path: str) -> str:

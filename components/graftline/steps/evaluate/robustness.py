@@ -92,11 +92,11 @@ def measure(
     """
     kinds = corruptions()
     versions = len(kinds) * len(STRENGTHS)
-    if images == "auto":
-        images = min(MOST, max(FEWEST, len(inference.snapshot.labels()) // versions))
-    if images == 0 or len(rows) == 0:
+    affordable = min(MOST, max(FEWEST, len(inference.snapshot.labels()) // versions))
+    most = affordable if images == "auto" else images
+    if most == 0 or len(rows) == 0:
         return None
-    chosen = sample(labels, images, seed)
+    chosen = sample(labels, most, seed)
     order = inference.snapshot.storage_order(rows[chosen])
     place = {int(row): position for position, row in enumerate(rows)}
     positions = np.array([place[int(row)] for row in order])
