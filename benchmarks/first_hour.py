@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ BACKBONE = "tf_efficientnet_lite0"
 SECOND_RUN_LIMIT = 0.10
 CHECK_LIMIT = 1.0
 WAITS = {"GRAFTLINE_WARM_MINUTES": "1"}
+ALONE = {"GRAFTLINE_WARM_MINUTES": "0", "GRAFTLINE_ALONE": "1"}  # another environment
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 BY_HAND = """
 import sys
@@ -138,9 +140,9 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
     graftline = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
     hand = timed([sys.executable, "-c", BY_HAND, str(source), BACKBONE], folder)
     imports = timed([sys.executable, "-c", IMPORTS], folder)
-    first = timed([*graftline, "run", "run.yaml", "--json"], folder, **WAITS)
-    second = timed([*graftline, "run", "run.yaml", "--json"], folder, **WAITS)
-    alone = timed([*graftline, "run", "run.yaml", "--json"], folder, GRAFTLINE_ALONE="1")
+    first = timed([*graftline, "run", "run.yaml", "--json"], folder, variables=WAITS)
+    second = timed([*graftline, "run", "run.yaml", "--json"], folder, variables=WAITS)
+    alone = timed([*graftline, "run", "run.yaml", "--json"], folder, variables=ALONE)
     beside = slower_beside([*graftline, "run", "run.yaml", "--json", "--fresh"], folder)
     wrong = timed([*graftline, "check", "wrong.yaml"], folder, code=1)
     key = timed([*graftline, "check", "key.yaml"], folder, code=2)
@@ -208,12 +210,14 @@ def run_file(source: str) -> dict[str, Any]:
     }
 
 
-def timed(command: list[str], folder: Path, code: int = 0, **variables: str) -> dict[str, Any]:
+def timed(
+    command: list[str], folder: Path, code: int = 0, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run a command: its wall and processor seconds, those of its children included."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     # Installed sources are compiled once; a machine that forbids this measures the compiler.
     compiled = {key: value for key, value in os.environ.items() if key != NO_BYTECODE}
-    environment = {**compiled, **variables}
+    environment = {**compiled, **(variables or {})}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
