@@ -33,11 +33,13 @@ from graftline_pipelines.cli.commands import (
     try_model,
 )
 from graftline_pipelines.cli.panels import arrange
+from graftline_pipelines.cli.plain_help import PlainGroup
 
 STOPPED = 130
 
 app = typer.Typer(
     name="graftline",
+    cls=PlainGroup,
     help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.\n\n"
     "Begin with `graftline init FOLDER`, then `graftline run` on the file that it writes.",
     no_args_is_help=True,

@@ -34,6 +34,7 @@ from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 Runner = Literal["subprocess", "docker"]
+MLFLOW_SECONDS = 2.0  # for the warm process, which imports PyTorch for up to a minute
 BATCHES = {  # the settings that decide how much memory a step takes
     "extract_features": "extract.batch_size",
     "fine_tune": "fine_tune.batch_size",
@@ -208,7 +209,7 @@ def _end_in_mlflow(settings: RunSettings, asked: list[str], warm: WarmServer | N
     asked = [uri, settings.experiment, *asked]
     if warm is not None:
         with warm.calling(f"{__name__}:close_in_mlflow", asked) as call:
-            problem = call.answer()
+            problem = call.answer(within=MLFLOW_SECONDS)
         if problem is not None:
             return str(problem)
     return close_in_mlflow(asked)

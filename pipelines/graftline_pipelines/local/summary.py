@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from graftline.errors import GraftlineError
+from graftline.records.export import agreement
 from graftline.steps.runtime import read_result
 from graftline_pipelines.local.index import write_index
 from graftline_pipelines.local.run import LocalRun
@@ -138,8 +139,8 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             (
                 "ONNX parity",
-                f"{counted(parity['images'], 'test image')}, label agreement "
-                f"{parity['label_agreement']:.2%}, largest probability difference "
+                f"same label on {agreement(parity['images'], parity['label_agreement'])}, "
+                f"largest probability difference "
                 f"{parity['max_probability_difference']:.1e}",
             )
         )

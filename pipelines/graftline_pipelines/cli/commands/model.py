@@ -91,11 +91,12 @@ def verify(
 
 
 def _show_verified(result: Any) -> None:
+    from graftline.records.export import agreement
     from graftline_pipelines.local.screen import Screen, counted
 
     parity, console = result.parity, Screen(highlight=False, markup=False)
     console.print(
-        f"{counted(parity.images, 'image')}: the same label on {parity.label_agreement:.2%}, "
+        f"The same label on {agreement(parity.images, parity.label_agreement, 'image')}, "
         f"largest probability difference {parity.max_probability_difference:.1e} "
         f"({result.precision})."
     )

@@ -18,7 +18,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute a cell
 def suspects(
     run: Annotated[str, typer.Argument(metavar="RUN", help=LocalRun)] = "latest",
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="With --csv: write it to this file.")
+        Path | None, typer.Argument(metavar="FILE", help="With --csv: write it to this file.")
     ] = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="All that are recorded as CSV, to FILE or printed.")
