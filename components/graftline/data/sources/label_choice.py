@@ -87,7 +87,7 @@ def one_label_file(
     """
     every = sorted(read)
     names = sorted(read.keys() - _repeated(said))
-    read, said = ({name: one[name] for name in names} for one in (read, said))
+    read, said = {name: read[name] for name in names}, {name: said[name] for name in names}
     paths = [path for one in said.values() for path in one or ()]
     apart = None not in said.values() and len(set(paths)) == len(paths)
     if len(names) > 1 and not apart:
