@@ -24,7 +24,7 @@ def keys_of(found: Sequence[ObjectInfo], *names: str) -> list[str]:
     keys: dict[str, list[str]] = defaultdict(list)
     for one in found:
         keys[one.key.rpartition("/")[2]].append(one.key)
-    ways = [keys.get(name, ()) for name in names]
+    ways = [keys[name] for name in names]
     return [way[0] for way in ways] if all(len(way) == 1 for way in ways) else []
 
 
