@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
-from graftline.data.sources.annotation_tools import via_table
 from graftline.data.sources.base import (
     NO_ATTRIBUTES,
     NO_IMAGE,
@@ -19,12 +18,10 @@ from graftline.data.sources.base import (
     Entry,
     Reading,
     Source,
-    numbered,
 )
 from graftline.data.sources.label_text import CLIP, clean_text, clip, controls
 from graftline.data.sources.layouts.folder_names import UNLABELLED
 from graftline.data.sources.layouts.layout import EXCLUDED, excluded
-from graftline.data.sources.one_hot import class_columns, labels_from_columns, said_of_columns
 from graftline.data.sources.similar_labels import unified
 from graftline.data.sources.split_beside_table import lists_beside
 from graftline.data.sources.split_names import splits_of
@@ -35,6 +32,7 @@ from graftline.data.sources.table_advice import (
     wrong_names,
 )
 from graftline.data.sources.table_checks import check_header, check_splits, used
+from graftline.data.sources.table_forms import table_of_images
 from graftline.data.sources.table_images import (
     DRIVE_LETTER,
     NOT_FOUND,
@@ -44,7 +42,7 @@ from graftline.data.sources.table_images import (
     same_name,
 )
 from graftline.data.sources.table_lookup import found_by_name
-from graftline.data.sources.table_rows import Row, json_row, numbered_rows, read_rows
+from graftline.data.sources.table_rows import Row
 from graftline.data.sources.table_splits import (
     cell,
     said_of_paths,
@@ -57,7 +55,6 @@ from graftline.storage.base import ObjectInfo, Store
 HELD_OUT_FIRST = {"test": 0, "val": 1, "train": 2}
 NOT_NAMED = "not in the table"
 CONFLICTING = "conflicting labels"
-TEXTS = (".csv", ".tsv")
 HUGGING_FACE = "file_name"  # the column of Hugging Face's ImageFolder
 # What pandas and spreadsheets write for a missing value.
 _NO_LABELS = frozenset(("nan", "NaN", "<NA>", "NaT", "NULL", "#N/A", "N/A", "n/a", "?", "-", "--"))
@@ -109,26 +106,11 @@ class TableSource(Source):
 
     def rows(self, name: str) -> tuple[list[str], list[Row]]:
         """The columns' names and the rows of one of the tables."""
-        header, rows = self._stored_rows(name)
-        exported = via_table(header, [row.cells for row in rows], self.columns)
-        if exported is not None:
-            header = list(dict.fromkeys(column for row in exported for column in row))
-            rows = [json_row(number, row) for number, row in enumerate(exported, 2)]
-        read = labels_from_columns(header, rows, self.columns)
-        if read is None:
-            return header, rows
-        self._note(said_of_columns(class_columns(header, rows, self.columns)))
-        return read
-
-    def _stored_rows(self, name: str) -> tuple[list[str], list[Row]]:
-        data, uri = self.store.read(name), f"{self.store.uri}/{name}"
-        header, rows = read_rows(data, uri)
-        if not numbered(self.columns) or not name.lower().endswith(TEXTS):
-            return header, rows
-        by_number = numbered_rows(data, uri)
-        first = by_number[1][0].cells.get(self.columns.image, "") if by_number[1] else ""
-        # Other tables may stand beside the one that is meant: those have names of columns.
-        return by_number if is_image(first) or re.search(r"\d", first) else (header, rows)
+        header, rows, note = table_of_images(
+            self.store.read(name), f"{self.store.uri}/{name}", self.columns
+        )
+        self._note(note)
+        return header, rows
 
     def _columns(self, header: Sequence[str]) -> Columns:
         """The columns; the image's may be called as Hugging Face's ImageFolder calls it."""
