@@ -34,8 +34,7 @@ from graftline_pipelines.cli.commands import (
 )
 from graftline_pipelines.cli.panels import arrange
 from graftline_pipelines.cli.plain_help import PlainGroup
-
-STOPPED = 130
+from graftline_pipelines.cli.stopping import STOPPED, listen_to_sigterm, say_stopped
 
 app = typer.Typer(
     name="graftline",
@@ -82,10 +81,11 @@ arrange(app)
 
 
 def main() -> None:
-    """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    """Run the command: 0 done, 1 failed, 2 a user's mistake, 130 and 143 stopped."""
     gc.set_threshold(50_000)  # imports alone ran it thousands of times
     guard_process()
     ensure_home()
+    listen_to_sigterm()
     try:
         code = app(prog_name="graftline", standalone_mode=False)
     except TyperException as error:
@@ -104,11 +104,8 @@ def main() -> None:
             raise
         _show(refused)
         sys.exit(1)
-    if code == STOPPED:  # typer's word for Ctrl-C
-        print(
-            "\nStopped. What was computed is kept. Run the same command again to continue.",
-            file=sys.stderr,
-        )
+    if code == STOPPED:
+        code = say_stopped()
     gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from graftline.steps.runtime import read_result
+from graftline_pipelines.local.processes import end_below
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
 SERVER = "graftline_pipelines.local.warm_server"
@@ -175,6 +176,10 @@ class WarmServer:
             else:
                 self._socket.sendall(head)
             self._socket.sendall(data)
+
+    def end_steps(self) -> None:
+        """End what it has started, within seconds; the server itself goes on."""
+        end_below(self._process.pid)
 
     def close(self) -> None:
         """Let the server end; steps that still run are left to themselves."""
