@@ -36,6 +36,12 @@ from graftline_pipelines.cli.panels import arrange
 from graftline_pipelines.cli.plain_help import PlainGroup
 from graftline_pipelines.cli.stopping import STOPPED, listen_to_sigterm, say_stopped
 
+IN_WORDS = {  # what pydantic says of an option's value
+    r"Input should be a valid (?:integer|number), unable to parse .*": "it has to be a number",
+    r"Input should be greater than or equal to": "it has to be at least",
+    r"Input should be less than or equal to": "it has to be at most",
+}
+
 app = typer.Typer(
     name="graftline",
     cls=PlainGroup,
@@ -120,6 +126,8 @@ def _show_usage(error: TyperException) -> None:
     extra = re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", text)
     if extra:
         text = f"{extra[1]!r} is more than this command takes"
+    for pattern, words in IN_WORDS.items():
+        text = re.sub(pattern, words, text)
     end = "" if text.endswith((".", "?")) else "."
     fix = f"`{command} --help` shows what it takes."
     if text.endswith("is not readable."):
