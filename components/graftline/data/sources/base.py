@@ -212,6 +212,11 @@ def renamed_columns(columns: Columns) -> list[str]:
     ]
 
 
+def numbered(columns: Columns) -> bool:
+    """Whether the run file names columns by their numbers, as of a text without names for them."""
+    return columns.image.isdecimal() and columns.label.isdecimal()
+
+
 def listing(store: Store) -> Iterator[ObjectInfo]:
     """All objects; a source without any does not exist or is empty, and both are errors."""
     empty = True

@@ -37,7 +37,11 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     if len(set(labels.values())) < 2:
         return True
     names = ", ".join(table.names)
-    if labels.keys().isdisjoint(taken) and {e.label for e in taken.values()} <= {*labels.values()}:
+    if (
+        taken
+        and labels.keys().isdisjoint(taken)
+        and {e.label for e in taken.values()} <= {*labels.values()}
+    ):
         folders.from_table = taken
         folders.notes.append(
             f"{names} gives {len(taken):,} images their label that are in no class folder; the "
@@ -138,20 +142,25 @@ def refuse_table_of_images(folders: FolderSource, images: Sequence[str]) -> None
         DataError: A column of it does; the columns that are meant are named.
     """
     found = _by_name(images)
-    best: tuple[int, str, str] | None = None
+    best: tuple[int, int, str, str] | None = None  # images and columns; the table, the reason
     tables = [*folders.unread, *folders.unread_below]
-    names = [name for one in tables if isinstance(one, TableSource) for name in one.names]
-    for name in names:
-        header, rows = _one(folders, name).rows(name)
+    by_key = {
+        name: one if len(one.names) == 1 else _one(folders, name)
+        for one in tables
+        if isinstance(one, TableSource)
+        for name in one.names
+    }
+    for name, table in by_key.items():
+        header, rows = table.rows(name)
         above = name.rpartition("/")[0]
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             named = sum(not found.keys().isdisjoint((f"{above}/{c}", c, _name(c))) for c in cells)
-            if named > len(rows) / 2 and (best is None or len(header) > best[0]):
+            if named > len(rows) / 2 and (best is None or (named, len(header)) > best[:2]):
                 reason = f"its column {clip(column)!r} names {named:,} of the images"
-                best = (len(header), name, reason)
-    if best is not None and _one(folders, best[1]).why_not() is not None:
-        _refuse_table(folders.uri, [_one(folders, best[1])], list(images), best[2])
+                best = (named, len(header), name, reason)
+    if best is not None and by_key[best[2]].why_not() is not None:
+        _refuse_table(folders.uri, [by_key[best[2]]], list(images), best[3])
 
 
 def _one(folders: FolderSource, name: str) -> TableSource:

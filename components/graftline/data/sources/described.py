@@ -18,13 +18,14 @@ from graftline.data.sources.base import (
     suffixed,
 )
 from graftline.data.sources.choice import (
+    folder_labels,
     refuse_table_of_images,
     refuse_unread,
     table_describes,
 )
-from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.folders import MIN_CLASSES, FolderSource
 from graftline.data.sources.label_choice import labels_beside
-from graftline.data.sources.label_files import Rows, label_files
+from graftline.data.sources.label_files import LabelFiles, Rows, label_files, unnamed_columns
 from graftline.data.sources.layouts.folder_names import Counts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
@@ -75,6 +76,12 @@ class DescribedFolders(FolderSource):
         seen = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
         labels, splits = label_files(self.store, seen, self.columns)
         table, same = labels_beside(self, labels, self.columns)
+        if table is None and len(set(folder_labels(self).values())) < MIN_CLASSES:
+            unnamed = unnamed_columns(self.store, seen, self.columns)
+            self.unread += [
+                LabelFiles(self.store, {name: rows}, self.columns, self.choices)
+                for name, rows in unnamed.items()
+            ]
         self.listed.update(same)
         self.notes += [] if table is None else [labels_of(table.names)]
         with_splits = {name: labels[name] for name in same if self.columns.split in labels[name][0]}

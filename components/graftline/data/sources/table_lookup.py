@@ -4,8 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
+from graftline.data.sources.annotation_tools import names_of_upload
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.layouts.folder_names import MASKS
+from graftline.data.sources.split_list_files import split_of_list
 from graftline.data.sources.table_images import NOT_FOUND, ImageFinder, is_image, same_name
 from graftline.storage.base import ObjectInfo
 
@@ -48,11 +50,18 @@ def found_by_name(
         rest = location.removeprefix(inside)
         if is_image(location) and "/." not in f"/{rest}":
             index[_bare(location)].append(location)
+    split = split_of_list(f"{name.rpartition('/')[2].rpartition('.')[0]}.txt")
+    width = _width_of_numbers(index)
     for one in missing:
-        if one in found or not one.startswith(inside):
+        if one in found or ("://" in one and not one.startswith(inside)):
             continue
         path = one.removeprefix(inside)
-        there = _matching([path, path.removeprefix(f"{folder}/")], index)
+        ways = [path, path.removeprefix(f"{folder}/")]
+        there = _matching(ways, index) if path != one else _of_another_machine(one, index)
+        if not there and path.isdecimal() and width > len(path):
+            there = _matching([path.zfill(width)], index)  # a spreadsheet took the zeros away
+        if len(there) > 1:
+            there = _in_own_split(there, inside, split) or there
         if len(there) == 1:
             found[one] = finder.listed[there[0]]
             finder.actual[one] = there[0]
@@ -67,6 +76,28 @@ def found_by_name(
         f"{len(examples):,} images are not where the table says and were found by their "
         f"names, for instance {named} at {location}."
     )
+
+
+def _in_own_split(there: Sequence[str], inside: str, split: str | None) -> list[str]:
+    """Of several locations those in a folder that is called as the table: train.csv, train/."""
+    folders = {
+        one: {split_of_list(f"{part}.txt") for part in one.removeprefix(inside).split("/")[:-1]}
+        for one in there
+    }
+    return [one for one in there if split is not None and split in folders[one]]
+
+
+def _width_of_numbers(index: dict[str, list[str]]) -> int:
+    """How many digits the names of images have that are numbers, if all have as many; else 0."""
+    widths = {len(name) for name in index if name.isdecimal()}
+    return widths.pop() if len(widths) == 1 else 0
+
+
+def _of_another_machine(path: str, index: dict[str, list[str]]) -> list[str]:
+    """Locations that end as an absolute path does that leads nowhere here, a folder included."""
+    parts = path.strip("/").split("/")
+    ways = ["/".join(parts[start:]) for start in range(len(parts) - 1)] + names_of_upload(path)
+    return next(filter(None, (_matching([way], index) for way in ways)), [])
 
 
 def _in_parent(

@@ -12,7 +12,7 @@ from graftline.errors import GraftlineError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from data_set_files import Files, below, classes, distinct, many, read, table
+from data_set_files import Files, below, classes, many, read, table
 
 PETS = ("cat", "dog", "bird")
 IMAGES = many(["images"], "{}.jpg", 12)
@@ -247,17 +247,6 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
         ["boxes around"],
     ),
     "YOLO of Roboflow": (many(below("|".join(SPLITS), "images")) | YOLO, ["boxes around"]),
-    "classes of Roboflow": (
-        distinct(SPLITS)
-        | {
-            f"{s}/_classes.csv": table(
-                "filename,cat,dog",
-                [f"IMG_{n + k * 6:05}.jpg,{n % 2},{1 - n % 2}" for n in range(6)],
-            )
-            for k, s in enumerate(SPLITS)
-        },
-        ["'filename' names 6", "one column for each class", "data.label_column: cat"],
-    ),
     "Pascal VOC": (
         many(["VOC/JPEGImages"], "2007_{:06}.jpg")
         | {"VOC/ImageSets/Main/train.txt": lines("2007_{n:06}", range(3))}
@@ -271,7 +260,7 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
     ),
     "one-hot": (
         IMAGES | {"train.csv": ONE_HOT},
-        ["'healthy', 'rust' look like one column for each"],
+        ["`data.image_column: image_id`: the other columns are one for each class"],
     ),
     "ids without suffix": (
         IMAGES
