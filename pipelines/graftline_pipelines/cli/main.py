@@ -121,7 +121,7 @@ def _show_usage(error: TyperException) -> None:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
         return  # and has printed the help already
-    command = context.command_path if context else "graftline"
+    command = context.command_path if context else _named_in(sys.argv[1:])
     text = " ".join(error.format_message().split())
     extra = re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", text)
     if extra:
@@ -133,6 +133,17 @@ def _show_usage(error: TyperException) -> None:
     if text.endswith("is not readable."):
         fix = "Give this user permission, or choose another path."
     _show(ConfigurationError(f"{text}{end}", fix=fix))
+
+
+def _named_in(words: list[str]) -> str:
+    """The command that the words begin with: not every error of the parser says it."""
+    command, path = typer.main.get_command(app), ["graftline"]
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _show(error: GraftlineError) -> None:

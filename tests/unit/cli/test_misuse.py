@@ -59,6 +59,13 @@ def test_help_is_no_mistake_to_read(
     assert code == (0 if "--help" in words else 2)
 
 
+def test_an_option_without_its_value_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capsys, "schedule", "apply", "run.yaml", "--set")
+    assert code == 2 and "`graftline schedule apply --help` shows what it takes." in err
+
+
 def test_a_typo_is_answered_with_what_was_meant(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
