@@ -3,7 +3,7 @@
 import gc
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -137,7 +137,8 @@ def _show_usage(error: TyperException) -> None:
 
 def _named_in(words: list[str]) -> str:
     """The command that the words begin with: not every error of the parser says it."""
-    command, path = typer.main.get_command(app), ["graftline"]
+    command: Any = typer.main.get_command(app)
+    path = ["graftline"]
     for word in words:
         command = getattr(command, "commands", {}).get(word)
         if command is None:
