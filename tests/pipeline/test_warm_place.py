@@ -224,16 +224,19 @@ def test_ctrl_c_reaches_the_step_and_leaves_the_process(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_step_whose_command_died_is_told_to_end(address: Callable[[], Path]) -> None:
+@pytest.mark.parametrize("minutes", [0, 1])
+def test_a_step_whose_command_died_is_told_to_end(
+    address: Callable[[], Path], minutes: int
+) -> None:
     code = (
         "import os, sys\n"
         "from pathlib import Path\n"
         "from graftline_pipelines.local.warm import WarmServer\n"
-        "server = WarmServer(Path(sys.argv[1]), 1)\n"
+        "server = WarmServer(Path(sys.argv[1]), int(sys.argv[3]))\n"
         "print(server.pid, flush=True)\n"
         "server.run(eval(sys.argv[2]), dict(os.environ))\n"
     )
-    command = [sys.executable, "-c", code, str(address()), repr(component(SLEEP))]
+    command = [sys.executable, "-c", code, str(address()), repr(component(SLEEP)), str(minutes)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         server = int(process.stdout.readline())
@@ -241,7 +244,7 @@ def test_a_step_whose_command_died_is_told_to_end(address: Callable[[], Path]) -
         (step,) = below(server)
         process.kill()
     assert gone(step)
-    assert waiting(address()) and alive(server)
+    assert waiting(address()) and alive(server) if minutes else gone(server)
 
 
 def test_another_database_under_the_same_name_is_not_taken_for_the_open_one(

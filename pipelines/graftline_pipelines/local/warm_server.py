@@ -151,9 +151,9 @@ def main(descriptor: int, address: Path | None, seconds: float) -> None:
     connection: socket.socket | None = socket.socket(fileno=descriptor)
     while connection is not None:
         server.serve(connection)
-        if address is None:
-            return  # steps that still run are left to themselves
         server.end_children()
+        if address is None:
+            return
         connection = warm_place.wait(
             address, seconds, meanwhile=server.do_the_rest, still_good=server.still_good
         )
