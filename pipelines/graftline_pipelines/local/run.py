@@ -132,7 +132,7 @@ def run(
         if failed is not None and set(codes.values()) & set(STOPPED):
             failed = KeyboardInterrupt()  # Ctrl-C; ours may get lost, in a destructor for example
         if failed is not None:
-            _end(failed, run_dir, settings, console, server or warm)
+            _end(failed, run_dir, settings, console, warm)
     if isinstance(failed, KeyboardInterrupt):
         raise failed
     if failed is not None:
@@ -187,7 +187,9 @@ def _end(
     """Record how a run ended that did not end well: in its folder and in MLflow."""
     stopped = isinstance(failed, KeyboardInterrupt)
     if stopped:
-        console.print("\nStopping ...")
+        console.print(f"\nStopping {unfinished_step(run_dir) or ''} ...".replace("  ", " "))
+        if warm is not None:
+            warm.end_steps()
     _note_end(run_dir, "stopped" if stopped else "failed")
     why = "stopped" if stopped else "the run failed"
     asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]

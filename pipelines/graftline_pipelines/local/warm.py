@@ -26,6 +26,7 @@ from typing import Any, BinaryIO, TextIO
 
 from graftline.steps.runtime import read_result
 from graftline_pipelines.local import warm_place
+from graftline_pipelines.local.processes import end_below
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
 SERVER = "graftline_pipelines.local.warm_server"
@@ -195,6 +196,10 @@ class WarmServer:
             else:
                 self._socket.sendall(head)
             self._socket.sendall(data)
+
+    def end_steps(self) -> None:
+        """End what it has started, within seconds; the server itself goes on."""
+        end_below(self.pid)
 
     def interrupt(self) -> None:
         """Hand Ctrl-C on to the steps, where the terminal does not."""

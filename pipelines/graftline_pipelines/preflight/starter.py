@@ -58,12 +58,13 @@ def starter(source: str, name: str | None = None) -> Starter:
     except ValidationError as error:
         wrong = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in wrong["loc"])
-        raise ConfigurationError(
-            f"{key}: {wrong['msg'].removeprefix('Value error, ')}.",
-            fix="Give a name of small letters, digits and '-' with --name."
-            if key == "name"
-            else None,
-        ) from None
+        if key == "name":
+            raise ConfigurationError(
+                f"{name!r} cannot be the name of a run file.",
+                why="It becomes part of names in MLflow and Kubernetes.",
+                fix="Give up to 63 small letters, digits and '-' with --name.",
+            ) from None
+        raise ConfigurationError(f"{key}: {wrong['msg'].removeprefix('Value error, ')}.") from None
     found, problem = _look(settings)
     text = "\n".join(_lines(source, name, store, found, problem)) + "\n"
     return Starter(name, text, tuple(found), problem)

@@ -40,7 +40,10 @@ def compare(
     from graftline_pipelines.local.runs import EVALUATION, find_run
     from graftline_pipelines.local.screen import Screen
 
-    one, other = (find_run(runs_dir, name, EVALUATION, note) for name in (first, second))
+    said: dict[str, None] = {}  # each note once, though both names lead to it
+    one, other = (find_run(runs_dir, name, EVALUATION, said.setdefault) for name in (first, second))
+    for text in said:
+        note(text)
     if one.folder.resolve() == other.folder.resolve():
         raise ConfigurationError(
             f"A and B are the same run, {one.run_id}.",
