@@ -9,7 +9,8 @@ what a script or CI has. Beside it, in the same run, a script as one writes it b
 images through the same network in eager timm, then LogisticRegressionCV. Two more runs compute
 everything but the features again, the second beside a process that keeps one core busy: how much
 longer `evaluate` and `export_onnx` take then is a figure of its own. `predict` on 500 of them is
-beside its engine on decoded pictures, and beside decoding alone. Wall seconds mean something only on an idle machine.
+beside its engine on decoded pictures, and beside decoding alone.
+Wall seconds mean something only on an idle machine.
 """
 
 import argparse
