@@ -181,8 +181,9 @@ class RunSettings(Section):
     tracking: TrackingSettings = TrackingSettings()
     """Where MLflow is."""
     backbone: str = "tf_efficientnet_lite0"
-    """A name that `graftline backbones` lists; or `auto`: the first run lets the `race.backbones`
-    compete on this data, and all runs take the one that was chosen."""
+    """A name that `graftline backbones` lists, with `+blocks` after it for the features of all its
+    blocks; or `auto`: the first run lets the `race.backbones` compete on this data, and all runs
+    take the one that was chosen."""
     race: RaceSettings = RaceSettings()
     """The backbones that compete for `backbone: auto`, and how long."""
     weights: str | None = None
