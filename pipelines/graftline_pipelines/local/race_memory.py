@@ -30,7 +30,7 @@ def candidates(settings: RunSettings) -> tuple[str, ...]:
     smallest with the features of all its blocks, too.
     """
     here = [name.partition("/")[2] for name in EMBEDDED if package_of(name) is not None]
-    return settings.race.backbones or tuple([*here[:1], *(n + BLOCKS for n in here[:1]), *here[1:]])
+    return settings.race.backbones or (*here[:1], *(n + BLOCKS for n in here[:1]), *here[1:])
 
 
 def remember(settings: RunSettings, race: "Race", names: Sequence[str]) -> None:
