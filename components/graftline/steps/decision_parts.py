@@ -36,7 +36,9 @@ def _marks(name: str) -> tuple[str, str]:
 
 
 def _choice(decision: Decision) -> Markup:
-    strategy = decision.choice.replace("_", "-")
+    strategy, outcome = decision.choice.replace("_", "-"), decision.outcome
+    if outcome is not None and outcome.used != decision.choice:
+        strategy += f"; in the end the {outcome.used.replace('_', '-')} is used"
     return ui("banner", "plain", f"Strategy: {strategy}", decision.reasons)
 
 
