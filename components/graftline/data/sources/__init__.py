@@ -14,10 +14,20 @@ from graftline.errors import ConfigurationError, DataError
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.storage.uri import parent_and_name
+from graftline.storage.zip_archive import ZIP, ZipStore
 
 if TYPE_CHECKING:
     pass
-from graftline.data.sources.base import ARCHIVES, FORMATS, TABLES, Columns, Reading, Source
+from graftline.data.sources.base import (
+    ARCHIVES,
+    FORMATS,
+    MACOS,
+    TABLES,
+    Columns,
+    Reading,
+    Source,
+    hidden,
+)
 from graftline.data.sources.tables import _is_folder, _one_table, _table_or_folders, _tables
 
 
@@ -48,15 +58,17 @@ def open_source(
             f"data.format {format!r} is unknown", fix=f"Use one of {', '.join(FORMATS)}."
         )
     text = str(uri).rstrip("/")
-    if text.lower().endswith((*TABLES, *ARCHIVES, *LISTS, *OBJECTS)) and not _is_folder(text):
-        return _of_file(text, columns, reading)
+    if text.lower().endswith((*TABLES, *ARCHIVES, *LISTS, *OBJECTS, ZIP)) and not _is_folder(text):
+        return _of_file(text, format, columns, reading)
     return _of_folder(open_store(str(uri)), format, columns, reading)
 
 
-def _of_file(text: str, columns: Columns, reading: Reading) -> Source:
+def _of_file(text: str, form: str, columns: Columns, reading: Reading) -> Source:
     """One file: a table, an archive, or a text or JSON that states labels."""
     folder, name = parent_and_name(text)
     store = open_store(folder)
+    if name.lower().endswith(ZIP):
+        return _of_folder(_inside(ZipStore(store, name), reading), form, columns, reading)
     if name.lower().endswith(TABLES):
         return _one_table(store, name, columns, reading)
     if name.lower().endswith(ARCHIVES):
@@ -71,6 +83,20 @@ def _of_file(text: str, columns: Columns, reading: Reading) -> Source:
             "name a folder of images, or a table.",
         )
     return labels
+
+
+def _inside(store: Store, reading: Reading) -> Store:
+    """The one folder of an archive that holds all, where a table or a text stands in it.
+
+    Class folders are found below others anyway; a table is looked for where the source begins.
+    """
+    keys = [one.key for one in store.list() if not hidden(one.key)]
+    tops = {key.partition("/")[0] for key in keys} - {MACOS}
+    if parse(reading.layout) is not None or len(tops) != 1 or store.names():
+        return store
+    inner = store.child(tops.pop())
+    said = (*TABLES, *LISTS, *OBJECTS)
+    return inner if any(name.lower().endswith(said) for name in inner.names()) else store
 
 
 def _of_folder(store: Store, form: str, columns: Columns, reading: Reading) -> Source:

@@ -27,6 +27,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 NO_IMAGE = "not an image file"
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
+MACOS = "__MACOSX"  # a folder of attributes in archives that macOS packs
 NO_ATTRIBUTES: Mapping[str, str | None] = {}  # one for all: a million empty ones are 64 MB
 
 
@@ -236,7 +237,7 @@ def _refuse_empty(store: Store) -> None:
         raise DataError(
             f"The source {store.uri} is a single file and neither a table nor a tar shard",
             fix="Let `data.source` name a folder of class folders, a .parquet, a .jsonl, "
-            "a .csv or a .tar. Unpack other archives.",
+            "a .csv, a .tar or a .zip. Unpack other archives.",
         )
     raise DataError(
         f"The source {store.uri} is empty",

@@ -114,7 +114,7 @@ def images_of(
     twins = [suffix for suffix in pictures if _stem(suffix) == ""]
     # Without labels beside them, many files of one beginning are frame.0001.png, not views.
     many = 1 < len(pictures) <= (len(pictures) if notes else VIEWS)
-    many = many and not _one_each(pictures, sample)
+    many = many and not _one_each(pictures, sample) and (bool(notes) or not _counted(pictures))
     for suffix in images:
         data = sample[suffix]
         if suffix in masks:
@@ -238,6 +238,11 @@ def _one_each(pictures: list[str], sample: Mapping[str, bytes]) -> bool:
     """Whether each image has a label of its own: names with dots, not views of one thing."""
     stems = [suffix.rpartition(".")[0] for suffix in pictures]
     return all(any(stem + end in sample for end in (*LABELS, ".json")) for stem in stems)
+
+
+def _counted(pictures: list[str]) -> bool:
+    """Whether the names of the images end with numbers: v1.0.7.jpg, v1.0.8.jpg are two pictures."""
+    return all(_stem(suffix).rpartition(".")[2].isdecimal() for suffix in pictures)
 
 
 class _Label:

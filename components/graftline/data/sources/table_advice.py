@@ -183,7 +183,7 @@ _NAMED_FIRST = words_of("readme license licence citation")
 _NOTHING = words_of(
     "readme read license licence citation cite bibtex requirements changelog changes notes credits "
     "attribution attributions authors contributing copyright terms todo about package environment "
-    "dockerfile makefile config configuration log description pyproject eula"
+    "dockerfile makefile config configuration log description pyproject eula thumbs desktop"
 )
 
 
@@ -210,8 +210,8 @@ def other_files(paths: Sequence[str]) -> str:
         )
     return (
         f"{some(found)} may hold labels or images and {'is' if len(found) == 1 else 'are'} not "
-        "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet) or tar files; export "
-        f"or unpack {'it' if len(found) == 1 else 'them'} as one of these."
+        "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet), tar files or a ZIP "
+        f"archive; export or unpack {'it' if len(found) == 1 else 'them'} as one of these."
     )
 
 

@@ -17,9 +17,11 @@ from graftline.images.decode import SUFFIXES
 from graftline.storage import open_store, uri
 from graftline.storage.base import ObjectInfo, Store
 from graftline.storage.local import FileStore
+from graftline.storage.zip_archive import ZipStore
 
 NOT_FOUND = "file not found"
 DRIVE_LETTER = "a path of another machine, with a drive letter"
+OTHER_MACHINE = "a path of one machine, in a table that is not on it"
 NAME_BYTES = 255  # of one part of a path, on every file system here
 
 
@@ -43,6 +45,7 @@ class ImageFinder:
 
     def __init__(self, store: Store, whole: bool) -> None:
         self.whole = whole
+        self.store = store
         self.base = str(store.root) if isinstance(store, FileStore) else store.uri
         self.listed: dict[str, ObjectInfo] = {}
         self.unreadable: dict[str, str] = {}
@@ -54,7 +57,7 @@ class ImageFinder:
         reason = _unreadable_name(image)
         local = image.startswith("/") or uri.scheme(image) == "file"
         if reason is None and local and "://" in self.base:
-            reason = "a path of one machine, in a table that is not on it"
+            reason = OTHER_MACHINE
         if reason is not None:
             self.unreadable[image] = reason
             return image
@@ -74,6 +77,8 @@ class ImageFinder:
 
     def store_of(self, location: str) -> tuple[Store, str]:
         """The store that holds a location (a bucket, or this machine's files), and its key."""
+        if isinstance(self.store, ZipStore) and location.startswith(f"{self.base}/"):
+            return self.store, location.removeprefix(f"{self.base}/")
         bucket, key = "", location[1:]
         if "://" in location:
             scheme, _, rest = location.partition("://")

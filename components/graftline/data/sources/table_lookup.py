@@ -8,11 +8,18 @@ from graftline.data.sources.annotation_tools import names_of_upload
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.layouts.folder_names import MASKS
 from graftline.data.sources.split_list_files import split_of_list
-from graftline.data.sources.table_images import NOT_FOUND, ImageFinder, is_image, same_name
+from graftline.data.sources.table_images import (
+    NOT_FOUND,
+    OTHER_MACHINE,
+    ImageFinder,
+    is_image,
+    same_name,
+)
 from graftline.storage.base import ObjectInfo
 
 SEVERAL = "several files have this name"
 MOST = 0.5  # of the images are not where the table says: worth listing all of its folder
+ELSEWHERE = (NOT_FOUND, OTHER_MACHINE)
 _SUFFIXES = {"jpeg": "jpg", "tiff": "tif"}
 
 
@@ -33,7 +40,7 @@ def found_by_name(
     missing = [
         one
         for one in dict.fromkeys(images)
-        if one and one not in found and finder.unreadable.get(one, NOT_FOUND) == NOT_FOUND
+        if one and one not in found and finder.unreadable.get(one, NOT_FOUND) in ELSEWHERE
     ]
     if not missing:
         return ""

@@ -88,7 +88,7 @@ def check_selection(selection: Selection, source: Source, minimum: int) -> list[
     aside = Counter(one.reason for one in selection.aside)
     counts = Counter(str(one.label) for one in selection.chosen.values())
     given = all(one.split for one in selection.chosen.values())
-    examples = [one.path for one in selection.aside]
+    examples = [f"{one.path}: {one.detail}" if one.detail else one.path for one in selection.aside]
     _check_counts(source, counts, aside, examples, 1 if given else minimum)
     return _check_splits(selection, source, sorted(counts), minimum)
 
