@@ -92,8 +92,7 @@ def measure(
     """
     kinds = corruptions()
     versions = len(kinds) * len(STRENGTHS)
-    affordable = min(MOST, max(FEWEST, len(inference.snapshot.labels()) // versions))
-    most = affordable if images == "auto" else images
+    most = _affordable(inference, versions) if images == "auto" else images
     if most == 0 or len(rows) == 0:
         return None
     chosen = sample(labels, most, seed)
@@ -128,6 +127,11 @@ def measure(
         for index, kind in enumerate(kinds)
     ]
     return Robustness(len(order), float(right[positions].mean()), result)
+
+
+def _affordable(inference: Inference, versions: int) -> int:
+    """Images whose versions together are as many as the snapshot's images, within limits."""
+    return min(MOST, max(FEWEST, len(inference.snapshot.labels()) // versions))
 
 
 def _row(
