@@ -89,4 +89,5 @@ class NameSource(FolderSource):
 
 
 def _as_unified(one: Entry, names: Mapping[str, str]) -> Entry:
-    return dataclasses.replace(one, label=names.get(one.label)) if one.label in names else one
+    label = names.get(one.label or "")
+    return one if label is None else dataclasses.replace(one, label=label)
