@@ -8,6 +8,7 @@ from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_choice import label_table
 from graftline.data.sources.label_files import OBJECTS
 from graftline.data.sources.layouts.layout import excluded, parse
+from graftline.data.sources.names import NameSource
 from graftline.data.sources.split_list_files import LISTS
 from graftline.data.sources.tar import ArchiveSource
 from graftline.errors import ConfigurationError, DataError
@@ -101,6 +102,8 @@ def _inside(store: Store, reading: Reading) -> Store:
 
 def _of_folder(store: Store, form: str, columns: Columns, reading: Reading) -> Source:
     """A folder, by what is in it where the run file does not say."""
+    if reading.label_pattern and form in ("auto", "folders"):
+        return NameSource(store, reading, columns)
     roots = store.names() if form in ("auto", "table") else []
     roots = [name for name in roots if not excluded(name, reading.exclude)]
     tables = [name for name in roots if name.lower().endswith(TABLES)]

@@ -281,8 +281,9 @@ def labels_in_names(paths: Sequence[str]) -> str:
     if not 1 < len(kinds) <= len(stems) / 2 or "" in starts or all(map(split_words, kinds)):
         return ""
     return (
-        f"The names of the files may hold the classes ({some(kinds)}): write a table with a line "
-        "`image,label` for each, or move the files into folders of these names."
+        f"The names of the files may hold the classes ({some(kinds)}): `data.label_pattern: "
+        f"'{BEFORE_NUMBERS}'` takes what stands before the number, or write a table with a line "
+        "`image,label` for each."
     )
 
 
@@ -324,6 +325,7 @@ def groups_in_paths(locations: Sequence[str]) -> str:
     return ""
 
 
+BEFORE_NUMBERS = r"^(\D+?)[ _.()-]*\d"  # of `cat.7.jpg`, and nothing of `12.jpg`
 _WHO = re.compile(
     r"(?i)(?:^|[ _.-])((?:patient|pat|subject|subj|case|video|vid|clip|seq|sequence|slide|session|"
     r"donor|specimen|participant|scene|sub)s?[ _-]?\d+)(?!\d)"
