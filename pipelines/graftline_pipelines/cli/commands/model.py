@@ -166,7 +166,7 @@ def rollback(
     with waiting(ASKING):
         from graftline.tracking.registry import existing_registry
 
-        registry = existing_registry(tracking)
+        registry = existing_registry(tracking, changing=True)
         entry = registry.rollback(name, to, reason=reason)
         tags = registry.version(name, str(entry.version)).tags
     if as_json:
