@@ -59,9 +59,22 @@ def open_source(
             f"data.format {format!r} is unknown", fix=f"Use one of {', '.join(FORMATS)}."
         )
     text = str(uri).rstrip("/")
+    archive, inside = _in_archive(text)
+    if inside:
+        folder, name = parent_and_name(archive)
+        return _of_folder(
+            ZipStore(open_store(folder), name).child(inside), format, columns, reading
+        )
     if text.lower().endswith((*TABLES, *ARCHIVES, *LISTS, *OBJECTS, ZIP)) and not _is_folder(text):
         return _of_file(text, format, columns, reading)
     return _of_folder(open_store(str(uri)), format, columns, reading)
+
+
+def _in_archive(text: str) -> tuple[str, str]:
+    """The archive and the folder in it, of `pets.zip/train`; that is empty for other names."""
+    archive, mark, inside = text.partition(f"{ZIP}/")
+    archive += ZIP
+    return (archive, inside) if mark and not _is_folder(archive) else (text, "")
 
 
 def _of_file(text: str, form: str, columns: Columns, reading: Reading) -> Source:
