@@ -42,7 +42,7 @@ class NameSource(FolderSource):
         labels = {one.label for one in entries if one.problem is None and one.label}
         names, more = unified(labels, self.choices.similar_labels)
         self.notes += [
-            f"The labels are what {clip(self.choices.label_pattern)!r} finds in the names of the "
+            f"The labels are what `{clip(self.choices.label_pattern)}` finds in the names of the "
             "files; folders name no classes (data.label_pattern).",
             *notes,
             *more,

@@ -1,5 +1,6 @@
 """Forms in which well-known data sets are published: read as they are, or by the error's line."""
 
+import gzip
 import json
 import re
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from graftline.data.sources.base import Columns, Reading
 from graftline.errors import GraftlineError
@@ -311,3 +313,23 @@ def test_capitals_in_names_do_not_matter_where_one_image_fits(tmp_path: Path) ->
     both = files | {f"images/Img_{n}.jpg": "" for n in range(12)}
     with pytest.raises(GraftlineError, match="several files have the name"):
         read(tmp_path / "b", both)
+
+
+def test_the_lines_of_the_docs_for_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are run as they stand, on files as MNIST's are made."""
+    docs = Path(__file__).parents[4] / "docs" / "data.md"
+    section = docs.read_text().split("### Arrays and MATLAB")[1].split("CIFAR-10's")[0]
+    lines = [line[4:] for line in section.splitlines() if line.startswith("    ") or not line]
+    (tmp_path / "raw").mkdir()
+    for part, first in (("train", 0), ("t10k", 100)):
+        pixels = bytes((first + n) % 256 for n in range(12) for _ in range(28 * 28))
+        labels = bytes(n % 3 for n in range(12))
+        for kind, head, data in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            path = tmp_path / "raw" / f"{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(b"\0" * head + data))
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(lines), {})
+    entries, _ = read(tmp_path / "mnist", {})
+    assert classes(entries) == {f"{k} {s}": 4 for k in "012" for s in ("train", "test")}
+    with Image.open(tmp_path / "mnist" / "test" / "1" / "4.png") as image:
+        assert image.size == (28, 28) and image.getextrema() == (104, 104)
