@@ -3,12 +3,14 @@
     python benchmarks/first_hour.py [--json] [--images 250] [--folder FOLDER]
 
 The demo is `graftline run`, from the command to the promoted model, twice in one folder, on
-photographs of 500 x 375 in two classes. Beside it, in the same run, a script as one writes it by
-hand: the same images through the same network in eager timm, then LogisticRegressionCV. Two more
-runs compute everything but the features again, the second beside a process that keeps one core
-busy: how much longer `evaluate` and `export_onnx` take then is a figure of its own. `predict`
-on 500 of them is beside its engine on decoded pictures, and beside decoding alone. Wall
-seconds mean something only on an idle machine; seconds of the processor are given beside them.
+photographs of 500 x 375 in two classes, on a machine that remembers nothing of earlier runs. The
+warm process of the first run waits for the second, as it does at a terminal; a third, alone, is
+what a script or CI has. Beside it, in the same run, a script as one writes it by hand: the same
+images through the same network in eager timm, then LogisticRegressionCV. Two more runs compute
+everything but the features again, the second beside a process that keeps one core busy: how much
+longer `evaluate` and `export_onnx` take then is a figure of its own. `predict` on 500 of them is
+beside its engine on decoded pictures, and beside decoding alone.
+Wall seconds mean something only on an idle machine.
 """
 
 import argparse
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,8 @@ from rich.table import Table
 BACKBONE = "tf_efficientnet_lite0"
 SECOND_RUN_LIMIT = 0.10
 CHECK_LIMIT = 1.0
+WAITS = {"GRAFTLINE_WARM_MINUTES": "1"}
+ALONE = {"GRAFTLINE_WARM_MINUTES": "0", "GRAFTLINE_ALONE": "1"}  # another environment
 NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 BY_HAND = """
 import sys
@@ -58,7 +63,7 @@ classifier = LogisticRegressionCV(max_iter=1000).fit(np.concatenate(features), l
 print(classifier.score(np.concatenate(features), labels))
 """
 IMPORTS = """
-import graftline_pipelines.local.warm_server as warm
+import graftline_pipelines.local.warm_libraries as warm
 import os
 os.environ["_KFP_RUNTIME"] = "true"
 for name in (*warm.LIGHT, *warm.LARGE):
@@ -136,8 +141,9 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
     graftline = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
     hand = timed([sys.executable, "-c", BY_HAND, str(source), BACKBONE], folder)
     imports = timed([sys.executable, "-c", IMPORTS], folder)
-    first = timed([*graftline, "run", "run.yaml", "--json"], folder)
-    second = timed([*graftline, "run", "run.yaml", "--json"], folder)
+    first = timed([*graftline, "run", "run.yaml", "--json"], folder, variables=WAITS)
+    second = timed([*graftline, "run", "run.yaml", "--json"], folder, variables=WAITS)
+    alone = timed([*graftline, "run", "run.yaml", "--json"], folder, variables=ALONE)
     beside = slower_beside([*graftline, "run", "run.yaml", "--json", "--fresh"], folder)
     wrong = timed([*graftline, "check", "wrong.yaml"], folder, code=1)
     key = timed([*graftline, "check", "key.yaml"], folder, code=2)
@@ -149,13 +155,13 @@ def measure(folder: Path, images: int) -> dict[str, Any]:
     return {
         "images": images,
         "demo_seconds": first["wall"],
-        "demo_cpu_seconds": first["cpu"],
         "demo_seconds_by_step": summary["seconds"],
         "features_and_probe_by_hand_seconds": hand["wall"],
         "features_and_probe_by_hand_cpu_seconds": hand["cpu"],
         "second_run_seconds": second["wall"],
-        "second_run_cpu_seconds": second["cpu"],
         "second_run_fraction": second["wall"] / first["wall"],
+        "second_run_alone_seconds": alone["wall"],
+        "second_run_alone_fraction": alone["wall"] / first["wall"],
         "second_run_reused": sorted(again["reused_steps"]),
         **beside,
         "import_seconds": imports["wall"],
@@ -205,12 +211,15 @@ def run_file(source: str) -> dict[str, Any]:
     }
 
 
-def timed(command: list[str], folder: Path, code: int = 0) -> dict[str, Any]:
+def timed(
+    command: list[str], folder: Path, code: int = 0, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run a command: its wall and processor seconds, those of its children included."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     # Installed sources are compiled once; a machine that forbids this measures the compiler.
     compiled = {key: value for key, value in os.environ.items() if key != NO_BYTECODE}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=compiled)
+    environment = {**compiled, "XDG_CACHE_HOME": str(folder / "cache"), **(variables or {})}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
     wall = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != code:
@@ -223,16 +232,12 @@ def timed(command: list[str], folder: Path, code: int = 0) -> dict[str, Any]:
 def show(figures: dict[str, Any]) -> None:
     """A table with the limits beside."""
     hand = figures["features_and_probe_by_hand_seconds"]
-    hand_cpu = figures["features_and_probe_by_hand_cpu_seconds"]
     table = Table("Figure", "Measured", "Limit")
     table.add_row("demo, seconds", f"{figures['demo_seconds']:.1f}", f"{hand:.1f} (by hand)")
-    table.add_row(
-        "demo, processor seconds",
-        f"{figures['demo_cpu_seconds']:.1f}",
-        f"{hand_cpu:.1f} (by hand)",
-    )
     fraction = f"{figures['second_run_fraction']:.1%}"
     table.add_row("unchanged second run", fraction, f"{SECOND_RUN_LIMIT:.0%}")
+    alone = f"{figures['second_run_alone_fraction']:.1%}"
+    table.add_row("the same without a process that waits", alone, "")
     for step in ("evaluate", "export_onnx"):
         factor = figures[f"{step}_beside_a_busy_process"]
         table.add_row(f"{step} beside one busy process", f"{factor:.2f} times", "2 times")

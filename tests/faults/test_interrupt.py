@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a run: no process stays behind, and the same command goes on."""
+"""Ctrl-C or SIGTERM in the middle of a run: no process stays behind, the same command goes on."""
 
 import os
 import signal
@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 COMMAND = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
 
@@ -28,8 +30,23 @@ def group_is_gone(group: int) -> bool:
     return False
 
 
+@pytest.mark.parametrize(
+    ("sign", "code", "cold", "to_all"),
+    [
+        (signal.SIGINT, 130, "0", True),  # Ctrl-C in a terminal
+        (signal.SIGINT, 130, "0", False),
+        (signal.SIGTERM, 143, "0", False),  # `kill`, a cancelled CI job
+        (signal.SIGTERM, 143, "1", False),
+    ],
+)
 def test_interrupted_run_says_so_and_leaves_no_process(
-    make_digits_folder: Callable[..., Path], mlflow_sqlite: str, tmp_path: Path
+    make_digits_folder: Callable[..., Path],
+    mlflow_sqlite: str,
+    tmp_path: Path,
+    sign: signal.Signals,
+    code: int,
+    cold: str,
+    to_all: bool,
 ) -> None:
     source = make_digits_folder(per_class=100, classes=10)
     run_file = tmp_path / "run.yaml"
@@ -43,12 +60,16 @@ def test_interrupted_run_says_so_and_leaves_no_process(
         stderr=subprocess.PIPE,
         text=True,
         cwd=tmp_path,
+        env={**os.environ, "GRAFTLINE_COLD": cold},
         start_new_session=True,
     )
     started(tmp_path / "runs", process)
-    os.killpg(process.pid, signal.SIGINT)
+    if to_all:
+        os.killpg(process.pid, sign)
+    else:
+        os.kill(process.pid, sign)
     _, shown = process.communicate(timeout=60)
-    assert process.returncode == 130, shown[-3000:]
+    assert process.returncode == code, shown[-3000:]
     assert "What was computed is kept" in shown
     assert "Traceback" not in shown
     deadline = time.monotonic() + 20

@@ -73,6 +73,19 @@ def test_a_failure_is_the_steps_own(
     assert server.run(component("print('still there')"), dict(os.environ)) == 0
 
 
+def test_a_busy_server_is_not_waited_for_longer_than_asked(server: WarmServer) -> None:
+    with server.calling("builtins:len", [1, 2]) as call:
+        assert call.answer() == 2
+    server._process.send_signal(signal.SIGSTOP)  # as busy as in an import of a minute
+    started = time.monotonic()
+    with server.calling("builtins:len", [1, 2]) as call:
+        assert call.answer(within=0.2) is None
+    assert time.monotonic() - started < 5
+    server._process.send_signal(signal.SIGCONT)
+    with server.calling("builtins:len", [1, 2, 3]) as call:
+        assert call.answer(within=60) == 3
+
+
 def test_a_server_that_is_gone_runs_nothing(server: WarmServer, capsys: Any) -> None:
     server._process.kill()
     server._process.wait()

@@ -219,7 +219,43 @@ def _unidentified(data: bytes) -> DataError:
                     fix="Save it as grey or RGB of 8 or 16 bits.",
                 )
             return DataError("not an image in a known format", why=why)
-    return DataError("not an image in a known format")
+    return DataError("not an image in a known format", why=_told_by_its_beginning(data))
+
+
+# What stands under the names of images in repositories, downloads and on telephones.
+_BEGINNINGS = (
+    (b"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` fetches the image"),
+    (b"<!doctype html", "a web page, as a download that failed leaves one"),
+    (b"<html", "a web page, as a download that failed leaves one"),
+    (b"<svg", "an SVG drawing"),
+    (b"<?xml", "XML, perhaps an SVG drawing"),
+    (b"%pdf", "a PDF"),
+    (b"8bps", "a Photoshop file"),
+    (b"pk\3\4", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\0\0\1\0", "an icon (ICO)"),
+)
+_HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+
+
+_SIGNATURES = (b"\xff\xd8\xff", PNG, b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+
+
+def begins_as_image(data: bytes) -> bool:
+    """Whether the first bytes are those of an image, whatever the file is called."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data.startswith(_SIGNATURES) or webp or data[4:12] == b"ftypavif"
+
+
+def _told_by_its_beginning(data: bytes) -> str | None:
+    """What a file is that is no image here; None where its first bytes do not tell."""
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    kind = next((kind for begin, kind in _BEGINNINGS if start.startswith(begin)), None)
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+        kind = "an HEIC photo; convert it to JPEG"
+    if data[128:132] == b"DICM":
+        kind = "a DICOM file; convert it to PNG or TIFF"
+    return f"it is {kind}" if kind else None
 
 
 def _tiff_of(data: bytes) -> str:

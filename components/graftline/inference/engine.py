@@ -23,7 +23,7 @@ import numpy as np
 from graftline import machine
 from graftline.errors import ConfigurationError, DataError
 from graftline.images.preprocessing import Preprocessing
-from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, Candidates
+from graftline.inference.autotune import CPU_BATCH, SAMPLE_IMAGES, TRIAL_PAYS, Candidates
 from graftline.inference.cpu_pool import cpu_pool
 from graftline.inference.decode_workers import DecodingWorkers, network_input, undecodable
 from graftline.inference.runners import Array, Runner
@@ -59,8 +59,10 @@ class Engine:
         kind: str,
         preprocessing: Preprocessing,
         batch_size: int,
+        images: int | None = None,
     ) -> None:
         self.preprocessing, self.batch_size = preprocessing, batch_size
+        self._images = images
         self._candidates, self._cores = candidates, candidates.cores
         self._local = threading.local()
         self._runner: Runner
@@ -75,7 +77,7 @@ class Engine:
 
     def _opened(self, kind: str) -> bool:
         try:
-            chosen = kind if kind != "auto" else self._candidates.fastest(self.batch_size)
+            chosen = kind if kind != "auto" else self._fastest()
             found = self._candidates.checked(chosen, self.batch_size)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -84,6 +86,9 @@ class Engine:
             return False
         self._runner, self.agreement, self.batch_size = found
         return True
+
+    def _fastest(self) -> str:
+        return self._candidates.fastest(self.batch_size, self._images)
 
     def _halve(self, error: BaseException) -> None:
         if self.batch_size == 1:
@@ -234,6 +239,7 @@ def open_engine(
     engine: str = "auto",
     precision: str = "fp32",
     batch_size: int | None = None,
+    images: int | None = None,
 ) -> Engine:
     """Make a network ready on this machine.
 
@@ -244,6 +250,7 @@ def open_engine(
             fastest and remembers it on this machine; ``torch`` is PyTorch on the device or CPU.
         precision: ``fp32``, ``bf16``, or ``auto`` for bf16 where the machine computes in it.
         batch_size: Images in a batch.
+        images: How many it will run, where that decides whether a trial pays.
     """
     from graftline.models.backbone import Backbone
 
@@ -254,6 +261,7 @@ def open_engine(
         engine=engine,
         precision=precision,
         batch_size=batch_size,
+        images=images,
     )
 
 
@@ -266,6 +274,7 @@ def open_named(
     precision: str = "fp32",
     batch_size: int | None = None,
     kind: str | None = None,
+    images: int | None = None,
 ) -> Engine:
     """Make a network ready that need not be built where this machine has its graph.
 
@@ -281,6 +290,7 @@ def open_named(
         batch_size: As of :func:`open_engine`.
         kind: The very runner, in place of what ``engine`` would come to here: ``torch`` is then
             the CPU even beside a device, ``cuda`` is the device.
+        images: As of :func:`open_engine`.
     """
     _check(engine, ENGINES, "engine")
     _check(precision, PRECISIONS, "precision")
@@ -298,7 +308,7 @@ def open_named(
         device,
     )
     default = CPU_BATCH if device is None else CUDA_BATCH
-    return Engine(candidates, kind, preprocessing, batch_size or default)
+    return Engine(candidates, kind, preprocessing, batch_size or default, images)
 
 
 def resolve_precision(precision: str, engine: str = "auto") -> str:
@@ -338,7 +348,7 @@ def forward_images(
         total: How many there are, for the progress bar.
         description: What is being done, a few words.
         batch_size: Images in a batch.
-        precision: As of :func:`open_engine`.
+        precision: As of :func:`open_engine`; fp32 for few images, whose engine is there most often.
 
     Returns:
         (N, D) float32 in the order of the images.
@@ -350,8 +360,9 @@ def forward_images(
         module,
         preprocessing,
         engine="torch" if few else "auto",
-        precision="fp32" if few else precision,
+        precision="fp32" if total is not None and total < TRIAL_PAYS else precision,
         batch_size=batch_size,
+        images=total,
     )
     parts: list[Array] = []
     with Progress(description, total) as bar:

@@ -60,3 +60,17 @@ def read_export(folder: Path) -> dict[str, Any]:
             fix="Run the step export_onnx again.",
         )
     return record
+
+
+def agreement(images: int, fraction: float, noun: str = "test image") -> str:
+    """On how many images two sets of answers have the same label, as a count: no "100.00% of 45".
+
+    Args:
+        images: Images compared.
+        fraction: Of them with the same label.
+        noun: What they are.
+    """
+    same = round(images * fraction)
+    if same == images:
+        return f"all {images:,} {noun}s" if images != 1 else f"1 of 1 {noun}"
+    return f"{same:,} of {images:,} {noun}s"

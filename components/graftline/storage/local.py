@@ -49,7 +49,7 @@ class FileStore(Store):
             data = stream.read(length)
         if len(data) != length:
             raise StoreError(
-                f"{self.uri}/{key} ends at byte {offset + len(data)}, before {offset + length}",
+                f"{self._named(key)} ends at byte {offset + len(data)}, before {offset + length}",
                 fix="The file was cut short; restore it, or remove it and run again.",
             )
         return data
@@ -81,7 +81,7 @@ class FileStore(Store):
                 found = None
             if found != version:
                 raise PreconditionFailed(
-                    f"{self.uri}/{key} was changed by another writer",
+                    f"{self._named(key)} was changed by another writer",
                     fix="Run again: it then starts from the newer state.",
                 )
             with self._temporary(data) as temporary:
@@ -246,7 +246,11 @@ class FileStore(Store):
             yield
 
     def _translated(self, key: str, action: str) -> "os_errors":
-        return os_errors(f"{self.uri}/{key}".rstrip("/"), action)
+        return os_errors(self._named(key), action)
+
+    def _named(self, key: str) -> str:
+        """The URI of an object, of the folder itself for none; the root's own ends in a slash."""
+        return f"{self.uri.removesuffix('/')}/{key}" if key else self.uri
 
 
 def _info(key: str, entry: "os.DirEntry[str]") -> ObjectInfo | None:

@@ -17,12 +17,14 @@ from graftline import machine
 from graftline.addresses import split_address
 from graftline.credentials import MLFLOW, tidy
 from graftline.errors import ConfigurationError, TrackingError
+from graftline.redaction import redacted
 from graftline.storage.uri import local_path
 from graftline.tracking.server_answers import mlflow_errors, probe
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # with a driver after a "+"
 ARTIFACTS = "mlartifacts"  # beside a local database: the files of its runs
 SLOWEST_STORE = 5 * 1024 * 1024  # bytes a second between a server and its own store
 _TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -188,6 +190,12 @@ def absolute_uri(uri: str) -> str:
         )
     if scheme in ("http", "https"):
         return uri.rstrip("/")
+    if scheme.partition("+")[0] not in (*DATABASES, "databricks", "databricks-uc", "uc"):
+        raise ConfigurationError(
+            f"tracking.uri: {redacted(uri, uri)!r} starts with {scheme!r}, which MLflow has no "
+            "store for.",
+            fix="Use a server, http://host:5000, or a database, such as sqlite:///mlflow.db.",
+        )
     if scheme != "sqlite":
         return uri
     path = uri.removeprefix("sqlite:///")

@@ -3,7 +3,7 @@
 import gc
 import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
@@ -33,11 +33,18 @@ from graftline_pipelines.cli.commands import (
     try_model,
 )
 from graftline_pipelines.cli.panels import arrange
+from graftline_pipelines.cli.plain_help import PlainGroup
+from graftline_pipelines.cli.stopping import STOPPED, listen_to_sigterm, say_stopped
 
-STOPPED = 130
+IN_WORDS = {  # what pydantic says of an option's value
+    r"Input should be a valid (?:integer|number), unable to parse .*": "it has to be a number",
+    r"Input should be greater than or equal to": "it has to be at least",
+    r"Input should be less than or equal to": "it has to be at most",
+}
 
 app = typer.Typer(
     name="graftline",
+    cls=PlainGroup,
     help="Labelled images to a promoted ONNX classifier, here or on Kubeflow Pipelines.\n\n"
     "Begin with `graftline init FOLDER`, then `graftline run` on the file that it writes.",
     no_args_is_help=True,
@@ -80,10 +87,11 @@ arrange(app)
 
 
 def main() -> None:
-    """Run the command: 0 done, 1 failed, 2 a mistake of the user's, 130 stopped by Ctrl-C."""
+    """Run the command: 0 done, 1 failed, 2 a user's mistake, 130 and 143 stopped."""
     gc.set_threshold(50_000)  # imports alone ran it thousands of times
     guard_process()
     ensure_home()
+    listen_to_sigterm()
     try:
         code = app(prog_name="graftline", standalone_mode=False)
     except TyperException as error:
@@ -102,11 +110,8 @@ def main() -> None:
             raise
         _show(refused)
         sys.exit(1)
-    if code == STOPPED:  # typer's word for Ctrl-C
-        print(
-            "\nStopped. What was computed is kept. Run the same command again to continue.",
-            file=sys.stderr,
-        )
+    if code == STOPPED:
+        code = say_stopped()
     gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -116,16 +121,30 @@ def _show_usage(error: TyperException) -> None:
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError":  # typer keeps the class to itself
         return  # and has printed the help already
-    command = context.command_path if context else "graftline"
+    command = context.command_path if context else _named_in(sys.argv[1:])
     text = " ".join(error.format_message().split())
     extra = re.fullmatch(r"Got unexpected extra argument\(s\) \((.*)\)", text)
     if extra:
         text = f"{extra[1]!r} is more than this command takes"
+    for pattern, words in IN_WORDS.items():
+        text = re.sub(pattern, words, text)
     end = "" if text.endswith((".", "?")) else "."
     fix = f"`{command} --help` shows what it takes."
     if text.endswith("is not readable."):
         fix = "Give this user permission, or choose another path."
     _show(ConfigurationError(f"{text}{end}", fix=fix))
+
+
+def _named_in(words: list[str]) -> str:
+    """The command that the words begin with: not every error of the parser says it."""
+    command: Any = typer.main.get_command(app)
+    path = ["graftline"]
+    for word in words:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 def _show(error: GraftlineError) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from graftline_pipelines.cli.plain_help import PlainCommand
+
 PANELS = {
     "Train on this machine": ("init", "check", "run", "data"),
     "Look at runs": ("runs", "open", "compare", "suspects"),
@@ -34,12 +36,13 @@ _PLACES = {
 
 
 def arrange(app: typer.Typer) -> None:
-    """Put each command into its panel, in the panels' order."""
+    """Put each command into its panel, in the panels' order, with a plain help."""
     titles = list(PANELS)
     for command in app.registered_commands:
         name = command.name or command.callback.__name__.replace("_", "-")  # type: ignore[union-attr]
         command.name = name
         command.help = command.help or _described(command.callback)
+        command.cls = PlainCommand
         if name in _PLACES:
             command.rich_help_panel = titles[_PLACES[name][0]]
     for group in app.registered_groups:
@@ -47,6 +50,7 @@ def arrange(app: typer.Typer) -> None:
             group.name = group.typer_instance.info.name if group.typer_instance else None
         for command in group.typer_instance.registered_commands if group.typer_instance else ():
             command.help = command.help or _described(command.callback)
+            command.cls = PlainCommand
         if group.name in _PLACES:
             group.rich_help_panel = titles[_PLACES[group.name][0]]
     last = (len(titles), 0)

@@ -4,7 +4,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     SpinnerColumn,
     Task,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
@@ -30,7 +30,8 @@ POLL_SECONDS = 0.2
 NAME_WIDTH = 18
 BAR_WIDTH = 16
 WIDE = 117  # columns from which there is room for a bar
-FIGURES_WIDTH = 64  # spinner, step, count, time and time left, with the gaps between
+SPACIOUS = 100  # columns from which there is room for "step 2 of 7: " in place of "2/7 "
+SPINNER_AND_TIMES = 20  # spinner, time and time left, with the gaps between all columns
 PARTS = {  # tasks that are parts of one step
     "plan_extraction": "extract_features",
     "extract_share": "extract_features",
@@ -55,16 +56,25 @@ class _Left(TimeRemainingColumn):
         return Text(f"{_duration(seconds)} left", style="cyan")
 
 
+class _Elapsed(ProgressColumn):
+    """The time since it began; narrower than rich's, which shows hours from the start."""
+
+    def render(self, task: Task) -> Text:
+        minutes, seconds = divmod(int(task.elapsed or 0), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}")
+
+
 class _Doing(TextColumn):
     """What is being done, cut where the screen is narrow: the figures after it stay whole."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, room: Callable[[], int]) -> None:
         super().__init__("{task.description}")
-        self._width = width
+        self._room = room
 
     def render(self, task: Task) -> Text:
         text = super().render(task)
-        text.truncate(self._width, overflow="ellipsis")
+        text.truncate(self._room(), overflow="ellipsis")
         return text
 
 
@@ -77,7 +87,8 @@ class StepFollower:
         run_dir: The run's folder.
         console: Where they are drawn.
         steps: The steps of the graph in their order, those that may be left out included.
-        expected: Seconds that each step took in an earlier run, for the time that is left in all.
+        expected: Seconds that each step took in an earlier run, for the time that is left in all;
+            see :func:`earlier_seconds`.
     """
 
     def __init__(
@@ -93,6 +104,7 @@ class StepFollower:
         self._steps = list(steps)
         self._expected = {step: (expected or {}).get(step, 0.0) for step in self._steps}
         self._begun: dict[str, float] = {}
+        self._counted: dict[str, float] = {}  # as _begun, the wait for its start included
         self._ended: set[str] = set()
         self._coming = ""
         self._offsets: dict[Path, int] = {}
@@ -103,10 +115,10 @@ class StepFollower:
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.fields[number]}[bold]{task.fields[step]}[/]"),
-            _Doing(console.width - FIGURES_WIDTH - (BAR_WIDTH + 1) * self._wide),
+            _Doing(self._room),
             *([BarColumn(bar_width=BAR_WIDTH)] if self._wide else []),
             _Count(),
-            TimeElapsedColumn(),
+            _Elapsed(),
             _Left(),
             console=console,
             transient=True,
@@ -130,10 +142,18 @@ class StepFollower:
         self._show_new()
         self._progress.stop()
 
+    def _room(self) -> int:
+        """Columns that are left for what is being done."""
+        tasks = [task for task in self._progress.tasks if task.visible]
+        names = max(len(f"{task.fields['number']}{task.fields['step']}") for task in tasks)
+        counts = max(len(_Count().render(task).plain) for task in tasks)
+        bar = (BAR_WIDTH + 1) * self._wide
+        return self._console.width - SPINNER_AND_TIMES - names - counts - bar
+
     def _poll(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             self._show_new()
-            left = left_in_all(self._expected, self._begun, self._ended, time.monotonic())
+            left = left_in_all(self._expected, self._counted, self._ended, time.monotonic())
             said = f"about {_duration(left)} left" if left >= 1 else ""
             why = ", as in an earlier run" if said and self._wide else ""
             self._progress.update(self._overall, description=f"{said}{why}")
@@ -184,6 +204,7 @@ class StepFollower:
                 self._ended.add(skipped)
                 self._say(skipped, f"{self._number(skipped)}not needed")
         self._begun.setdefault(step, time.monotonic())
+        self._counted.setdefault(step, self._begun[step])
         self._ended.discard(step)  # of several tasks of one step, the next
         number = self._number(step)
         self._bars[name] = self._progress.add_task("running", step=name, number=number, total=None)
@@ -193,7 +214,9 @@ class StepFollower:
     def _number(self, step: str) -> str:
         if step not in self._steps:
             return ""
-        return f"step {self._steps.index(step) + 1} of {len(self._steps)}: "
+        number, of = self._steps.index(step) + 1, len(self._steps)
+        short = self._console.is_terminal and self._console.width < SPACIOUS
+        return f"{number}/{of} " if short else f"step {number} of {of}: "
 
     def _show_between(self) -> None:
         """Name the step that comes next where none runs."""
@@ -201,6 +224,7 @@ class StepFollower:
         wanted = not self._bars and bool(coming)
         if wanted and coming != self._coming:
             self._coming = coming
+            self._counted[coming] = time.monotonic()
             self._progress.reset(self._between)  # its clock
         self._progress.update(
             self._between,
@@ -232,7 +256,7 @@ def left_in_all(
 
     Args:
         expected: Seconds that each step took.
-        begun: When each step that has begun did so, on the clock of ``now``.
+        begun: Since when each step runs or is waited for, on the clock of ``now``.
         ended: Steps that are over.
         now: The time.
     """
@@ -244,13 +268,31 @@ def left_in_all(
 
 
 def earlier_seconds(runs_dir: Path, name: str) -> dict[str, float]:
-    """Seconds by step of the newest run of this name that computed all of it; empty without one."""
+    """Seconds by step of the newest run of this name that computed all of it; empty without one.
+
+    Between two steps it takes seconds to start the next one: they count as that step's.
+    """
     for run_dir in sorted(runs_dir.glob(f"{name}-[0-9]*"), reverse=True):
-        seconds = seconds_by_step(run_dir)
-        results = [read_result(run_dir, step) or {} for step in seconds]
-        if "promote" in seconds and not any(result.get("reused_from") for result in results):
-            return seconds
+        spans = _spans(run_dir)
+        results = [read_result(run_dir, step) or {} for step in spans]
+        if "promote" in spans and not any(result.get("reused_from") for result in results):
+            return spans
     return {}
+
+
+def _spans(run_dir: Path) -> dict[str, float]:
+    """Seconds from the end of the step before to each step's own; of the first, from its start."""
+    starts: dict[str, float] = {}
+    ends: dict[str, float] = {}
+    for task, events in _finished(run_dir).items():
+        step = step_of(task)
+        starts[step] = min(starts.get(step, events[0]["time"]), events[0]["time"])
+        ends[step] = max(ends.get(step, 0.0), events[-1]["time"])
+    spans, before = {}, min(starts.values(), default=0.0)
+    for step in sorted(ends, key=ends.__getitem__):
+        spans[step] = max(0.0, ends[step] - before)
+        before = ends[step]
+    return spans
 
 
 def _duration(seconds: float) -> str:
@@ -315,10 +357,17 @@ def unfinished_step(run_dir: Path) -> str | None:
 
 def seconds_by_step(run_dir: Path) -> dict[str, float]:
     """Seconds of each step that finished, in the order in which they started."""
-    rows: list[tuple[float, str, float]] = []
+    done = sorted(_finished(run_dir).items(), key=lambda each: float(each[1][0]["time"]))
+    return {step: round(events[-1]["seconds"], 2) for step, events in done}
+
+
+def _finished(run_dir: Path) -> dict[str, list[dict[str, Any]]]:
+    """The events of each task that finished, up to that one."""
+    done = {}
     for path in (run_dir / "steps").glob("*.events.jsonl"):
         events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        finished = [event for event in events if event["event"] == "finished"]
-        if finished:
-            rows.append((events[0]["time"], events[0]["step"], finished[-1]["seconds"]))
-    return {step: round(seconds, 2) for _, step, seconds in sorted(rows)}
+        while events and events[-1]["event"] != "finished":
+            events.pop()
+        if events:
+            done[str(events[0]["step"])] = events
+    return done

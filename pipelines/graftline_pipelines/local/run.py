@@ -34,6 +34,7 @@ from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
 
 Runner = Literal["subprocess", "docker"]
+MLFLOW_SECONDS = 2.0  # for the warm process, which imports PyTorch for up to a minute
 BATCHES = {  # the settings that decide how much memory a step takes
     "extract_features": "extract.batch_size",
     "fine_tune": "fine_tune.batch_size",
@@ -131,7 +132,7 @@ def run(
         if failed is not None and set(codes.values()) & set(STOPPED):
             failed = KeyboardInterrupt()  # Ctrl-C; ours may get lost, in a destructor for example
         if failed is not None:
-            _end(failed, run_dir, settings, console, server or warm)
+            _end(failed, run_dir, settings, console, warm)
     if isinstance(failed, KeyboardInterrupt):
         raise failed
     if failed is not None:
@@ -186,7 +187,9 @@ def _end(
     """Record how a run ended that did not end well: in its folder and in MLflow."""
     stopped = isinstance(failed, KeyboardInterrupt)
     if stopped:
-        console.print("\nStopping ...")
+        console.print(f"\nStopping {unfinished_step(run_dir) or ''} ...".replace("  ", " "))
+        if warm is not None:
+            warm.end_steps()
     _note_end(run_dir, "stopped" if stopped else "failed")
     why = "stopped" if stopped else "the run failed"
     asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]
@@ -208,7 +211,7 @@ def _end_in_mlflow(settings: RunSettings, asked: list[str], warm: WarmServer | N
     asked = [uri, settings.experiment, *asked]
     if warm is not None:
         with warm.calling(f"{__name__}:close_in_mlflow", asked) as call:
-            problem = call.answer()
+            problem = call.answer(within=MLFLOW_SECONDS)
         if problem is not None:
             return str(problem)
     return close_in_mlflow(asked)

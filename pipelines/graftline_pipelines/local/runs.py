@@ -236,8 +236,18 @@ def exported_file(name: str, runs_dir: Path, say: Callable[[str], None] = lambda
             fix="Name the model first: a file that `graftline run` exported, or `latest`; then "
             "the images.",
         )
+    if name.startswith("models:"):
+        raise ConfigurationError(
+            f"{name} names no model of MLflow's registry here.",
+            fix="Write models:/NAME@champion or models:/NAME/3; `graftline verify` and "
+            "`graftline serve-manifest` take a file or a local run.",
+        )
     if not runs_dir.is_dir() and name not in (NEWEST, BEFORE):
-        return path
+        raise ConfigurationError(
+            f"There is no model {name}: no such file, and no runs in {runs_dir}.",
+            fix="Give an exported .onnx file or models:/NAME@champion; or go to the folder that "
+            "`graftline run` ran in, and give `latest` or the name of a run.",
+        )
     found = find_run(runs_dir, name, MODEL, say).model
     assert found is not None
     return found

@@ -15,6 +15,7 @@ from graftline.steps.kept_results import PREFIX
 from graftline.steps.reuse import computes_again
 from graftline.steps.runtime import read_result
 from graftline.storage import open_store
+from graftline_pipelines.local.processes import end_below
 from graftline_pipelines.local.progress import step_of
 from graftline_pipelines.local.warm import COMPONENT, WarmServer, component_of, has_computed
 
@@ -110,9 +111,13 @@ def run_cold(command: list[str], environment: dict[str, str]) -> int:
             encoding="utf-8",
             errors="replace",
         ) as process:
-            for line in process.stdout or ():
-                print(line, end="")
-            return process.wait()
+            try:
+                for line in process.stdout or ():
+                    print(line, end="")
+                return process.wait()
+            except KeyboardInterrupt:
+                end_below(process.pid, itself=True)
+                raise
 
 
 def _step_in(command: list[str]) -> str:

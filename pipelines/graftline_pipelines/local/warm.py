@@ -12,6 +12,7 @@ the store has results, the large libraries are imported only once a step has com
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import struct
@@ -20,9 +21,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, BinaryIO, TextIO
 
 from graftline.steps.runtime import read_result
+from graftline_pipelines.local import warm_place
+from graftline_pipelines.local.processes import end_below
 
 COLD_VARIABLE = "GRAFTLINE_COLD"
 SERVER = "graftline_pipelines.local.warm_server"
@@ -30,6 +34,7 @@ IMPORT = "import"  # the key of a request to import the large libraries
 OPEN = "open"  # the key of a request to open MLflow's database
 CALL = "call"  # the key of a request to call a function
 BESIDE = "beside"  # the key of a request to call one beside the steps, once all is imported
+INTERRUPT = signal.SIGUSR1  # to the server: Ctrl-C was pressed
 ANSWER = "\0answer "  # before what a called function returned
 REUSABLE = ("fit_head", "fine_tune", "evaluate", "export_onnx")
 LENGTH = struct.Struct("<I")
@@ -57,8 +62,15 @@ class Call:
         # Without a word of either both are gone, most often for lack of memory.
         return int(text) if text else -signal.SIGKILL
 
-    def answer(self) -> Any:
-        """What a called function returned; None where it did not."""
+    def answer(self, within: float | None = None) -> Any:
+        """What a called function returned; None where it did not, or prints nothing in time.
+
+        Args:
+            within: Seconds to wait; None for as long as it takes. A server in the middle of an
+                import begins nothing before its end.
+        """
+        if self._output is not None and not select.select([self._output], [], [], within)[0]:
+            return None
         last = ""
         for line in self.lines():
             last = line
@@ -74,21 +86,38 @@ class Call:
 
 
 class WarmServer:
-    """The server process, as the command line sees it."""
+    """The server process, as the command line sees it.
 
-    def __init__(self) -> None:
-        self._socket, theirs = socket.socketpair()
+    Args:
+        address: Where one may wait, and where it shall wait afterwards; None for one that ends with
+            the command.
+        minutes: How long it waits then.
+    """
+
+    def __init__(self, address: Path | None = None, minutes: float = 0.0) -> None:
         self._lock = threading.Lock()
         self._asked = False
         self._import_next = False
         self._opened: set[str] = set()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.stays = address is not None and minutes > 0
+        waiting = warm_place.find(address) if address is not None else None
+        self.waited = waiting is not None
+        self.apart = self.waited or self.stays  # Ctrl-C at the terminal does not reach it
+        if waiting is not None:
+            self._socket, self.pid = waiting.connection, waiting.process
+            return
+        self._socket, theirs = socket.socketpair()
+        stay = [str(address), str(60 * minutes)] if self.stays else []
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-m", SERVER, str(theirs.fileno())],
+            [sys.executable, "-u", "-m", SERVER, str(theirs.fileno()), *stay],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=self.apart,
         )
+        self.pid = self._process.pid
         theirs.close()
 
     def run(self, command: list[str], environment: dict[str, str]) -> int | None:
@@ -168,11 +197,22 @@ class WarmServer:
                 self._socket.sendall(head)
             self._socket.sendall(data)
 
+    def end_steps(self) -> None:
+        """End what it has started, within seconds; the server itself goes on."""
+        end_below(self.pid)
+
+    def interrupt(self) -> None:
+        """Hand Ctrl-C on to the steps, where the terminal does not."""
+        if self.apart:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, INTERRUPT)
+
     def close(self) -> None:
-        """Let the server end; steps that still run are left to themselves."""
+        """Let the server wait for the next run, or end."""
         self._socket.close()
-        self._process.kill()  # it may be in the middle of an import of seconds
-        self._process.wait()
+        if self._process is not None and not self.stays:
+            self._process.kill()  # it may be in the middle of an import of seconds
+            self._process.wait()
 
 
 def _where(environment: dict[str, str]) -> dict[str, Any]:
@@ -182,16 +222,41 @@ def _where(environment: dict[str, str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def warm_process(*, wanted: bool = True) -> Iterator[WarmServer | None]:
-    """A warm process, where this machine can and the user has not turned it off."""
+    """A warm process, where this machine can and the user has not turned it off.
+
+    One that waits here since an earlier run is taken. At a terminal it waits for the next one
+    afterwards; see :mod:`graftline_pipelines.local.warm_place`.
+    """
     cold = os.environ.get(COLD_VARIABLE, "") not in ("", "0")
     if not wanted or cold or not hasattr(os, "pidfd_open"):
         yield None
         return
-    server = WarmServer()
+    server = WarmServer(warm_place.address(), warm_place.minutes())
     try:
-        yield server
+        with _interrupts_to(server):
+            yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def _interrupts_to(server: WarmServer) -> Iterator[None]:
+    """Hand each Ctrl-C on to the steps."""
+    before = signal.getsignal(signal.SIGINT)
+    here = threading.current_thread() is threading.main_thread()
+    if not (server.apart and here and callable(before)):
+        yield
+        return
+
+    def interrupted(number: int, frame: FrameType | None) -> Any:
+        server.interrupt()
+        return before(number, frame)
+
+    signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def has_computed(run_dir: Path) -> bool:

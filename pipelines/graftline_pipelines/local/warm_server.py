@@ -24,98 +24,154 @@ from pathlib import Path
 from typing import Any
 
 from graftline.tracking.client import set_client_defaults
+from graftline_pipelines.local import warm_place
 from graftline_pipelines.local.warm import (
     ANSWER,
     BESIDE,
     CALL,
     COMPONENT,
     IMPORT,
+    INTERRUPT,
     LENGTH,
     OPEN,
-    REUSABLE,
+)
+from graftline_pipelines.local.warm_libraries import (
+    CODE,
+    DATABASE,
+    LARGE,
+    LIGHT,
+    MLFLOW,
+    NEEDS,
+    QUERIES,
+    REST,
+    make_ready,
 )
 
-MLFLOW = (  # first: the checks before a run wait for it
-    "mlflow.tracking",
-    "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.model_registry.sqlalchemy_store",
-)
-CODE = "the code's digests"  # in the place of a module: part of the keys of kept results
-LIGHT = (  # what every step needs, and what those need that compute nothing
-    *MLFLOW,
-    "kfp.dsl.executor_main",
-    "graftline.steps.ingest.step",
-    "graftline.steps.watch.step",
-    "graftline.steps.extract_features.step",
-    "graftline.steps.evaluate.same_model",
-    "graftline.steps.promote.step",
-)
-LARGE = (  # in the order in which the steps of a run need them
-    "torch",
-    "timm",  # of which extract_features makes the network
-    "graftline.steps.fit_head.step",
-    "sklearn.linear_model",
-    "graftline.steps.evaluate.step",
-    "graftline.steps.export_onnx.step",
-    "mlflow.onnx",
-)
-NEEDS = {  # the last of them that a step needs: without it, it would import the same again
-    "extract_features": "timm",
-    "extract_share": "timm",
-    "fit_head": "sklearn.linear_model",
-    "fine_tune": "sklearn.linear_model",
-    "evaluate": "graftline.steps.evaluate.step",
-    "export_onnx": "graftline.steps.export_onnx.step",
-}
 FUNCTION = "--function_to_execute"  # of KFP's executor
 Request = tuple[dict[str, Any], int, int]  # with descriptors for its output and status
 
 
-def serve(connection: socket.socket) -> None:
-    """Import the libraries, forking for each request in between, until the other end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
-    gc.disable()  # what is imported stays; looking through it again and again took a quarter longer
-    os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
-    set_client_defaults()
-    children: dict[int, tuple[int, int]] = {}
-    wanted: list[str | Request] = list(LIGHT)
+class Server:
+    """Serves one command after the other."""
 
-    def begin(request: Request) -> None:
-        of_others = [status for _, status in children.values()]
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[int, tuple[int, int]] = {}  # by pidfd: process, pipe for its code
+        self._databases: dict[str, tuple[int, int] | None] = {}
+
+    def serve(self, connection: socket.socket) -> None:
+        """Import the libraries, forking for each request in between, until the other end closes."""
+        wanted: list[str | Request] = list(LIGHT)
+        self._selector.register(connection, selectors.EVENT_READ)
+        while True:
+            for key, _ in self._selector.select(0 if wanted else None):
+                if key.fileobj is connection:
+                    request = _receive(connection)
+                    if request is None:
+                        self._leave(connection, wanted)
+                        return
+                    _enlist(wanted, request)
+                else:
+                    self._ended(key.fd)
+            if wanted:
+                first = wanted.pop(0)
+                if not isinstance(first, str):
+                    self._begin(connection, wanted, first)
+                    continue
+                with contextlib.suppress(Exception):  # the step that needs it says what is wrong
+                    make_ready(first)
+                if first.startswith(DATABASE):
+                    self._databases[first] = _file_of(first)
+
+    def interrupt(self, *_: object) -> None:
+        """Hand Ctrl-C on to what runs."""
+        for handle in list(self._children):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGINT)
+
+    def still_good(self) -> bool:
+        """Whether MLflow's databases are the files that were opened, with the tables made then."""
+        return all(_file_of(uri) == file for uri, file in self._databases.items())
+
+    def _begin(
+        self, connection: socket.socket, wanted: list[str | Request], request: Request
+    ) -> None:
+        of_others = [status for _, status in self._children.values()]
         for waiting in wanted:
             if not isinstance(waiting, str):
                 of_others += waiting[1:]
         pid, status = _fork(connection, of_others, *request)
         handle = os.pidfd_open(pid)
-        children[handle] = (pid, status)
-        selector.register(handle, selectors.EVENT_READ)
+        self._children[handle] = (pid, status)
+        self._selector.register(handle, selectors.EVENT_READ)
 
-    with selectors.DefaultSelector() as selector:
-        selector.register(connection, selectors.EVENT_READ)
-        while True:
-            for key, _ in selector.select(0 if wanted else None):
-                if key.fileobj is connection:
-                    request = _receive(connection)
-                    if request is None:
-                        return
-                    _enlist(wanted, request)
-                else:
-                    selector.unregister(key.fileobj)
-                    _report(key.fd, *children.pop(key.fd))
-            if wanted:
-                first = wanted.pop(0)
-                if not isinstance(first, str):
-                    begin(first)
-                    continue
-                with contextlib.suppress(Exception):  # the step that needs it says what is wrong
-                    make_ready(first)
+    def _ended(self, handle: int) -> None:
+        self._selector.unregister(handle)
+        _report(handle, *self._children.pop(handle))
+
+    def _leave(self, connection: socket.socket, wanted: list[str | Request]) -> None:
+        """The command has ended: nobody waits for what it asked."""
+        self._selector.unregister(connection)
+        connection.close()
+        for request in wanted:
+            if not isinstance(request, str):
+                for descriptor in request[1:]:
+                    os.close(descriptor)
+
+    def do_the_rest(self) -> None:
+        """What the next command's forks would do, while nobody waits."""
+        for name in (*REST, *(f"{QUERIES}{uri}" for uri in self._databases)):
+            with contextlib.suppress(Exception):
+                make_ready(name)
+
+    def end_children(self) -> None:
+        """What a command that is gone left running: it saves what it has, and ends."""
+        for handle in list(self._children):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGTERM)
+        while self._children:
+            for key, _ in self._selector.select():
+                self._ended(key.fd)
+
+
+def main(descriptor: int, address: Path | None, seconds: float) -> None:
+    """Serve the command that holds the other end, then those that come to the address.
+
+    Args:
+        descriptor: Of the connection.
+        address: Where to wait for the next command; None to end with the first.
+        seconds: How long to wait each time.
+    """
+    server = Server()
+    signal.signal(INTERRUPT, server.interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the steps and the command
+    gc.disable()  # what is imported stays; looking through it again and again took a quarter longer
+    os.environ["_KFP_RUNTIME"] = "true"  # as in a step: kfp without its client and compiler
+    set_client_defaults()
+    connection: socket.socket | None = socket.socket(fileno=descriptor)
+    while connection is not None:
+        server.serve(connection)
+        server.end_children()
+        if address is None:
+            return
+        connection = warm_place.wait(
+            address, seconds, meanwhile=server.do_the_rest, still_good=server.still_good
+        )
+
+
+def _file_of(uri: str) -> tuple[int, int] | None:
+    """Which file a database is: another one under its name is another database."""
+    with contextlib.suppress(OSError):
+        found = Path(uri.partition("///")[2]).stat()
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _enlist(wanted: list[str | Request], request: Request) -> None:
     """Put what a request asks for among what is wanted."""
     asked = request[0]
     if IMPORT in asked:
-        wanted += LARGE
+        wanted += [*LARGE, *REST]
     elif OPEN in asked:
         wanted.insert(0, asked[OPEN])
     elif BESIDE in asked:
@@ -132,7 +188,7 @@ def _after_mlflow(wanted: list[str | Request]) -> int:
     needed = [
         position
         for position, each in enumerate(wanted)
-        if isinstance(each, str) and (each in MLFLOW or each.startswith("sqlite:"))
+        if isinstance(each, str) and (each in MLFLOW or each.startswith(DATABASE))
     ]
     return max(needed, default=-1) + 1
 
@@ -142,31 +198,6 @@ def _after_needs(wanted: list[str | Request], arguments: list[str]) -> int:
     named = dict(itertools.pairwise(arguments)).get(FUNCTION, "")
     needed = NEEDS.get(named, "")
     return wanted.index(needed) + 1 if needed in wanted else 0
-
-
-def make_ready(name: str) -> None:
-    """Import a module, open the MLflow database of a URI, or compute the digests of the code."""
-    if name == CODE:
-        importlib.import_module("graftline.steps.reuse").learn_code(REUSABLE)
-        return
-    if "://" not in name and not name.startswith("sqlite:"):
-        importlib.import_module(name)
-        return
-    from mlflow.store.model_registry.sqlalchemy_store import SqlAlchemyStore as RegistryStore
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    from graftline.tracking.client import connect
-
-    try:
-        client = connect(name)
-        experiments = client.search_experiments(max_results=1)
-        client.search_registered_models(max_results=1)
-        # Each fork would compile this query by itself.
-        client.search_runs([each.experiment_id for each in experiments], max_results=1)
-    finally:  # a connection to SQLite must not be carried over a fork
-        for engines in (SqlAlchemyStore._engine_map, RegistryStore._engine_map):
-            for engine in engines.values():
-                engine.dispose()
 
 
 def _receive(connection: socket.socket) -> Request | None:
@@ -215,6 +246,7 @@ def _fork(
             os.dup2(output, 2)
             os.close(output)
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(INTERRUPT, signal.SIG_DFL)
             code = _work(request)
         finally:
             _tell(status, code)  # the server may be gone
@@ -279,4 +311,8 @@ def _work(request: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    main(
+        int(sys.argv[1]),
+        Path(sys.argv[2]) if sys.argv[2:] else None,
+        float(sys.argv[3]) if sys.argv[3:] else 0.0,
+    )

@@ -158,10 +158,10 @@ def _changed_split(settings: RunSettings, source_uri: str) -> str:
     from graftline.storage import open_store
 
     wanted = {**settings.data.split.model_dump(), "seed": settings.seed}
-    store = open_store(settings.store)
     try:
+        store = open_store(settings.store)
         said = changed_split(last_split(store, source_uri), wanted, store, source_uri)
-    except StoreError:  # said by the check of the store
+    except (StoreError, ConfigurationError):  # said by the check of the store
         return ""
     return said and f"{said}."
 

@@ -34,6 +34,7 @@ def require(
     console: Console | None = None,
     asking: Asking = lambda _: None,
     elsewhere: Elsewhere = lambda _: None,
+    all_elsewhere: Elsewhere = lambda _: None,
 ) -> None:
     """Ask everything that a run needs, and raise all problems at once.
 
@@ -44,12 +45,15 @@ def require(
         console: Where notes are told.
         asking: Is told what is asked.
         elsewhere: Asks about MLflow in a process that has imported it; None where it cannot.
+        all_elsewhere: Asks everything in such a process.
 
     Raises:
         PreflightError: with every problem found.
     """
     _relocate(settings, console)
-    found, _ = _ask(settings, asking, elsewhere)
+    found = all_elsewhere(settings)
+    if found is None:
+        found, _ = ask_everything(settings, asking, elsewhere)
     _note_single_node(settings, found)
     if found.problems:
         raise PreflightError(found.problems)
@@ -59,7 +63,7 @@ def require(
 
 def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight:
     """Ask the same, and what a run would do."""
-    found, entries = _ask(settings, asking)
+    found, entries = ask_everything(settings, asking)
     if not found.unasked:
         from graftline_pipelines.preflight.forecast import training_forecast
 
@@ -70,8 +74,10 @@ def examine(settings: RunSettings, asking: Asking = lambda _: None) -> Preflight
     return found
 
 
-def _ask(
-    settings: RunSettings, asking: Asking, elsewhere: Elsewhere = lambda _: None
+def ask_everything(
+    settings: RunSettings,
+    asking: Asking = lambda _: None,
+    elsewhere: Elsewhere = lambda _: None,
 ) -> tuple[Preflight, list[Any]]:
     """The cheap questions first; those that need a large library only if all went well.
 

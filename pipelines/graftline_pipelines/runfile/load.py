@@ -24,6 +24,18 @@ from graftline_pipelines.runfile.wording import what_is_wrong
 
 WRITES_ONE = "`graftline init FOLDER` writes one for your images."
 DEEPEST = 50  # levels of nesting
+USUAL = {  # what a key is called elsewhere, and here
+    "arch": "backbone",
+    "dataset": "data",
+    "folder": "source",
+    "lr": "learning_rate",
+    "mlflow": "tracking",
+    "model": "backbone",
+    "network": "backbone",
+    "path": "source",
+    "random_state": "seed",
+    "wd": "weight_decay",
+}
 
 
 @dataclass(frozen=True)
@@ -282,10 +294,27 @@ def _problem(
 def _nearest(location: KeyPath) -> str:
     model = _model_at(location[:-1])
     names = sorted(model.model_fields) if model is not None else []
-    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.6)
+    given = str(location[-1])
+    meant = USUAL.get(given.lower())
+    if meant in names:
+        return f"Did you mean `{meant}`?"
+    elsewhere = [f"`{path}`" for path in _paths_to(given)]
+    if elsewhere:
+        return f"Did you mean {' or '.join(elsewhere)}?"
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if near:
         return f"Did you mean `{near[0]}`?"
     return f"Known here: {', '.join(names)}." if names else "Remove it."
+
+
+def _paths_to(key: str) -> Iterator[str]:
+    """Where a key of this name, or of the usual name for it, is: at the top or in a section."""
+    wanted = {key, USUAL.get(key.lower(), key)}
+    for top, field in RunSettings.model_fields.items():
+        section = _plain(field.annotation)
+        inner = section.model_fields if hasattr(section, "model_fields") else ()
+        yield from (top for _ in wanted & {top})
+        yield from (f"{top}.{name}" for name in inner if name in wanted)
 
 
 def _description(location: KeyPath) -> str | None:

@@ -1,11 +1,15 @@
 """The command: light to start, clear when something is wrong."""
 
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from graftline.tracking.mlflow_run import start_run
@@ -38,6 +42,22 @@ def test_every_command_is_listed_with_its_help() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
     for command in ("run", "check", "compile", "predict", "backbones", "verify", "rollback"):
         assert f" {command} " in text
+
+
+def pages(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, one in getattr(command, "commands", {}).items():
+        yield from pages(one, (*path, name))
+
+
+def test_no_help_speaks_python() -> None:
+    for path in pages(typer.main.get_command(app)):
+        text = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).output
+        assert f"Usage: graftline {' '.join(path)}".strip() in text.replace("root", "graftline")
+        assert not re.search(r"<(bool|path|str|int|float|list)|[{}]|\.{4}|\[\[", text), text
+    text = CliRunner().invoke(app, ["predict", "--help"], env={"COLUMNS": "200"}).output
+    assert "predict [OPTIONS] MODEL IMAGE...\n" in re.sub(" +\n", "\n", text)
+    assert re.search(r"--out +-o +TEXT", text) and re.search(r"--json +Print", text)
 
 
 def test_mistake_in_the_run_file_exits_with_2_and_no_traceback(tmp_path: Path) -> None:

@@ -59,6 +59,13 @@ def test_help_is_no_mistake_to_read(
     assert code == (0 if "--help" in words else 2)
 
 
+def test_an_option_without_its_value_names_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = call(monkeypatch, capsys, "schedule", "apply", "run.yaml", "--set")
+    assert code == 2 and "`graftline schedule apply --help` shows what it takes." in err
+
+
 def test_a_typo_is_answered_with_what_was_meant(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,15 +102,23 @@ def test_a_run_file_alone_shows_its_schedule(
         (("predict", "{tmp}", "latest"), "is a folder, not a model"),
         (("verify", "{tmp}", "--images", "{tmp}"), "is a folder, not a model"),
         (("init", "{tmp}/run.yaml"), "is a run file by its name"),
+        (("init", "{tmp}", "--name", "Big Cats"), "'Big Cats' cannot be the name of a run file"),
+        (("predict", "nothing", "x.png"), "no such file, and no runs in .graftline/runs"),
+        (("try", "nothing"), "give `latest` or the name of a run"),
+        (("predict", "models:x", "x.png"), "Write models:/NAME@champion"),
+        (("predict", "latest", "x.png", "--top", "x"), "'--top': it has to be a number."),
+        (("predict", "latest", "x.png", "--top", "0"), "'--top': it has to be at least 1."),
+        (("try", "latest", "--port", "80000"), "'--port': it has to be at most 65535."),
     ],
 )
-def test_swapped_arguments_are_named(
+def test_swapped_arguments_and_wrong_values_are_named(
     words: tuple[str, ...],
     said: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     given = (word.replace("{tmp}", str(tmp_path)) for word in words)
     code, _, err = call(monkeypatch, capsys, *given)
-    assert code == 2 and said in err
+    assert code == 2 and said in err and "What to do: " in err

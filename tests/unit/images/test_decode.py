@@ -153,3 +153,21 @@ def test_reduction_keeps_orientation_and_leaves_other_formats_alone(picture: np.
     exif[ExifTags.Base.Orientation] = 6
     assert decode(encoded(large, "JPEG", exif=exif), shortest=100).shape == (150, 100, 3)
     assert decode(encoded(large, "PNG"), shortest=10).shape == (400, 600, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "`git lfs pull`"),
+        (b"\n<!DOCTYPE html><html><head>404", "a web page"),
+        (b"\xef\xbb\xbf<svg xmlns='x'/>", "an SVG drawing"),
+        (b"%PDF-1.7", "a PDF"),
+        (b"PK\3\4 more", "a ZIP archive"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 99, "an HEIC photo"),
+        (b"\0" * 128 + b"DICM" + b"\0" * 99, "a DICOM file"),
+    ],
+)
+def test_what_a_file_is_that_is_no_image(data: bytes, kind: str) -> None:
+    with pytest.raises(DataError, match="not an image in a known format") as error:
+        decode(data)
+    assert kind in str(error.value.why)

@@ -179,7 +179,7 @@ def test_auto_tries_once_and_remembers_on_this_machine(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     backbone = network("timm/test_resnet")
-    disturbed, quiet = 1.0, {"OnnxRuntimeRunner": 2.0, "OpenVinoRunner": 3.0}
+    disturbed, quiet = 1.0, {"OnnxRuntimeRunner": 2.0, "OpenVinoRunner": 2.4}
     tried: list[str] = []
 
     def rate(self: object, runner: object, sample: np.ndarray) -> float:
@@ -191,10 +191,34 @@ def test_auto_tries_once_and_remembers_on_this_machine(
     assert tried == 3 * ["OnnxRuntimeRunner", "OpenVinoRunner"]
     assert opened(backbone, engine="auto").kind == "openvino"
     assert len(tried) == 6
-    # Another batch size is another question.
+    # Another batch size is another question; a clear answer to it needs no third round.
     tried.clear()
+    quiet["OpenVinoRunner"] = 3.0
     assert opened(backbone, engine="auto", batch_size=4).kind == "openvino"
-    assert len(tried) == 6
+    assert tried == 2 * ["OnnxRuntimeRunner", "OpenVinoRunner"]
+
+
+def test_few_images_take_no_trial_and_leave_nothing_that_decides_for_many(
+    network: Callable[[str], Backbone], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backbone = network("timm/test_resnet")
+    timed: list[str] = []
+    measure = autotune.Candidates._rate
+
+    def counted(self: autotune.Candidates, runner: Runner, sample: Array) -> float:
+        timed.append(runner.kind)
+        return measure(self, runner, sample)
+
+    monkeypatch.setattr(autotune.Candidates, "_rate", counted)
+    few = open_engine(backbone, backbone.spec.preprocessing, images=autotune.TRIAL_PAYS - 1)
+    assert few.kind == "onnxruntime" and not timed
+    many = open_engine(backbone, backbone.spec.preprocessing, images=autotune.TRIAL_PAYS)
+    assert {"onnxruntime", "openvino"} == set(timed)
+    timed.clear()
+    # The trial that was made decides from now on, for few images too.
+    again = open_engine(backbone, backbone.spec.preprocessing, images=1)
+    assert again.kind == many.kind and not timed
 
 
 def test_an_engine_that_computes_something_else_is_not_used(

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -95,8 +96,9 @@ def test_figures_stay_whole_beside_a_long_description(tmp_path: Path, width: int
     record(tmp_path, "extract_features", STARTED, {**doing, "time": 2, "done": 9, "total": 34567})
     lines = shown(tmp_path, width=width, terminal=True).splitlines()
     (line,) = {line.strip() for line in lines if "comparing" in line}
-    assert "step 2 of 7: extract_features comparing the f" in line
-    assert "9/34567 0:00:00" in line
+    named = "2/7 extract_features" if width == 80 else "step 2 of 7: extract_features"
+    assert f"{named} comparing the file with " in line
+    assert "9/34567 0:00" in line
     assert all(len(line) <= width for line in lines)
 
 
@@ -202,9 +204,9 @@ def test_the_time_left_in_all_is_that_of_an_earlier_run() -> None:
 
 def test_an_earlier_run_is_one_that_computed_everything(tmp_path: Path) -> None:
     def run(name: str, seconds: float, **result: object) -> None:
-        for step in ("fit_head", "promote"):
-            ended = {"time": 2.0, "event": "finished", "seconds": seconds}
-            record(tmp_path / name, step, STARTED, ended)
+        for start, step in ((1.0, "fit_head"), (4.0 + seconds, "promote")):
+            ended = {"time": start + seconds, "event": "finished", "seconds": seconds}
+            record(tmp_path / name, step, {"time": start, "event": "started"}, ended)
         (tmp_path / name / "steps" / "fit_head.json").write_text(json.dumps(result))
 
     assert earlier_seconds(tmp_path, "digits") == {}
@@ -213,4 +215,15 @@ def test_an_earlier_run_is_one_that_computed_everything(tmp_path: Path) -> None:
     run("digits-3", 0.1, reused_from="digits-2")
     run("other-9", 9.0)
     record(tmp_path / "digits-4", "fit_head", STARTED)  # failed early
-    assert earlier_seconds(tmp_path, "digits") == {"fit_head": 7.0, "promote": 7.0}
+    # Promote began 3 s after the end of fit_head: whoever waits for its end waits for these too.
+    assert earlier_seconds(tmp_path, "digits") == {"fit_head": 7.0, "promote": 10.0}
+    assert seconds_by_step(tmp_path / "digits-2") == {"fit_head": 7.0, "promote": 7.0}
+
+
+def test_the_time_left_runs_on_while_the_next_step_starts(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with StepFollower(tmp_path, console, ["ingest", "promote"], {"ingest": 1, "promote": 60}) as it:
+        record(tmp_path, "ingest", STARTED, {"time": 2.0, "event": "finished", "seconds": 1.0})
+        it._show_new()
+        assert 59 < left_in_all(it._expected, it._counted, it._ended, time.monotonic()) <= 60
+        assert left_in_all(it._expected, it._counted, it._ended, time.monotonic() + 20) < 41

@@ -85,6 +85,11 @@ def test_attribute_that_the_manifest_has_already(tmp_path: Path) -> None:
     assert "width" in str(found.problems[0][1])
 
 
+def test_a_mistake_in_the_store_is_not_told_of_the_source(tmp_path: Path) -> None:
+    found = asked(settings(folders(tmp_path, "a", "b"), store="gs://bucket/x"))
+    assert not found.failed("data.source") and "2 classes" in found.facts["data.source"]
+
+
 def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("U", (), {"free": 10})())
     found = asked(settings(folders(tmp_path, "a", "b")), first=False)

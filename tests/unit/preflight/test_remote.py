@@ -7,8 +7,13 @@ import pytest
 
 from graftline.errors import TrackingError
 from graftline_pipelines.local.warm import WarmServer
-from graftline_pipelines.preflight.examine import ask_mlflow
-from graftline_pipelines.preflight.remote import answer, in_warm_process
+from graftline_pipelines.preflight.examine import ask_everything, ask_mlflow
+from graftline_pipelines.preflight.remote import (
+    all_in_warm_process,
+    answer,
+    answer_all,
+    in_warm_process,
+)
 from graftline_pipelines.preflight.report import Preflight
 from graftline_pipelines.runfile.settings import RunSettings
 
@@ -57,4 +62,19 @@ def test_without_a_process_nobody_is_asked(tmp_path: Path) -> None:
 
 def test_what_the_fork_prints_is_json(mlflow_sqlite: str, tmp_path: Path) -> None:
     told = answer(settings(tmp_path, mlflow_sqlite).model_dump(mode="json"))
-    assert set(told) == {"facts", "notes", "problems"}
+    assert set(told) == {"facts", "notes", "problems", "unasked"}
+
+
+def test_everything_is_asked_in_a_process_that_waited_and_in_no_other(
+    server: WarmServer, mlflow_sqlite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = settings(tmp_path, mlflow_sqlite)  # whose source, x, does not exist
+    assert all_in_warm_process(server)(asked) is None
+    monkeypatch.setattr(server, "waited", True)
+    there = all_in_warm_process(server)(asked)
+    here, _ = ask_everything(asked)
+    assert there is not None and there.unasked == here.unasked != []
+    assert [(key, str(error)) for key, error in there.problems] == [
+        (key, str(error)) for key, error in here.problems
+    ]
+    assert answer_all(asked.model_dump(mode="json"))["problems"]

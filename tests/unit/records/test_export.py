@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from graftline.errors import GraftlineError, IntegrityError, SchemaVersionError, StoreNotFound
-from graftline.records.export import EXPORT_FILE, MODEL_FILE, read_export, write_export
+from graftline.records.export import (
+    EXPORT_FILE,
+    MODEL_FILE,
+    agreement,
+    read_export,
+    write_export,
+)
 
 
 @pytest.fixture
@@ -48,3 +54,16 @@ def test_another_model_is_refused(export: Path) -> None:
     with pytest.raises(IntegrityError, match="is not the file that was compared"):
         read_export(export)
     assert json.loads((export / EXPORT_FILE).read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "fraction", "said"),
+    [
+        (45, 1.0, "all 45 test images"),
+        (1, 1.0, "1 of 1 test image"),
+        (1300, 1299 / 1300, "1,299 of 1,300 test images"),
+        (30000, 29999 / 30000, "29,999 of 30,000 test images"),  # no 100.00%
+    ],
+)
+def test_agreement_is_a_count(images: int, fraction: float, said: str) -> None:
+    assert agreement(images, fraction) == said

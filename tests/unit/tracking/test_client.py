@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline.tracking.client import connect, time_to_store
+from graftline.errors import ConfigurationError
+from graftline.tracking.client import absolute_uri, connect, time_to_store
 
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 
@@ -103,3 +104,14 @@ def test_a_database_from_the_kept_tables_is_what_mlflow_makes(tmp_path, monkeypa
     assert content_of(tmp_path / "second") == made
     kept.write_bytes(kept.read_bytes()[:5000])
     assert content_of(tmp_path / "third") == made
+
+
+@pytest.mark.parametrize("uri", ["htp://mlflow:5000", "s3://bucket/mlflow", "wasbs://x"])
+def test_a_scheme_that_mlflow_does_not_know_is_said_at_once(uri: str) -> None:
+    with pytest.raises(ConfigurationError, match=uri.partition(":")[0]):
+        absolute_uri(uri)
+
+
+@pytest.mark.parametrize("uri", ["postgresql+psycopg2://db:5432/mlflow", "databricks://profile"])
+def test_schemes_of_mlflow_pass(uri: str) -> None:
+    assert absolute_uri(uri) == uri

@@ -27,6 +27,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 MOST = 0.9  # of the images: a table that names as many describes the folder
 NO_IMAGE = "not an image file"
 ARCHIVES = (".tar", ".tar.gz", ".tgz")
+MACOS = "__MACOSX"  # a folder of attributes in archives that macOS packs
 NO_ATTRIBUTES: Mapping[str, str | None] = {}  # one for all: a million empty ones are 64 MB
 
 
@@ -96,11 +97,13 @@ class Reading:
         layout: What each level of folders is, as ``data.sources.layouts.layout.parse`` takes it.
         exclude: Patterns of folders and files that are left out.
         similar_labels: As :func:`graftline.data.sources.label_text.unified` has it.
+        label_pattern: A regular expression whose first group is the label in a file's name.
     """
 
     layout: str = "auto"
     exclude: tuple[str, ...] = ()
     similar_labels: str = "auto"
+    label_pattern: str = ""
 
 
 class Source(ABC):
@@ -212,6 +215,11 @@ def renamed_columns(columns: Columns) -> list[str]:
     ]
 
 
+def numbered(columns: Columns) -> bool:
+    """Whether the run file names columns by their numbers, as of a text without names for them."""
+    return columns.image.isdecimal() and columns.label.isdecimal()
+
+
 def listing(store: Store) -> Iterator[ObjectInfo]:
     """All objects; a source without any does not exist or is empty, and both are errors."""
     empty = True
@@ -231,7 +239,7 @@ def _refuse_empty(store: Store) -> None:
         raise DataError(
             f"The source {store.uri} is a single file and neither a table nor a tar shard",
             fix="Let `data.source` name a folder of class folders, a .parquet, a .jsonl, "
-            "a .csv or a .tar. Unpack other archives.",
+            "a .csv, a .tar or a .zip. Unpack other archives.",
         )
     raise DataError(
         f"The source {store.uri} is empty",

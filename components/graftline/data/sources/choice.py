@@ -25,7 +25,16 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     Raises:
         DataError: Both can be read, and they say different things.
     """
-    rows = table.entries()
+    try:
+        rows = table.entries()
+    except DataError:
+        if not _names_the_folders(table, folders):
+            raise
+        folders.notes.append(
+            f"{some(table.names)} labels images by names that several folders hold, with the "
+            "names of the folders: the folders are read."
+        )
+        return False
     table.notes.clear()
     table.warnings.clear()
     rest = sum(entry.problem == NOT_NAMED for entry in rows)
@@ -37,7 +46,11 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     if len(set(labels.values())) < 2:
         return True
     names = ", ".join(table.names)
-    if labels.keys().isdisjoint(taken) and {e.label for e in taken.values()} <= {*labels.values()}:
+    if (
+        taken
+        and labels.keys().isdisjoint(taken)
+        and {e.label for e in taken.values()} <= {*labels.values()}
+    ):
         folders.from_table = taken
         folders.notes.append(
             f"{names} gives {len(taken):,} images their label that are in no class folder; the "
@@ -138,20 +151,25 @@ def refuse_table_of_images(folders: FolderSource, images: Sequence[str]) -> None
         DataError: A column of it does; the columns that are meant are named.
     """
     found = _by_name(images)
-    best: tuple[int, str, str] | None = None
+    best: tuple[int, int, str, str] | None = None  # images and columns; the table, the reason
     tables = [*folders.unread, *folders.unread_below]
-    names = [name for one in tables if isinstance(one, TableSource) for name in one.names]
-    for name in names:
-        header, rows = _one(folders, name).rows(name)
+    by_key = {
+        name: one if len(one.names) == 1 else _one(folders, name)
+        for one in tables
+        if isinstance(one, TableSource)
+        for name in one.names
+    }
+    for name, table in by_key.items():
+        header, rows = table.rows(name)
         above = name.rpartition("/")[0]
         for column in header:
             cells = [clean_text(row.cells.get(column, "")).replace("\\", "/") for row in rows]
             named = sum(not found.keys().isdisjoint((f"{above}/{c}", c, _name(c))) for c in cells)
-            if named > len(rows) / 2 and (best is None or len(header) > best[0]):
+            if named > len(rows) / 2 and (best is None or (named, len(header)) > best[:2]):
                 reason = f"its column {clip(column)!r} names {named:,} of the images"
-                best = (len(header), name, reason)
-    if best is not None and _one(folders, best[1]).why_not() is not None:
-        _refuse_table(folders.uri, [_one(folders, best[1])], list(images), best[2])
+                best = (named, len(header), name, reason)
+    if best is not None and by_key[best[2]].why_not() is not None:
+        _refuse_table(folders.uri, [by_key[best[2]]], list(images), best[3])
 
 
 def _one(folders: FolderSource, name: str) -> TableSource:
@@ -231,6 +249,17 @@ def folder_labels(folders: FolderSource) -> dict[str, str | None]:
         return {one.path: one.label for one in alone.entries() if one.problem is None}
     except DataError:
         return {}  # no class folders that could be read
+
+
+def _names_the_folders(table: TableSource, folders: FolderSource) -> bool:
+    """Whether the labels of a table are the names of the class folders, and no others."""
+    said = {
+        clean_text(row.cells.get(table.columns.label, ""))
+        for name in table.names
+        for row in table.rows(name)[1]
+    }
+    labels = set(folder_labels(folders).values())
+    return len(labels) > 1 and said == labels
 
 
 def _says_more(table: TableSource, taken: dict[str, Entry]) -> bool:

@@ -18,18 +18,20 @@ from graftline.data.sources.base import (
     suffixed,
 )
 from graftline.data.sources.choice import (
+    folder_labels,
     refuse_table_of_images,
     refuse_unread,
     table_describes,
 )
-from graftline.data.sources.folders import FolderSource
+from graftline.data.sources.folders import MIN_CLASSES, FolderSource
 from graftline.data.sources.label_choice import labels_beside
-from graftline.data.sources.label_files import Rows, label_files
+from graftline.data.sources.label_files import LabelFiles, Rows, label_files, unnamed_columns
 from graftline.data.sources.layouts.folder_names import Counts
 from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.parquet_sets import refuse_several_sets
 from graftline.data.sources.split_lists import SplitLists, read_split_lists
+from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource
 from graftline.data.sources.table_advice import labels_of
 from graftline.data.sources.tar import ArchiveSource
@@ -75,6 +77,12 @@ class DescribedFolders(FolderSource):
         seen = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
         labels, splits = label_files(self.store, seen, self.columns)
         table, same = labels_beside(self, labels, self.columns)
+        if table is None and len(set(folder_labels(self).values())) < MIN_CLASSES:
+            unnamed = unnamed_columns(self.store, seen, self.columns)
+            self.unread += [
+                LabelFiles(self.store, {name: rows}, self.columns, self.choices)
+                for name, rows in unnamed.items()
+            ]
         self.listed.update(same)
         self.notes += [] if table is None else [labels_of(table.names)]
         with_splits = {name: labels[name] for name in same if self.columns.split in labels[name][0]}
@@ -88,6 +96,9 @@ class DescribedFolders(FolderSource):
         if not found or any("/" not in key for key in found):
             return []
         one_each = len({posixpath.dirname(key) for key in found}) == len(found)
+        if not one_each and _of_splits(found):
+            tables = [TableSource(self.store, key, self.columns, self.choices) for key in found]
+            return found if all(table.why_not() is None for table in tables) else []
         as_folder = all(k.count("/") and _called_as_folder(k) for k in found)
         if not one_each or not (as_folder or len({posixpath.basename(key) for key in found}) == 1):
             return []
@@ -126,6 +137,13 @@ class DescribedFolders(FolderSource):
         super()._check_unread(entries)
         if self.unread or self.unread_below:
             refuse_unread(self, entries)
+
+
+def _of_splits(keys: list[str]) -> bool:
+    """Whether tables in one folder are each for a split: csv/train.csv, csv/test.csv."""
+    one_folder = len({posixpath.dirname(key) for key in keys}) == 1
+    splits = splits_of([posixpath.basename(key) for key in keys])
+    return one_folder and len(splits) == len(keys) == len(set(splits.values()))
 
 
 def _called_as_folder(key: str) -> bool:

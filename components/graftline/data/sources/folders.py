@@ -37,6 +37,7 @@ from graftline.data.sources.table_advice import (
     other_files,
     unread_splits,
 )
+from graftline.data.sources.table_rows import some
 from graftline.errors import ConfigurationError, StoreError
 from graftline.images.decode import SUFFIXES
 from graftline.storage.base import ObjectInfo, Store, checked_key
@@ -112,9 +113,15 @@ class FolderSource(Source):
             raise ConfigurationError(
                 f"{', '.join(named)} names a column, and {self.uri} is read as folders",
                 why=" ".join(self.notes) or "there is no table of images",
-                fix="Remove it, or let `data.source` name the table.",
+                fix="Remove it, or let `data.source` name the table"
+                f"{': ' + some(tables) if (tables := self._tables_beside()) else ''}.",
             )
         return self._read_folders(found)
+
+    def _tables_beside(self) -> list[str]:
+        """The tables that were not read, as `data.source` would name them."""
+        names = [name for one in self.unread for name in getattr(one, "names", ())]
+        return [f"{shown(self.uri)}/{name}" for name in names]
 
     def _read_folders(self, found: list[ObjectInfo]) -> list[Entry]:
         counts = folder_counts(found, self.choices.exclude)
@@ -187,7 +194,14 @@ class FolderSource(Source):
         without = {one.path for one in entries if one.problem == NO_CLASS}
         entries = with_lists(lists, entries, self.uri, folders=self.layout is not None)
         self.listed = set(lists.read)
-        self.notes += lists.notes
+        if self.columns is not None and self.columns.split is None:
+            entries = [
+                dataclasses.replace(one, split=None) if one.path in lists.splits else one
+                for one in entries
+            ]
+            self.notes.append(f"The splits of {lists.names} are not taken (data.split_column).")
+        else:
+            self.notes += lists.notes
         if self.layout is not None:
             count = sum(one.problem is None and one.path in without for one in entries)
             self.notes += [f"{count:,} images in no class folder have their label from the lists."]

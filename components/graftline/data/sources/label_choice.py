@@ -1,9 +1,10 @@
 """A file of labels (labels.json, labels.txt) beside folders: which of both names the classes."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
-from graftline.data.sources.base import Columns, hidden, listing, out
+from graftline.data.sources.base import Columns, hidden, listing, out, suffixed
 from graftline.data.sources.choice import folder_labels, table_describes
 from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_files import LabelFiles, Rows, label_files
@@ -57,9 +58,9 @@ def said_by(table: LabelFiles) -> Said | None:
     """The label of each image that a file names; None where its columns are unknown."""
     if table.why_not() is not None:
         return None
-    entries = table.entries()
-    table.notes.clear()
-    table.warnings.clear()
+    # Lists of splits may name other images than this file: they are judged when all is read.
+    columns = dataclasses.replace(table.columns, split=None)
+    entries = LabelFiles(table.store, table.read_rows, columns, table.choices).entries()
     return {one.path: clean_text(str(one.label)) for one in entries if one.problem is None}
 
 
@@ -84,18 +85,34 @@ def one_label_file(
     Raises:
         DataError: There are several.
     """
-    names = sorted(read)
+    every = sorted(read)
+    names = sorted(read.keys() - _repeated(said))
+    read, said = {name: read[name] for name in names}, {name: said[name] for name in names}
     paths = [path for one in said.values() for path in one or ()]
     apart = None not in said.values() and len(set(paths)) == len(paths)
     if len(names) > 1 and not apart:
         first = _without_split(names[0])
-        others = [n for n in names if _without_split(n) != first] or names[1:]
+        others = [n for n in every if _without_split(n) != first] or names[1:]
         raise DataError(
             f"{folders.uri} holds {len(names)} files that may state the labels: {some(names)}",
             why="several name the same images, and may label them differently",
             fix=f"Leave those out that are not meant, for instance `{exclude_line(others)}`.",
         )
     return LabelFiles(folders.store, read, columns, folders.choices)
+
+
+def _repeated(said: Mapping[str, Said | None]) -> set[str]:
+    """Files of which others say all, in smaller parts: trainval.txt beside train.txt, val.txt."""
+    found: set[str] = set()
+    for name, one in sorted(said.items(), key=lambda pair: -len(pair[1] or ())):
+        rest = [
+            other.items()
+            for key, other in said.items()
+            if other and one and key not in found and key != name and len(other) < len(one)
+        ]
+        if one and rest and one.items() <= set().union(*rest):
+            found.add(name)
+    return found
 
 
 def _without_split(name: str) -> str:
@@ -127,14 +144,26 @@ def _describes(
     return table_describes(table, folders)
 
 
-def label_table(folders: FolderSource, columns: Columns) -> LabelFiles | None:
-    """The file of labels in a folder that the run file calls a table; None without one."""
+def label_table(
+    folders: FolderSource, columns: Columns, only: str | None = None
+) -> LabelFiles | None:
+    """The file of labels in a folder that the run file calls a table; None without one.
+
+    Args:
+        folders: The folder.
+        columns: What the columns are called.
+        only: The file's name, where `data.source` names it.
+    """
     found = [
         one
         for one in listing(folders.store)
         if not hidden(one.key) and not out(one.key, folders.choices)
     ]
-    read, _ = label_files(folders.store, found, columns)
+    if only is not None:
+        found = [one for one in found if one.key == only or suffixed(one.key)]
+    read, _ = label_files(folders.store, found, columns, only=only)
+    if only is not None:
+        read = {name: rows for name, rows in read.items() if name == only}
     if not read:
         return None
     said = {

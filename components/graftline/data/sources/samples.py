@@ -15,7 +15,7 @@ from graftline.data.sources.label_text import clean_text, clip, controls, words_
 from graftline.data.sources.layouts.folder_names import MASK
 from graftline.data.sources.split_names import is_split_column, names_split, stated_splits
 from graftline.data.sources.table_rows import cell_text
-from graftline.images.decode import SUFFIXES
+from graftline.images.decode import SUFFIXES, begins_as_image
 
 LABELS = (".cls", ".txt", ".label")
 FROM_FOLDER = "label from the folder"
@@ -99,8 +99,8 @@ def images_of(
     if stems:
         yield from _by_stem(archive, key, sample, problems, columns, orphans, stems)
         return
-    images = [suffix for suffix in sample if _is_image(suffix)]
-    masks = [s for s in images if len(images) > 1 and s.split(".")[-2] in _MASKS]
+    images = [s for s, data in sample.items() if _is_image(s) or _unnamed_image(s, data)]
+    masks = [s for s in images if len(images) > 1 and s.split(".")[-2:][0] in _MASKS]
     pictures = [suffix for suffix in images if suffix not in masks]
     notes = [suffix for suffix in sample if suffix not in images and _is_label(suffix)]
     if not images:
@@ -114,7 +114,7 @@ def images_of(
     twins = [suffix for suffix in pictures if _stem(suffix) == ""]
     # Without labels beside them, many files of one beginning are frame.0001.png, not views.
     many = 1 < len(pictures) <= (len(pictures) if notes else VIEWS)
-    many = many and not _one_each(pictures, sample)
+    many = many and not _one_each(pictures, sample) and (bool(notes) or not _counted(pictures))
     for suffix in images:
         data = sample[suffix]
         if suffix in masks:
@@ -178,6 +178,11 @@ def _is_image(suffix: str) -> bool:
     return "." + suffix.rpartition(".")[2] in SUFFIXES
 
 
+def _unnamed_image(suffix: str, data: bytes) -> bool:
+    """Whether a member without any suffix holds an image, as files in a folder may."""
+    return suffix == "" and begins_as_image(data)
+
+
 def _picture(
     archive: Entry,
     key: str,
@@ -238,6 +243,11 @@ def _one_each(pictures: list[str], sample: Mapping[str, bytes]) -> bool:
     """Whether each image has a label of its own: names with dots, not views of one thing."""
     stems = [suffix.rpartition(".")[0] for suffix in pictures]
     return all(any(stem + end in sample for end in (*LABELS, ".json")) for stem in stems)
+
+
+def _counted(pictures: list[str]) -> bool:
+    """Whether the names of the images end with numbers: v1.0.7.jpg, v1.0.8.jpg are two pictures."""
+    return all(_stem(suffix).rpartition(".")[2].isdecimal() for suffix in pictures)
 
 
 class _Label:

@@ -137,6 +137,26 @@ class NearIndex(ImageIndex):
         return exact if len(exact) == 1 else here if len(here) == 1 else super().find(text)
 
 
+def near_index(key: str, index: ImageIndex) -> NearIndex:
+    """An index for a file: images beside it come first.
+
+    For `train.txt` beside the folders `train` and `val`, that is `train`.
+    """
+    above = posixpath.dirname(key)
+    split = split_of_list(key)
+    if split is None:
+        return NearIndex(index, above)
+    start = f"{above}/" if above else ""
+    beside = {
+        folder[len(start) :].partition("/")[0]
+        for held in index.folders.values()
+        for folder in held
+        if folder.startswith(start)
+    }
+    own = [name for name in beside if split_of_list(f"{name}.txt") == split]
+    return NearIndex(index, f"{start}{own[0]}" if len(own) == 1 else above)
+
+
 def _under(folders: Sequence[str], above: Sequence[str]) -> bool:
     return [clean_text(one) for one in folders[len(folders) - len(above) :]] == list(above)
 

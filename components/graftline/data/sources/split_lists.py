@@ -8,22 +8,24 @@ from collections.abc import Mapping, Sequence
 from graftline.data.sources.base import MOST, Entry
 from graftline.data.sources.label_text import clean_text, clip
 from graftline.data.sources.layouts.layout import NO_CLASS, exclude_line
+from graftline.data.sources.numbered_tables import IMAGES, by_number, keys_of, text_of
+from graftline.data.sources.numbered_tables import SPLITS as NUMBERED_SPLITS
 from graftline.data.sources.split_list_files import (
     LARGEST,
     ImageIndex,
     SplitList,
     lists_by_name,
+    near_index,
     read_list,
 )
 from graftline.data.sources.split_tables import lists_of_table
 from graftline.data.sources.table_rows import Row, some
-from graftline.errors import DataError, StoreError
+from graftline.errors import DataError
 from graftline.storage.base import ObjectInfo, Store
 
 SPLITS = ("train", "val", "test")
 NOT_LISTED = "in no list of a split"
 IGNORE = "`data.format: folders` takes the folders and ignores the lists"
-_CUB = ("images.txt", "train_test_split.txt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,15 +84,15 @@ def read_split_lists(
         DataError: Lists contradict one another.
     """
     candidates = lists_by_name([one.key for one in found])
-    cub = _cub_files(found)
+    cub = keys_of(found, IMAGES, NUMBERED_SPLITS)
     sizes = {one.key: one.size for one in found}
     if not candidates and not cub and not tables:
         return None
     index = ImageIndex(keys)
     lists = []
     for key, split in candidates.items():
-        text = _text(store, key) if sizes[key] <= LARGEST else None
-        one = read_list(key, split, text, index, labels) if text else None
+        text = text_of(store, key) if sizes[key] <= LARGEST else None
+        one = read_list(key, split, text, near_index(key, index), labels) if text else None
         if one is not None and one.missing <= one.lines / 2:
             lists.append(one)
     lists += _cub_lists(store, cub, index) if cub else []
@@ -111,41 +113,19 @@ def read_split_lists(
     return dataclasses.replace(_together(store.uri, lists), read=read)
 
 
-def _text(store: Store, key: str) -> str | None:
-    try:
-        return store.read(key).decode("utf-8-sig")
-    except (StoreError, UnicodeDecodeError):
-        return None
-
-
-def _cub_files(found: Sequence[ObjectInfo]) -> dict[str, str]:
-    """The two tables of Caltech's birds, by their name without folders."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for one in found:
-        names[one.key.rpartition("/")[2]].append(one.key)
-    both = {name: names[name][0] for name in _CUB if len(names.get(name, ())) == 1}
-    return both if len(both) == len(_CUB) else {}
-
-
-def _cub_lists(store: Store, files: Mapping[str, str], index: ImageIndex) -> list[SplitList]:
+def _cub_lists(store: Store, keys: Sequence[str], index: ImageIndex) -> list[SplitList]:
     """`images.txt` numbers the images, `train_test_split.txt` says which numbers train."""
-    tables = []
-    for name in _CUB:
-        lines = (_text(store, files[name]) or "").splitlines()
-        rows = [line.split(None, 1) for line in lines if line.strip()]
-        if any(len(row) != 2 for row in rows):
-            return []
-        tables.append({row[0]: row[1].strip() for row in rows})
-    paths, trains = tables
+    paths, trains = (by_number(store, key) for key in keys)
+    if not paths or not trains:
+        return []
     images: dict[str, dict[str, str]] = {"train": {}, "test": {}}
     missing = 0
     for number, flag in trains.items():
         there = index.find(paths.get(number, ""))
         missing += not there or flag not in ("0", "1")
         images["train" if flag == "1" else "test"].update(dict.fromkeys(there, ""))
-    key = files["train_test_split.txt"]
     half = len(trains) // 2
-    return [SplitList(key, split, images[split], missing // 2, half) for split in images]
+    return [SplitList(keys[1], split, images[split], missing // 2, half) for split in images]
 
 
 def _without_supersets(lists: list[SplitList]) -> list[SplitList]:

@@ -32,6 +32,7 @@ from graftline.data.sources.table_advice import (
     wrong_names,
 )
 from graftline.data.sources.table_checks import check_header, check_splits, used
+from graftline.data.sources.table_forms import table_of_images
 from graftline.data.sources.table_images import (
     DRIVE_LETTER,
     NOT_FOUND,
@@ -41,7 +42,7 @@ from graftline.data.sources.table_images import (
     same_name,
 )
 from graftline.data.sources.table_lookup import found_by_name
-from graftline.data.sources.table_rows import Row, read_rows
+from graftline.data.sources.table_rows import Row
 from graftline.data.sources.table_splits import (
     cell,
     said_of_paths,
@@ -88,7 +89,7 @@ class TableSource(Source):
         self.choices = reading or Reading()
         self.whole = whole
         self.uri = f"{store.uri}/{name}" if isinstance(name, str) else store.uri
-        self.images = ImageFinder(store, whole)
+        self.images = ImageFinder(store, whole, self.choices.exclude)
         self.listed: frozenset[str] = frozenset()  # files that list splits and were read
 
     def why_not(self) -> str | None:
@@ -105,7 +106,10 @@ class TableSource(Source):
 
     def rows(self, name: str) -> tuple[list[str], list[Row]]:
         """The columns' names and the rows of one of the tables."""
-        return read_rows(self.store.read(name), f"{self.store.uri}/{name}")
+        data = self.store.read(name)
+        header, rows, note = table_of_images(data, f"{self.store.uri}/{name}", self.columns)
+        self._note(note)
+        return header, rows
 
     def _columns(self, header: Sequence[str]) -> Columns:
         """The columns; the image's may be called as Hugging Face's ImageFolder calls it."""
@@ -134,7 +138,7 @@ class TableSource(Source):
             self._note(groups_in_paths([one.path for one in entries if one.problem is None]))
         self._note(_other_folders(entries))
         not_named = self._not_named(named)
-        self._note_wrong_names(entries, not_named)
+        self._note(_names_elsewhere(entries, not_named))
         others = [o.path for o in not_named if o.problem == NO_IMAGE and o.path not in self.listed]
         labels = {str(one.label) for one in entries if one.label}
         taken = [one.path for one in entries if one.problem is None]
@@ -193,12 +197,6 @@ class TableSource(Source):
         for note in notes:
             self._note(note)
         return entries
-
-    def _note_wrong_names(self, entries: list[Entry], not_named: list[Entry]) -> None:
-        images = [one.path for one in not_named if one.problem == NOT_NAMED]
-        missing = [one.path for one in entries if one.problem in (NOT_FOUND, DRIVE_LETTER)]
-        missing = [re.sub(r" \(line \d+\)$", "", path) for path in missing]
-        self._note(wrong_names(missing, images))
 
     def _unified(self, entries: list[Entry]) -> list[Entry]:
         labels = [one.label for one in entries if one.label is not None]
@@ -309,6 +307,13 @@ class TableSource(Source):
             store, key = self.images.store_of(entry.path)
             return store.read(key)
         return self.store.read(entry.path)
+
+
+def _names_elsewhere(entries: Sequence[Entry], not_named: Sequence[Entry]) -> str:
+    """The note on rows whose file is not there, and may be one that no row names."""
+    images = [one.path for one in not_named if one.problem == NOT_NAMED]
+    missing = [one.path for one in entries if one.problem in (NOT_FOUND, DRIVE_LETTER)]
+    return wrong_names([re.sub(r" \(line \d+\)$", "", path) for path in missing], images)
 
 
 def _other_folders(entries: Sequence[Entry]) -> str:

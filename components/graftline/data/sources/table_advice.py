@@ -5,17 +5,20 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 
+from graftline.data.sources.base import Columns
 from graftline.data.sources.label_text import clean_text, clip, words_of
 from graftline.data.sources.layouts.folder_names import identifiers, is_group_column
+from graftline.data.sources.layouts.layout import quoted
+from graftline.data.sources.one_hot import class_columns, several_classes
 from graftline.data.sources.split_list_files import LISTS, split_of_list
 from graftline.data.sources.split_names import split_words, stated_splits
 from graftline.data.sources.table_images import is_image
-from graftline.data.sources.table_rows import Row, some
+from graftline.data.sources.table_rows import SHOWN, Row, columns_by_blanks, some
 from graftline.data.sources.table_splits import looks_like_split
 
 _LABEL_NAMES = words_of(
     "label labels class classes classname classid category categories target targets y species "
-    "diagnosis dx finding tag tags labelname labelid breed type kind cls gt groundtruth"
+    "diagnosis dx finding tag tags labelname labelid breed type kind cls gt groundtruth choice"
 )
 _IMAGE_NAMES = words_of(
     "image images img file filename filepath path imagepath imagename imageid imgpath imgname id "
@@ -35,8 +38,7 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
     """
     stems = {_stem(one) for one in images}
     if any("." in name and (_stem(name) in stems or is_image(name)) for name in header):
-        line = ",".join(_meant_by_cells(header, rows, stems))
-        return f"The first line seems to name an image: add a line `{line}` before it."
+        return _without_names(header, rows, stems)
     named = [name for name in header if _names_images(name, rows, stems)]
     named.sort(key=lambda name: not any(is_image(row.cells.get(name, "")) for row in rows))
     by_name = [name for name in header if _bare(name) in _IMAGE_NAMES]
@@ -44,23 +46,69 @@ def columns_meant(header: Sequence[str], rows: Sequence[Row], images: Collection
     image = next(iter([*named, *usual, *by_name]), None)
     split = next((name for name in header if looks_like_split(name, rows) is not None), None)
     others = [name for name in header if name not in (image, split)]
-    zeros = [n for n in others if {r.cells.get(n, "").lower() for r in rows} <= _ZERO_OR_ONE]
+    cells = {name: {row.cells.get(name, "").lower() for row in rows} for name in others}
+    zeros = [name for name in others if cells[name] <= _ZERO_OR_ONE and cells[name] != {""}]
     label = next((name for name in others if _bare(name) in _LABEL_NAMES), None)
     if label is None and len(zeros) > 1:
-        return (
-            f"The columns {some(zeros)} look like one column for each class: write one column "
-            "`label` with the class's name, or let one of them be the label: "
-            + f"`data.image_column: {clip(str(image))}` and " * (image not in ("image", None))
-            + f"`data.label_column: {clip(zeros[0])}`."
-        )
+        return _one_for_each_class(image, zeros, others, rows)
     label = label or next((name for name in others if few_values(name, rows)), None)
     lines = [("image", image), ("label", label), ("split", split if image and label else None)]
-    said = [f"`data.{key}_column: {clip(name)}`" for key, name in lines if name and name != key]
+    said = [_column_line(key, name) for key, name in lines if name and name != key]
     if image is None:
         return f"No column names the images: {some(header)}."
     if label is None:
         return f"No column looks like a label ({some(header)}): add one that is called `label`."
-    return f"Perhaps {' and '.join(said)}." if said else ""
+    further = [name for name in others if name != label] if image.isdecimal() else []
+    more = f" {_columns_with_values([label, *further], rows)}" if further else ""
+    return f"Perhaps {' and '.join(said)}.{more}" if said else ""
+
+
+def _column_line(key: str, name: str) -> str:
+    return f"`data.{key}_column: {quoted(clip(name))}`"
+
+
+def _columns_with_values(names: Sequence[str], rows: Sequence[Row]) -> str:
+    """What columns without names hold, so that a person sees which one is meant."""
+    said = []
+    for name in names[:SHOWN]:
+        values = {clean_text(row.cells.get(name, "")) for row in rows} - {""}
+        said.append(f'"{name}" has {len(values):,} values ({some(sorted(values)[:2])})')
+    return f"The columns have no names and are called by number: {', '.join(said)}."
+
+
+def _without_names(header: Sequence[str], rows: Sequence[Row], stems: Collection[str]) -> str:
+    """What to do with a table whose first line is about an image."""
+    blanks = len(header) == 1 and len(header[0].split()) > 1
+    if blanks:  # `1.jpg cat`
+        words = columns_by_blanks([header[0], *(row.cells.get(header[0], "") for row in rows)])
+        header = words[0]
+        rows = [Row(1, dict(zip(header, cells, strict=False))) for cells in words[1:]]
+    names = _meant_by_cells(header, rows, stems)
+    columns = [key for key in ("image", "label", "split") if key in names]
+    lines = [_column_line(key, str(names.index(key) + 1)) for key in columns]
+    first = f"add a line `{','.join(names)}` before it, or " if not blanks else ""
+    return (
+        f"The first line seems to name an image: {first}name the columns by their numbers, "
+        f"{' and '.join(lines)}."
+    )
+
+
+def _one_for_each_class(
+    image: str | None, classes: Sequence[str], others: Sequence[str], rows: Sequence[Row]
+) -> str:
+    """What to do with one column for each class, where it is not read as it is."""
+    named = _column_line("image", image) if image not in ("image", None) else ""
+    several = several_classes(rows, classes)
+    meant = Columns(str(image))
+    if named and not several and class_columns([str(image), *others], rows, meant):
+        return f"Perhaps {named}: the other columns are one for each class."
+    more = f" {several}: it is not known which of them is meant." if several else ""
+    return (
+        f"The columns {some(classes)} look like one column for each class.{more} Write one column "
+        "`label` with the class's name, or let one of them be the label: "
+        + f"{named} and " * bool(named)
+        + f"{_column_line('label', classes[0])}."
+    )
 
 
 def _meant_by_cells(
@@ -120,14 +168,18 @@ _ARRAYS = (
     *(".tfrecord", ".tfrecords", ".tfrec", ".rec", ".idx", ".lmdb", ".mdb", ".h5", ".hdf5"),
     *(".npz", ".npy", ".arrow", ".beton", ".pt", ".bin"),
 )
+_PROGRAMS = (".mat", ".pkl", ".pickle")  # what programs keep of their own
 _PICTURES = (
     *(".heic", ".heif", ".avif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
     *(".dcm", ".dicom", ".nii", ".nrrd", ".svs", ".ndpi", ".czi", ".mp4", ".avi", ".mov", ".mkv"),
 )
 _BOXES = re.compile(
-    r"(?i)(^|/)(annotations/.*\.xml|labels/.*\d\.txt|.*coco[^/]*\.json|instances_[^/]*\.json)$"
+    r"(?i)(^|/)(annotations/.*\.xml|labels/.*\d\.txt|.*(?:coco|createml)[^/]*\.json|instances_[^/]*\.json)$"
 )
-_UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
+_UNNAMED_ARRAYS = re.compile(
+    r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte(\.gz)?|data_batch_\d|test_batch|"
+    r"(^|/)cifar-100[^/]*/(train|test))$"
+)
 # Words in names of files that say something of the images, whatever their kind.
 _SPLITS = words_of("split splits fold folds partition partitions")
 _NAMED_FIRST = words_of("readme license licence citation")
@@ -135,7 +187,7 @@ _NAMED_FIRST = words_of("readme license licence citation")
 _NOTHING = words_of(
     "readme read license licence citation cite bibtex requirements changelog changes notes credits "
     "attribution attributions authors contributing copyright terms todo about package environment "
-    "dockerfile makefile config configuration log description pyproject eula"
+    "dockerfile makefile config configuration log description pyproject eula thumbs desktop"
 )
 
 
@@ -148,7 +200,15 @@ def other_files(paths: Sequence[str]) -> str:
     if arrays:
         return (
             f"{some(arrays)} may hold images in a form that is not read: write each image to a "
-            "file in a folder of its class, or into Parquet files or tar shards."
+            "file in a folder of its class, or into Parquet files or tar shards; docs/data.md has "
+            "the lines for MNIST and CIFAR."
+        )
+    stored = [one for one in paths if one.lower().endswith(_PROGRAMS)]
+    if stored:
+        return (
+            f"{some(stored)} may hold labels or images and cannot be read (a pickle could run "
+            "code): write a table with a line `image,label` for each; docs/data.md has the lines "
+            "for MATLAB."
         )
     found = [one for one in paths if one.lower().endswith((*_SIDECARS, *_PACKED, *_TABLES))]
     if not found:
@@ -162,8 +222,8 @@ def other_files(paths: Sequence[str]) -> str:
         )
     return (
         f"{some(found)} may hold labels or images and {'is' if len(found) == 1 else 'are'} not "
-        "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet) or tar files; export "
-        f"or unpack {'it' if len(found) == 1 else 'them'} as one of these."
+        "read: `data.source` can name a table (CSV, TSV, JSON lines, Parquet), tar files or a ZIP "
+        f"archive; export or unpack {'it' if len(found) == 1 else 'them'} as one of these."
     )
 
 
@@ -233,8 +293,9 @@ def labels_in_names(paths: Sequence[str]) -> str:
     if not 1 < len(kinds) <= len(stems) / 2 or "" in starts or all(map(split_words, kinds)):
         return ""
     return (
-        f"The names of the files may hold the classes ({some(kinds)}): write a table with a line "
-        "`image,label` for each, or move the files into folders of these names."
+        f"The names of the files may hold the classes ({some(kinds)}): `data.label_pattern: "
+        f"'{BEFORE_NUMBERS}'` takes what stands before the number, or write a table with a line "
+        "`image,label` for each."
     )
 
 
@@ -255,7 +316,11 @@ def unused_columns(header: Sequence[str], used: Collection[str | None]) -> str:
     """The note on columns that nothing is made of; empty where there are none."""
     rest = [name for name in header if name and name not in used]
     groups = [name for name in rest if is_group_column(name)]
-    more = f" `data.group_column: {clip(groups[0])}` keeps each in one split." if groups else ""
+    more = (
+        f" `data.group_column: {quoted(clip(groups[0]))}` keeps each in one split."
+        if groups
+        else ""
+    )
     return f"Columns that are not used: {some(rest)}.{more}" if rest else ""
 
 
@@ -272,6 +337,7 @@ def groups_in_paths(locations: Sequence[str]) -> str:
     return ""
 
 
+BEFORE_NUMBERS = r"^(\D+?)[ _.()-]*\d"  # of `cat.7.jpg`, and nothing of `12.jpg`
 _WHO = re.compile(
     r"(?i)(?:^|[ _.-])((?:patient|pat|subject|subj|case|video|vid|clip|seq|sequence|slide|session|"
     r"donor|specimen|participant|scene|sub)s?[ _-]?\d+)(?!\d)"

@@ -2,6 +2,7 @@
 
 from graftline.data.sources.base import Columns
 from graftline.data.sources.label_text import clip
+from graftline.data.sources.layouts.layout import quoted
 from graftline.data.sources.table_rows import Row, near_names, some
 from graftline.data.sources.table_splits import (
     cell,
@@ -32,7 +33,7 @@ def check_header(header: list[str], uri: str, columns: Columns) -> None:
     missing = [column for column in wanted if column not in header]
     if missing:
         near = {column: near_names(column, header) for column in missing}
-        lines = [f"data.{wanted[c]}: {clip(n[0])}" for c, n in near.items() if n]
+        lines = [f"data.{wanted[c]}: {quoted(clip(n[0]))}" for c, n in near.items() if n]
         meant = f" Is it meant: {'; '.join(lines)}?" if lines else ""
         raise ConfigurationError(
             f"The table {uri} has no column {', '.join(map(repr, missing))}",
@@ -85,7 +86,7 @@ def _check_other_splits(header: list[str], rows: list[Row], uri: str, columns: C
                 f"The table {uri} has no column {columns.split!r}, and its column "
                 f"{clip(column)!r} looks like the split",
                 why=f"it holds {holds}",
-                fix=f"Set `data.split_column: {clip(column)}` {meant}, or "
+                fix=f"Set `data.split_column: {quoted(clip(column))}` {meant}, or "
                 "`data.split_column: null` to have the splits chosen.",
             )
 

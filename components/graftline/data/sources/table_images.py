@@ -3,9 +3,10 @@
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.layouts.layout import excluded
 from graftline.errors import (
     ConfigurationError,
     GraftlineError,
@@ -17,9 +18,11 @@ from graftline.images.decode import SUFFIXES
 from graftline.storage import open_store, uri
 from graftline.storage.base import ObjectInfo, Store
 from graftline.storage.local import FileStore
+from graftline.storage.zip_archive import ZipStore
 
 NOT_FOUND = "file not found"
 DRIVE_LETTER = "a path of another machine, with a drive letter"
+OTHER_MACHINE = "a path of one machine, in a table that is not on it"
 NAME_BYTES = 255  # of one part of a path, on every file system here
 
 
@@ -33,6 +36,7 @@ class ImageFinder:
     Args:
         store: The folder of the source.
         whole: Whether all of that folder is listed, too.
+        exclude: What is left out, as :class:`graftline.data.sources.base.Reading` has it.
 
     Attributes:
         base: The folder's path, or its S3 URI.
@@ -41,8 +45,10 @@ class ImageFinder:
         actual: Where the listing spells a name in another Unicode form.
     """
 
-    def __init__(self, store: Store, whole: bool) -> None:
+    def __init__(self, store: Store, whole: bool, exclude: Sequence[str] = ()) -> None:
         self.whole = whole
+        self.exclude = exclude
+        self.store = store
         self.base = str(store.root) if isinstance(store, FileStore) else store.uri
         self.listed: dict[str, ObjectInfo] = {}
         self.unreadable: dict[str, str] = {}
@@ -54,7 +60,7 @@ class ImageFinder:
         reason = _unreadable_name(image)
         local = image.startswith("/") or uri.scheme(image) == "file"
         if reason is None and local and "://" in self.base:
-            reason = "a path of one machine, in a table that is not on it"
+            reason = OTHER_MACHINE
         if reason is not None:
             self.unreadable[image] = reason
             return image
@@ -74,6 +80,8 @@ class ImageFinder:
 
     def store_of(self, location: str) -> tuple[Store, str]:
         """The store that holds a location (a bucket, or this machine's files), and its key."""
+        if isinstance(self.store, ZipStore) and location.startswith(f"{self.base}/"):
+            return self.store, location.removeprefix(f"{self.base}/")
         bucket, key = "", location[1:]
         if "://" in location:
             scheme, _, rest = location.partition("://")
@@ -137,6 +145,12 @@ class ImageFinder:
                     found[image] = self.listed[location]
                     self.actual[image] = location
         return found
+
+    def may_be_meant(self, location: str) -> bool:
+        """Whether a listed file is an image that a table may name by a part of its path."""
+        path = location.removeprefix(f"{self.base.rstrip('/')}/")
+        hidden = path.startswith(".") or "/." in path
+        return is_image(location) and not hidden and not excluded(path, self.exclude)
 
     def list_all(self) -> None:
         """List all of the source's folder, where that was not done yet."""

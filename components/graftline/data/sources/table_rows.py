@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.split_names import stated_splits
 from graftline.errors import DataError
 
 JSON_ENDINGS = (".jsonl", ".ndjson")
@@ -93,6 +94,53 @@ def _csv_rows(text: str, uri: str) -> tuple[list[str], list[Row]]:
             fix="Fix the quotation marks on that line, or export the table as CSV again.",
         ) from error
     return header, rows
+
+
+def numbered_rows(data: bytes, uri: str) -> tuple[list[str], list[Row]]:
+    """The rows of a text without names of columns: these are called "1", "2" and so on.
+
+    Columns are apart by a delimiter, else by blanks; then the last one may hold blanks itself.
+
+    Args:
+        data: The file.
+        uri: Its name, for the error.
+
+    Raises:
+        DataError: It is no UTF-8 text.
+    """
+    lines = enumerate(_text(data, uri).splitlines(), 1)
+    kept = [(n, line.strip()) for n, line in lines if line.strip() and line.strip()[0] != "#"]
+    if not kept:
+        return [], []
+    delimiter = max(",;\t|", key=kept[0][1].count)
+    if delimiter in kept[0][1]:
+        csv.field_size_limit(CELL_CHARACTERS)
+        found = [next(csv.reader([line], delimiter=delimiter)) for _, line in kept]
+    else:
+        found = columns_by_blanks([line for _, line in kept])
+    header = [str(number) for number in range(1, max(map(len, found)) + 1)]
+    return header, [
+        Row(number, dict(zip(header, (cell.strip() for cell in cells), strict=False)))
+        for (number, _), cells in zip(kept, found, strict=True)
+    ]
+
+
+def columns_by_blanks(lines: Sequence[str]) -> list[list[str]]:
+    """The columns of lines without a delimiter; what follows the first may be a name with blanks.
+
+    Only numbers and names of splits are columns of their own there: `1.jpg 37 2`, not
+    `1.jpg golden eagle`.
+    """
+    words = [line.split() for line in lines]
+    fewest = min(map(len, words))
+    further = [{clean_text(one[at]) for one in words} for at in range(2, fewest)]
+    plain = all(
+        all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values)
+        or len(stated_splits(values)) == len(values)
+        for values in further
+    )
+    most = fewest - 1 if plain else 1
+    return [line.split(None, most) for line in lines]
 
 
 def _before_header(text: str) -> tuple[int, str, str | None]:

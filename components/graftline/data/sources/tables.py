@@ -1,5 +1,6 @@
 """Which tables of a folder are the source, and how they are opened."""
 
+import re
 from typing import TYPE_CHECKING
 
 from graftline.data.sources.choice import refuse_class_folders, table_describes
@@ -25,6 +26,7 @@ from graftline.data.sources.base import (
     Source,
     hidden,
     listing,
+    numbered,
     out,
     renamed_columns,
 )
@@ -44,6 +46,7 @@ def _one_table(store: Store, name: str, columns: Columns, reading: Reading) -> S
 
 def _tables(store: Store, tables: list[str], columns: Columns, reading: Reading) -> Source:
     """The tables of a folder as one source: one of them, or one for each split."""
+    tables, _ = without_forms(tables)
     parquet = [name for name in tables if name.lower().endswith(PARQUET)]
     if not tables:
         parquet = tables = _parquet_below(store, reading)
@@ -78,11 +81,33 @@ def _with_labels(store: Store, tables: list[str], columns: Columns) -> tuple[lis
     return [name for name in tables if name not in lacking], lacking
 
 
+def without_forms(tables: list[str]) -> tuple[list[str], list[str]]:
+    """The tables, and the forms for answers: what sample_submission.csv says is made up.
+
+    Args:
+        tables: Names of tables in one folder.
+    """
+    forms = [name for name in tables if _FORM.search(name)]
+    rest = [name for name in tables if name not in forms]
+    return (rest, forms) if rest else (tables, [])
+
+
+_FORM = re.compile(r"(?i)submission(?![a-z])")
+
+
+def _said_of_forms(forms: list[str]) -> str:
+    return f"Not read, a form for answers: {some(forms)}."
+
+
 def _table_or_folders(
     store: Store, tables: list[str], columns: Columns, folders: FolderSource
 ) -> Source:
     """Which of both describes the images, where a table stands beside folders."""
     lacking: list[str] = []
+    tables, forms = without_forms(tables)
+    if forms:
+        folders.notes.append(_said_of_forms(forms))
+        folders.listed.update(forms)
     if len(tables) > 1 and not all(name.lower().endswith(PARQUET) for name in tables):
         usable, lacking = _with_labels(store, tables, columns)
         tables, lacking = (usable, lacking) if usable else (tables, [])
@@ -101,7 +126,7 @@ def _table_or_folders(
         return table
     why_not = table.why_not()
     if why_not is not None:
-        if renamed_columns(columns):
+        if renamed_columns(columns) and not numbered(columns):
             table.entries()  # the user speaks of a table's columns: its error is the answer
         folders.notes.append(f"Read as class folders. {why_not}.")
         folders.unread.append(table)
@@ -110,6 +135,9 @@ def _table_or_folders(
         return folders
     if len(table.names) > 1:
         table.notes.append(labels_of(table.names))
+    if forms:
+        table.notes.append(_said_of_forms(forms))
+        table.listed |= frozenset(forms)
     if lacking:
         table.notes.append(f"Not read, without a column of images or of labels: {some(lacking)}.")
         table.listed |= frozenset(lacking)

@@ -25,6 +25,7 @@ from graftline.data.sources.layouts.layout import EXCLUDED, excluded
 from graftline.data.sources.samples import LABELS, Orphans, images_of
 from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table_advice import ignored_files
+from graftline.data.sources.table_images import printable
 from graftline.errors import DataError
 from graftline.files import os_error
 from graftline.storage.base import Store
@@ -99,14 +100,13 @@ class ArchiveSource(Source):
         orphans = Orphans()
         current, size = None, 0
         for name, data, problem in _whole_members(stream, max_bytes):
-            if not name:
-                broken = dataclasses.replace(entry, path=f"{entry.path}#", archive=False)
-                yield dataclasses.replace(broken, split=None, problem=problem), b""
+            if not name or not _is_text(name):
+                yield _unread(entry, name, problem if not name else "name cannot be used")
                 continue
             folder, base = posixpath.split(posixpath.normpath(name))
-            if base.startswith("._"):  # macOS keeps a file's attributes in another one
-                hidden = dataclasses.replace(entry, path=f"{entry.path}#{name}", archive=False)
-                yield dataclasses.replace(hidden, split=None, problem="hidden file"), b""
+            # macOS keeps a file's attributes in another one, `._1.png`.
+            if any(part.startswith(".") and part != ".." for part in [base, *folder.split("/")]):
+                yield _unread(entry, name, "hidden file")
                 continue
             stem, dot, suffix = base.partition(".")
             key, suffix = f"{folder}/{stem}".lstrip("/"), dot + suffix.lower()
@@ -127,6 +127,12 @@ class ArchiveSource(Source):
         if current is not None:
             yield from images_of(entry, current, sample, problems, self.columns, orphans)
         yield from orphans.left(entry)
+
+
+def _unread(archive: Entry, name: str, problem: str | None) -> tuple[Entry, bytes]:
+    """A member that is not taken; without a name, the rest of the archive."""
+    path = f"{archive.path}#{printable(name)}"
+    return dataclasses.replace(archive, path=path, archive=False, split=None, problem=problem), b""
 
 
 def split_by_name(source: Source, entries: list[Entry], columns: Columns) -> list[Entry]:
@@ -220,6 +226,15 @@ def _members(stream: IO[bytes], max_bytes: int) -> Iterator[tuple[str, bytes, st
             if len(data) != member.size:
                 raise tarfile.ReadError(f"{member.name} is cut short")
             yield member.name, data, None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a member's name is UTF-8, as archives have it since 2001."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_note(name: str) -> bool:

@@ -1,6 +1,6 @@
 """How much is measured, and what a model must show before it replaces the champion."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -21,8 +21,9 @@ class EvaluationSettings(Section):
     """The k of the top-k accuracy; at most the number of classes."""
     worst_mistakes: Annotated[int, Field(ge=0, le=200)] = 24
     """Pictures of the most confident mistakes on the page."""
-    robustness_images: Annotated[int, Field(ge=0)] = 64
-    """Test images that are corrupted to measure robustness; 0 skips this."""
+    robustness_images: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Test images that are corrupted to measure robustness; 0 skips this. `auto`: 12 to 64, so that
+    it takes no longer than the features of all images did."""
     reject_quantile: Annotated[float, Field(gt=0, lt=1)] = 0.99
     """Share of the validation images that must pass the out-of-distribution threshold."""
 

@@ -11,6 +11,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ Ints = NDArray[np.int64]
 Pixels = NDArray[np.uint8]
 
 STRENGTHS = ("weak", "medium", "strong")
+FEWEST, MOST = 12, 64  # images where nobody says how many
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def measure(
     labels: Ints,
     right: NDArray[np.bool_],
     *,
-    images: int,
+    images: int | Literal["auto"],
     confidence: float,
     seed: int,
 ) -> Robustness | None:
@@ -83,19 +85,21 @@ def measure(
         rows: Test rows.
         labels: Class index of each, shape (n,).
         right: Whether it was recognised as it is, shape (n,).
-        images: How many to corrupt at most; none for 0.
+        images: How many to corrupt at most; none for 0. With ``auto`` their passes through the
+            network are as many as the snapshot has images, within limits.
         confidence: Of the intervals.
         seed: For the sample and the noise.
     """
-    if images == 0 or len(rows) == 0:
+    kinds = corruptions()
+    versions = len(kinds) * len(STRENGTHS)
+    most = _affordable(inference, versions) if images == "auto" else images
+    if most == 0 or len(rows) == 0:
         return None
-    chosen = sample(labels, images, seed)
+    chosen = sample(labels, most, seed)
     order = inference.snapshot.storage_order(rows[chosen])
     place = {int(row): position for position, row in enumerate(rows)}
     positions = np.array([place[int(row)] for row in order])
     preprocessing = inference.classifier.preprocessing
-    kinds = corruptions()
-    versions = len(kinds) * len(STRENGTHS)
 
     def encoded() -> Iterator[bytes]:
         for row, data in inference.encoded(order):
@@ -123,6 +127,11 @@ def measure(
         for index, kind in enumerate(kinds)
     ]
     return Robustness(len(order), float(right[positions].mean()), result)
+
+
+def _affordable(inference: Inference, versions: int) -> int:
+    """Images whose versions together are as many as the snapshot's images, within limits."""
+    return min(MOST, max(FEWEST, len(inference.snapshot.labels()) // versions))
 
 
 def _row(

@@ -17,7 +17,7 @@ from graftline.onnx_model.parity import NAMED, Parity, check
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
 from graftline.onnx_model.reference import write_reference
 from graftline.progress import message, progress
-from graftline.records.export import EXPORT_FILE, MODEL_FILE, write_export
+from graftline.records.export import EXPORT_FILE, MODEL_FILE, agreement, write_export
 from graftline.settings import read_section
 from graftline.steps.export_onnx.config import ExportConfig
 from graftline.steps.export_onnx.graph import (
@@ -213,9 +213,8 @@ def _record(
     fields.pop("onnx")
     write_export(folder, {**fields, "metadata": metadata.to_properties()})
     message(
-        "the file agrees with PyTorch on %.2f%% of %d test images; largest difference %.1e",
-        100 * parity.label_agreement,
-        parity.images,
+        "the file gives PyTorch's label to %s; largest difference of a probability %.1e",
+        agreement(parity.images, parity.label_agreement),
         parity.max_probability_difference,
     )
     return result

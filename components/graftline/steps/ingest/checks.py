@@ -88,7 +88,7 @@ def check_selection(selection: Selection, source: Source, minimum: int) -> list[
     aside = Counter(one.reason for one in selection.aside)
     counts = Counter(str(one.label) for one in selection.chosen.values())
     given = all(one.split for one in selection.chosen.values())
-    examples = [one.path for one in selection.aside]
+    examples = [f"{one.path}: {one.detail}" if one.detail else one.path for one in selection.aside]
     _check_counts(source, counts, aside, examples, 1 if given else minimum)
     return _check_splits(selection, source, sorted(counts), minimum)
 
@@ -278,7 +278,7 @@ def _no_texts(aside: Mapping[str, int]) -> str:
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
     """What to give in place of a folder of one class, whose images are in no folder of it."""
-    if set(aside) != {NO_CLASS}:
+    if set(aside) != {NO_CLASS} or any("form that is not read" in one for one in source.notes):
         return ""
     folder, _, name = source.uri.rstrip("/").rpartition("/")
     path = local_path(folder)

@@ -12,6 +12,7 @@ from graftline.errors import ConfigurationError, DataError
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.storage.uri import local_path, parent_and_name, scheme
+from graftline.storage.zip_archive import ZIP
 
 PATTERN = "*?["
 
@@ -58,7 +59,7 @@ def find_images(inputs: Sequence[str], image_column: str = "image") -> Found:
     found = Found()
     for given in inputs:
         path = local_path(given)
-        if given.lower().endswith(ARCHIVES):
+        if given.lower().endswith((*ARCHIVES, ZIP)):
             raise ConfigurationError(
                 f"{given} is an archive.", fix="Unpack it, or give the images in it."
             )

@@ -6,6 +6,7 @@ from typing import Any
 
 from graftline.data.snapshot import SPLITS, Snapshot
 from graftline.onnx_model.predict import ModelMetadata
+from graftline.records.export import agreement
 from graftline.records.verdict import Verdict
 
 COUNTS = ("images", "top_k")  # records hold figures as floats
@@ -126,8 +127,8 @@ def _file(export: Mapping[str, Any], metadata: ModelMetadata) -> Iterator[str]:
         + (", and `distance` to the nearest class." if metadata.thresholds else ".")
     )
     yield (
-        f"Compared with PyTorch on {parity['images']:,} test images: the same label on "
-        f"{parity['label_agreement']:.2%}, largest probability difference "
+        f"Compared with PyTorch: the same label on "
+        f"{agreement(parity['images'], parity['label_agreement'])}, largest probability difference "
         f"{parity['max_probability_difference']:.1e}."
     )
     for precision, each in export.get("smaller", {}).items():
@@ -138,7 +139,8 @@ def _file(export: Mapping[str, Any], metadata: ModelMetadata) -> Iterator[str]:
                 if each["refused"]
                 else f"{each['bytes'] / 1e6:.1f} MB"
             )
-            + f" Accuracy {each['accuracy']:.4f}, same label on {each['label_agreement']:.2%}."
+            + f" Accuracy {each['accuracy']:.4f}, same label on "
+            f"{agreement(parity['images'], each['label_agreement'])}."
         )
 
 

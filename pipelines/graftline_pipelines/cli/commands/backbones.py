@@ -14,7 +14,7 @@ TAGS_SHOWN = 12
 def backbones(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[FILTER|NAME]", help="A name, or part of one; * matches anything."),
+        typer.Argument(metavar="FILTER|NAME", help="A name, or part of one; * matches anything."),
     ] = None,
     store: Annotated[
         str | None,

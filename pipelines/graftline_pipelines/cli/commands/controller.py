@@ -8,9 +8,13 @@ from typing import Annotated
 import typer
 
 from graftline_pipelines.cli.options import AsJson
+from graftline_pipelines.cli.plain_help import PlainGroup
 
 group = typer.Typer(
-    name="cluster", help="Settings of the KFP installation, for its admin.", no_args_is_help=True
+    cls=PlainGroup,
+    name="cluster",
+    help="Settings of the KFP installation, for its admin.",
+    no_args_is_help=True,
 )
 
 

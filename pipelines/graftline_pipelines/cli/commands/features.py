@@ -8,9 +8,10 @@ import typer
 
 from graftline.storage.idle import DAYS
 from graftline_pipelines.cli.options import DEFAULT_STORE, JsonValue, StoreUri
+from graftline_pipelines.cli.plain_help import PlainGroup
 
 features_app = typer.Typer(
-    help="Stored features: list them, and remove unused ones.", no_args_is_help=True
+    cls=PlainGroup, help="Stored features: list them, and remove unused ones.", no_args_is_help=True
 )
 
 
@@ -69,7 +70,7 @@ def collect_all(
         typer.Option(help="Keep only features of this snapshot. Can be repeated.", metavar="ID"),
     ] = None,
     days: Annotated[
-        float, typer.Option(min=1, help="Trainings that nobody has written to for this long go.")
+        float, typer.Option(min=1, help="Remove checkpoints of trainings unused for so many days.")
     ] = DAYS,
     yes: Annotated[
         bool,

@@ -81,7 +81,7 @@ def _checked_and_run(
 
     from graftline_pipelines.local import run as local
     from graftline_pipelines.preflight import examine as preflight
-    from graftline_pipelines.preflight.remote import in_warm_process
+    from graftline_pipelines.preflight.remote import all_in_warm_process, in_warm_process
 
     def build(resolved: Any, run_id: str) -> Any:
         if retrain:
@@ -92,7 +92,11 @@ def _checked_and_run(
 
     with checking(console) as asking:
         preflight.require(
-            local.with_absolute_paths(settings), console, asking, in_warm_process(server)
+            local.with_absolute_paths(settings),
+            console,
+            asking,
+            in_warm_process(server),
+            all_in_warm_process(server),
         )
     try:
         finished = local.run(

@@ -10,7 +10,7 @@ from graftline_pipelines.cli.options import AsJson, Overrides
 
 OptionalRunFile = Annotated[
     Path | None,
-    typer.Argument(metavar="[RUN.yaml]", help="The run file, for its tracking.uri."),
+    typer.Argument(metavar="RUN.yaml", help="The run file, for its tracking.uri."),
 ]
 TrackingUri = Annotated[
     str | None,

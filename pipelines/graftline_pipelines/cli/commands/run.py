@@ -22,8 +22,6 @@ from graftline_pipelines.cli.options import (
     graph_name,
 )
 
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-
 
 def run(
     run_file: RunFile,
@@ -38,9 +36,11 @@ def run(
         os.environ["GRAFTLINE_FRESH"] = "1"  # of graftline.steps.reuse, not imported for a name
     here = run_here(run_file, overrides, runs_dir=runs_dir, runner=runner, as_json=as_json)
     from graftline_pipelines.local import summary
+    from graftline_pipelines.local.sample import test_image
 
     result = summary.summarise(here.finished, here.settings)
-    summary.show(result, here.console, _sample_image(here.settings.data.source))
+    sample = test_image(here.settings.data.source, result["onnx"])
+    summary.show(result, here.console, sample)
     if as_json:
         print(json.dumps(result))
 
@@ -116,19 +116,3 @@ def register(app: typer.Typer) -> None:
     app.command()(run)
     app.command()(check)
     app.command("compile")(compile_)
-
-
-def _sample_image(source: str) -> Path | None:
-    """Any image of a local source, for the line that is suggested next."""
-    from graftline.storage.uri import local_path
-
-    folder = local_path(source)
-    if folder is None or not folder.is_dir():
-        return None
-    found = (
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_ENDINGS
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-    return next(found, None)

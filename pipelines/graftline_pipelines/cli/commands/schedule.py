@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from graftline_pipelines.cli.options import (
     AskRegistry,
@@ -18,6 +17,7 @@ from graftline_pipelines.cli.options import (
     RunFile,
     connect,
 )
+from graftline_pipelines.cli.plain_help import PlainGroup
 
 Which = Annotated[str, typer.Argument(help="A run file, or the schedule's name.")]
 KubeContext = Annotated[
@@ -30,7 +30,7 @@ DeleteOrphans = Annotated[
 ]
 
 
-class _Schedules(TyperGroup):
+class _Schedules(PlainGroup):
     """Takes ``schedule RUN.yaml`` for ``schedule show RUN.yaml``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:

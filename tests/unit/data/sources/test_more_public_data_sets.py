@@ -12,7 +12,7 @@ from graftline.errors import GraftlineError
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from data_set_files import Files, below, classes, distinct, many, read, table
+from data_set_files import Files, below, classes, many, read, table
 
 PETS = ("cat", "dog", "bird")
 IMAGES = many(["images"], "{}.jpg", 12)
@@ -247,17 +247,6 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
         ["boxes around"],
     ),
     "YOLO of Roboflow": (many(below("|".join(SPLITS), "images")) | YOLO, ["boxes around"]),
-    "classes of Roboflow": (
-        distinct(SPLITS)
-        | {
-            f"{s}/_classes.csv": table(
-                "filename,cat,dog",
-                [f"IMG_{n + k * 6:05}.jpg,{n % 2},{1 - n % 2}" for n in range(6)],
-            )
-            for k, s in enumerate(SPLITS)
-        },
-        ["'filename' names 6", "one column for each class", "data.label_column: cat"],
-    ),
     "Pascal VOC": (
         many(["VOC/JPEGImages"], "2007_{:06}.jpg")
         | {"VOC/ImageSets/Main/train.txt": lines("2007_{n:06}", range(3))}
@@ -271,7 +260,7 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
     ),
     "one-hot": (
         IMAGES | {"train.csv": ONE_HOT},
-        ["'healthy', 'rust' look like one column for each"],
+        ["`data.image_column: image_id`: the other columns are one for each class"],
     ),
     "ids without suffix": (
         IMAGES
@@ -354,8 +343,24 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
         {"t.csv": "emotion,pixels,Usage\n0,1 2 3,Training"},
         ["No column names the"],
     ),
+    "MNIST": (
+        {
+            f"{part}-{kind}-ubyte.gz": ""
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        },
+        ["t10k-images-idx3-ubyte.gz", "in a form that is not read", "docs/data.md"],
+    ),
+    "CIFAR-100": (
+        {f"cifar-100-python/{name}": "" for name in ("train", "test", "meta")},
+        ["'cifar-100-python/test', 'cifar-100-python/train' may hold images"],
+    ),
+    "a pickle": (IMAGES | {"train.pkl": ""}, ["train.pkl", "could run code"]),
     "HDF5": ({"train_x.h5": ""}, ["in a form that is not read"]),
-    "MATLAB": (many(["jpg"]) | {"imagelabels.mat": "", "setid.mat": ""}, ["imagelabels.mat"]),
+    "MATLAB": (
+        many(["jpg"]) | {"imagelabels.mat": "", "setid.mat": ""},
+        ["imagelabels.mat", "docs/data.md"],
+    ),
     "one class in another format": (
         many(["a", "b"], "{}.dcm") | many(["a"]),
         ["convert 'a/0.dcm'"],

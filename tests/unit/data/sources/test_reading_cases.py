@@ -264,7 +264,7 @@ REFUSED: list[tuple[str, list[str]]] = [
     (csv(NAMES, WHICH, header="file,kind"), ["image_column: file", "label_column: kind"]),
     (csv(NAMES, WHICH, header="x1,x2"), ["image_column: x1", "label_column: x2"]),
     ("\n".join(PLAIN_TABLE.split("\n")[1:]), ["add a line `image,label`"]),
-    (csv(NAMES, "10" * 6, "01" * 6, header="image,cat,dog"), ["one column for each class"]),
+    (csv(NAMES, "10" * 6, "11" * 6, header="image,cat,dog"), ["one column for each class"]),
     (PLAIN_TABLE.replace("cat", "Käse").encode("latin-1"), ["not UTF-8", "line 2"]),  # type: ignore[list-item]
     (csv(NAMES, WHICH, ["a", "b"] * 6, header="image,label,Split"), ["split_column: Split"]),
     (csv(NAMES, WHICH, ["0", "1"] * 6, header="image,label,is_train"), ["is_train"]),

@@ -267,6 +267,16 @@ def test_robustness_starts_from_the_evaluations_own_answers(world: World) -> Non
     assert "low resolution" in text and "The same 8 test images" in text
 
 
+def test_corrupted_images_cost_no_more_than_the_features_did(world: World) -> None:
+    run(**world.arguments("share", evaluation={}))
+    images = len(world.snapshot.labels())
+    # Seven kinds at three strengths, and 12 images at least so that a loss can show.
+    expected = min(len(world.snapshot.rows("test")), max(12, images // 21))
+    assert images // 21 < 64
+    text = (world.folder / "share" / "report.html").read_text()
+    assert f"The same {expected} test images" in text
+
+
 def test_the_same_input_gives_the_same_result(world: World) -> None:
     first, second = run(**world.arguments("a")), run(**world.arguments("b"))
     assert first.test == second.test

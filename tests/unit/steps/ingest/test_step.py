@@ -639,6 +639,11 @@ def test_what_cannot_be_learned_from(folder: Path, ingest, tmp_path: Path) -> No
     with pytest.raises(DataError, match="No usable image") as caught:
         ingest(place)
     assert "not an image in a known format (7)" in str(caught.value.why)
+    for path in place.rglob("*.png"):  # a repository that was cloned without its large files
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n")
+    with pytest.raises(DataError, match="No usable image") as caught:
+        ingest(place)
+    assert "`git lfs pull`" in str(caught.value.why)
     (place / "labels.csv").write_text("file,class\na/00.png,x\n")
     with pytest.raises(DataError, match=r"labels\.csv has no column 'image', 'label'"):
         ingest(place)

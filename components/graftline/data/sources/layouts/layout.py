@@ -232,11 +232,11 @@ def some_names(names: list[str]) -> str:
 
 def exclude_line(names: Iterable[str]) -> str:
     """The line of the run file that leaves folders or files out; it can be copied as it is."""
-    return f"data.exclude: [{', '.join(map(_quoted, names))}]"
+    return f"data.exclude: [{', '.join(quoted(glob.escape(name)) for name in names)}]"
 
 
-def _quoted(name: str) -> str:
-    pattern = glob.escape(name)
-    plain = re.fullmatch(r"[^\W\d_][\w.-]*( [\w.-]+)*", pattern)
-    word = pattern.lower() in ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
-    return pattern if plain and not word else json.dumps(pattern, ensure_ascii=False)
+def quoted(text: str) -> str:
+    """A text as a value of the run file, in quotation marks where YAML reads it otherwise."""
+    plain = re.fullmatch(r"[^\W\d][\w.-]*( [\w.-]+)*", text)
+    word = text.lower() in ("yes", "no", "on", "off", "true", "false", "null", "y", "n")
+    return text if plain and not word else json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,30 @@
+"""What stops a command from outside, and what it says then: Ctrl-C, and SIGTERM alike."""
+
+import signal
+import sys
+import threading
+from types import FrameType
+
+STOPPED = 130  # typer's exit code for Ctrl-C
+_terminated = threading.Event()
+
+
+def listen_to_sigterm() -> None:
+    """Let SIGTERM stop a command as Ctrl-C does: by default Python dies without a word."""
+    here = threading.current_thread() is threading.main_thread()
+    if here and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _stop)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    _terminated.set()
+    raise KeyboardInterrupt
+
+
+def say_stopped() -> int:
+    """Say that the command was stopped and how to go on. Returns its exit code."""
+    again = "Run the same command again to continue."
+    if "--fresh" in sys.argv:
+        again = "Run it again, without --fresh, to continue."
+    print(f"\nStopped. What was computed is kept. {again}", file=sys.stderr)
+    return 128 + signal.SIGTERM if _terminated.is_set() else STOPPED
