@@ -97,7 +97,8 @@ def probe(x: Floats, labels: Rows, split: np.ndarray[Any, Any]) -> tuple[float, 
 def regret(row: Row) -> float:
     """See the top; in points."""
     chosen = "all blocks" if row["all blocks, folds"] >= row["probe, folds"] else "probe"
-    return 100 * (max(row["probe"], row["all blocks"], row["trained"]) - row[chosen])
+    best = max(row["probe"], row["all blocks"], row["trained"])
+    return float(100 * (best - row[chosen]))
 
 
 def figures(rows: list[Row]) -> dict[str, float]:
