@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from fine_tuning.pictures import SETS
@@ -29,6 +28,7 @@ from graftline.steps.fit_head.step import FitHeadResult
 from graftline.steps.fit_head.step import run as fit_head
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
+from graftline_pipelines.local.screen import show_table
 
 METHODS = ("probe", "graftline", "fastai", "plain")
 BATCH = 64
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     for name in arguments.sets:
         with tempfile.TemporaryDirectory(prefix="fine-tune-") as folder:
             accuracy[name] = one_set(name, Path(folder), arguments)
-    console.print(_table(accuracy))
+    _show(accuracy)
     return accuracy
 
 
@@ -287,10 +287,12 @@ def _fresh(arguments: argparse.Namespace) -> Backbone:
 WAYS = {"probe": _probe, "graftline": _graftline, "fastai": _fastai, "plain": _plain}
 
 
-def _table(accuracy: dict[str, dict[str, float]]) -> Table:
-    table = Table("data set", "auto", *METHODS, title="Test accuracy")
+def _show(accuracy: dict[str, dict[str, float]]) -> None:
+    """Test accuracy by set and method; no cell is cut, however narrow the terminal."""
+    rows = []
     for name, found in accuracy.items():
         chosen = "fine_tune" if found["auto fine-tunes"] else "probe"
         figures = [f"{found[m]:.1%}" if m in found else "" for m in METHODS]
-        table.add_row(name, chosen, *figures)
-    return table
+        rows.append((name, chosen, *figures))
+    console.print("Test accuracy", style="bold")
+    show_table(("data set", "auto", *METHODS), rows, console, right=METHODS)

@@ -15,7 +15,6 @@ import torch
 from extraction.photographs import photographs
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import ImageFolder
@@ -32,6 +31,7 @@ from graftline.steps.fine_tune.network.freezing import divide_by, freeze
 from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
+from graftline_pipelines.local.screen import show_table
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet50")
 CLASSES = 2
@@ -53,7 +53,7 @@ Rates = dict[str, list[float]]
 def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
     """The two ratios by backbone, each the median of the rounds."""
     found: dict[str, dict[str, float]] = {name: {} for name in TARGETS}
-    table = Table("backbone", "plain", "ready", "first epoch", "later", *TARGETS, title="Images/s")
+    rows = []
     for backbone in arguments.backbones:
         with tempfile.TemporaryDirectory(prefix="fine-tune-") as folder:
             rates = one_backbone(backbone, Path(folder), arguments)
@@ -68,10 +68,11 @@ def run(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
         for name, ratio in ratios.items():
             found[name][backbone] = round(ratio, 3)
         medians = [statistics.median(rates[n]) for n in ("plain", "ready", "first", "later")]
-        table.add_row(
-            backbone, *(f"{r:.1f}" for r in medians), *(f"{r:.2f}" for r in ratios.values())
-        )
-    console.print(table)
+        figures = [*(f"{r:.1f}" for r in medians), *(f"{r:.2f}" for r in ratios.values())]
+        rows.append((backbone, *figures))
+    columns = ("plain", "ready", "first epoch", "later", *TARGETS)
+    console.print("Images a second, and ratios", style="bold")
+    show_table(("backbone", *columns), rows, console, right=columns)
     return found
 
 

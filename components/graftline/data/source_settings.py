@@ -1,5 +1,6 @@
 """How a source is read, as the steps that list it take it: ingest and watch read it alike."""
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator
@@ -41,6 +42,21 @@ class SourceSettings(Section):
     both, `refuse` refuses both, `keep` treats what differs visibly as different classes. `keep`
     also takes `cat|dog` as a class of its own; the others refuse such labels."""
 
+    label_pattern: str = ""
+    """For images whose names hold the class (`cat.7.jpg`): a regular expression, whose first group
+    is the label in the file's name, as `'^(\\D+?)[ _.()-]*\\d'`. Folders then state only splits."""
+
+    @field_validator("label_pattern")
+    @classmethod
+    def _with_group(cls, value: str) -> str:
+        try:
+            groups = re.compile(value).groups
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from error
+        if value and groups < 1:
+            raise ValueError(f"{value!r} has no group: put the label's part into (...)")
+        return value
+
     @field_validator("layout")
     @classmethod
     def _levels(cls, value: str) -> str:
@@ -65,4 +81,4 @@ class SourceSettings(Section):
         """What is fixed of how folders and labels are read."""
         from graftline.data.sources.base import Reading
 
-        return Reading(self.layout, self.exclude, self.similar_labels)
+        return Reading(self.layout, self.exclude, self.similar_labels, self.label_pattern)

@@ -238,6 +238,15 @@ _BEGINNINGS = (
 _HEIC = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
+_SIGNATURES = (b"\xff\xd8\xff", PNG, b"GIF8", b"BM", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ")
+
+
+def begins_as_image(data: bytes) -> bool:
+    """Whether the first bytes are those of an image, whatever the file is called."""
+    webp = data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data.startswith(_SIGNATURES) or webp or data[4:12] == b"ftypavif"
+
+
 def _told_by_its_beginning(data: bytes) -> str | None:
     """What a file is that is no image here; None where its first bytes do not tell."""
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -10,7 +10,8 @@ from graftline.reports.charts import Chart, Shape, circle_shape, line_shape, tex
 from graftline.reports.html import percent, ui
 
 WIDTH, HEIGHT = 620, 340
-LEFT, RIGHT, TOP, BOTTOM = 56, 24, 14, 46
+LEFT, RIGHT, TOP, BOTTOM = 56, 24, 28, 46  # above: the name of a point at 100%
+FEW = 3  # labels of the axis, under which it says too little
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,15 @@ def _levels(bottom: float, top: float, up: Callable[[float], float]) -> list[Sha
 
 
 def _columns(first: float, last: float, across: Callable[[float], float]) -> list[Shape]:
-    """Round values of a logarithmic axis: 1, 2 and 5 in each tenfold."""
+    """Round values of a logarithmic axis: 1, 2 and 5 in each tenfold, or as close as it needs."""
     values = [
         digit * 10.0**power
         for power in range(math.floor(first), math.ceil(last) + 1)
         for digit in (1, 2, 5)
         if first <= math.log10(digit) + power <= last
     ]
+    if len(values) < FEW:
+        values = ticks(10**first, 10**last)
     return [text_shape(f"{value:g}", across(value), HEIGHT - BOTTOM + 17) for value in values]
 
 

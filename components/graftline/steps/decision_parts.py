@@ -9,6 +9,7 @@ from markupsafe import Markup
 from graftline.records.decision import Decision
 from graftline.redaction import redacted
 from graftline.reports.html import NOT_KNOWN, Column, percent, points, ui
+from graftline.stats.wording import significant
 
 PARTS = ("choice", "outcome")
 
@@ -36,7 +37,9 @@ def _marks(name: str) -> tuple[str, str]:
 
 
 def _choice(decision: Decision) -> Markup:
-    strategy = decision.choice.replace("_", "-")
+    strategy, outcome = decision.choice.replace("_", "-"), decision.outcome
+    if outcome is not None and outcome.used != decision.choice:
+        strategy += f"; in the end the {outcome.used.replace('_', '-')} is used"
     return ui("banner", "plain", f"Strategy: {strategy}", decision.reasons)
 
 
@@ -82,4 +85,4 @@ def _rows(decision: Decision) -> list[tuple[str, str, str]]:
 
 def _duration(hours: float) -> str:
     """Hours; of what takes less than a minute, seconds."""
-    return f"{hours:.2g} h" if hours * 60 >= 1 else f"{hours * 3600:.2g} s"
+    return f"{significant(hours, 2)} h" if hours * 60 >= 1 else f"{significant(hours * 3600, 2)} s"

@@ -119,14 +119,32 @@ def check_names(experiment: str, registered_model: str) -> None:
 
 
 def check_champion(version: "RegisteredVersion") -> None:
-    """Refuse a champion that a new model could not be compared with.
+    """Refuse a champion that a new model could not be compared with; see :func:`check_files`."""
+    check_files(
+        version,
+        "champion",
+        fix="Restore them. Or make an earlier version champion: `graftline rollback "
+        f"{version.name} --tracking {redacted(version.uri, version.uri)}`. Or delete the alias "
+        "`champion` in MLflow: then the next model is judged as a first one.",
+    )
+
+
+def check_files(version: "RegisteredVersion", role: str = "", fix: str = "Restore them.") -> None:
+    """Refuse a registered version that cannot be used.
+
+    Args:
+        version: It.
+        role: What to call it.
+        fix: What to do about missing files.
 
     Raises:
         TrackingError: Its files are gone or cannot be read, or there is no ONNX file among them.
     """
     client = connect(version.uri)
-    champion = f"champion, {version.name} version {version.version}"
-    with mlflow_errors(version.uri, f"the files of the {champion}"):
+    named = f"{version.name} version {version.version}"
+    if role:
+        named = f"the {role}, {named},"
+    with mlflow_errors(version.uri, f"the files of {named}"):
         source = client.get_model_version_download_uri(version.name, version.version)
         path = _local_folder(source)
         if path is not None:
@@ -137,27 +155,23 @@ def check_champion(version: "RegisteredVersion") -> None:
         gone = not found
         where = redacted(source, version.uri)
         raise TrackingError(
-            f"The files of the {champion}, are gone."
-            if gone
-            else f"The {champion}, has no ONNX file.",
+            f"The files of {named} are gone." if gone else f"There is no ONNX file in {named}.",
             why=f"MLflow says that they are at {where}."
             if gone
             else f"{where} holds {', '.join(sorted(found)[:5])}.",
-            fix="Restore them. Or make an earlier version champion: `graftline rollback "
-            f"{version.name} --tracking {redacted(version.uri, version.uri)}`. Or delete the alias "
-            "`champion` in MLflow: then the next model is judged as a first one.",
+            fix=fix,
         )
-    _check_digest(version, path, champion)
+    _check_digest(version, path, named)
 
 
-def _check_digest(version: "RegisteredVersion", path: Path | None, champion: str) -> None:
+def _check_digest(version: "RegisteredVersion", path: Path | None, named: str) -> None:
     """Compare a local file with what was registered; reading it takes no time."""
     if path is None or version.digest is None:
         return
     file = path / "model.onnx"
     if file.is_file() and sha256_of(file) != version.digest:
         raise TrackingError(
-            f"The ONNX file of the {champion}, has changed since it was registered.",
+            f"The ONNX file of {named} has changed since it was registered.",
             why=f"{file} has another sha256.",
             fix=f"Restore it, or make an earlier version champion: `graftline rollback "
             f"{version.name}`.",

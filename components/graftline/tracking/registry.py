@@ -139,11 +139,16 @@ def open_registry(uri: str) -> "Registry":
     return Registry(uri, connect(uri))
 
 
-def existing_registry(uri: str) -> "Registry":
+def existing_registry(uri: str, *, changing: bool = False) -> "Registry":
     """The same; a mistyped local database is an error, and is not made.
 
+    Args:
+        uri: Tracking URI.
+        changing: Whether something will be changed, and not only read.
+
     Raises:
-        ConfigurationError: There is no such database.
+        ConfigurationError: There is no such database, or its records name files elsewhere: the
+            log of champions would be written there.
         TrackingError: It cannot be read.
         TrackingUnreachable: The server does not answer.
     """
@@ -158,6 +163,14 @@ def existing_registry(uri: str) -> "Registry":
             "file as --tracking.",
         )
     relocation.check_readable(uri)
+    moved = relocation.find(uri)
+    if moved is not None and (changing or not moved.copied):
+        how = "copied" if moved.copied else "moved"
+        raise ConfigurationError(
+            f"MLflow's records here name files in {moved.before}.",
+            why=f"This folder was {how} from there.",
+            fix="Run `graftline relocate RUN.yaml` once: then they name the files here.",
+        )
     return open_registry(absolute_uri(uri))
 
 

@@ -43,14 +43,14 @@ class Paired:
     def sentence(self) -> str:
         """What it comes to."""
         low, high = self.interval
-        span = f"{100 * low:+z.1f} to {100 * high:+z.1f} points"
+        span = f"{100 * low:+z.1f} to {100 * high:+z.1f} points".replace("-", "−")
         if low > 0:
             return f"The second is better by {100 * self.difference:.1f} points (95%: {span})."
         if high < 0:
             return f"The first is better by {-100 * self.difference:.1f} points (95%: {span})."
         return (
-            f"No difference is shown: {100 * self.difference:+z.1f} points, and with 95% "
-            f"confidence {span}."
+            f"No difference is shown: {100 * self.difference:+z.1f} points".replace("-", "−")
+            + f", and with 95% confidence {span}."
         )
 
 

@@ -55,6 +55,7 @@ def summarise(run: LocalRun, settings: RunSettings) -> dict[str, Any]:
         "onnx": str(run.run_dir / Path(onnx).name) if onnx else None,
         "parity": exported.get("parity"),
         "registered": {key: promoted.get(key) for key in ("name", "version", "alias")},
+        "promotion_reason": promoted.get("reason"),
         "data_page": placed(ingested.get("page"), run.run_dir / "data.html"),
         "decision_page": placed(
             trained.get("page") or fitted.get("page"), run.run_dir / "decision.html"
@@ -145,7 +146,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         )
     registered = summary["registered"]
-    alias = _alias(registered, verdict.get("champion"))
+    alias = _alias(registered, verdict, summary["promotion_reason"] or "")
     rows.append(("Registered", f"{registered['name']} version {registered['version']}, {alias}"))
     rows.append(("ONNX file", short(summary["onnx"])))
     rows.append(("Report", short(summary["report"])))
@@ -154,10 +155,13 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _alias(registered: Mapping[str, Any], champion: str | None) -> str:
+def _alias(registered: Mapping[str, Any], verdict: Mapping[str, Any], reason: str) -> str:
     """Who is champion now, beside the version that this run came to."""
     if registered["alias"]:
         return f"alias [bold]{registered['alias']}[/]"
+    champion = verdict.get("champion")
+    if verdict.get("promote"):  # the champion changed while this run was under way
+        return f"not promoted. {escape(reason.removeprefix('Not promoted: '))}"
     if champion is None:
         return "not promoted; there is no champion"
     if champion == registered["version"]:

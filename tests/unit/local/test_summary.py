@@ -81,7 +81,8 @@ def told(folder: Path, **promoted: object) -> str:
     """The row about the registry, of a run whose verdict was against it."""
     run = finished(folder)
     evaluated = json.loads((folder / "steps" / "evaluate.json").read_text())
-    verdict = {"promote": False, "reasons": ["No."], "champion": promoted.pop("champion")}
+    promote = promoted.pop("promote", False)
+    verdict = {"promote": promote, "reasons": ["No."], "champion": promoted.pop("champion")}
     (folder / "steps" / "evaluate.json").write_text(json.dumps({**evaluated, "verdict": verdict}))
     (folder / "steps" / "promote.json").write_text(
         json.dumps({"name": "m", "alias": None, **promoted})
@@ -93,7 +94,7 @@ def told(folder: Path, **promoted: object) -> str:
 
 
 def test_who_is_champion_is_said_beside_the_version(tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in "abc"]
+    folders = [tmp_path / name for name in "abcd"]
     for folder in folders:
         folder.mkdir()
     assert "version 2, not promoted; version 1 stays champion" in told(
@@ -101,6 +102,10 @@ def test_who_is_champion_is_said_beside_the_version(tmp_path: Path) -> None:
     )
     assert "made the same model again" in told(folders[1], version="1", champion="1")
     assert "there is no champion" in told(folders[2], version="1", champion=None)
+    why = "Not promoted: it was compared with no champion, but the champion is version 1 now."
+    passed = told(folders[3], version="2", champion=None, promote=True, reason=why)
+    assert "version 2, not promoted. it was compared with no champion, but" in passed
+    assert "there is no champion" not in passed
 
 
 def test_reused_steps_are_named_and_piped_lines_are_whole(tmp_path: Path) -> None:

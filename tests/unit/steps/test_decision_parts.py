@@ -63,6 +63,13 @@ def test_forecast_and_outcome_stand_side_by_side_afterwards() -> None:
     assert shown.count("<p>between</p>") == 1
 
 
+def test_a_strategy_that_lost_to_the_probe_is_said_above() -> None:
+    lost = replace(BEFORE, outcome=replace(OUTCOME, used="probe"))
+    assert "Strategy: fine-tune; in the end the probe is used" in completed(page(BEFORE), lost)
+    won = replace(BEFORE, outcome=OUTCOME)
+    assert "in the end" not in completed(page(BEFORE), won)
+
+
 def test_a_pilot_that_ended_it_leaves_no_outcome() -> None:
     after = BEFORE.with_pilot(BEFORE.pilot.measured(-0.5))  # type: ignore[union-attr]
     shown = completed(page(BEFORE), after)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from graftline.errors import TrackingError
+from graftline.errors import ConfigurationError, TrackingError
+from graftline.steps.predict.step import fetch_registered
 from graftline.tracking import relocation
 from graftline.tracking.readiness import check_champion, check_ready
 from graftline.tracking.registry import existing_registry, open_registry
@@ -53,6 +54,8 @@ def test_moved_project_is_found_and_mended(tmp_path: Path) -> None:
     assert moved.roots == (tmp_path / "old", tmp_path / "new name")
     with pytest.raises(TrackingError, match="are gone"):
         check_champion(open_registry(uri).version("birds", "1"))
+    with pytest.raises(ConfigurationError, match="This folder was moved"):
+        existing_registry(uri)
     assert relocation.apply(moved) >= 6
     assert relocation.find(uri) is None
     assert f"{tmp_path}/old" not in paths_in(tmp_path / "new name/.graftline/mlflow.db")
@@ -65,6 +68,19 @@ def test_moved_project_is_found_and_mended(tmp_path: Path) -> None:
     assert not (tmp_path / "old").exists()  # nobody has made it again
 
 
+def test_files_that_were_removed_by_hand_are_said(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    uri = project(tmp_path / "own")
+    fetched = fetch_registered(uri, "birds", "champion", tmp_path / "one")
+    assert fetched.read_bytes() == b"onnx"
+    for path in (tmp_path / "own").rglob("model.onnx"):
+        path.unlink()
+    with pytest.raises(TrackingError, match="The files of birds version 1 are gone"):
+        fetch_registered(uri, "birds", "1", tmp_path / "two")
+    with pytest.raises(TrackingError, match="The files of the champion, birds version 1, are gone"):
+        check_champion(open_registry(uri).champion("birds"))
+
+
 def test_copy_is_changed_only_on_request(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     uri = project(tmp_path / "old")
@@ -72,6 +88,9 @@ def test_copy_is_changed_only_on_request(tmp_path: Path) -> None:
     before = paths_in(tmp_path / "old/.graftline/mlflow.db")
     moved = relocation.find(uri.replace("/old/", "/copy/"))
     assert moved is not None and moved.copied
+    assert existing_registry(uri.replace("/old/", "/copy/")).history("birds")
+    with pytest.raises(ConfigurationError, match="This folder was copied"):
+        existing_registry(uri.replace("/old/", "/copy/"), changing=True)
     relocation.apply(moved)
     assert f"{tmp_path}/old" not in paths_in(tmp_path / "copy/.graftline/mlflow.db")
     assert paths_in(tmp_path / "old/.graftline/mlflow.db") == before

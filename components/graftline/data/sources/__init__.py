@@ -8,6 +8,7 @@ from graftline.data.sources.folders import FolderSource
 from graftline.data.sources.label_choice import label_table
 from graftline.data.sources.label_files import OBJECTS
 from graftline.data.sources.layouts.layout import excluded, parse
+from graftline.data.sources.names import NameSource
 from graftline.data.sources.split_list_files import LISTS
 from graftline.data.sources.tar import ArchiveSource
 from graftline.errors import ConfigurationError, DataError
@@ -58,9 +59,22 @@ def open_source(
             f"data.format {format!r} is unknown", fix=f"Use one of {', '.join(FORMATS)}."
         )
     text = str(uri).rstrip("/")
+    archive, inside = _in_archive(text)
+    if inside:
+        folder, name = parent_and_name(archive)
+        return _of_folder(
+            ZipStore(open_store(folder), name).child(inside), format, columns, reading
+        )
     if text.lower().endswith((*TABLES, *ARCHIVES, *LISTS, *OBJECTS, ZIP)) and not _is_folder(text):
         return _of_file(text, format, columns, reading)
     return _of_folder(open_store(str(uri)), format, columns, reading)
+
+
+def _in_archive(text: str) -> tuple[str, str]:
+    """The archive and the folder in it, of `pets.zip/train`; that is empty for other names."""
+    archive, mark, inside = text.partition(f"{ZIP}/")
+    archive += ZIP
+    return (archive, inside) if mark and not _is_folder(archive) else (text, "")
 
 
 def _of_file(text: str, form: str, columns: Columns, reading: Reading) -> Source:
@@ -101,6 +115,8 @@ def _inside(store: Store, reading: Reading) -> Store:
 
 def _of_folder(store: Store, form: str, columns: Columns, reading: Reading) -> Source:
     """A folder, by what is in it where the run file does not say."""
+    if reading.label_pattern and form in ("auto", "folders"):
+        return NameSource(store, reading, columns)
     roots = store.names() if form in ("auto", "table") else []
     roots = [name for name in roots if not excluded(name, reading.exclude)]
     tables = [name for name in roots if name.lower().endswith(TABLES)]

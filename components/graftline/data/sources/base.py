@@ -97,11 +97,13 @@ class Reading:
         layout: What each level of folders is, as ``data.sources.layouts.layout.parse`` takes it.
         exclude: Patterns of folders and files that are left out.
         similar_labels: As :func:`graftline.data.sources.label_text.unified` has it.
+        label_pattern: A regular expression whose first group is the label in a file's name.
     """
 
     layout: str = "auto"
     exclude: tuple[str, ...] = ()
     similar_labels: str = "auto"
+    label_pattern: str = ""
 
 
 class Source(ABC):

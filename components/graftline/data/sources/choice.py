@@ -25,7 +25,16 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     Raises:
         DataError: Both can be read, and they say different things.
     """
-    rows = table.entries()
+    try:
+        rows = table.entries()
+    except DataError:
+        if not _names_the_folders(table, folders):
+            raise
+        folders.notes.append(
+            f"{some(table.names)} labels images by names that several folders hold, with the "
+            "names of the folders: the folders are read."
+        )
+        return False
     table.notes.clear()
     table.warnings.clear()
     rest = sum(entry.problem == NOT_NAMED for entry in rows)
@@ -240,6 +249,17 @@ def folder_labels(folders: FolderSource) -> dict[str, str | None]:
         return {one.path: one.label for one in alone.entries() if one.problem is None}
     except DataError:
         return {}  # no class folders that could be read
+
+
+def _names_the_folders(table: TableSource, folders: FolderSource) -> bool:
+    """Whether the labels of a table are the names of the class folders, and no others."""
+    said = {
+        clean_text(row.cells.get(table.columns.label, ""))
+        for name in table.names
+        for row in table.rows(name)[1]
+    }
+    labels = set(folder_labels(folders).values())
+    return len(labels) > 1 and said == labels
 
 
 def _says_more(table: TableSource, taken: dict[str, Entry]) -> bool:

@@ -31,6 +31,7 @@ from graftline.data.sources.layouts.layout import AmbiguousLayout, Layout, parse
 from graftline.data.sources.parquet import open_parquet
 from graftline.data.sources.parquet_sets import refuse_several_sets
 from graftline.data.sources.split_lists import SplitLists, read_split_lists
+from graftline.data.sources.split_names import splits_of
 from graftline.data.sources.table import TableSource
 from graftline.data.sources.table_advice import labels_of
 from graftline.data.sources.tar import ArchiveSource
@@ -95,6 +96,9 @@ class DescribedFolders(FolderSource):
         if not found or any("/" not in key for key in found):
             return []
         one_each = len({posixpath.dirname(key) for key in found}) == len(found)
+        if not one_each and _of_splits(found):
+            tables = [TableSource(self.store, key, self.columns, self.choices) for key in found]
+            return found if all(table.why_not() is None for table in tables) else []
         as_folder = all(k.count("/") and _called_as_folder(k) for k in found)
         if not one_each or not (as_folder or len({posixpath.basename(key) for key in found}) == 1):
             return []
@@ -133,6 +137,13 @@ class DescribedFolders(FolderSource):
         super()._check_unread(entries)
         if self.unread or self.unread_below:
             refuse_unread(self, entries)
+
+
+def _of_splits(keys: list[str]) -> bool:
+    """Whether tables in one folder are each for a split: csv/train.csv, csv/test.csv."""
+    one_folder = len({posixpath.dirname(key) for key in keys}) == 1
+    splits = splits_of([posixpath.basename(key) for key in keys])
+    return one_folder and len(splits) == len(keys) == len(set(splits.values()))
 
 
 def _called_as_folder(key: str) -> bool:

@@ -150,7 +150,8 @@ def _candidates(
     ]
     if not names:
         return []
-    of_splits = {} if lists else lists_by_name([one.key for one in found])
+    by_name = lists_by_name([one.key for one in found])
+    of_splits = {} if lists else by_name
     stems = {posixpath.basename(key).rpartition(".")[0] for key in images}
     names = [
         name
@@ -158,7 +159,12 @@ def _candidates(
         if name not in of_splits and posixpath.basename(name).rpartition(".")[0] not in stems
     ]
     ends = Counter(name.rpartition(".")[2].lower() for name in names)
-    return [name for name in names if ends[name.rpartition(".")[2].lower()] <= MOST_FILES]
+    few = len(by_name) <= MOST_FILES
+    return [
+        name
+        for name in names
+        if ends[name.rpartition(".")[2].lower()] <= MOST_FILES or (few and name in by_name)
+    ]
 
 
 def _counts_images(rows: Rows, columns: Columns, folders: Collection[str]) -> bool:

@@ -15,7 +15,7 @@ from graftline.data.sources.label_text import clean_text, clip, controls, words_
 from graftline.data.sources.layouts.folder_names import MASK
 from graftline.data.sources.split_names import is_split_column, names_split, stated_splits
 from graftline.data.sources.table_rows import cell_text
-from graftline.images.decode import SUFFIXES
+from graftline.images.decode import SUFFIXES, begins_as_image
 
 LABELS = (".cls", ".txt", ".label")
 FROM_FOLDER = "label from the folder"
@@ -99,8 +99,8 @@ def images_of(
     if stems:
         yield from _by_stem(archive, key, sample, problems, columns, orphans, stems)
         return
-    images = [suffix for suffix in sample if _is_image(suffix)]
-    masks = [s for s in images if len(images) > 1 and s.split(".")[-2] in _MASKS]
+    images = [s for s, data in sample.items() if _is_image(s) or _unnamed_image(s, data)]
+    masks = [s for s in images if len(images) > 1 and s.split(".")[-2:][0] in _MASKS]
     pictures = [suffix for suffix in images if suffix not in masks]
     notes = [suffix for suffix in sample if suffix not in images and _is_label(suffix)]
     if not images:
@@ -176,6 +176,11 @@ def _within(image: str, stem: str) -> bool:
 
 def _is_image(suffix: str) -> bool:
     return "." + suffix.rpartition(".")[2] in SUFFIXES
+
+
+def _unnamed_image(suffix: str, data: bytes) -> bool:
+    """Whether a member without any suffix holds an image, as files in a folder may."""
+    return suffix == "" and begins_as_image(data)
 
 
 def _picture(

@@ -89,7 +89,7 @@ class TableSource(Source):
         self.choices = reading or Reading()
         self.whole = whole
         self.uri = f"{store.uri}/{name}" if isinstance(name, str) else store.uri
-        self.images = ImageFinder(store, whole)
+        self.images = ImageFinder(store, whole, self.choices.exclude)
         self.listed: frozenset[str] = frozenset()  # files that list splits and were read
 
     def why_not(self) -> str | None:

@@ -168,6 +168,7 @@ _ARRAYS = (
     *(".tfrecord", ".tfrecords", ".tfrec", ".rec", ".idx", ".lmdb", ".mdb", ".h5", ".hdf5"),
     *(".npz", ".npy", ".arrow", ".beton", ".pt", ".bin"),
 )
+_PROGRAMS = (".mat", ".pkl", ".pickle")  # what programs keep of their own
 _PICTURES = (
     *(".heic", ".heif", ".avif", ".svg", ".psd", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
     *(".dcm", ".dicom", ".nii", ".nrrd", ".svs", ".ndpi", ".czi", ".mp4", ".avi", ".mov", ".mkv"),
@@ -175,7 +176,10 @@ _PICTURES = (
 _BOXES = re.compile(
     r"(?i)(^|/)(annotations/.*\.xml|labels/.*\d\.txt|.*(?:coco|createml)[^/]*\.json|instances_[^/]*\.json)$"
 )
-_UNNAMED_ARRAYS = re.compile(r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte|data_batch_\d|test_batch)$")
+_UNNAMED_ARRAYS = re.compile(
+    r"(?i)(-\d{5}-of-\d{5}|idx\d-ubyte(\.gz)?|data_batch_\d|test_batch|"
+    r"(^|/)cifar-100[^/]*/(train|test))$"
+)
 # Words in names of files that say something of the images, whatever their kind.
 _SPLITS = words_of("split splits fold folds partition partitions")
 _NAMED_FIRST = words_of("readme license licence citation")
@@ -196,7 +200,15 @@ def other_files(paths: Sequence[str]) -> str:
     if arrays:
         return (
             f"{some(arrays)} may hold images in a form that is not read: write each image to a "
-            "file in a folder of its class, or into Parquet files or tar shards."
+            "file in a folder of its class, or into Parquet files or tar shards; docs/data.md has "
+            "the lines for MNIST and CIFAR."
+        )
+    stored = [one for one in paths if one.lower().endswith(_PROGRAMS)]
+    if stored:
+        return (
+            f"{some(stored)} may hold labels or images and cannot be read (a pickle could run "
+            "code): write a table with a line `image,label` for each; docs/data.md has the lines "
+            "for MATLAB."
         )
     found = [one for one in paths if one.lower().endswith((*_SIDECARS, *_PACKED, *_TABLES))]
     if not found:
@@ -281,8 +293,9 @@ def labels_in_names(paths: Sequence[str]) -> str:
     if not 1 < len(kinds) <= len(stems) / 2 or "" in starts or all(map(split_words, kinds)):
         return ""
     return (
-        f"The names of the files may hold the classes ({some(kinds)}): write a table with a line "
-        "`image,label` for each, or move the files into folders of these names."
+        f"The names of the files may hold the classes ({some(kinds)}): `data.label_pattern: "
+        f"'{BEFORE_NUMBERS}'` takes what stands before the number, or write a table with a line "
+        "`image,label` for each."
     )
 
 
@@ -324,6 +337,7 @@ def groups_in_paths(locations: Sequence[str]) -> str:
     return ""
 
 
+BEFORE_NUMBERS = r"^(\D+?)[ _.()-]*\d"  # of `cat.7.jpg`, and nothing of `12.jpg`
 _WHO = re.compile(
     r"(?i)(?:^|[ _.-])((?:patient|pat|subject|subj|case|video|vid|clip|seq|sequence|slide|session|"
     r"donor|specimen|participant|scene|sub)s?[ _-]?\d+)(?!\d)"

@@ -3,9 +3,10 @@
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.layouts.layout import excluded
 from graftline.errors import (
     ConfigurationError,
     GraftlineError,
@@ -35,6 +36,7 @@ class ImageFinder:
     Args:
         store: The folder of the source.
         whole: Whether all of that folder is listed, too.
+        exclude: What is left out, as :class:`graftline.data.sources.base.Reading` has it.
 
     Attributes:
         base: The folder's path, or its S3 URI.
@@ -43,8 +45,9 @@ class ImageFinder:
         actual: Where the listing spells a name in another Unicode form.
     """
 
-    def __init__(self, store: Store, whole: bool) -> None:
+    def __init__(self, store: Store, whole: bool, exclude: Sequence[str] = ()) -> None:
         self.whole = whole
+        self.exclude = exclude
         self.store = store
         self.base = str(store.root) if isinstance(store, FileStore) else store.uri
         self.listed: dict[str, ObjectInfo] = {}
@@ -142,6 +145,12 @@ class ImageFinder:
                     found[image] = self.listed[location]
                     self.actual[image] = location
         return found
+
+    def may_be_meant(self, location: str) -> bool:
+        """Whether a listed file is an image that a table may name by a part of its path."""
+        path = location.removeprefix(f"{self.base.rstrip('/')}/")
+        hidden = path.startswith(".") or "/." in path
+        return is_image(location) and not hidden and not excluded(path, self.exclude)
 
     def list_all(self) -> None:
         """List all of the source's folder, where that was not done yet."""

@@ -47,6 +47,8 @@ def _decision(record: Decision | None) -> dict[str, Any] | None:
     if record is None:
         return None
     asked = "as the run file asks" if record.strategy != "auto" else "chosen by measuring"
+    if record.outcome is not None and record.outcome.used != record.choice:
+        asked += f"; in the end the {record.outcome.used.replace('_', '-')} is used"
     return {
         "record": record,
         "cards": [

@@ -126,8 +126,9 @@ def _champion(findings: Findings) -> dict[str, Any] | None:
         show = _signed if name in LOSSES else points
         ends = NOT_KNOWN if bounds is None else f"{show(bounds[0])} to {show(bounds[1])}"
         text = _number if name in LOSSES else percent
-        chip = _chip(bounds, name)
-        rows.append((title, text(new), text(old), Cell(show(new - old), chip=chip), ends))
+        change = show(new - old)
+        chip = _chip(bounds, name) if change != show(0.0) else ""  # "+0.000" is no gain to mark
+        rows.append((title, text(new), text(old), Cell(change, chip=chip), ends))
     found: dict[str, Any] = {"same": same, "rows": rows, "recall": None}
     bars = [
         charts.Bar(row.name, row.recall, row.recall_interval, _champion_recall(findings, index))

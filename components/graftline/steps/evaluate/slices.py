@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from graftline.data.snapshot import Snapshot
 from graftline.errors import ConfigurationError
 from graftline.stats.intervals import share_interval
+from graftline.stats.wording import significant
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -204,9 +205,9 @@ def _thirds(values: NDArray[Any], unit: str, names: tuple[str, str, str]) -> NDA
     if low == high or (values[known] <= low).all():
         return result  # nearly all alike
     texts = (
-        f"{names[0]} (up to {low:.3g}{unit})",
-        f"{names[1]} ({low:.3g} to {high:.3g}{unit})",
-        f"{names[2]} (over {high:.3g}{unit})",
+        f"{names[0]} (up to {significant(low, 3)}{unit})",
+        f"{names[1]} ({significant(low, 3)} to {significant(high, 3)}{unit})",
+        f"{names[2]} (over {significant(high, 3)}{unit})",
     )
     part = np.where(values <= low, 0, np.where(values <= high, 1, 2))
     result[known] = np.array(texts, dtype=object)[part[known]]

@@ -105,7 +105,7 @@ def compare(
     measured = (
         f"on {count:,} validation images: {right.mean():.1%} against {probe_right.mean():.1%} "
         f"(difference {gain:+z.1%}, 95% interval {low:+z.1%} to {high:+z.1%})"
-    )
+    ).replace("-", "−")
     return Outcome(
         fine_tuned_accuracy=float(right.mean()),
         probe_accuracy=float(probe_right.mean()),

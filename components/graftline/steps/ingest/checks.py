@@ -278,7 +278,7 @@ def _no_texts(aside: Mapping[str, int]) -> str:
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
     """What to give in place of a folder of one class, whose images are in no folder of it."""
-    if set(aside) != {NO_CLASS}:
+    if set(aside) != {NO_CLASS} or any("form that is not read" in one for one in source.notes):
         return ""
     folder, _, name = source.uri.rstrip("/").rpartition("/")
     path = local_path(folder)

@@ -1,6 +1,7 @@
 """Labels of what was looked at: class folders packed into archives, and labels that look alike."""
 
 import dataclasses
+import re
 from collections import Counter
 
 from graftline.data.sources.base import NO_IMAGE, Source, masks_named
@@ -11,7 +12,13 @@ from graftline.data.sources.layout_checks import (
 )
 from graftline.data.sources.layouts.decision import decide
 from graftline.data.sources.layouts.folder_names import MASK
-from graftline.data.sources.layouts.layout import FolderMeaning, Layout, fixed, parse
+from graftline.data.sources.layouts.layout import (
+    AmbiguousLayout,
+    FolderMeaning,
+    Layout,
+    fixed,
+    parse,
+)
 from graftline.data.sources.layouts.variant_names import said_of_variants, variants
 from graftline.data.sources.layouts.view_names import FileNames
 from graftline.data.sources.samples import FROM_FOLDER, NO_LABEL
@@ -37,8 +44,7 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
         layout = fixed(counts, pattern)
     else:
         keys = [one.path.partition("#")[2] for one in packed]
-        layout = decide(counts, source.uri, FileNames(keys))
-        check_classes(layout, counts, keys, source.uri)
+        layout = _decided(counts, keys, source)
     source.layout, source.tree = layout, layout.tree(counts)
     others = [one.path.partition("#")[2] for one in found if one.reason == NO_IMAGE]
     labels = {str(layout.meaning(folders).label) for folders in counts}
@@ -53,6 +59,17 @@ def read_packed_folders(found: list[Seen], source: Source) -> list[Seen]:
         for one in found
     ]
     return _with_groups(read, {one.path for one in packed}, layout, source)
+
+
+def _decided(counts: Counter[tuple[str, ...]], keys: list[str], source: Source) -> Layout:
+    """The layout that fits; `data.source` cannot name a folder inside an archive."""
+    try:
+        layout = decide(counts, source.uri, FileNames(keys))
+        check_classes(layout, counts, keys, source.uri)
+        return layout
+    except AmbiguousLayout as error:
+        error.fix = re.sub(r"Let `data\.source` be .*?, or leave", "Leave", str(error.fix))
+        raise
 
 
 def _with_groups(found: list[Seen], packed: set[str], layout: Layout, source: Source) -> list[Seen]:

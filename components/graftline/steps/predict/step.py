@@ -139,6 +139,8 @@ def fetch_registered(uri: str, name: str, version: str, folder: Path) -> Path:
         TrackingError: There is no such model or version, or it has no ONNX file.
         IntegrityError: It is not the file that was registered.
     """
+    from graftline.tracking import relocation
+    from graftline.tracking.readiness import check_files
     from graftline.tracking.registry import existing_registry, unknown_model
 
     registry = existing_registry(uri)
@@ -151,4 +153,6 @@ def fetch_registered(uri: str, name: str, version: str, folder: Path) -> Path:
             fix="Train one that passes its gate, or name a version.",
         )
     message("%s version %s", name, found.version)
+    if relocation.database_of(uri) is not None:  # MLflow's own words say nothing of the cause
+        check_files(found)
     return found.download_onnx(folder)

@@ -161,6 +161,9 @@ def _promote(
             figures=verdict.figures,
         )
     except PromotionConflict as conflict:
+        champion = registry.champion(version.name)
+        if champion is not None and champion.version == version.version:
+            return ALIAS, "It is the champion already: a run that ended first made the same model."
         message("WARNING: %s", conflict)
         return None, f"Not promoted: {conflict.what}"
     entry = promotion.entry

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from graftline.stats.wording import significant
 from graftline_pipelines.cli.options import JsonValue, RunsDir
 
 
@@ -62,13 +63,13 @@ def _figures(decision: Any) -> list[str]:
     if forecast is not None:
         low, high = forecast.gain_interval
         expected = f"{forecast.gain:+.1%} ({low:+.1%} to {high:+.1%})"
-        hours = "unknown" if forecast.hours is None else f"{forecast.hours:.2g}"
+        hours = "unknown" if forecast.hours is None else significant(forecast.hours, 2)
     piloted = "" if pilot is None or pilot.gain is None else f"{pilot.gain:+.1%}"
     if outcome is None:
         return [expected, piloted, "", hours, "", "probe" if not decision.fine_tune else ""]
     low, high = outcome.gain_interval
     gained = f"{outcome.gain:+.1%} ({low:+.1%} to {high:+.1%})"
-    took = "" if outcome.hours is None else f"{outcome.hours:.2g}"
+    took = "" if outcome.hours is None else significant(outcome.hours, 2)
     return [expected, piloted, gained, hours, took, outcome.used]
 
 

@@ -140,19 +140,13 @@ def show_runs(runs_dir: Path, limit: int, *, as_json: bool) -> None:
 
 
 def _table(title: str, pairs: dict[str, tuple[Any, Any]], console: Any) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    from graftline_pipelines.local.screen import show_table
 
     console.print(f"\n[bold]{title}[/]" + ("" if pairs else ": none"))
     if not pairs:
         return
-    table = Table(box=None, padding=(0, 2), show_edge=False)
-    table.add_column("")
-    for name in ("A", "B"):
-        table.add_column(name, overflow="fold")
-    for key, (one, other) in pairs.items():
-        table.add_row(Text(key), Text(_said(one)), Text(_said(other)))
-    console.print(table)
+    rows = [(f"  {key}", _said(one), _said(other)) for key, (one, other) in pairs.items()]
+    show_table(("", "A", "B"), rows, console)
 
 
 def _show_paired(paired: Any, console: Any) -> None:
@@ -181,7 +175,7 @@ def _said(value: Any) -> str:
         span = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
         return f"{value['value']:.4f}{span}"
     if isinstance(value, str):
-        return value
+        return value or "(empty)"
     return json.dumps(value, ensure_ascii=False)
 
 

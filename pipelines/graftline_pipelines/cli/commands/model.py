@@ -166,7 +166,7 @@ def rollback(
     with waiting(ASKING):
         from graftline.tracking.registry import existing_registry
 
-        registry = existing_registry(tracking)
+        registry = existing_registry(tracking, changing=True)
         entry = registry.rollback(name, to, reason=reason)
         tags = registry.version(name, str(entry.version)).tags
     if as_json:
@@ -192,7 +192,6 @@ def history(
         return
     if not entries:
         print(f"No version of {name} was champion yet.")
-    from rich.padding import Padding
     from rich.text import Text
 
     from graftline_pipelines.local.screen import Screen
@@ -201,7 +200,7 @@ def history(
     for entry in entries:
         console.print(Text(f"{entry.number:>3}  {_headline(entry)}", "bold"))
         for line in (*_figures(entry), *entry.reasons):
-            console.print(Padding(Text(line), (0, 0, 0, 5)))
+            console.print(Text(f"     {line}"))
 
 
 def _headline(entry: "Entry") -> str:

@@ -34,6 +34,8 @@ def suspects(
     from graftline.files import os_errors, write_atomic
     from graftline_pipelines.local.screen import Screen
 
+    if as_csv and file is None and run.endswith(".csv"):  # `--csv FILE`, as most commands take it
+        run, file = "latest", Path(run)
     name, found = _recorded(runs_dir, run)
     rows = [(image["image_id"], *(image[key] for key in COLUMNS[1:])) for image in found["images"]]
     if file is not None and not as_csv:

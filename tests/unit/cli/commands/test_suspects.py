@@ -77,6 +77,9 @@ def test_the_csv_is_read_back_and_no_cell_is_a_formula(tmp_path: Path) -> None:
     written = ask(tmp_path, "one", "--csv", str(tmp_path / "found.csv"))
     assert written.exit_code == 0, written.output
     assert (tmp_path / "found.csv").read_text() == printed.stdout
+    of_latest = ask(tmp_path, "--csv", str(tmp_path / "latest.csv"))
+    assert of_latest.exit_code == 0, of_latest.output
+    assert (tmp_path / "latest.csv").read_text() == printed.stdout
 
 
 @pytest.mark.parametrize(

@@ -343,8 +343,24 @@ REFUSED: dict[str, tuple[Files, list[str]]] = {
         {"t.csv": "emotion,pixels,Usage\n0,1 2 3,Training"},
         ["No column names the"],
     ),
+    "MNIST": (
+        {
+            f"{part}-{kind}-ubyte.gz": ""
+            for part in ("train", "t10k")
+            for kind in ("images-idx3", "labels-idx1")
+        },
+        ["t10k-images-idx3-ubyte.gz", "in a form that is not read", "docs/data.md"],
+    ),
+    "CIFAR-100": (
+        {f"cifar-100-python/{name}": "" for name in ("train", "test", "meta")},
+        ["'cifar-100-python/test', 'cifar-100-python/train' may hold images"],
+    ),
+    "a pickle": (IMAGES | {"train.pkl": ""}, ["train.pkl", "could run code"]),
     "HDF5": ({"train_x.h5": ""}, ["in a form that is not read"]),
-    "MATLAB": (many(["jpg"]) | {"imagelabels.mat": "", "setid.mat": ""}, ["imagelabels.mat"]),
+    "MATLAB": (
+        many(["jpg"]) | {"imagelabels.mat": "", "setid.mat": ""},
+        ["imagelabels.mat", "docs/data.md"],
+    ),
     "one class in another format": (
         many(["a", "b"], "{}.dcm") | many(["a"]),
         ["convert 'a/0.dcm'"],

@@ -368,7 +368,10 @@ REFUSED: dict[str, tuple[dict[str, str], list[str]]] = {
             **many(["train", "test"]),
             "t.csv": table("image,label", [f"{n}.jpg,{PETS[n % 3]}" for n in range(6)]),
         },
-        ["several files have this name (6)"],
+        [
+            "6 images of which several files have the name",
+            "0.jpg may be test/0.jpg and train/0.jpg",
+        ],
     ),
     "TFRecord": ({f"train-0000{n}-of-00003": "" for n in range(3)}, ["in a form that is not read"]),
     "RecordIO": ({"train.rec": "", "train.idx": ""}, ["in a form that is not read", "train.rec"]),

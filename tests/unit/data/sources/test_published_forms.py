@@ -1,5 +1,6 @@
 """Forms in which well-known data sets are published: read as they are, or by the error's line."""
 
+import gzip
 import json
 import re
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from graftline.data.sources.base import Columns, Reading
 from graftline.errors import GraftlineError
@@ -137,6 +139,10 @@ NUMBERS = ('data.image_column: "1"', 'data.label_column: "2"')
 BY_NUMBER: dict[str, tuple[Files, dict[str, int]]] = {
     "Oxford's pets": (OXFORD, {"1": 4, "2": 4, "3": 4}),
     "groceries": (GROCERY, of_splits(dict.fromkeys("012", 1), 6)),
+    "groceries with a text for each product": (
+        GROCERY | {f"iconic/Fruit/{n}_Information.txt": "sweet" for n in range(70)},
+        of_splits(dict.fromkeys("012", 1), 6),
+    ),
     "commas": (FLAT | {"t.csv": "\n".join(f"{n}.jpg,{lab(n)}" for n in range(12))}, KINDS),
     "tabs": (FLAT | {"t.tsv": "\n".join(f"{n}.jpg\t{lab(n)}" for n in range(12))}, KINDS),
     "blanks": (FLAT | {"t.csv": "\n".join(f"{n}.jpg {lab(n)}" for n in range(12))}, KINDS),
@@ -254,3 +260,76 @@ def test_several_kinds_of_names_stop_the_run_with_a_line_that_works(tmp_path: Pa
     line = re.findall(r"`data\.exclude: (\[[^`]+\])`", str(error.value))[0]
     entries, _ = read(tmp_path, {}, reading=Reading(exclude=tuple(yaml.safe_load(line))))
     assert classes(entries) == {f"{c} {s}": 4 for c in ("707", "A300", "DH-82") for s in SPLITS}
+
+
+def same_names(first: str, second: str) -> Files:
+    """A table of names alone, which two folders hold."""
+    files: Files = {f"{folder}/{n}.jpg": "" for folder in (first, second) for n in range(12)}
+    return files | {"labels.csv": table("image,label", [f"{n}.jpg,{lab(n)}" for n in range(12)])}
+
+
+@pytest.mark.parametrize("folders", [("original", "small"), ("images", "thumbnails")])
+def test_names_that_several_folders_hold_stop_the_run(
+    folders: tuple[str, str], tmp_path: Path
+) -> None:
+    """The folders were taken for the classes."""
+    with pytest.raises(GraftlineError, match="several files have the name") as error:
+        read(tmp_path, same_names(*folders))
+    line = re.findall(r"`data\.exclude: (\[[^`]+\])`", str(error.value))[0]
+    entries, _ = read(tmp_path, {}, reading=Reading(exclude=tuple(yaml.safe_load(line))))
+    assert classes(entries) == KINDS
+
+
+def test_class_folders_that_number_alike_are_read_beside_their_table(tmp_path: Path) -> None:
+    files: Files = {f"{c}/{n}.jpg": "" for c in PETS for n in range(4)}
+    rows = [f"{n}.jpg,{c}" for c in PETS for n in range(4)]
+    entries, source = read(tmp_path, files | {"labels.csv": table("image,label", rows)})
+    assert classes(entries) == KINDS and source.format == "folders"
+
+
+@pytest.mark.parametrize(
+    "names", [("train.csv", "test.csv"), ("train_labels.csv", "test_labels.csv")]
+)
+@pytest.mark.parametrize("folder", ["", "csv/"])
+def test_tables_of_splits_name_the_images_in_the_folder_of_their_split(
+    names: tuple[str, str], folder: str, tmp_path: Path
+) -> None:
+    files: Files = {f"{s}/{n}.jpg": "" for s in ("train", "test") for n in range(12)}
+    for k, name in enumerate(names):
+        rows = [f"{n}.jpg,{lab(n + k)}" for n in range(12)]
+        files[folder + name] = table("image,label", rows)
+    entries, _ = read(tmp_path, files)
+    found = {one.path: (one.label, one.split) for one in entries if one.problem is None}
+    assert found == {
+        f"{s}/{n}.jpg": (lab(n + k), s) for k, s in enumerate(("train", "test")) for n in range(12)
+    }
+
+
+def test_capitals_in_names_do_not_matter_where_one_image_fits(tmp_path: Path) -> None:
+    rows = [f"img_{n}.jpg,{lab(n)}" for n in range(12)]
+    files: Files = {f"images/IMG_{n}.JPG": "" for n in range(12)}
+    files["t.csv"] = table("image,label", rows)
+    assert classes(read(tmp_path / "a", files)[0]) == KINDS
+    both = files | {f"images/Img_{n}.jpg": "" for n in range(12)}
+    with pytest.raises(GraftlineError, match="several files have the name"):
+        read(tmp_path / "b", both)
+
+
+def test_the_lines_of_the_docs_for_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are run as they stand, on files as MNIST's are made."""
+    docs = Path(__file__).parents[4] / "docs" / "data.md"
+    section = docs.read_text().split("### Arrays and MATLAB")[1].split("CIFAR-10's")[0]
+    lines = [line[4:] for line in section.splitlines() if line.startswith("    ") or not line]
+    (tmp_path / "raw").mkdir()
+    for part, first in (("train", 0), ("t10k", 100)):
+        pixels = bytes((first + n) % 256 for n in range(12) for _ in range(28 * 28))
+        labels = bytes(n % 3 for n in range(12))
+        for kind, head, data in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            path = tmp_path / "raw" / f"{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(b"\0" * head + data))
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(lines), {})
+    entries, _ = read(tmp_path / "mnist", {})
+    assert classes(entries) == {f"{k} {s}": 4 for k in "012" for s in ("train", "test")}
+    with Image.open(tmp_path / "mnist" / "test" / "1" / "4.png") as image:
+        assert image.size == (28, 28) and image.getextrema() == (104, 104)

@@ -97,6 +97,7 @@ LAYOUTS: dict[str, Callable[[], Data]] = {
         ["K\u00e4se", "\u732b", "\u043a\u043e\u0442"], "\u00e9{n}.png"
     ),
     "what systems leave": lambda: in_classes(PLAIN).junk(),
+    "names without suffix": lambda: in_classes(PLAIN, "{c}{n}jpg"),
     "several dots": lambda: in_classes(PLAIN, "v1.0.{n}.png"),
 }
 KINDS = ("folder", "zip", "tar", "tar.gz", "s3", "zip in s3")
@@ -307,3 +308,13 @@ def test_a_table_in_a_zip(s3_bucket: str, tmp_path: Path) -> None:
     for kind in ("zip", "zip in s3"):
         source = stored(kind, tmp_path / "x", files, s3_bucket)
         assert taken(source, tmp_path / kind, split=False) == data.meant
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip in s3"])
+def test_a_folder_in_a_zip_can_be_the_source(kind: str, s3_bucket: str, tmp_path: Path) -> None:
+    """The error on two readings names it, and it is read."""
+    data = in_splits()
+    files = {f"set/data/{k}": v for k, v in data.files.items()}
+    files |= {f"set/other/{n}.png": picture(900 + n) for n in range(2)}
+    source = stored(kind, tmp_path / "x", files, s3_bucket)
+    assert taken(f"{source}/set/data", tmp_path / "out", split=True) == data.meant

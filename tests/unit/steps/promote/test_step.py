@@ -216,6 +216,13 @@ def test_verdict_on_another_champion_is_not_applied(place, exported, tmp_path):
     assert history[1].when.endswith("+00:00")
 
 
+def test_a_run_that_made_the_champion_too_and_ended_later_says_so(place):
+    first, second = place(), place(against=None, run_id=start_run(place.uri, "test", "beside"))
+    assert (second.version, second.alias) == (first.version, ALIAS)
+    assert "made the same model" in second.reason
+    assert len(open_registry(place.uri).history(NAME)) == 1
+
+
 def test_rollback_and_history(place, exported, tmp_path):
     place()
     place(against="1", onnx_folder=other_model(exported, tmp_path, 2))

@@ -326,11 +326,12 @@ def _round_number(images: int) -> int:
 def _sentence(labels: int, more: dict[str, Any], twice: dict[str, Any]) -> str:
     low, high = more["gain_interval"]
     twice_low, twice_high = twice["gain_interval"]
-    return (
+    said = (
         f"{labels:,} more labels would buy about {100 * more['gain']:z.1f} points of accuracy (95% "
         f"interval {100 * low:z.1f} to {100 * high:z.1f}), twice the training images about "
         f"{100 * twice['gain']:z.1f} ({100 * twice_low:z.1f} to {100 * twice_high:z.1f})."
     )
+    return said.replace("-", "−")  # of its numbers: it has no hyphen else
 
 
 def _point_figures(point: Point, units: int) -> dict[str, Any]:

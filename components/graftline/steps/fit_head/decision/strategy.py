@@ -5,6 +5,7 @@ from typing import Any
 
 from graftline.records.decision import Decision, Forecast, Pilot
 from graftline.stats.posterior_gain import Expected, Validation
+from graftline.stats.wording import significant
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.cost import Cost
 from graftline.steps.fit_head.decision.forecast import (
@@ -175,7 +176,7 @@ def _too_expensive(cost: Cost | None, settings: AutoSettings) -> str | None:
         return None
     hours, money = settings.max_hours, settings.max_cost
     if hours is not None and cost.hours > hours:
-        return f"it would take {cost.hours:.2g} hours, over auto.max_hours ({hours:g})."
+        return f"it would take {significant(cost.hours, 2)} hours, over auto.max_hours ({hours:g})."
     if money is not None and cost.money is not None and cost.money > money:
         return f"it would cost {cost.money:.2f}, over auto.max_cost ({money:g})."
     return None
@@ -213,8 +214,8 @@ def _forecast_in_words(gain: Gain, cost: Cost | None) -> str:
     if middle < FEW_HOURS:
         unit, times = ("GPU-seconds" if cost.accelerators else "seconds"), 3600.0
     said += (
-        f" and to take {middle * times:.2g} {unit} on {cost.device} "
-        f"({shortest * times:.1g} to {longest * times:.1g})"
+        f" and to take {significant(middle * times, 2)} {unit} on {cost.device} "
+        f"({significant(shortest * times, 1)} to {significant(longest * times, 1)})"
     )
     if cost.money is not None:
         said += f", which cost {cost.money:.2f}"

@@ -40,6 +40,7 @@ def test_a_curve_that_follows_the_law_goes_on_by_it(law: tuple[float, float, flo
     assert found["twice"]["accuracy"] == pytest.approx(1 - a - b * 40_000.0**-c, abs=0.01)
     assert found["labels"]["images"] == 1000
     assert found["sentence"].startswith("1,000 more labels would buy about ")
+    assert "-" not in found["sentence"]  # a minus sign, as everywhere
 
 
 def test_images_of_one_group_count_once_in_the_interval() -> None:

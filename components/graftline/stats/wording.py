@@ -1,0 +1,11 @@
+"""Figures as a reader expects them."""
+
+
+def significant(value: float, digits: int) -> str:
+    """A figure to so many digits, never as ``1e+01``: 12.3 to one digit is 10, 1234 to three 1,230.
+
+    Args:
+        value: The figure.
+        digits: How many say something.
+    """
+    return f"{float(f'{value:.{digits}g}'):,.12g}"
