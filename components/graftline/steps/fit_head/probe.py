@@ -29,11 +29,19 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Measured:
-    """The best candidate and everything that was measured on the way."""
+    """The best candidate and everything that was measured on the way.
+
+    Attributes:
+        best: The candidate that is fitted in the end.
+        figures: For the decision record.
+        notes: For it, too.
+        right: Whether each of the images that were searched was recognised while held out.
+    """
 
     best: Candidate
     figures: dict[str, Any]
     notes: list[str]
+    right: NDArray[np.bool_]
 
 
 def check(snapshot: Snapshot, features: Features, backbone: str) -> None:
@@ -105,6 +113,7 @@ def measure(
         x, y, folds, classes, grid=settings.grid, balanced=balanced, divided=divided
     )
     scores = out_of_fold(divided, classes, candidates[0], balanced=balanced)
+    right = scores.argmax(axis=1) == y
     curve = learning_curve(
         x,
         y,
@@ -125,7 +134,7 @@ def measure(
         scores = out_of_fold(divided, classes, logistic, balanced=balanced)
     figures |= _doubtful(snapshot, rows, y, probabilities(scores))
     notes = [*folds.notes, *_notes(snapshot, labels, train, rows), curve["sentence"]]
-    return Measured(candidates[0], figures, notes)
+    return Measured(candidates[0], figures, notes, right)
 
 
 def _doubtful(snapshot: Snapshot, rows: Rows, y: Rows, said: Probabilities) -> dict[str, Any]:

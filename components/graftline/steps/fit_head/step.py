@@ -12,6 +12,7 @@ from graftline.models.backbone import Backbone, build
 from graftline.progress import explain, message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
+from graftline.steps.fit_head.block_candidate import Start, try_all_blocks
 from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.decision.cost import Cost, forecast_cost
 from graftline.steps.fit_head.decision.strategy import decide
@@ -102,13 +103,11 @@ def run(
     check(snapshot, features, settings.backbone)
     network = _network(settings, snapshot, features, store)
 
-    head = settings.head if settings.strategy == "auto" else None
-    measured = measure(snapshot, features.matrix, settings.probe, settings.seed, head)
-    decision = _decide(settings, measured, snapshot, network, store)
-    fitted = fit_probe(snapshot, features, network, measured, settings.probe)
+    start, decision = _decided(settings, snapshot, features, network, store)
+    fitted = fit_probe(snapshot, start.features, start.network, start.measured, settings.probe)
     decision.figures["probe"]["val_accuracy"] = round(accuracy(snapshot, fitted.held_out), 6)
     if settings.strategy == "head" or _head_leads(decision):
-        fitted, decision = fit_layers(snapshot, features, fitted, decision, settings)
+        fitted, decision = fit_layers(snapshot, start.features, fitted, decision, settings)
     save_classifier(classifier_folder, fitted.classifier, held_out=fitted.held_out)
     write_decision(decision_file, decision)
     path = page_file or decision_file.parent / FILE
@@ -117,13 +116,42 @@ def run(
     return FitHeadResult(
         strategy=decision.choice,
         fine_tune=decision.fine_tune,
-        cv_accuracy=measured.best.accuracy,
+        cv_accuracy=start.measured.best.accuracy,
         val_accuracy=accuracy(snapshot, fitted.held_out),
-        knn_accuracy=measured.figures["knn"]["accuracy"],
+        knn_accuracy=start.measured.figures["knn"]["accuracy"],
         decision=decision.to_dict(),
         decision_file=decision_file,
         page=page,
     )
+
+
+def _decided(
+    settings: FitHeadConfig,
+    snapshot: Snapshot,
+    features: Features,
+    network: Backbone,
+    store: str,
+) -> tuple[Start, Decision]:
+    """The features that a classifier is fitted on, and the decision.
+
+    Where ``auto`` would train, the features of all blocks are tried first; the decision is made
+    again on them where they lead.
+    """
+    head = settings.head if settings.strategy == "auto" else None
+    measured = measure(snapshot, features.matrix, settings.probe, settings.seed, head)
+    start = Start(network, features, measured)
+    decision = _decide(settings, measured, snapshot, network, store)
+    if settings.strategy != "auto" or not decision.fine_tune:
+        return start, decision
+    blocks = try_all_blocks(snapshot, start, settings, open_store(store))
+    if blocks is None:
+        return start, decision
+    if blocks.leads:
+        start = blocks.start
+        decision = _decide(settings, start.measured, snapshot, start.network, store)
+    decision.figures["all_blocks"] = blocks.found
+    decision.reasons.insert(0, blocks.reason)
+    return start, decision
 
 
 def _head_leads(decision: Decision) -> bool:
