@@ -27,8 +27,10 @@ from graftline.steps.fine_tune.recipe import Settings
 from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fine_tune.training import ALONE as ONE_PROCESS
 from graftline.steps.fine_tune.training import Order, read, train
+from graftline.steps.fit_head.block_candidate import Start, try_all_blocks
 from graftline.steps.fit_head.config import FitHeadConfig
-from graftline.steps.fit_head.fitted import Fitted, fit_layers
+from graftline.steps.fit_head.fitted import Fitted, fit_layers, fit_probe
+from graftline.steps.fit_head.probe import measure as measured
 from graftline.steps.fit_head.step import run as fit_head
 from graftline.steps.ingest.step import run as ingest
 from graftline.storage import open_store
@@ -65,6 +67,8 @@ class Measured:
         training: Its figures by epoch, and the comparison on validation images.
         seconds: Processor time of each step and training.
         scores: LogME and H-score of the features.
+        all_blocks: What ``fit_head`` finds of the features of all blocks; their accuracy on test
+            images is ``all_blocks`` among the others.
     """
 
     set: str
@@ -78,6 +82,7 @@ class Measured:
     training: Scored
     seconds: dict[str, float]
     scores: dict[str, float]
+    all_blocks: Scored
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -85,7 +90,7 @@ class Measured:
 
 
 @dataclass
-class _Clock:
+class Clock:
     """Processor time of this process by what it was spent on; neighbours hardly disturb it."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -105,10 +110,10 @@ def measure(name: str, half: str, table: Path) -> Measured:
         half: Its half.
         table: Its images, labels and splits.
     """
-    clock = _Clock()
+    clock = Clock()
     with TemporaryDirectory(prefix="decision-row-") as folder:
         at = Path(folder)
-        figures = _fitted(at, table, clock)
+        figures = fitted(at, table, clock)
         snapshot = read_snapshot(at / "snapshot")
         features = np.asarray(read_features(at / "features").matrix, dtype=np.float32)
         with clock("head"):
@@ -117,6 +122,8 @@ def measure(name: str, half: str, table: Path) -> Measured:
             strategy: _accuracy_on_features(classifier, features, snapshot)
             for strategy, classifier in delivered.items()
         }
+        with clock("all_blocks"):
+            blocks, accuracy["all_blocks"] = all_blocks(at, snapshot)
         with clock("training"):
             training, network = _training(at)
         accuracy["training"] = _accuracy_on_images(network, snapshot, at)
@@ -138,10 +145,11 @@ def measure(name: str, half: str, table: Path) -> Measured:
             "log_me": round(log_me(features[rows], labels[rows]), 5),
             "h_score": round(h_score(features[rows], labels[rows]), 5),
         },
+        all_blocks=blocks,
     )
 
 
-def _fitted(at: Path, table: Path, clock: _Clock) -> dict[str, Any]:
+def fitted(at: Path, table: Path, clock: Clock) -> dict[str, Any]:
     """Everything before a training, in folders of its names; the figures of fit_head."""
     store = str(at / "store")
     shared: dict[str, Any] = {"store": store, "backbone": BACKBONE, "image_size": IMAGE_SIZE}
@@ -155,7 +163,7 @@ def _fitted(at: Path, table: Path, clock: _Clock) -> dict[str, Any]:
     with clock("features"):
         extract_features(snapshot_folder=at / "snapshot", features_folder=at / "features", **shared)
     with clock("probe"):
-        fitted = fit_head(
+        found = fit_head(
             snapshot_folder=at / "snapshot",
             features_folder=at / "features",
             classifier_folder=at / "probe",
@@ -163,7 +171,7 @@ def _fitted(at: Path, table: Path, clock: _Clock) -> dict[str, Any]:
             strategy="fine_tune",
             **shared,
         )
-    figures: dict[str, Any] = fitted.decision["figures"]
+    figures: dict[str, Any] = found.decision["figures"]
     return figures
 
 
@@ -176,6 +184,20 @@ def _head(at: Path, snapshot: Snapshot) -> Classifier:
     features = read_features(at / "features")
     found, _ = fit_layers(snapshot, features, Fitted(probe, held_out), decision, settings)
     return found.classifier
+
+
+def all_blocks(at: Path, snapshot: Snapshot) -> tuple[Scored, float]:
+    """What `auto` finds of the features of all blocks, and their accuracy on test images."""
+    store = open_store(str(at / "store"))
+    settings = FitHeadConfig(backbone=BACKBONE, image_size=IMAGE_SIZE)
+    features = read_features(at / "features")
+    last = measured(snapshot, features.matrix, settings.probe, settings.seed)
+    network = load_classifier(at / "probe").backbone
+    found = try_all_blocks(snapshot, Start(network, features, last), settings, store)
+    assert found is not None
+    start = found.start
+    probe = fit_probe(snapshot, start.features, start.network, start.measured, settings.probe)
+    return found.found, _accuracy_on_images(probe.classifier, snapshot, at)
 
 
 def _kept(figures: dict[str, Any]) -> dict[str, Any]:
