@@ -83,11 +83,13 @@ def _means(parts: int, side: int) -> Tensor:
 
     A product of matrices, because ONNX has no pooling into parts of unequal length.
     """
-    matrix = torch.zeros(parts, side)
+    rows = []
     for part in range(parts):
         first, end = part * side // parts, -(-(part + 1) * side // parts)
-        matrix[part, first:end] = 1 / (end - first)
-    return matrix
+        rows.append([1 / (end - first) if first <= at < end else 0.0 for at in range(side)])
+    # At once: of values assigned one after the other, an exported graph made operations, and ONNX
+    # Runtime another matrix.
+    return torch.tensor(rows)
 
 
 def last_modules(
