@@ -14,11 +14,13 @@ keeps the pictures; sets whose pictures are there need no packages. The forecast
 on one half of the sets, fixed before anything was measured in benchmarks/deciding/sets.py; the
 figures are those of the other half:
 
-    regret             accuracy on test images of the better of probe and fine-tuning (as Graftline
-                       delivers it: the probe where no gain is expected after validation) less that
-                       of what `auto` chose, in points; raw: against the trained network itself
+    regret             accuracy on test images of the best of probe, probe on the features of all
+                       blocks, and fine-tuning (as Graftline delivers it: the probe where no gain is
+                       expected after validation) less that of what `auto` chose, in points; raw:
+                       against the trained network itself
     compute_fraction   images that `auto` trains on (each as often as it passes the network, in
-                       pilots too) of those of always fine-tuning; the probe is fitted either way
+                       pilots too; a third where they only go forward, for the features of all
+                       blocks) of those of always fine-tuning; the probe is fitted either way
 
 With --json the last line is one JSON object.
 """
@@ -46,6 +48,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from graftline.records.decision import Decision
 from graftline.stats.posterior_gain import Expected, posterior
 from graftline.steps.fine_tune.recipe import Settings
+from graftline.steps.fit_head.block_candidate import instead_of_training
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.forecast import (
     SCHEMA_VERSION,
@@ -56,6 +59,7 @@ from graftline.steps.fit_head.decision.forecast import (
 )
 from graftline.steps.fit_head.decision.strategy import decide
 
+FORWARD = 1 / 3  # of a pass of training, which goes back through the network as well
 MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"
 FIRST = (320, 80, 640, 20, 1800)  # sizes, in the order in which they are measured
@@ -73,11 +77,13 @@ class Judged:
         row: Of the table.
         decision: Before the pilot.
         fine_tunes: After it.
+        all_blocks: Whether it takes the classifier on the features of all blocks instead.
     """
 
     row: dict[str, Any]
     decision: Decision
     fine_tunes: bool
+    all_blocks: bool = False
 
     @property
     def keeps(self) -> bool:
@@ -111,21 +117,22 @@ class Judged:
     @property
     def regret(self) -> float:
         """Points under the best strategy in hindsight."""
-        return self._behind("probe", "fine_tune")
+        return self._behind("probe", "all_blocks", "fine_tune")
 
     @property
     def raw_regret(self) -> float:
         """The same against the trained network in any case, which no strategy delivers."""
-        return self._behind("probe", "training")
+        return self._behind("probe", "all_blocks", "training")
 
     @property
     def regret_with_head(self) -> float:
         """The same where `strategy: head` counts too."""
-        return self._behind("probe", "fine_tune", "head")
+        return self._behind("probe", "all_blocks", "fine_tune", "head")
 
     def _behind(self, *strategies: str) -> float:
         accuracy = self.accuracy
-        chosen = accuracy["fine_tune" if self.fine_tunes else "probe"]
+        probe = "all_blocks" if self.all_blocks else "probe"
+        chosen = accuracy["fine_tune" if self.fine_tunes else probe]
         return 100 * float(max(accuracy.get(name, 0.0) for name in strategies) - chosen)
 
     @property
@@ -135,7 +142,18 @@ class Judged:
 
     @property
     def spent(self) -> float:
-        """Images that pass it in pilot and training."""
+        """Images that pass it in pilot and training, and forward alone for all blocks."""
+        return self._trained + (FORWARD * self.row["figures"]["train_images"] if self.tried else 0)
+
+    @property
+    def tried(self) -> bool:
+        """Whether the features of all blocks were computed."""
+        return self.decision.fine_tune and "all_blocks" in self.row
+
+    @property
+    def _trained(self) -> float:
+        if self.all_blocks:
+            return 0.0
         if self.decision.pilot is None:
             return self.always if self.fine_tunes else 0.0
         images, given = self.row["figures"]["train_images"], self.decision.pilot
@@ -164,6 +182,10 @@ def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
         validation_images=row["validation_images"],
         calibrated=calibrated,
     )
+    found, forecast, least = row.get("all_blocks"), decision.forecast, AutoSettings().min_gain
+    assert forecast is not None
+    if decision.fine_tune and found and instead_of_training(found, forecast.gain, least):
+        return Judged(row, decision, fine_tunes=False, all_blocks=True)
     after, shown = decision, pilot_gain(row)
     if decision.pilot is not None:
         assert shown is not None, f"{row['set']} {row['size']} was measured without a pilot"
@@ -187,7 +209,8 @@ def figures_of(judged: list[Judged]) -> dict[str, float]:
 def show(judged: list[Judged]) -> None:
     """A row for each data set and size, those that judge last."""
     table = Table(title="Accuracy on test images, and what auto does")
-    for heading in ("data set", "half", "train", "probe", "trained", "expected", "pilot"):
+    headings = ("data set", "half", "train", "probe", "blocks", "trained", "expected", "pilot")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading in ("data set", "half") else "right")
     table.add_column("auto")
     table.add_column("regret", justify="right")
@@ -201,10 +224,11 @@ def show(judged: list[Judged]) -> None:
             row["half"],
             f"{row['figures']['train_images']:,}",
             f"{100 * row['accuracy']['probe']:.1f}",
+            f"{100 * row['accuracy']['all_blocks']:.1f}" if "all_blocks" in row else "",
             f"{100 * row['accuracy']['training']:.1f}",
             f"{100 * forecast.gain:+.1f}",
             piloted,
-            "fine_tune" if one.fine_tunes else "probe",
+            "fine_tune" if one.fine_tunes else "all blocks" if one.all_blocks else "probe",
             f"{one.regret:.1f}" if one.regret else "",
         )
     console.print(table)
@@ -343,7 +367,10 @@ def least_compute(judged: list[Judged]) -> float:
 
     What no decision can stay below on these data sets, however good its forecast.
     """
-    gains = np.array([100 * (one.accuracy["fine_tune"] - one.accuracy["probe"]) for one in judged])
+    probes = ("probe", "all_blocks")
+    best = [max(one.accuracy.get(name, 0.0) for name in probes) for one in judged]
+    trained = [one.accuracy["fine_tune"] for one in judged]
+    gains = 100 * (np.array(trained) - np.array(best))
     costs = np.array([one.always for one in judged])
     lost, missed = np.maximum(-gains, 0), np.maximum(gains, 0)
     allowed = MEAN_TARGET * len(judged) - missed.sum()

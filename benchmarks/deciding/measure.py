@@ -97,6 +97,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
+        """Count what follows as spent on this."""
         began = time.process_time()
         yield
         self.seconds[name] = round(time.process_time() - began, 2)

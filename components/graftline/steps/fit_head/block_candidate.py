@@ -3,9 +3,10 @@
 Where the features of the last block know too little of the data, a training is one answer. Another
 costs one forward pass an image: a linear classifier on the features of all blocks (see
 :mod:`graftline.models.block_outputs`). So before ``auto`` trains, it tries that one on the same
-folds, and takes it where it leads.
+folds, and takes it where a training is not expected to come further.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,13 +18,14 @@ from graftline.inference.engine import forward_images
 from graftline.models.backbone import Backbone, build
 from graftline.models.names import BLOCKS
 from graftline.progress import message
+from graftline.records.decision import Decision
 from graftline.stats.intervals import difference_interval
 from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.probe import Measured, measure
 from graftline.storage.base import Store
 
 MOST_IMAGES = 10_000  # of train and val: their features are computed here, on the step's own cores
-CONFIDENCE = 0.8  # of the interval that must lie above zero: one in ten leads by chance
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -41,28 +43,53 @@ class AllBlocks:
 
     Attributes:
         start: With the features of the images of train and val; other rows are zero.
-        found: For the decision record: accuracies of both probes, the number of images, the
-            difference's interval, and whether all blocks lead.
+        found: For the decision record: accuracies of both probes on held-out training images, the
+            number of images, and the difference's interval.
     """
 
     start: Start
     found: dict[str, Any]
 
-    @property
-    def leads(self) -> bool:
-        """Whether they recognise more held-out images than the last block's, beyond chance."""
-        return bool(self.found["leads"])
 
-    @property
-    def reason(self) -> str:
-        """A sentence for the decision record."""
-        said = (
-            f"{self.found['accuracy']:.1%} against {self.found['probe_accuracy']:.1%} of "
-            f"{self.found['images']:,} held-out training images"
-        )
-        if self.leads:
-            return f"A linear classifier on the features of all blocks leads: {said}. It is used."
-        return f"A linear classifier on the features of all blocks does not lead: {said}."
+def instead_of_training(found: Mapping[str, Any], gain: float, min_gain: float) -> bool:
+    """Whether the classifier on all blocks is taken, and nothing is trained.
+
+    Args:
+        found: As of :class:`AllBlocks`.
+        gain: What a training is expected to gain over the probe on the last block.
+        min_gain: What a training has to bring.
+    """
+    lead = found["accuracy"] - found["probe_accuracy"]
+    return bool(lead > 0 and gain - lead < min_gain)
+
+
+def decision_on(blocks: AllBlocks, decision: Decision, min_gain: float) -> Decision:
+    """The decision to train, made again with what the features of all blocks are worth."""
+    found, forecast = blocks.found, decision.forecast
+    assert forecast is not None
+    lead = found["accuracy"] - found["probe_accuracy"]
+    said = (
+        "A linear classifier on the features of all blocks, which costs one pass an image, "
+        f"recognises {found['accuracy']:.1%} of {found['images']:,} held-out training images, on "
+        f"those of the last block {found['probe_accuracy']:.1%}"
+    )
+    if not instead_of_training(found, forecast.gain, min_gain):
+        reasons = [*decision.reasons, f"{said}: a training is expected to bring more."]
+        figures = {**decision.figures, "all_blocks": found}
+        return replace(decision, figures=figures, reasons=reasons)
+    low, high = forecast.gain_interval
+    return replace(
+        decision,
+        choice="probe",
+        pilot=None,
+        backbone=blocks.start.network.spec.name,
+        figures={**blocks.start.measured.figures, "all_blocks": found},
+        notes=blocks.start.measured.notes,
+        reasons=[*decision.reasons, f"{said}: it is used, and nothing is trained."],
+        forecast=replace(
+            forecast, gain=forecast.gain - lead, gain_interval=(low - lead, high - lead)
+        ),
+    )
 
 
 def try_all_blocks(
@@ -135,5 +162,4 @@ def _compared(blocks: Measured, last: Measured) -> dict[str, Any]:
         "probe_accuracy": round(float(last.right.mean()), 6),
         "images": len(last.right),
         "difference_interval": [round(low, 6), round(high, 6)],
-        "leads": low > 0,
     }

@@ -12,7 +12,7 @@ from graftline.models.backbone import Backbone, build
 from graftline.progress import explain, message
 from graftline.records.decision import Decision, write_decision
 from graftline.settings import read_section
-from graftline.steps.fit_head.block_candidate import Start, try_all_blocks
+from graftline.steps.fit_head.block_candidate import Start, decision_on, try_all_blocks
 from graftline.steps.fit_head.config import FitHeadConfig
 from graftline.steps.fit_head.decision.cost import Cost, forecast_cost
 from graftline.steps.fit_head.decision.strategy import decide
@@ -134,8 +134,7 @@ def _decided(
 ) -> tuple[Start, Decision]:
     """The features that a classifier is fitted on, and the decision.
 
-    Where ``auto`` would train, the features of all blocks are tried first; the decision is made
-    again on them where they lead.
+    Where ``auto`` would train, the features of all blocks are tried first.
     """
     head = settings.head if settings.strategy == "auto" else None
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed, head)
@@ -146,12 +145,8 @@ def _decided(
     blocks = try_all_blocks(snapshot, start, settings, open_store(store))
     if blocks is None:
         return start, decision
-    if blocks.leads:
-        start = blocks.start
-        decision = _decide(settings, start.measured, snapshot, start.network, store)
-    decision.figures["all_blocks"] = blocks.found
-    decision.reasons.insert(0, blocks.reason)
-    return start, decision
+    decision = decision_on(blocks, decision, settings.auto.min_gain)
+    return start if decision.fine_tune else blocks.start, decision
 
 
 def _head_leads(decision: Decision) -> bool:
