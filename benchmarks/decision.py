@@ -48,7 +48,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from graftline.records.decision import Decision
 from graftline.stats.posterior_gain import Expected, posterior
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fit_head.block_candidate import instead_of_training
+from graftline.steps.fit_head.block_candidate import takes_all_blocks
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.forecast import (
     SCHEMA_VERSION,
@@ -143,12 +143,8 @@ class Judged:
     @property
     def spent(self) -> float:
         """Images that pass it in pilot and training, and forward alone for all blocks."""
-        return self._trained + (FORWARD * self.row["figures"]["train_images"] if self.tried else 0)
-
-    @property
-    def tried(self) -> bool:
-        """Whether the features of all blocks were computed."""
-        return self.decision.fine_tune and "all_blocks" in self.row
+        forward = FORWARD * self.row["figures"]["train_images"] if tried(self.row) else 0.0
+        return self._trained + forward
 
     @property
     def _trained(self) -> float:
@@ -170,6 +166,13 @@ def passes(row: dict[str, Any]) -> float:
     return float(Settings().epochs * row["figures"]["train_images"])
 
 
+def tried(row: dict[str, Any]) -> dict[str, Any] | None:
+    """What `auto` finds of the features of all blocks; None where the last leaves nothing."""
+    wrong = 1 - row["figures"]["probe"]["accuracy"]
+    found: dict[str, Any] | None = row.get("all_blocks")
+    return found if wrong > AutoSettings().min_gain else None
+
+
 def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
     """Let `auto` decide with its default settings; a pilot shows what the training showed."""
     decision = decide(
@@ -182,9 +185,9 @@ def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
         validation_images=row["validation_images"],
         calibrated=calibrated,
     )
-    found, forecast, least = row.get("all_blocks"), decision.forecast, AutoSettings().min_gain
+    found, forecast, trains = tried(row), decision.forecast, decision.fine_tune
     assert forecast is not None
-    if decision.fine_tune and found and instead_of_training(found, forecast.gain, least):
+    if found and takes_all_blocks(found, forecast.gain, AutoSettings(), trains=trains):
         return Judged(row, decision, fine_tunes=False, all_blocks=True)
     after, shown = decision, pilot_gain(row)
     if decision.pilot is not None:

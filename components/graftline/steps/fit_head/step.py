@@ -134,19 +134,20 @@ def _decided(
 ) -> tuple[Start, Decision]:
     """The features that a classifier is fitted on, and the decision.
 
-    Where ``auto`` would train, the features of all blocks are tried first.
+    With ``auto`` the features of all blocks compete.
     """
     head = settings.head if settings.strategy == "auto" else None
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed, head)
     start = Start(network, features, measured)
     decision = _decide(settings, measured, snapshot, network, store)
-    if settings.strategy != "auto" or not decision.fine_tune:
+    if settings.strategy != "auto":
         return start, decision
     blocks = try_all_blocks(snapshot, start, settings, open_store(store))
     if blocks is None:
         return start, decision
-    decision = decision_on(blocks, decision, settings.auto.min_gain)
-    return start if decision.fine_tune else blocks.start, decision
+    decision = decision_on(blocks, decision, settings.auto)
+    used = decision.backbone == blocks.start.network.spec.name
+    return blocks.start if used else start, decision
 
 
 def _head_leads(decision: Decision) -> bool:

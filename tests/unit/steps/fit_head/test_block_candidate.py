@@ -1,0 +1,168 @@
+"""The features of all blocks before a training: digits, which the last block knows little of."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from graftline.classifier.bundle import load_classifier, read_held_out
+from graftline.data.snapshot import read_images, read_snapshot
+from graftline.features.matrix import read_features
+from graftline.records.decision import read_decision
+from graftline.steps.extract_features.step import run as extract_features
+from graftline.steps.fit_head import block_candidate
+from graftline.steps.fit_head.block_candidate import Start, instead_of_training, try_all_blocks
+from graftline.steps.fit_head.config import FitHeadConfig
+from graftline.steps.fit_head.probe import measure
+from graftline.steps.fit_head.step import FitHeadResult, run
+from graftline.steps.ingest.step import run as ingest
+from graftline.storage import open_store
+
+BACKBONE, SIZE = "tf_efficientnet_lite0", 32
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, digits: tuple[np.ndarray, np.ndarray]) -> Path:
+    """A folder with a snapshot of 240 digits and the features of the last block."""
+    folder = tmp_path_factory.mktemp("digits")
+    source = folder / "digits"
+    images, labels = digits
+    for label in range(6):
+        (source / str(label)).mkdir(parents=True)
+        for number in np.flatnonzero(labels == label)[:40]:
+            pixels = (images[number] * 255 / 16).astype("uint8")
+            Image.fromarray(pixels).save(source / str(label) / f"{number:04}.png")
+    store = str(folder / "store")
+    ingest(
+        source=str(source), store=store, snapshot_folder=folder / "snapshot", near_duplicates="off"
+    )
+    extract_features(
+        snapshot_folder=folder / "snapshot",
+        features_folder=folder / "features",
+        store=store,
+        backbone=BACKBONE,
+        image_size=SIZE,
+    )
+    return folder
+
+
+def fitted(world: Path, into: Path, **settings: Any) -> FitHeadResult:
+    return run(
+        snapshot_folder=world / "snapshot",
+        features_folder=world / "features",
+        store=str(world / "store"),
+        classifier_folder=into / "probe",
+        decision_file=into / "decision.json",
+        backbone=BACKBONE,
+        image_size=SIZE,
+        **settings,
+    )
+
+
+def right(classifier_folder: Path, world: Path) -> float:
+    """Accuracy on the test images, decoded and run here."""
+    classifier, snapshot = load_classifier(classifier_folder), read_snapshot(world / "snapshot")
+    rows = snapshot.rows("test")
+    found = dict(read_images(snapshot, rows, store=open_store(str(world / "store"))))
+    prepare = classifier.preprocessing
+    images = torch.stack([prepare.apply(prepare.decode(found[int(row)])) for row in rows])
+    with torch.inference_mode():
+        said = classifier.eval()(images).argmax(dim=1).numpy()
+    return float((said == snapshot.labels()[rows]).mean())
+
+
+def test_auto_takes_them_where_it_would_train_and_they_lead(world: Path, tmp_path: Path) -> None:
+    last = fitted(world, tmp_path / "last", strategy="probe")
+    found = fitted(world, tmp_path / "auto", strategy="auto", auto={"pilot": False})
+    assert last.decision["choice"] == "probe" and "all_blocks" not in last.decision["figures"]
+    figures = found.decision["figures"]["all_blocks"]
+    assert found.strategy == "probe" and not found.fine_tune
+    assert figures["accuracy"] > figures["probe_accuracy"] + 0.02
+    assert found.cv_accuracy == pytest.approx(figures["accuracy"], abs=0.02)
+    classifier = load_classifier(tmp_path / "auto" / "probe")
+    assert classifier.backbone.spec.name == f"timm/{BACKBONE}+blocks"
+    held_out = read_held_out(tmp_path / "auto" / "probe")
+    assert held_out is not None and held_out.logits.shape[1] == 6
+    assert right(tmp_path / "auto" / "probe", world) > right(tmp_path / "last" / "probe", world)
+    record = read_decision(tmp_path / "auto" / "decision.json")
+    assert record.backbone == classifier.backbone.spec.name
+    assert "nothing is trained" in record.reasons[-1]
+    # The forecast is now over what is used.
+    plain = fitted(world, tmp_path / "asked", strategy="fine_tune").decision["forecast"]
+    lead = figures["accuracy"] - figures["probe_accuracy"]
+    assert record.forecast is not None
+    assert record.forecast.gain == pytest.approx(plain["gain"] - lead, abs=1e-6)
+
+
+def test_what_is_measured_is_what_scikit_learn_measures(world: Path) -> None:
+    snapshot, features = read_snapshot(world / "snapshot"), read_features(world / "features")
+    settings = FitHeadConfig(backbone=BACKBONE, image_size=SIZE)
+    network = block_candidate.build(BACKBONE, image_size=SIZE)
+    measured = measure(snapshot, features.matrix, settings.probe, 0)
+    start = Start(network, features, measured)
+    found = try_all_blocks(snapshot, start, settings, open_store(str(world / "store")))
+    assert found is not None
+    rows = snapshot.rows("train")
+    matrix = found.start.features.matrix
+    assert not matrix[snapshot.rows("test")].any()
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
+    theirs = cross_val_score(model, matrix[rows], snapshot.labels()[rows], cv=5).mean()
+    assert found.found["accuracy"] == pytest.approx(theirs, abs=0.03)
+    assert found.found["images"] == len(rows)
+    assert found.found["probe_accuracy"] == pytest.approx(measured.right.mean(), abs=1e-6)
+    # The pooled features of the last block come last, as they are.
+    width = features.dim
+    np.testing.assert_allclose(
+        matrix[rows][:, -width:], features.matrix[rows], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_they_are_not_tried_twice_nor_on_too_many_images(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot, features = read_snapshot(world / "snapshot"), read_features(world / "features")
+    settings = FitHeadConfig(backbone=BACKBONE, image_size=SIZE)
+    store = open_store(str(world / "store"))
+    measured = measure(snapshot, features.matrix, settings.probe, 0)
+    every = block_candidate.build(f"{BACKBONE}+blocks", image_size=SIZE)
+    assert try_all_blocks(snapshot, Start(every, features, measured), settings, store) is None
+    monkeypatch.setattr(block_candidate, "MOST_IMAGES", 10)
+    plain = block_candidate.build(BACKBONE, image_size=SIZE)
+    assert try_all_blocks(snapshot, Start(plain, features, measured), settings, store) is None
+
+
+@pytest.mark.parametrize(
+    ("blocks", "last", "gain", "taken"),
+    [
+        (0.90, 0.80, 0.05, True),
+        (0.90, 0.80, 0.104, True),  # 0.4 points more, under auto.min_gain
+        (0.90, 0.80, 0.106, False),
+        (0.80, 0.80, 0.001, False),  # no lead: the last block's are there already
+        (0.79, 0.80, 0.05, False),
+    ],
+)
+def test_a_training_has_to_come_further(
+    blocks: float, last: float, gain: float, taken: bool
+) -> None:
+    found = {"accuracy": blocks, "probe_accuracy": last}
+    assert instead_of_training(found, gain, 0.005) is taken
+
+
+def test_a_training_that_comes_further_is_begun_from_the_last_block(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(block_candidate, "instead_of_training", lambda *_: False)
+    found = fitted(world, tmp_path, strategy="auto", auto={"pilot": False})
+    assert found.fine_tune
+    record = read_decision(tmp_path / "decision.json")
+    assert "a training is expected to bring more" in record.reasons[-1]
+    assert load_classifier(tmp_path / "probe").backbone.spec.name == f"timm/{BACKBONE}"
+    assert dataclasses.asdict(record)["figures"]["all_blocks"]["images"] > 0
