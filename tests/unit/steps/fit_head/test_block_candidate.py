@@ -19,8 +19,13 @@ from graftline.features.matrix import read_features
 from graftline.records.decision import read_decision
 from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fit_head import block_candidate
-from graftline.steps.fit_head.block_candidate import Start, instead_of_training, try_all_blocks
-from graftline.steps.fit_head.config import FitHeadConfig
+from graftline.steps.fit_head.block_candidate import (
+    Start,
+    expected_lead,
+    takes_all_blocks,
+    try_all_blocks,
+)
+from graftline.steps.fit_head.config import AutoSettings, FitHeadConfig
 from graftline.steps.fit_head.probe import measure
 from graftline.steps.fit_head.step import FitHeadResult, run
 from graftline.steps.ingest.step import run as ingest
@@ -81,12 +86,12 @@ def right(classifier_folder: Path, world: Path) -> float:
 
 def test_auto_takes_them_where_it_would_train_and_they_lead(world: Path, tmp_path: Path) -> None:
     last = fitted(world, tmp_path / "last", strategy="probe")
-    found = fitted(world, tmp_path / "auto", strategy="auto", auto={"pilot": False})
+    auto = fitted(world, tmp_path / "auto", strategy="auto", auto={"pilot": False})
     assert last.decision["choice"] == "probe" and "all_blocks" not in last.decision["figures"]
-    figures = found.decision["figures"]["all_blocks"]
-    assert found.strategy == "probe" and not found.fine_tune
+    figures = auto.decision["figures"]["all_blocks"]
+    assert auto.strategy == "probe" and not auto.fine_tune
     assert figures["accuracy"] > figures["probe_accuracy"] + 0.02
-    assert found.cv_accuracy == pytest.approx(figures["accuracy"], abs=0.02)
+    assert auto.cv_accuracy == pytest.approx(figures["accuracy"], abs=0.02)
     classifier = load_classifier(tmp_path / "auto" / "probe")
     assert classifier.backbone.spec.name == f"timm/{BACKBONE}+blocks"
     held_out = read_held_out(tmp_path / "auto" / "probe")
@@ -97,7 +102,7 @@ def test_auto_takes_them_where_it_would_train_and_they_lead(world: Path, tmp_pat
     assert "nothing is trained" in record.reasons[-1]
     # The forecast is now over what is used.
     plain = fitted(world, tmp_path / "asked", strategy="fine_tune").decision["forecast"]
-    lead = figures["accuracy"] - figures["probe_accuracy"]
+    lead = expected_lead(figures)
     assert record.forecast is not None
     assert record.forecast.gain == pytest.approx(plain["gain"] - lead, abs=1e-6)
 
@@ -108,16 +113,16 @@ def test_what_is_measured_is_what_scikit_learn_measures(world: Path) -> None:
     network = block_candidate.build(BACKBONE, image_size=SIZE)
     measured = measure(snapshot, features.matrix, settings.probe, 0)
     start = Start(network, features, measured)
-    found = try_all_blocks(snapshot, start, settings, open_store(str(world / "store")))
-    assert found is not None
+    tried = try_all_blocks(snapshot, start, settings, open_store(str(world / "store")))
+    assert tried is not None
     rows = snapshot.rows("train")
-    matrix = found.start.features.matrix
+    matrix = tried.start.features.matrix
     assert not matrix[snapshot.rows("test")].any()
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     theirs = cross_val_score(model, matrix[rows], snapshot.labels()[rows], cv=5).mean()
-    assert found.found["accuracy"] == pytest.approx(theirs, abs=0.03)
-    assert found.found["images"] == len(rows)
-    assert found.found["probe_accuracy"] == pytest.approx(measured.right.mean(), abs=1e-6)
+    assert tried.found["accuracy"] == pytest.approx(theirs, abs=0.03)
+    assert tried.found["images"] == len(rows)
+    assert tried.found["probe_accuracy"] == pytest.approx(measured.right.mean(), abs=1e-6)
     # The pooled features of the last block come last, as they are.
     width = features.dim
     np.testing.assert_allclose(
@@ -139,29 +144,60 @@ def test_they_are_not_tried_twice_nor_on_too_many_images(
     assert try_all_blocks(snapshot, Start(plain, features, measured), settings, store) is None
 
 
+def found(blocks: float, last: float, half: float) -> dict[str, Any]:
+    lead = blocks - last
+    return {
+        "accuracy": blocks,
+        "probe_accuracy": last,
+        "images": 100,
+        "difference_interval": [lead - half, lead + half],
+    }
+
+
+@pytest.mark.parametrize(("lead", "half"), [(0.1, 0.02), (0.0, 0.06), (-0.05, 0.01)])
+def test_the_expected_lead_is_bayes(lead: float, half: float) -> None:
+    grid = np.linspace(-1, 1, 200_001)
+    prior = np.exp(-((grid - 0.06) ** 2) / (2 * 0.05**2))
+    seen = np.exp(-((grid - lead) ** 2) / (2 * (half / 1.2815515655446004) ** 2))
+    expected = (grid * prior * seen).sum() / (prior * seen).sum()
+    assert expected_lead(found(0.5 + lead, 0.5, half)) == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("blocks", "last", "gain", "taken"),
+    ("blocks", "last", "half", "gain", "trains", "taken"),
     [
-        (0.90, 0.80, 0.05, True),
-        (0.90, 0.80, 0.104, True),  # 0.4 points more, under auto.min_gain
-        (0.90, 0.80, 0.106, False),
-        (0.80, 0.80, 0.001, False),  # no lead: the last block's are there already
-        (0.79, 0.80, 0.05, False),
+        (0.90, 0.80, 0.001, 0.05, True, True),
+        (0.90, 0.80, 0.001, 0.104, True, True),  # 0.4 points more, under auto.min_gain
+        (0.90, 0.80, 0.001, 0.106, True, False),
+        (0.90, 0.80, 0.001, 0.106, False, True),  # too dear, say
+        (0.80, 0.80, 0.1, 0.01, False, True),  # few images: what is usual counts
+        (0.80, 0.80, 0.1, 0.06, True, False),
+        (0.75, 0.80, 0.01, 0.0, False, False),  # many: what was seen counts
+        (0.75, 0.80, 0.01, 0.05, True, False),
     ],
 )
 def test_a_training_has_to_come_further(
-    blocks: float, last: float, gain: float, taken: bool
+    blocks: float, last: float, half: float, gain: float, trains: bool, taken: bool
 ) -> None:
-    found = {"accuracy": blocks, "probe_accuracy": last}
-    assert instead_of_training(found, gain, 0.005) is taken
+    given = found(blocks, last, half)
+    assert takes_all_blocks(given, gain, AutoSettings(min_gain=0.005), trains=trains) is taken
+
+
+def test_a_probe_without_errors_leaves_nothing_to_try(world: Path) -> None:
+    snapshot, features = read_snapshot(world / "snapshot"), read_features(world / "features")
+    settings = FitHeadConfig(backbone=BACKBONE, image_size=SIZE)
+    measured = measure(snapshot, features.matrix, settings.probe, 0)
+    faultless = dataclasses.replace(measured, right=np.ones_like(measured.right))
+    start = Start(block_candidate.build(BACKBONE, image_size=SIZE), features, faultless)
+    store = open_store(str(world / "store"))
+    assert try_all_blocks(snapshot, start, settings, store) is None
 
 
 def test_a_training_that_comes_further_is_begun_from_the_last_block(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(block_candidate, "instead_of_training", lambda *_: False)
-    found = fitted(world, tmp_path, strategy="auto", auto={"pilot": False})
-    assert found.fine_tune
+    monkeypatch.setattr(block_candidate, "takes_all_blocks", lambda *_, **__: False)
+    assert fitted(world, tmp_path, strategy="auto", auto={"pilot": False}).fine_tune
     record = read_decision(tmp_path / "decision.json")
     assert "a training is expected to bring more" in record.reasons[-1]
     assert load_classifier(tmp_path / "probe").backbone.spec.name == f"timm/{BACKBONE}"
