@@ -140,7 +140,7 @@ def _decided(
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed, head)
     start = Start(network, features, measured)
     decision = _decide(settings, measured, snapshot, network, store)
-    if settings.strategy != "auto":
+    if settings.strategy != "auto" or not settings.auto.all_blocks:
         return start, decision
     blocks = try_all_blocks(snapshot, start, settings, open_store(store))
     if blocks is None:

@@ -144,6 +144,12 @@ def test_they_are_not_tried_twice_nor_on_too_many_images(
     assert try_all_blocks(snapshot, Start(plain, features, measured), settings, store) is None
 
 
+def test_they_are_not_tried_where_the_run_file_says_so(world: Path, tmp_path: Path) -> None:
+    result = fitted(world, tmp_path, strategy="auto", auto={"pilot": False, "all_blocks": False})
+    assert "all_blocks" not in result.decision["figures"]
+    assert load_classifier(tmp_path / "probe").backbone.spec.name == f"timm/{BACKBONE}"
+
+
 def found(blocks: float, last: float, half: float) -> dict[str, Any]:
     lead = blocks - last
     return {
