@@ -90,6 +90,8 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
     """The :class:`StoreError` for an operating system's error."""
     what = f"Cannot {action} {name}"
     why = error.strerror or str(error)
+    if action == "list" and error.filename and not name.endswith(Path(error.filename).name):
+        why += f": {error.filename}"  # a folder somewhere below
     if error.errno in (errno.ENOENT, errno.ENOTDIR) and action == "write":
         return StoreNotFound(
             what, why=why, fix="The folder cannot be created: choose another path."

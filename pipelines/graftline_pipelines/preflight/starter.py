@@ -5,6 +5,7 @@ import textwrap
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -33,12 +34,14 @@ class Starter:
         text: The YAML.
         found: What was found, in sentences.
         problem: Why a run would stop; None where it would not.
+        empty: Whether there is nothing at all, which no key of the run file could mend.
     """
 
     name: str
     text: str
     found: tuple[str, ...]
     problem: GraftlineError | None
+    empty: bool = False
 
 
 def starter(source: str, name: str | None = None) -> Starter:
@@ -66,8 +69,9 @@ def starter(source: str, name: str | None = None) -> Starter:
             ) from None
         raise ConfigurationError(f"{key}: {wrong['msg'].removeprefix('Value error, ')}.") from None
     found, problem = _look(settings)
+    empty = problem is not None and _is_empty(settings)
     text = "\n".join(_lines(source, name, store, found, problem)) + "\n"
-    return Starter(name, text, tuple(found), problem)
+    return Starter(name, text, tuple(found), problem, empty)
 
 
 def name_of(source: str) -> str:
@@ -100,6 +104,14 @@ def _look(settings: RunSettings) -> tuple[list[str], GraftlineError | None]:
         return found, error
     found += _hints(entries, settings)
     return found, None
+
+
+def _is_empty(settings: RunSettings) -> bool:
+    from graftline.storage import open_store
+
+    with suppress(GraftlineError, OSError):  # what is wrong with it has been said
+        return not any(True for _ in open_store(settings.data.source).list())
+    return False
 
 
 def _hints(entries: Sequence[Any], settings: RunSettings) -> Iterator[str]:

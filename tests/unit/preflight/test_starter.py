@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from graftline.errors import ConfigurationError, StoreError
+from graftline.errors import ConfigurationError, DataError, StoreError
 from graftline_pipelines.cli.main import app
 from graftline_pipelines.preflight.starter import name_of, starter
 from graftline_pipelines.runfile.load import load
@@ -77,6 +77,16 @@ def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert name_of("photos/") == "photos" and name_of("s3://bucket") == "bucket"
     assert name_of("Dög späce") == "dog-space" and name_of("Vögel.csv") == "vogel"
     assert name_of("a/labels.csv") == "labels" and name_of(".") == "my-data"
+
+
+def test_nothing_is_written_for_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flowers").mkdir()
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(app, ["init", "flowers"])
+    assert isinstance(answer.exception, DataError) and "is empty" in str(answer.exception)
+    assert not (tmp_path / "flowers.yaml").exists()  # it would stand in the way later
 
 
 def test_a_problem_is_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from graftline.data.sources import open_source
 from graftline.errors import StoreNotFound
+from graftline.files import os_error
 from graftline.storage import open_store
 from graftline.storage.local import HIDDEN, STALE_SECONDS, FileStore
 
@@ -93,6 +94,13 @@ def test_pickled_store_of_another_store_keeps_its_lock_folder(tmp_path: Path) ->
     assert sent.uri == child.uri and sent.read("k") == b"1"
     assert not (tmp_path / "a" / "b" / HIDDEN).exists()
     assert [info.key for info in open_store(str(tmp_path)).list()] == ["a/b/k", "a/b/p"]
+
+
+def test_the_error_of_a_listing_names_what_it_met(tmp_path: Path) -> None:
+    error = PermissionError(13, "Permission denied", f"{tmp_path}/a/locked")
+    assert f"Permission denied: {tmp_path}/a/locked" in str(os_error(error, "file:///a", "list"))
+    own = PermissionError(13, "Permission denied", "/a")
+    assert str(os_error(own, "file:///a", "list")).count("/a") == 1
 
 
 def test_objects_below_the_root_are_named_with_one_slash(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def init(
     console = Screen(highlight=False)
     with console.status(f"Looking at {source} ..."):
         made = starter(source, name)
+    if made.problem is not None and made.empty:
+        raise made.problem
     with os_errors(str(path), "write"), path.open("x", encoding="utf-8") as stream:
         stream.write(made.text)
     for text in made.found:
