@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graftline.errors import BackboneError, UnknownBackbone
 from graftline.images.preprocessing import CropMode, Interpolation, Preprocessing
-from graftline.models.names import HUB, LIBRARIES, near
+from graftline.models.names import BLOCKS, HUB, LIBRARIES, near
 
 HEAD_CLASSES = 1000  # of the network with its head, built only to learn the names of its tensors
 
@@ -67,11 +67,13 @@ def find(name: str) -> Architecture:
 
     Args:
         name: ``resnet50``, ``timm/resnet50``, ``timm/resnet50.tv_in1k``, ``torchvision/resnet50``
-            or ``torchvision/resnet50.IMAGENET1K_V2``; without a library, timm is asked first.
+            or ``torchvision/resnet50.IMAGENET1K_V2``; without a library, timm is asked first. What
+            follows a ``+`` says which features are taken, and is no part of the architecture.
 
     Raises:
         UnknownBackbone: No library has it; near names are given.
     """
+    name = name.removesuffix(BLOCKS)
     library, _, bare = name.rpartition("/")
     if library and library not in LIBRARIES:
         raise UnknownBackbone(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from graftline.errors import ConfigurationError
@@ -17,15 +18,17 @@ from graftline.images.fit import Fit
 from graftline.images.preprocessing import Preprocessing
 from graftline.images.stored_values import ValueRange
 from graftline.models import catalogue
-from graftline.models.architectures import Architecture, create_seeded, find
+from graftline.models.architectures import Architecture, create, create_seeded, find
+from graftline.models.block_outputs import BlockOutputs, last_modules, width
 from graftline.models.blocks import block_of, division_of
 from graftline.models.first_use import first_uses
 from graftline.models.input_size import measure
+from graftline.models.names import BLOCKS
 from graftline.models.weights import load as weights_module
 from graftline.storage.base import Store
 
 FINGERPRINT_VERSION = 1
-LAYER = "pooled"
+LAYER, ALL_BLOCKS = "pooled", "pooled, of all blocks"
 
 
 @dataclass(frozen=True)
@@ -33,10 +36,11 @@ class BackboneSpec:
     """What a backbone is, known without its weights.
 
     Attributes:
-        name: As :func:`build` takes it: ``library/architecture``, with a tag where one was given.
+        name: As :func:`build` takes it: ``library/architecture``, with a tag where one was given,
+            and ``+blocks`` where the features are those of all blocks.
         library: ``timm`` or ``torchvision``.
         architecture: The library's name.
-        feature_dim: Width of the pooled features.
+        feature_dim: Width of the features.
         parameters: Number of parameters, without a head.
         preprocessing: At the image size asked for.
         native_size: Image size it was pretrained with, in pixels.
@@ -54,13 +58,18 @@ class BackboneSpec:
     weights: str
     available_locally: bool
 
+    @property
+    def of_all_blocks(self) -> bool:
+        """Whether the features are those of all blocks, not of the last alone."""
+        return self.name.endswith(BLOCKS)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {**self.__dict__, "preprocessing": self.preprocessing.to_dict()}
 
 
 class Backbone(nn.Module):
-    """A network that gives pooled features.
+    """A network that gives pooled features, of its last block or of all.
 
     Attributes:
         spec: What it is.
@@ -72,6 +81,9 @@ class Backbone(nn.Module):
         self.spec = spec
         self.network = network
         self._division: list[tuple[str, tuple[str, ...]]] | None = None
+        self._outputs: BlockOutputs | None = None
+        if spec.of_all_blocks:
+            self._outputs = BlockOutputs(last_modules(network, self._divided()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled features.
@@ -82,15 +94,21 @@ class Backbone(nn.Module):
         Returns:
             (N, feature_dim).
         """
+        if self._outputs is not None:
+            self._outputs.begin()
         features: Tensor = self.network(images)
-        return features.flatten(1)
+        features = features.flatten(1)
+        return features if self._outputs is None else self._outputs.joined(features)
 
     def blocks(self) -> list[tuple[str, nn.Module]]:
         """Blocks from input to output, the stem first; each tensor is in exactly one."""
+        return [(name, block_of(self.network, parts)) for name, parts in self._divided()]
+
+    def _divided(self) -> list[tuple[str, tuple[str, ...]]]:
         if self._division is None:
             uses = first_uses(self.network, self.spec.preprocessing.input_size)
             self._division = division_of(self.network, uses)
-        return [(name, block_of(self.network, parts)) for name, parts in self._division]
+        return self._division
 
     @property
     def weights_digest(self) -> str:
@@ -110,7 +128,7 @@ def fingerprint_of(spec: BackboneSpec, weights_digest: str, precision: str) -> s
         "architecture": spec.architecture,
         "weights": weights_digest,
         "preprocessing": spec.preprocessing.to_dict(),
-        "layer": LAYER,
+        "layer": ALL_BLOCKS if spec.of_all_blocks else LAYER,
         "precision": precision,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
@@ -144,7 +162,7 @@ def resolve(
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    spec = _spec_of(architecture, image_size, by_table=by_table)
+    spec = _spec_of(architecture, image_size, by_table=by_table, blocks=name.endswith(BLOCKS))
     spec = _with_pixels(spec, fit, value_range, full_decoding)
     origin = weights_module.locate(architecture, weights, store)
     return replace(spec, weights=origin.location, available_locally=origin.available_locally)
@@ -168,7 +186,7 @@ def construct(
         BackboneError: It does not take this image size, or has no pooled features.
     """
     architecture = find(name)
-    spec = _spec_of(architecture, image_size, by_table=True)
+    spec = _spec_of(architecture, image_size, by_table=True, blocks=name.endswith(BLOCKS))
     spec = _with_pixels(spec, fit, value_range, full_decoding)
     network = create_seeded(architecture, spec.preprocessing.input_size)
     return Backbone(spec, network).eval()
@@ -220,7 +238,9 @@ def build(
     return Backbone(spec, network).eval()
 
 
-def _spec_of(architecture: Architecture, image_size: int | None, *, by_table: bool) -> BackboneSpec:
+def _spec_of(
+    architecture: Architecture, image_size: int | None, *, by_table: bool, blocks: bool
+) -> BackboneSpec:
     """The spec with random weights."""
     if image_size is not None and image_size < 1:
         raise ConfigurationError(f"`image_size: {image_size}`: at least one pixel is needed.")
@@ -228,8 +248,10 @@ def _spec_of(architecture: Architecture, image_size: int | None, *, by_table: bo
     size = image_size or native
     found = _tabled(architecture, size) if by_table else None
     parameters, feature_dim = found or _measure(architecture, size)
+    if blocks:
+        feature_dim = _width_of_all(architecture, size)
     return BackboneSpec(
-        name=architecture.full_name,
+        name=architecture.full_name + (BLOCKS if blocks else ""),
         library=architecture.library,
         architecture=architecture.name,
         feature_dim=feature_dim,
@@ -267,6 +289,18 @@ def _tabled(architecture: Architecture, size: int) -> tuple[int, int] | None:
 
 
 _measure = lru_cache(maxsize=4096)(measure)
+
+
+@lru_cache
+def _width_of_all(architecture: Architecture, size: int) -> int:
+    """Width of the features of all blocks, on shapes alone where the network can be built so."""
+    try:
+        with torch.device("meta"):
+            network = create(architecture, size).eval()
+            return width(network, division_of(network, first_uses(network, size)), size)
+    except (NotImplementedError, RuntimeError):
+        network = create_seeded(architecture, size).eval()
+        return width(network, division_of(network, first_uses(network, size)), size)
 
 
 def _at_size(preprocessing: Preprocessing, size: int) -> Preprocessing:

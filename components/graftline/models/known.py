@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from graftline.errors import UnknownBackbone
-from graftline.models.names import LIBRARIES, near
+from graftline.models.names import BLOCKS, LIBRARIES, near
 
 TABLE = Path(__file__).with_name("backbones.csv")
 
@@ -18,7 +18,7 @@ def check_known(name: str) -> None:
     Raises:
         UnknownBackbone: With near names.
     """
-    library, _, bare = name.rpartition("/")
+    library, _, bare = name.removesuffix(BLOCKS).rpartition("/")
     if made_with() != versions() or (library and library not in LIBRARIES):
         return
     architecture = bare.partition(".")[0]

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable
 
 LIBRARIES = ("timm", "torchvision")
+BLOCKS = "+blocks"  # after a name: features of all blocks, see graftline.models.block_outputs
 
 
 def near(name: str, full_names: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from graftline.errors import ConfigurationError, IntegrityError, SchemaVersionError, StoreNotFound
+from graftline.models.names import BLOCKS
 from graftline.models.weights.published import EMBEDDED, package_of
 from graftline.schema import check_schema_version
 from graftline.storage import commit, open_store
@@ -25,10 +26,11 @@ SCHEMA_VERSION = 1
 def candidates(settings: RunSettings) -> tuple[str, ...]:
     """The backbones that ``backbone: auto`` chooses from.
 
-    Without ``race.backbones`` those small ones whose weights are installed as Python packages.
+    Without ``race.backbones`` those small ones whose weights are installed as Python packages, the
+    smallest with the features of all its blocks, too.
     """
-    here = (name.partition("/")[2] for name in EMBEDDED if package_of(name) is not None)
-    return settings.race.backbones or tuple(here)
+    here = [name.partition("/")[2] for name in EMBEDDED if package_of(name) is not None]
+    return settings.race.backbones or (*here[:1], *(n + BLOCKS for n in here[:1]), *here[1:])
 
 
 def remember(settings: RunSettings, race: "Race", names: Sequence[str]) -> None:

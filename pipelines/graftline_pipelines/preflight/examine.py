@@ -256,7 +256,8 @@ def _network(settings: RunSettings) -> str:
 
     spec = resolve(settings.backbone, weights=settings.weights, image_size=settings.image_size)
     if settings.weights is None:
-        _published(settings, spec.name, find(settings.backbone).source)
+        known = find(settings.backbone)
+        _published(settings, known.full_name, known.source)
     elif not spec.available_locally:
         raise _no_weights(spec.weights)
     elif settings.weights != "random":

@@ -49,8 +49,8 @@ class RaceSettings(Section):
     """`graftline race` and `backbone: auto`: each backbone's probe on a sample of the data."""
 
     backbones: tuple[str, ...] = ()
-    """Names of those that compete. Default: `tf_efficientnet_lite0`, `1` and `2`, as far as their
-    weights are installed as Python packages."""
+    """Names of those that compete. Default: `tf_efficientnet_lite0`, the same with `+blocks`,
+    `tf_efficientnet_lite1` and `2`, as far as their weights are installed as Python packages."""
     images: Annotated[int, Field(ge=20)] = 2000
     """Training images of the largest sample."""
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -181,8 +181,9 @@ class RunSettings(Section):
     tracking: TrackingSettings = TrackingSettings()
     """Where MLflow is."""
     backbone: str = "tf_efficientnet_lite0"
-    """A name that `graftline backbones` lists; or `auto`: the first run lets the `race.backbones`
-    compete on this data, and all runs take the one that was chosen."""
+    """A name that `graftline backbones` lists, with `+blocks` after it for the features of all its
+    blocks; or `auto`: the first run lets the `race.backbones` compete on this data, and all runs
+    take the one that was chosen."""
     race: RaceSettings = RaceSettings()
     """The backbones that compete for `backbone: auto`, and how long."""
     weights: str | None = None

@@ -9,6 +9,7 @@ from graftline.stats.calibration import (
     expected_noise,
     fit_temperature,
     reliability,
+    sharpness,
     softmax,
 )
 
@@ -31,6 +32,13 @@ def test_the_temperature_is_found_and_is_the_best_of_a_grid(truth: float) -> Non
     own = np.arange(len(labels)), labels
     losses = [-special.log_softmax(logits / t, axis=1)[own].sum() for t in grid]
     assert found == pytest.approx(grid[int(np.argmin(losses))], rel=0.02)
+
+
+def test_logits_of_any_size_are_calibrated() -> None:
+    """Log-posteriors of 1,280 features, added up, are thousands apart: not only a factor of 50."""
+    logits, labels = drawn(1.0)
+    assert fit_temperature(logits * 1e4, labels) == pytest.approx(1e4, rel=0.08)
+    assert sharpness(logits * 1e4, labels) == pytest.approx(1e-4, rel=0.08)
 
 
 def test_scaling_calibrates_and_keeps_every_label() -> None:

@@ -88,6 +88,7 @@ class TableSource(Source):
         self.columns = columns
         self.choices = reading or Reading()
         self.whole = whole
+        self.by_columns = False  # whether it has a column for each class
         self.uri = f"{store.uri}/{name}" if isinstance(name, str) else store.uri
         self.images = ImageFinder(store, whole, self.choices.exclude)
         self.listed: frozenset[str] = frozenset()  # files that list splits and were read
@@ -109,6 +110,7 @@ class TableSource(Source):
         data = self.store.read(name)
         header, rows, note = table_of_images(data, f"{self.store.uri}/{name}", self.columns)
         self._note(note)
+        self.by_columns = self.by_columns or bool(note)
         return header, rows
 
     def _columns(self, header: Sequence[str]) -> Columns:

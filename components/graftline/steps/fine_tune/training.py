@@ -47,7 +47,7 @@ from graftline.steps.fine_tune.start_and_outcome import from_probe, from_scratch
 from graftline.storage import open_store
 from graftline.storage.base import Store
 
-TRAINING_VERSION = 7  # counts changes to the loop that change its result
+TRAINING_VERSION = 8  # counts changes to the loop that change its result
 NOTHING_FROZEN = {"unfreeze": "all", "layer_decay": 1.0, "adapt_batch_norm": True}
 
 

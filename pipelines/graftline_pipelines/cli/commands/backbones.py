@@ -35,11 +35,12 @@ def backbones(
 ) -> None:
     """List the names that `backbone:` takes; with one name, show everything about it."""
     from graftline.models import lookup
+    from graftline.models.names import BLOCKS
     from graftline.storage import open_store
 
     location = open_store(store) if store else None
     entry = lookup.one(name) if name else None
-    tagged = name is not None and "." in name
+    tagged = name is not None and ("." in name or name.endswith(BLOCKS))
     if name is not None and entry is None and (tagged or image_size is not None):
         _check_known(name)
     if name is not None and (entry is not None or tagged):
@@ -85,8 +86,9 @@ def mirror_weights(
 def _check_known(name: str) -> None:
     """Refuse an unknown name before PyTorch is imported."""
     from graftline.models import lookup
+    from graftline.models.names import BLOCKS
 
-    if lookup.one(name.partition(".")[0]) is None:
+    if lookup.one(name.removesuffix(BLOCKS).partition(".")[0]) is None:
         raise lookup.unknown(name)
 
 
@@ -120,7 +122,7 @@ def _others(name: str) -> list[str]:
     """Other backbones whose names contain this one."""
     from graftline.models import lookup
 
-    bare = name.rpartition("/")[2].partition(".")[0]
+    bare = name.rpartition("/")[2].partition("+")[0].partition(".")[0]
     return [entry.name for entry in lookup.entries(bare)][1:]
 
 

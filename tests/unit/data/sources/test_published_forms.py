@@ -143,6 +143,15 @@ BY_NUMBER: dict[str, tuple[Files, dict[str, int]]] = {
         GROCERY | {f"iconic/Fruit/{n}_Information.txt": "sweet" for n in range(70)},
         of_splits(dict.fromkeys("012", 1), 6),
     ),
+    "faces with attributes": (
+        {f"img/{n:06}.jpg": "" for n in range(12)}
+        | {
+            "list_attr.txt": "12\nSmiling Male\n"
+            + "\n".join(f"{n:06}.jpg {n % 2 * 2 - 1:2d} -1" for n in range(12)),
+            "list_eval_partition.txt": "\n".join(f"{n:06}.jpg {n % 3}" for n in range(12)),
+        },
+        {"-1": 6, "1": 6},
+    ),
     "commas": (FLAT | {"t.csv": "\n".join(f"{n}.jpg,{lab(n)}" for n in range(12))}, KINDS),
     "tabs": (FLAT | {"t.tsv": "\n".join(f"{n}.jpg\t{lab(n)}" for n in range(12))}, KINDS),
     "blanks": (FLAT | {"t.csv": "\n".join(f"{n}.jpg {lab(n)}" for n in range(12))}, KINDS),
@@ -333,3 +342,27 @@ def test_the_lines_of_the_docs_for_mnist(tmp_path: Path, monkeypatch: pytest.Mon
     assert classes(entries) == {f"{k} {s}": 4 for k in "012" for s in ("train", "test")}
     with Image.open(tmp_path / "mnist" / "test" / "1" / "4.png") as image:
         assert image.size == (28, 28) and image.getextrema() == (104, 104)
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "folds.txt", "data_split.txt"])
+def test_numbers_of_splits_are_no_labels(name: str, tmp_path: Path) -> None:
+    """0, 1 and 2 of CelebA's partition were taken for the classes."""
+    lines = "\n".join(f"{n}.jpg {n % 3}" for n in range(12))
+    with pytest.raises(GraftlineError, match="one label 'images'") as error:
+        read(tmp_path / "a", FLAT | {name: lines})
+    assert name in str(error.value)
+    labels = "\n".join(f"{n}.jpg {lab(n)}" for n in range(12))
+    entries, _ = read(tmp_path / "b", FLAT | {name: lines, "labels.txt": labels})
+    assert classes(entries) == KINDS
+
+
+def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
+    lines = (json.dumps({"image": f"{n}.jpg", "label": lab(n)}) for n in range(12))
+    entries, _ = read(tmp_path, FLAT | {"labels.json": "\n".join(lines)})
+    assert classes(entries) == KINDS
+
+
+def test_paths_of_windows_are_found_by_their_end(tmp_path: Path) -> None:
+    rows = [f"C:\\Users\\eve\\images\\{n}.jpg,{lab(n)}" for n in range(12)]
+    entries, _ = read(tmp_path, FLAT | {"t.csv": table("image,label", rows)})
+    assert classes(entries) == KINDS

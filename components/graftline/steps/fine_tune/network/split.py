@@ -100,10 +100,13 @@ def split(backbone: Backbone, division: Division) -> Split | None:
     """Cut a backbone below its trained blocks.
 
     Returns:
-        None where nothing is frozen, or where this network cannot be cut.
+        None where nothing is frozen, where this network cannot be cut, and where its features are
+        those of all blocks.
     """
     if not division.frozen:
         return None
+    if backbone.spec.of_all_blocks:
+        return None  # what the frozen blocks give are features, too
     if not division.trained:
         return Split(backbone, None, {})
     mode = backbone.training

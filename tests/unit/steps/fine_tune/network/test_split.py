@@ -42,6 +42,14 @@ def test_nothing_frozen_is_not_cut() -> None:
     assert split(backbone, divide_by(backbone, "all")) is None
 
 
+def test_a_network_whose_frozen_blocks_give_features_is_not_cut() -> None:
+    backbone = build("timm/test_resnet+blocks", weights="random")
+    division = divide_by(backbone, 0.5)
+    freeze(backbone, division)
+    assert division.frozen
+    assert split(backbone, division) is None
+
+
 def test_arrays_come_back_and_the_file_stays_bounded() -> None:
     arrays = ArrayFile(most=4 * 10 * 3 + 8)
     made = [torch.randn(10) for _ in range(4)]
