@@ -165,7 +165,8 @@ class StepFollower:
         bar how long.
         """
         left = left_in_all(self._expected, self._counted, self._ended, now)
-        current = {step_of(name): bar for name, bar in self._bars.items()} or {self._coming: None}
+        current: dict[str, TaskID | None] = {step_of(n): bar for n, bar in self._bars.items()}
+        current = current or {self._coming: None}
         for step, bar in current.items():
             expected = self._expected.get(step, 0.0)
             task = next((each for each in self._progress.tasks if each.id == bar), None)
