@@ -318,3 +318,16 @@ def test_a_folder_in_a_zip_can_be_the_source(kind: str, s3_bucket: str, tmp_path
     files |= {f"set/other/{n}.png": picture(900 + n) for n in range(2)}
     source = stored(kind, tmp_path / "x", files, s3_bucket)
     assert taken(f"{source}/set/data", tmp_path / "out", split=True) == data.meant
+
+
+def test_another_archive_of_the_same_files_holds_nothing_new(tmp_path: Path) -> None:
+    data = in_classes(PLAIN)
+    source = as_zip(tmp_path / "x", data.files)
+    arguments = {"source": source, "store": str(tmp_path / "store"), "near_duplicates": "off"}
+    first = run(snapshot_folder=tmp_path / "a", **arguments)
+    again = data.files | {"cat/new.png": picture(1234)}
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(again, reverse=True):
+            archive.writestr(name, again[name])
+    second = run(snapshot_folder=tmp_path / "b", **arguments)
+    assert (first.fetched, second.fetched, second.reused) == (12, 1, 12)
