@@ -331,3 +331,27 @@ def test_another_archive_of_the_same_files_holds_nothing_new(tmp_path: Path) -> 
             archive.writestr(name, again[name])
     second = run(snapshot_folder=tmp_path / "b", **arguments)
     assert (first.fetched, second.fetched, second.reused) == (12, 1, 12)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_table_in_a_tar_is_refused_with_the_way_out(kind: str, tmp_path: Path) -> None:
+    data = in_classes(PLAIN)
+    files = {f"images/{k[:3]}{k[4:]}": v for k, v in data.files.items()}
+    rows = [f"images/{k[:3]}{k[4:]},{k[:3]}" for k in data.files]
+    files["labels.csv"] = "\n".join(["image,label", *rows]).encode()
+    if kind == "tar":
+        with pytest.raises(GraftlineError, match="one label 'images'") as error:
+            taken(as_tar(tmp_path / "x", files, "tar"), tmp_path / "out", split=False)
+        assert "pack it as ZIP" in str(error.value.fix)
+    else:
+        assert taken(as_zip(tmp_path / "x", files), tmp_path / "out", split=False) == data.meant
+
+
+def test_an_archive_of_each_class_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """As ImageNet's training images are published."""
+    for k, label in enumerate(PLAIN):
+        files = {f"{label}_{n}.jpg": picture(100 * k + n, "JPEG") for n in range(4)}
+        as_tar(tmp_path / label, files, "tar")
+    with pytest.raises(GraftlineError, match="No usable image") as error:
+        taken(str(tmp_path), tmp_path.parent / "out", split=False)
+    assert "unpack it into a folder of its name" in str(error.value.fix)
