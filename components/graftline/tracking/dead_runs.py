@@ -13,6 +13,7 @@ from typing import Any, Literal
 from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.run_records import is_known, read_records
+from graftline.stats.wording import counted
 from graftline.tracking import relocation
 from graftline.tracking.client import connect
 from graftline.tracking.mlflow_run import PIPELINE_RUN_TAG, TAG
@@ -117,7 +118,8 @@ def close_lost(uri: str, experiment: str, store: str, mine: str) -> int:
     except GraftlineError as error:
         message("WARNING: runs that earlier pipelines left in MLflow are not ended. %s", error)
     if closed:
-        message("%d runs that earlier pipelines left as RUNNING in MLflow are ended", closed)
+        runs = counted(closed, "run")
+        message("ended in MLflow, where earlier pipelines left them as RUNNING: %s", runs)
     return closed
 
 
