@@ -187,7 +187,8 @@ def _end(
     """Record how a run ended that did not end well: in its folder and in MLflow."""
     stopped = isinstance(failed, KeyboardInterrupt)
     if stopped:
-        console.print(f"\nStopping {unfinished_step(run_dir) or ''} ...".replace("  ", " "))
+        step = unfinished_step(run_dir)
+        console.print(f"\nStopping {step} ..." if step else "\nStopping ...")
         if warm is not None:
             warm.end_steps()
     _note_end(run_dir, "stopped" if stopped else "failed")
