@@ -5,6 +5,7 @@ boxes), the exports of annotation tools, and text with an image and its label on
 become rows of a table.
 """
 
+import dataclasses
 import json
 import posixpath
 from collections import Counter
@@ -29,7 +30,7 @@ from graftline.data.sources.split_list_files import (
     near_index,
     read_list,
 )
-from graftline.data.sources.split_names import names_split, splits_of
+from graftline.data.sources.split_names import names_split, only_splits, splits_of
 from graftline.data.sources.table import HUGGING_FACE, TableSource
 from graftline.data.sources.table_advice import called_as_splits, is_document, label_columns
 from graftline.data.sources.table_images import is_image
@@ -102,6 +103,7 @@ def label_files(
         rows = _table(key, data, near_index(key, index), columns)
         if rows is None:
             continue
+        rows = _as_splits(rows, columns)
         if columns.label in rows[0] and {columns.image, HUGGING_FACE} & set(rows[0]):
             if called_as_splits(key) and _few_numbers(rows, columns):
                 continue  # parts of the set by number (CelebA), whatever each means
@@ -189,6 +191,18 @@ def _table(key: str, data: bytes, index: ImageIndex, columns: Columns) -> Rows |
             key, manifest_rows(data.decode("utf-8-sig", "replace"), columns), index, columns
         )
     return _text_table(key, data, index, columns)
+
+
+def _as_splits(rows: Rows, columns: Columns) -> Rows:
+    """Rows whose labels are train and test, as rows that state splits."""
+    values = [row.cells.get(columns.label, "") for row in rows[1]]
+    if columns.split in (None, *rows[0]) or not only_splits(values):
+        return rows
+    named = {columns.label: str(columns.split)}
+    return [named.get(name, name) for name in rows[0]], [
+        dataclasses.replace(row, cells={named.get(k, k): v for k, v in row.cells.items()})
+        for row in rows[1]
+    ]
 
 
 def _few_numbers(rows: Rows, columns: Columns) -> bool:

@@ -72,6 +72,7 @@ class TableSource(Source):
     """
 
     format = "table"
+    splits: Mapping[str, tuple[Sequence[str], Sequence[Row]]] = {}  # files that state splits alone
 
     def __init__(
         self,
@@ -185,15 +186,15 @@ class TableSource(Source):
         if not self.whole or any(one.split for one in entries):
             return entries
         start = self.images.base + "/"
-        below = {
-            p.removeprefix(start): i for p, i in self.images.listed.items() if p.startswith(start)
-        }
         files = [
-            dataclasses.replace(info, key=key)
-            for key, info in below.items()
-            if not excluded(key, self.choices.exclude)
+            dataclasses.replace(info, key=path.removeprefix(start))
+            for path, info in self.images.listed.items()
+            if path.startswith(start)
+            and not excluded(path.removeprefix(start), self.choices.exclude)
         ]
-        entries, listed, notes, warnings = lists_beside(self.store, files, entries, self.uri)
+        entries, listed, notes, warnings = lists_beside(
+            self.store, files, entries, self.uri, self.splits
+        )
         self.listed |= listed
         self.warnings += warnings
         for note in notes:
