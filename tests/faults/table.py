@@ -112,8 +112,8 @@ ROWS = {
         "documented errors only, memory below 3 GB, 20 s an input",
     ),
     "test_interrupt": (
-        "Ctrl-C in the middle of a run",
-        "SIGINT to its processes",
+        "Ctrl-C or SIGTERM in the middle of a run",
+        "signals to its processes, and to the command alone",
         "it says so, and no process stays behind",
     ),
     "test_s3_odd_answers": (

@@ -9,3 +9,8 @@ def significant(value: float, digits: int) -> str:
         digits: How many say something.
     """
     return f"{float(f'{value:.{digits}g}'):,.12g}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: ``1 image``, ``2 images``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -25,6 +25,11 @@ LARGEST_MEMBER = 2**30  # what a table may come to; images are limited where the
 _AHEAD = 2**18  # bytes that are read at once of the directory at the archive's end
 _HEADER = struct.Struct("<4s5H3L2H")  # before each member's bytes; its last two are lengths
 _EXTRA = 1024  # bytes of other fields before the content, which its own header alone tells
+# What the module raises for broken archives.
+_FAULTS = (
+    *(zipfile.BadZipFile, NotImplementedError, ValueError, struct.error),
+    *(IndexError, OverflowError, EOFError),
+)
 _UTF8, _ENCRYPTED = 0x800, 0x1
 
 
@@ -62,20 +67,21 @@ class ZipStore(Store):
         stream = io.BufferedReader(ranges, _AHEAD)
         try:
             with zipfile.ZipFile(cast(IO[bytes], stream)) as archive:
-                infos = [info for info in archive.infolist() if not info.is_dir()]
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
+                found = archive.infolist()
+        except _FAULTS as error:
             told = isinstance(error, zipfile.BadZipFile | NotImplementedError)
             raise StoreError(
                 f"{self.uri} is not a readable ZIP archive",
                 why=str(error) if told else "the directory at its end cannot be read",
                 fix="Pack the images again, or let `data.source` name the unpacked folder.",
             ) from error
+        infos = [info for info in found if not f"/{info.orig_filename}".endswith("/")]
         keys = [_key(info) for info in infos]
         if not any("/" in key for key in keys):  # some programs of Windows write no slashes
             keys = [key.replace("\\", "/") for key in keys]
-        found = zip(keys, infos, strict=True)
+        members = dict(zip(keys, infos, strict=True))
         start = len(self.prefix)
-        return {key[start:]: info for key, info in sorted(found) if key.startswith(self.prefix)}
+        return {key[start:]: members[key] for key in sorted(members) if key.startswith(self.prefix)}
 
     def _member(self, key: str) -> zipfile.ZipInfo:
         info = self._members.get(key)

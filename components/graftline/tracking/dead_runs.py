@@ -5,12 +5,16 @@ run is over ends what it left: the exit handler, ``graftline stop``, ``graftline
 next run, which reads the records that each step keeps (:mod:`graftline.records.run_records`).
 """
 
+import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from graftline.errors import GraftlineError
 from graftline.progress import message
 from graftline.records.run_records import is_known, read_records
+from graftline.stats.wording import counted
+from graftline.tracking import relocation
 from graftline.tracking.client import connect
 from graftline.tracking.mlflow_run import PIPELINE_RUN_TAG, TAG
 from graftline.tracking.server_answers import mlflow_errors
@@ -35,9 +39,40 @@ def close_runs(uri: str, experiment: str, pipeline_run: str, status: End, why: s
     """
     if not uri or not is_known(pipeline_run):
         return 0
+    database = relocation.database_of(uri)
+    if database is not None and database.is_file():
+        return _close_in(database, experiment, pipeline_run, status, why)
     found = running_of(uri, experiment, pipeline_run)
     for run in found:
         _end(uri, run.info.run_id, status, why)
+    return len(found)
+
+
+def _close_in(database: Path, experiment: str, pipeline_run: str, status: End, why: str) -> int:
+    """The same in a database of this machine, without MLflow: whoever pressed Ctrl-C waits for it.
+
+    The import of MLflow alone takes seconds.
+    """
+    with relocation.opened(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        found = connection.execute(
+            "SELECT runs.run_uuid FROM runs"
+            " JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = ? AND tags.value = ?"
+            " JOIN experiments ON experiments.experiment_id = runs.experiment_id"
+            " WHERE runs.status = 'RUNNING' AND experiments.name = ?",
+            (PIPELINE_RUN_TAG, pipeline_run, experiment),
+        ).fetchall()
+        now = round(time.time() * 1000)
+        for (run_id,) in found:
+            connection.execute(
+                "UPDATE runs SET status = ?, end_time = ? WHERE run_uuid = ?", (status, now, run_id)
+            )
+            if why:
+                connection.execute(
+                    "INSERT OR REPLACE INTO tags (key, value, run_uuid) VALUES (?, ?, ?)",
+                    (TAG + "ended", why[:5000], run_id),
+                )
+        connection.commit()
     return len(found)
 
 
@@ -83,7 +118,8 @@ def close_lost(uri: str, experiment: str, store: str, mine: str) -> int:
     except GraftlineError as error:
         message("WARNING: runs that earlier pipelines left in MLflow are not ended. %s", error)
     if closed:
-        message("%d runs that earlier pipelines left as RUNNING in MLflow are ended", closed)
+        runs = counted(closed, "run")
+        message("ended in MLflow, where earlier pipelines left them as RUNNING: %s", runs)
     return closed
 
 

@@ -65,7 +65,7 @@ def find(uri: str) -> Relocation | None:
     database = database_of(uri)
     if database is None or not database.is_file():
         return None
-    with _opened(database) as connection:
+    with opened(database) as connection:
         locations = set(_values(connection, "experiments", "artifact_location"))
     here = database.parent / ARTIFACTS
     if not here.is_dir():
@@ -90,7 +90,7 @@ def apply(moved: Relocation) -> int:
     before, now = moved.roots
     own = {moved.before / ARTIFACTS: moved.database.parent / ARTIFACTS}
     changed = 0
-    with _opened(moved.database) as connection:
+    with opened(moved.database) as connection:
         connection.execute("BEGIN IMMEDIATE")
         for table, column in _COLUMNS:
             for value in set(_values(connection, table, column)):
@@ -111,7 +111,7 @@ def check_writable(uri: str) -> None:
     database = database_of(uri)
     if database is None or not database.exists():
         return
-    with _opened(database) as connection:
+    with opened(database) as connection:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("CREATE TABLE graftline_asks (x)")  # a read-only file takes BEGIN
         connection.rollback()
@@ -125,7 +125,7 @@ def check_readable(uri: str) -> None:
     """
     database = database_of(uri)
     if database is not None and database.exists():
-        with _opened(database) as connection:
+        with opened(database) as connection:
             connection.execute("SELECT count(*) FROM sqlite_master")
 
 
@@ -137,7 +137,7 @@ def database_of(uri: str) -> Path | None:
 
 
 @contextmanager
-def _opened(database: Path) -> Iterator[sqlite3.Connection]:
+def opened(database: Path) -> Iterator[sqlite3.Connection]:
     """The database; what SQLite raises becomes an error that says what to do."""
     try:
         with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:

@@ -153,10 +153,29 @@ class StepFollower:
     def _poll(self) -> None:
         while not self._stop.wait(POLL_SECONDS):
             self._show_new()
-            left = left_in_all(self._expected, self._counted, self._ended, time.monotonic())
-            said = f"about {_duration(left)} left" if left >= 1 else ""
+            left = self._left(time.monotonic())
+            said = f"about {_duration(left)} left" if left is not None and left >= 1 else ""
             why = ", as in an earlier run" if said and self._wide else ""
             self._progress.update(self._overall, description=f"{said}{why}")
+
+    def _left(self, now: float) -> float | None:
+        """Seconds left in all; None while a step runs, or is waited for, that nothing is known of.
+
+        A step that takes longer than in the earlier run, or was not part of it, says by its own
+        bar how long.
+        """
+        left = left_in_all(self._expected, self._counted, self._ended, now)
+        current: dict[str, TaskID | None] = {step_of(n): bar for n, bar in self._bars.items()}
+        current = current or {self._coming: None}
+        for step, bar in current.items():
+            expected = self._expected.get(step, 0.0)
+            task = next((each for each in self._progress.tasks if each.id == bar), None)
+            own = None if task is None or task.total is None else task.time_remaining
+            if own is None and not expected and step not in self._ended:
+                return None
+            rest = max(0.0, expected - (now - self._counted.get(step, now)))
+            left += max(0.0, (own or 0.0) - rest)
+        return left
 
     def _show_new(self) -> None:
         for event in sorted(self._new_events(), key=lambda event: float(event["time"])):

@@ -187,7 +187,8 @@ def _end(
     """Record how a run ended that did not end well: in its folder and in MLflow."""
     stopped = isinstance(failed, KeyboardInterrupt)
     if stopped:
-        console.print(f"\nStopping {unfinished_step(run_dir) or ''} ...".replace("  ", " "))
+        step = unfinished_step(run_dir)
+        console.print(f"\nStopping {step} ..." if step else "\nStopping ...")
         if warm is not None:
             warm.end_steps()
     _note_end(run_dir, "stopped" if stopped else "failed")
@@ -202,14 +203,15 @@ def _end(
 def _end_in_mlflow(settings: RunSettings, asked: list[str], warm: WarmServer | None) -> str:
     """End what a failed run left open in MLflow, so that it does not read RUNNING for ever.
 
-    In the warm process, which has imported MLflow: alone that takes seconds, for which somebody
-    who pressed Ctrl-C waits.
+    On a server in the warm process, which has imported MLflow: alone that takes seconds, for which
+    somebody who pressed Ctrl-C waits.
     """
     uri = settings.tracking.uri
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+    local = uri.startswith("sqlite:///")
+    if local and not Path(uri.removeprefix("sqlite:///")).exists():
         return ""  # the run did not come so far as to make it
     asked = [uri, settings.experiment, *asked]
-    if warm is not None:
+    if warm is not None and not local:
         with warm.calling(f"{__name__}:close_in_mlflow", asked) as call:
             problem = call.answer(within=MLFLOW_SECONDS)
         if problem is not None:

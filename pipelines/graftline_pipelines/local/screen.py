@@ -10,6 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from graftline.stats.wording import counted as counted
+
 HANGING = 2
 # What a command or a quoted name is made of is not torn apart: it can be copied from the screen.
 _WORD = re.compile(r"(?:`[^`\n]*`|\S)+\s*")
@@ -69,11 +71,6 @@ def hanging(text: Text, width: int, under: int = HANGING) -> Text:
     for line in lines:
         line.rstrip()
     return Text("\n").join(lines)
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number with its noun: ``1 image``, ``2 images``."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def size_of(size: float) -> str:

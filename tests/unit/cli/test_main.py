@@ -38,6 +38,27 @@ def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("mirror-weights", "nope", "--store", "x"), ("race", "run.yaml", "--backbones", "nope")],
+)
+def test_an_unknown_backbone_is_refused_before_pytorch_is_imported(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "run.yaml").write_text("name: a\ndata: {source: x}\nstore: store\n")
+    code = (
+        f"import sys, contextlib\nsys.argv = ['graftline', *{words!r}]\n"
+        "from graftline_pipelines.cli.main import main\n"
+        "with contextlib.suppress(SystemExit):\n"
+        "    main()\n"
+        "print([name for name in ('torch', 'timm', 'mlflow') if name in sys.modules])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "No backbone is called 'nope'" in done.stderr and done.stdout.strip() == "[]"
+
+
 def test_every_command_is_listed_with_its_help() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
     for command in ("run", "check", "compile", "predict", "backbones", "verify", "rollback"):

@@ -220,6 +220,26 @@ def test_an_earlier_run_is_one_that_computed_everything(tmp_path: Path) -> None:
     assert seconds_by_step(tmp_path / "digits-2") == {"fit_head": 7.0, "promote": 7.0}
 
 
+def test_the_time_left_counts_a_step_that_the_earlier_run_had_not(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    steps, expected = ["fit_head", "fine_tune", "promote"], {"fit_head": 5.0, "promote": 7.0}
+    with StepFollower(tmp_path, console, steps, expected) as it:
+        record(tmp_path, "fit_head", STARTED, {"time": 2.0, "event": "finished", "seconds": 1.0})
+        record(tmp_path, "fine_tune", {"time": 3.0, "event": "started"})
+        it._show_new()
+        assert it._left(time.monotonic()) is None  # nothing is known of it: no figure
+        doing = {"event": "progress", "description": "training", "total": 10}
+        record(tmp_path, "fine_tune", {**doing, "time": 4.0, "done": 1})
+        it._show_new()
+        time.sleep(0.3)
+        record(tmp_path, "fine_tune", {**doing, "time": 5.0, "done": 2})
+        it._show_new()
+        task = next(each for each in it._progress.tasks if each.fields["step"] == "fine_tune")
+        assert task.time_remaining
+        left = it._left(time.monotonic())
+        assert left is not None and abs(left - (7.0 + task.time_remaining)) < 1.0
+
+
 def test_the_time_left_runs_on_while_the_next_step_starts(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with StepFollower(tmp_path, console, ["ingest", "promote"], {"ingest": 1, "promote": 60}) as it:

@@ -1,6 +1,8 @@
 """What each step leaves in the store of how it ended, and what becomes of dead runs in MLflow."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -164,6 +166,23 @@ def test_the_next_run_ends_what_dead_ones_left(
         "mine": "RUNNING",
         "somebody's": "RUNNING",
     }
+
+
+def test_a_local_run_is_ended_without_importing_mlflow(mlflow_sqlite: str) -> None:
+    """Whoever pressed Ctrl-C waits for it, and the import takes seconds."""
+    run = start_run(mlflow_sqlite, "digits", "one", pipeline_run="run-1")
+    other = start_run(mlflow_sqlite, "letters", "one", pipeline_run="run-1")
+    code = (
+        "import sys; from graftline.tracking.dead_runs import close_runs\n"
+        f"print(close_runs({mlflow_sqlite!r}, 'digits', 'run-1', 'KILLED', 'stopped'))\n"
+        "print('mlflow' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["1", "False"]
+    ended = connect(mlflow_sqlite).get_run(run)  # by MLflow itself
+    assert ended.info.status == "KILLED" and ended.info.end_time >= ended.info.start_time
+    assert ended.data.tags["graftline.ended"] == "stopped"
+    assert status(mlflow_sqlite, other) == "RUNNING"
 
 
 def test_a_run_that_its_owner_named_is_its_owners_to_end(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from graftline.stats.wording import significant
+from graftline.stats.wording import counted, significant
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,8 @@ from graftline.stats.wording import significant
 )
 def test_no_powers_of_ten(value: float, digits: int, said: str) -> None:
     assert significant(value, digits) == said
+
+
+def test_a_number_agrees_with_its_noun() -> None:
+    assert counted(1, "image") == "1 image" and counted(1200, "image") == "1,200 images"
+    assert counted(2, "class", "classes") == "2 classes" and counted(0, "file") == "0 files"

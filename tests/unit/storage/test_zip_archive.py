@@ -117,3 +117,37 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     ):
         with pytest.raises(StoreError, match="cannot be written"):
             call()
+
+
+def test_a_broken_archive_gives_documented_errors_only(tmp_path: Path) -> None:
+    """Three hundred archives with changed, missing and added bytes."""
+    packed(tmp_path)
+    whole, draw, refused = (tmp_path / "x.zip").read_bytes(), random.Random(3), 0
+    for _ in range(300):
+        raw = bytearray(whole)
+        for _ in range(draw.randint(1, 6)):
+            at = draw.randrange(len(raw) - len(raw) // 8 * (draw.random() < 0.5), len(raw) + 1) - 1
+            kind = draw.random()
+            if kind < 0.6:
+                raw[at] = draw.choice([0, 255, draw.randrange(256)])
+            elif kind < 0.8:
+                del raw[at : at + draw.randint(1, 30)]
+            else:
+                raw[at:at] = draw.randbytes(draw.randint(1, 9))
+        (tmp_path / "x.zip").write_bytes(raw)
+        store = ZipStore(FileStore(tmp_path), "x.zip")
+        try:
+            for one in store.list():
+                store.read(one.key)
+        except StoreError:
+            refused += 1
+    assert refused > 100
+
+
+def test_of_two_members_of_one_name_the_last_counts(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.png", b"old")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.png", b"new")
+    store = ZipStore(FileStore(tmp_path), "x.zip")
+    assert [one.key for one in store.list()] == ["a.png"] and store.read("a.png") == b"new"

@@ -1,7 +1,7 @@
 """A table beside class folders: which of both describes the images."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from graftline.data.sources.base import MOST, Columns, Entry
 from graftline.data.sources.folders import FolderSource
@@ -41,6 +41,8 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
     taken = {entry.path: entry for entry in rows if entry.problem is None}
     named = len(taken) + sum(entry.problem == CONFLICTING for entry in rows)
     if not rest or named >= MOST * (named + rest):
+        if table.by_columns:
+            _refuse_properties(table, taken, folders)
         return True
     labels = folder_labels(folders)
     if len(set(labels.values())) < 2:
@@ -72,6 +74,26 @@ def table_describes(table: TableSource, folders: FolderSource) -> bool:
         fix="Select one in the run file: `data.format: table` takes what the table names and "
         "rejects the others; `data.format: folders` takes the folders and ignores the table.",
     )
+
+
+def _refuse_properties(
+    table: TableSource, taken: Mapping[str, Entry], folders: FolderSource
+) -> None:
+    """Refuse columns of yes and no that are other than the class folders: indoor, outdoor.
+
+    Raises:
+        DataError: They may be properties of the pictures rather than the classes.
+    """
+    labels = set(folder_labels(folders).values())
+    said = {str(entry.label) for entry in taken.values()}
+    if len(labels) > 1 and not said & labels:
+        raise DataError(
+            f"{folders.uri} can be read in two ways",
+            why=f"{some(table.names)} has columns of yes and no ({some(sorted(said))}), and the "
+            f"folders name other classes ({some(sorted(map(str, labels)))})",
+            fix="Select one in the run file: `data.format: table` takes the columns as classes; "
+            "`data.format: folders` takes the folders and ignores the table.",
+        )
 
 
 def refuse_class_folders(folders: FolderSource, names: list[str], kind: str) -> None:

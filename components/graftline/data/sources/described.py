@@ -87,6 +87,8 @@ class DescribedFolders(FolderSource):
         self.notes += [] if table is None else [labels_of(table.names)]
         with_splits = {name: labels[name] for name in same if self.columns.split in labels[name][0]}
         self.splits_read = {**splits, **with_splits}
+        if table is not None:
+            table.splits = splits
         return table
 
     def _one_in_each_folder(self, keys: list[str]) -> list[str]:

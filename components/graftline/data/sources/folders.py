@@ -103,6 +103,7 @@ class FolderSource(Source):
             entries = inner.entries()
             self._inner, self.format = inner, inner.format
             self.notes += [note for note in inner.notes if note not in self.notes]
+            self.warnings += [one for one in inner.warnings if one not in self.warnings]
             return entries
         self.format = "folders"
         if (

@@ -5,6 +5,7 @@ boxes), the exports of annotation tools, and text with an image and its label on
 become rows of a table.
 """
 
+import dataclasses
 import json
 import posixpath
 from collections import Counter
@@ -29,9 +30,9 @@ from graftline.data.sources.split_list_files import (
     near_index,
     read_list,
 )
-from graftline.data.sources.split_names import names_split, splits_of
+from graftline.data.sources.split_names import names_split, only_splits, splits_of
 from graftline.data.sources.table import HUGGING_FACE, TableSource
-from graftline.data.sources.table_advice import is_document, label_columns
+from graftline.data.sources.table_advice import called_as_splits, is_document, label_columns
 from graftline.data.sources.table_images import is_image
 from graftline.data.sources.table_rows import Row, json_row, numbered_rows, read_rows
 from graftline.errors import DataError, StoreError
@@ -42,6 +43,7 @@ OBJECTS = (JSON, XML, MANIFEST)
 LARGEST_JSON = 2**26  # bytes, which are eight times as many as objects
 MOST_FILES = 64  # more files of one ending are each about one image
 MOST_UNNAMED = 2  # columns: a path and a label are read as they are
+MOST_FOLDS = 20
 HALF = 0.5  # of its entries name images, or it is about something else
 Rows = tuple[list[str], list[Row]]
 _BOXES = ("bbox", "bboxes", "segmentation", "keypoints")
@@ -101,7 +103,10 @@ def label_files(
         rows = _table(key, data, near_index(key, index), columns)
         if rows is None:
             continue
+        rows = _as_splits(rows, columns)
         if columns.label in rows[0] and {columns.image, HUGGING_FACE} & set(rows[0]):
+            if called_as_splits(key) and _few_numbers(rows, columns):
+                continue  # parts of the set by number (CelebA), whatever each means
             if not _counts_images(rows, columns, folders):
                 labels[key] = rows
         elif columns.split in rows[0]:
@@ -188,6 +193,24 @@ def _table(key: str, data: bytes, index: ImageIndex, columns: Columns) -> Rows |
     return _text_table(key, data, index, columns)
 
 
+def _as_splits(rows: Rows, columns: Columns) -> Rows:
+    """Rows whose labels are train and test, as rows that state splits."""
+    values = [row.cells.get(columns.label, "") for row in rows[1]]
+    if columns.split in (None, *rows[0]) or not only_splits(values):
+        return rows
+    named = {columns.label: str(columns.split)}
+    return [named.get(name, name) for name in rows[0]], [
+        dataclasses.replace(row, cells={named.get(k, k): v for k, v in row.cells.items()})
+        for row in rows[1]
+    ]
+
+
+def _few_numbers(rows: Rows, columns: Columns) -> bool:
+    """Whether the labels are a few numbers, as those of splits or folds are."""
+    values = {row.cells.get(columns.label, "") for row in rows[1]}
+    return len(values) <= MOST_FOLDS and all(value.isdecimal() for value in values)
+
+
 # -- text -----------------------------------------------------------------------------------------
 
 
@@ -257,11 +280,19 @@ def _json_table(key: str, data: bytes, index: ImageIndex, columns: Columns) -> R
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        return None
+        value = _json_lines(data)
     rows = exported_rows(value, columns)
     if rows is None:
         rows = list(_json_rows(value, index, columns, None))
     return _table_of(key, rows, index, columns)
+
+
+def _json_lines(data: bytes) -> list[Any] | None:
+    """An object on each line, as some programs call JSON, too."""
+    try:
+        return [json.loads(line) for line in data.splitlines() if line.strip()]
+    except (ValueError, RecursionError):
+        return None
 
 
 def _table_of(

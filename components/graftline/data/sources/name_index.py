@@ -59,7 +59,7 @@ class NameIndex:
 
     def _of_another_machine(self, path: str) -> list[str]:
         """Images whose location ends as an absolute path of elsewhere does, a folder included."""
-        parts = path.strip("/").split("/")
+        parts = path.replace("\\", "/").strip("/").split("/")
         ways = ["/".join(parts[start:]) for start in range(len(parts) - 1)] + names_of_upload(path)
         return next(filter(None, (self._matching([way]) for way in ways)), [])
 

@@ -81,7 +81,7 @@ class NameSource(FolderSource):
             self.notes.append(said_of_paths(splits))
             return [dataclasses.replace(one, split=splits.get(one.path)) for one in entries]
         files = [one for one in found if not hidden(one.key) and not out(one.key, self.choices)]
-        entries, listed, notes, warnings = lists_beside(self.store, files, entries, self.uri)
+        entries, listed, notes, warnings = lists_beside(self.store, files, entries, self.uri, {})
         self.listed |= listed
         self.notes += notes
         self.warnings += warnings

@@ -108,6 +108,13 @@ _COLUMN_WORDS = words_of("split subset partition phase usage")
 _COLUMN_NAMES = words_of("set istrain istest isval isvalid isvalidation trainsplit datasplit")
 
 
+def only_splits(values: Iterable[str]) -> bool:
+    """Whether texts that stand for labels are the names of splits, train among several."""
+    kinds = {value.strip().lower() for value in values} - {""}
+    found = stated_splits(kinds)
+    return len(found) == len(kinds) and {"train"} < set(found.values())
+
+
 def is_split_column(name: str) -> bool:
     """Whether a column or key of this name says which split an image is for."""
     words = _words(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))

@@ -72,6 +72,7 @@ class TableSource(Source):
     """
 
     format = "table"
+    splits: Mapping[str, tuple[Sequence[str], Sequence[Row]]] = {}  # files that state splits alone
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class TableSource(Source):
         self.columns = columns
         self.choices = reading or Reading()
         self.whole = whole
+        self.by_columns = False  # whether it has a column for each class
         self.uri = f"{store.uri}/{name}" if isinstance(name, str) else store.uri
         self.images = ImageFinder(store, whole, self.choices.exclude)
         self.listed: frozenset[str] = frozenset()  # files that list splits and were read
@@ -109,6 +111,7 @@ class TableSource(Source):
         data = self.store.read(name)
         header, rows, note = table_of_images(data, f"{self.store.uri}/{name}", self.columns)
         self._note(note)
+        self.by_columns = self.by_columns or bool(note)
         return header, rows
 
     def _columns(self, header: Sequence[str]) -> Columns:
@@ -183,15 +186,15 @@ class TableSource(Source):
         if not self.whole or any(one.split for one in entries):
             return entries
         start = self.images.base + "/"
-        below = {
-            p.removeprefix(start): i for p, i in self.images.listed.items() if p.startswith(start)
-        }
         files = [
-            dataclasses.replace(info, key=key)
-            for key, info in below.items()
-            if not excluded(key, self.choices.exclude)
+            dataclasses.replace(info, key=path.removeprefix(start))
+            for path, info in self.images.listed.items()
+            if path.startswith(start)
+            and not excluded(path.removeprefix(start), self.choices.exclude)
         ]
-        entries, listed, notes, warnings = lists_beside(self.store, files, entries, self.uri)
+        entries, listed, notes, warnings = lists_beside(
+            self.store, files, entries, self.uri, self.splits
+        )
         self.listed |= listed
         self.warnings += warnings
         for note in notes:

@@ -269,9 +269,14 @@ def files_of_splits(paths: Sequence[str]) -> list[str]:
         if one.lower().endswith((*_SIDECARS, *_TABLES, *LISTS))
         and (
             split_of_list(f"{posixpath.splitext(posixpath.basename(one))[0]}.txt")
-            or not _SPLITS.isdisjoint(re.findall("[a-z]+", posixpath.basename(one).lower()))
+            or called_as_splits(one)
         )
     ]
+
+
+def called_as_splits(path: str) -> bool:
+    """Whether a file's name says that it divides images: `list_eval_partition.txt`, `folds.txt`."""
+    return not _SPLITS.isdisjoint(re.findall("[a-z]+", posixpath.basename(path).lower()))
 
 
 def unread_splits(paths: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 from graftline.data.sources.base import Columns
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.layouts.layout import quoted
+from graftline.data.sources.split_names import only_splits
 from graftline.data.sources.table_rows import Row, near_names, some
 from graftline.data.sources.table_splits import (
     cell,
@@ -52,6 +53,14 @@ def check_splits(header: list[str], rows: list[Row], uri: str, columns: Columns)
         ConfigurationError: Another column holds the splits.
     """
     uri = clip(uri, 300)
+    labels = {row.cells.get(columns.label, "") for row in rows}
+    if only_splits(labels):
+        raise DataError(
+            f"The column {columns.label!r} of {uri} holds the names of splits",
+            why=f"its values are {some(sorted(labels))}",
+            fix="Name the column of the labels in `data.label_column`, and set "
+            f"`data.split_column: {quoted(clip(columns.label))}`.",
+        )
     if not columns.split:
         return
     if columns.split not in header:

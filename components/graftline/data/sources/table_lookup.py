@@ -6,6 +6,7 @@ from graftline.data.sources.label_text import clip
 from graftline.data.sources.layouts.layout import exclude_line
 from graftline.data.sources.name_index import NameIndex
 from graftline.data.sources.table_images import (
+    DRIVE_LETTER,
     NOT_FOUND,
     OTHER_MACHINE,
     ImageFinder,
@@ -15,7 +16,7 @@ from graftline.storage.base import ObjectInfo
 
 SEVERAL = "several files have this name"
 MOST = 0.5  # of the images are not where the table says: worth listing all of its folder
-ELSEWHERE = (NOT_FOUND, OTHER_MACHINE)
+ELSEWHERE = (NOT_FOUND, OTHER_MACHINE, DRIVE_LETTER)
 
 
 def found_by_name(

@@ -118,6 +118,7 @@ def numbered_rows(data: bytes, uri: str) -> tuple[list[str], list[Row]]:
         found = [next(csv.reader([line], delimiter=delimiter)) for _, line in kept]
     else:
         found = columns_by_blanks([line for _, line in kept])
+        kept = kept[len(kept) - len(found) :]
     header = [str(number) for number in range(1, max(map(len, found)) + 1)]
     return header, [
         Row(number, dict(zip(header, (cell.strip() for cell in cells), strict=False)))
@@ -131,6 +132,7 @@ def columns_by_blanks(lines: Sequence[str]) -> list[list[str]]:
     Only numbers and names of splits are columns of their own there: `1.jpg 37 2`, not
     `1.jpg golden eagle`.
     """
+    lines = lines[_leading(lines) :]
     words = [line.split() for line in lines]
     fewest = min(map(len, words))
     further = [{clean_text(one[at]) for one in words} for at in range(2, fewest)]
@@ -141,6 +143,13 @@ def columns_by_blanks(lines: Sequence[str]) -> list[list[str]]:
     )
     most = fewest - 1 if plain else 1
     return [line.split(None, most) for line in lines]
+
+
+def _leading(lines: Sequence[str]) -> int:
+    """How many lines at the start have fewer columns than all others: a count, names (CelebA)."""
+    counts = [len(line.split()) for line in lines]
+    most = min(2, len(lines) - 1)
+    return max(range(most + 1), key=lambda start: (min(counts[start:]), -start))
 
 
 def _before_header(text: str) -> tuple[int, str, str | None]:

@@ -46,7 +46,7 @@ def _one_table(store: Store, name: str, columns: Columns, reading: Reading) -> S
 
 def _tables(store: Store, tables: list[str], columns: Columns, reading: Reading) -> Source:
     """The tables of a folder as one source: one of them, or one for each split."""
-    tables, _ = without_forms(tables)
+    tables = without_forms(tables)[0] or tables
     parquet = [name for name in tables if name.lower().endswith(PARQUET)]
     if not tables:
         parquet = tables = _parquet_below(store, reading)
@@ -88,15 +88,14 @@ def without_forms(tables: list[str]) -> tuple[list[str], list[str]]:
         tables: Names of tables in one folder.
     """
     forms = [name for name in tables if _FORM.search(name)]
-    rest = [name for name in tables if name not in forms]
-    return (rest, forms) if rest else (tables, [])
+    return [name for name in tables if name not in forms], forms
 
 
 _FORM = re.compile(r"(?i)submission(?![a-z])")
 
 
 def _said_of_forms(forms: list[str]) -> str:
-    return f"Not read, a form for answers: {some(forms)}."
+    return f"Not read, a form for answers: {some(forms)}. `data.source` can name it."
 
 
 def _table_or_folders(
@@ -108,6 +107,8 @@ def _table_or_folders(
     if forms:
         folders.notes.append(_said_of_forms(forms))
         folders.listed.update(forms)
+    if not tables:
+        return folders
     if len(tables) > 1 and not all(name.lower().endswith(PARQUET) for name in tables):
         usable, lacking = _with_labels(store, tables, columns)
         tables, lacking = (usable, lacking) if usable else (tables, [])

@@ -245,7 +245,8 @@ def _check_counts(
             or _no_texts(aside)
             or (
                 "Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
-                "pack one folder for each class."
+                "pack one folder for each class. If each archive is a class, unpack it into a "
+                "folder of its name."
                 if source.format == "shards"
                 else "Correct `data.source` and `data.format`: class folders of images, a CSV "
                 "table or tar shards."
@@ -256,9 +257,7 @@ def _check_counts(
             f"All {sum(counts.values()):,} images in {source.uri} have the one label "
             f"{clip(next(iter(counts)))!r}",
             why="a classifier needs at least two classes" + also,
-            fix="Put each class in a folder of its own, or let a table name the labels."
-            if source.format == "folders"
-            else "Correct `data.label_column`, or put each class in a folder of its own.",
+            fix=_ONE_LABEL.get(source.format, _ONE_LABEL["table"]),
         )
     if few:
         raise DataError(
@@ -268,6 +267,15 @@ def _check_counts(
             fix="Add images to these classes, merge them with others, or leave them out "
             + (f"(`{exclude_line(few)}`)." if source.format == "folders" else "of the table."),
         )
+
+
+_ONE_LABEL = {
+    "folders": "Put each class in a folder of its own, or let a table name the labels.",
+    "table": "Correct `data.label_column`, or put each class in a folder of its own.",
+    "shards": "Write the label of each image beside it in the archive (001.jpg, 001.cls), or pack "
+    "one folder for each class. If a table names the labels, unpack the archive or pack it as ZIP: "
+    "tables are read there.",
+}
 
 
 def _no_texts(aside: Mapping[str, int]) -> str:

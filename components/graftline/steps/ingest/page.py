@@ -13,6 +13,7 @@ from graftline.errors import GraftlineError
 from graftline.files import write_atomic
 from graftline.progress import message
 from graftline.reports.html import Cell, percent, render_page
+from graftline.stats.wording import counted
 from graftline.steps.ingest.page_evidence import CLASSES, PAIRS, Evidence, gather
 from graftline.steps.run_page import run_page
 from graftline.storage.base import Store
@@ -91,11 +92,11 @@ class Shown:
 
 def _points(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.contradictions:
-        yield f"Same picture under two labels: {len(snapshot.contradictions):,} pairs"
+        yield f"Same picture under two labels: {counted(len(snapshot.contradictions), 'pair')}"
     if snapshot.not_evaluated:
-        yield f"Left out of the evaluation: {len(snapshot.not_evaluated):,} images"
+        yield f"Left out of the evaluation: {counted(len(snapshot.not_evaluated), 'image')}"
     if snapshot.set_aside.num_rows:
-        yield f"Rejected: {snapshot.set_aside.num_rows:,} files"
+        yield f"Rejected: {counted(snapshot.set_aside.num_rows, 'file')}"
 
 
 def _reading(snapshot: Snapshot) -> dict[str, Any]:

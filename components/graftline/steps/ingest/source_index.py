@@ -22,6 +22,7 @@ from graftline.errors import DataError, IntegrityError, StoreNotFound
 from graftline.files import os_errors, sha256_of
 from graftline.images.stored_values import ValueRange, Values
 from graftline.progress import message
+from graftline.stats.wording import counted
 from graftline.steps.ingest.comparisons import Comparisons
 from graftline.steps.ingest.known import Known, Seen
 from graftline.steps.ingest.near_duplicates.duplicates import PictureHash
@@ -87,7 +88,8 @@ def load_memory(store: Store, source_uri: str, listed: Iterable[Entry] = ()) -> 
     shards = {info.key[len("shards/") : -len(".tar")] for info in store.list("shards/")}
     lost = {i for i, known in memory.images.items() if known.byte_range.shard not in shards}
     if lost:
-        message("%d images were in shards that are gone; they are fetched again", len(lost))
+        lost_images = counted(len(lost), "image")
+        message("fetched again, since their shards are gone: %s", lost_images)
         _forget(memory, lost)
         memory.repacked = True
     older = {i for i in memory.unmeasured if i in memory.images and memory.images[i].format == TIFF}

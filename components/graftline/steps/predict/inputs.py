@@ -9,6 +9,7 @@ from graftline.data.sources.base import ARCHIVES, TABLES, hidden
 from graftline.data.sources.table_images import ImageFinder, is_image
 from graftline.data.sources.table_rows import near_names, read_rows
 from graftline.errors import ConfigurationError, DataError
+from graftline.stats.wording import counted
 from graftline.storage import open_store
 from graftline.storage.base import Store
 from graftline.storage.uri import local_path, parent_and_name, scheme
@@ -77,7 +78,9 @@ def find_images(inputs: Sequence[str], image_column: str = "image") -> Found:
     if not found.items:
         raise ConfigurationError(
             f"There are no images in {', '.join(inputs)}.",
-            why=f"{found.skipped:,} files there have other endings." if found.skipped else None,
+            why=f"Not taken for images, by their endings: {counted(found.skipped, 'file')}."
+            if found.skipped
+            else None,
             fix="Give image files, a folder, a pattern in quotes, a table or an s3:// prefix.",
         )
     return found

@@ -62,14 +62,18 @@ def mirror_weights(
     as_json: JsonValue = False,
 ) -> None:
     """Put a backbone's pretrained weights into a store, for air-gapped clusters."""
-    from graftline.models.architectures import find
-    from graftline.models.weights.load import mirror
+    from graftline.models.known import check_known
     from graftline.storage import open_store
     from graftline_pipelines.local.screen import Screen
 
     location = open_store(store)
-    architecture = find(name)
+    check_known(name)  # mistakes first: the libraries below take seconds to import
     location.check_writable()
+
+    from graftline.models.architectures import find
+    from graftline.models.weights.load import mirror
+
+    architecture = find(name)
     mirrored = mirror(architecture, location, weights, replace=replace)
     console = Screen(stderr=as_json, highlight=False, markup=False)
     size = f"{mirrored['bytes'] / 2**20:,.1f} MiB"

@@ -23,6 +23,7 @@ def retrain(
     )
     from graftline.steps.runtime import read_result
     from graftline_pipelines.local import summary
+    from graftline_pipelines.local.sample import test_image
 
     finished = here.finished
     checked = dict(read_result(finished.run_dir, "watch") or {})
@@ -32,7 +33,8 @@ def retrain(
     result: dict[str, Any] = {"run_id": finished.run_id, "run_dir": str(finished.run_dir)}
     if checked.get("start"):
         result = summary.summarise(finished, here.settings)
-        summary.show(result, here.console, None)
+        sample = test_image(here.settings.data.source, result["onnx"])
+        summary.show(result, here.console, sample)
     else:
         result["seconds"] = {**finished.seconds, "total": round(finished.total_seconds, 2)}
     if as_json:

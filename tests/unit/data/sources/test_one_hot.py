@@ -146,3 +146,14 @@ def test_the_line_of_the_error_works(tmp_path: Path) -> None:
     """One class of several can be learned: its column holds yes and no."""
     entries, _ = read(tmp_path, roboflow(several=True), Columns("filename", "cat"))
     assert set(classes(entries)) == {f"{k} {s}" for k in "01" for s in ("train", "val", "test")}
+
+
+def test_properties_beside_class_folders_stop_the_run(tmp_path: Path) -> None:
+    """Indoor and outdoor say more of the pets, or are the classes: nobody knows."""
+    files: Files = {f"{c}/{c}{n}.jpg": "" for c in PETS for n in range(6)}
+    rows = [f"{c}/{c}{n}.jpg,{n % 2},{1 - n % 2}" for c in PETS for n in range(6)]
+    with pytest.raises(GraftlineError, match="two ways") as error:
+        read(tmp_path, files | {"t.csv": table("image,indoor,outdoor", rows)})
+    assert "`data.format: table`" in str(error.value)
+    assert classes(read(tmp_path, {}, kind="table")[0]) == {"indoor": 9, "outdoor": 9}
+    assert classes(read(tmp_path, {}, kind="folders")[0]) == dict.fromkeys(PETS, 6)

@@ -174,7 +174,7 @@ READ: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, int], list[str]]
         {**ANSWERS, "sample_submission.csv": table("id,label", [f"t{n},cat" for n in range(6)])},
         {},
         dict.fromkeys(PETS, 6),
-        ["no column 'image'"],
+        ["a form for answers: 'sample_submission.csv'"],
     ),
     "emoji": (many(["🐱", "👩‍👩‍👧"]), {}, {"🐱": 6, "👩‍👩‍👧": 6}, []),
     "system folders": (

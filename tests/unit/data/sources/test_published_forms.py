@@ -143,6 +143,15 @@ BY_NUMBER: dict[str, tuple[Files, dict[str, int]]] = {
         GROCERY | {f"iconic/Fruit/{n}_Information.txt": "sweet" for n in range(70)},
         of_splits(dict.fromkeys("012", 1), 6),
     ),
+    "faces with attributes": (
+        {f"img/{n:06}.jpg": "" for n in range(12)}
+        | {
+            "list_attr.txt": "12\nSmiling Male\n"
+            + "\n".join(f"{n:06}.jpg {n % 2 * 2 - 1:2d} -1" for n in range(12)),
+            "list_eval_partition.txt": "\n".join(f"{n:06}.jpg {n % 3}" for n in range(12)),
+        },
+        {"-1": 6, "1": 6},
+    ),
     "commas": (FLAT | {"t.csv": "\n".join(f"{n}.jpg,{lab(n)}" for n in range(12))}, KINDS),
     "tabs": (FLAT | {"t.tsv": "\n".join(f"{n}.jpg\t{lab(n)}" for n in range(12))}, KINDS),
     "blanks": (FLAT | {"t.csv": "\n".join(f"{n}.jpg {lab(n)}" for n in range(12))}, KINDS),
@@ -239,7 +248,7 @@ def test_a_form_for_answers_is_no_table_of_labels(tmp_path: Path) -> None:
     assert {one.path: one.label for one in entries if one.problem is None} == {
         f"train/{n:05}.jpg": lab(n) for n in range(12)
     }
-    assert "Not read, a form for answers: 'sample_submission.csv'." in source.notes
+    assert any("a form for answers: 'sample_submission.csv'" in note for note in source.notes)
 
 
 def test_zeros_that_a_spreadsheet_took_away_are_put_back(tmp_path: Path) -> None:
@@ -333,3 +342,81 @@ def test_the_lines_of_the_docs_for_mnist(tmp_path: Path, monkeypatch: pytest.Mon
     assert classes(entries) == {f"{k} {s}": 4 for k in "012" for s in ("train", "test")}
     with Image.open(tmp_path / "mnist" / "test" / "1" / "4.png") as image:
         assert image.size == (28, 28) and image.getextrema() == (104, 104)
+
+
+@pytest.mark.parametrize("name", ["list_eval_partition.txt", "folds.txt", "data_split.txt"])
+def test_numbers_of_splits_are_no_labels(name: str, tmp_path: Path) -> None:
+    """0, 1 and 2 of CelebA's partition were taken for the classes."""
+    lines = "\n".join(f"{n}.jpg {n % 3}" for n in range(12))
+    with pytest.raises(GraftlineError, match="one label 'images'") as error:
+        read(tmp_path / "a", FLAT | {name: lines})
+    assert name in str(error.value)
+    labels = "\n".join(f"{n}.jpg {lab(n)}" for n in range(12))
+    entries, _ = read(tmp_path / "b", FLAT | {name: lines, "labels.txt": labels})
+    assert classes(entries) == KINDS
+
+
+def test_json_lines_may_be_called_json(tmp_path: Path) -> None:
+    lines = (json.dumps({"image": f"{n}.jpg", "label": lab(n)}) for n in range(12))
+    entries, _ = read(tmp_path, FLAT | {"labels.json": "\n".join(lines)})
+    assert classes(entries) == KINDS
+
+
+def test_paths_of_windows_are_found_by_their_end(tmp_path: Path) -> None:
+    rows = [f"C:\\Users\\eve\\images\\{n}.jpg,{lab(n)}" for n in range(12)]
+    entries, _ = read(tmp_path, FLAT | {"t.csv": table("image,label", rows)})
+    assert classes(entries) == KINDS
+
+
+def test_a_form_for_answers_alone_states_no_labels(tmp_path: Path) -> None:
+    files: Files = {f"test/{n:05}.jpg": "" for n in range(12)}
+    files["sample_submission.csv"] = table("image,label", [f"{n:05},{lab(n)}" for n in range(12)])
+    with pytest.raises(GraftlineError, match="one label 'test'") as error:
+        read(tmp_path, files)
+    assert "a form for answers: 'sample_submission.csv'" in str(error.value)
+
+
+WORDS = ("train", "Val", "TEST")
+
+
+@pytest.mark.parametrize("name", ["partition.txt", "labels.txt", "labels.json"])
+def test_train_and_test_are_no_labels_in_a_file(name: str, tmp_path: Path) -> None:
+    """They were the classes where nothing else named any; now they are the splits."""
+    said = {f"images/{n}.jpg": WORDS[n // 4] for n in range(12)}
+    lines = "\n".join(f"{path} {word}" for path, word in said.items())
+    files: Files = FLAT | {name: json.dumps(said) if name.endswith("json") else lines}
+    with pytest.raises(GraftlineError, match="one label 'images'"):
+        read(tmp_path / "a", files)
+    flat = {f"{c}/{c}{n}.jpg": "" for c in PETS for n in range(6)}
+    said = {path: ("train", "test")[n % 2] for n, path in enumerate(flat)}
+    lines = "\n".join(f"{path} {word}" for path, word in said.items())
+    entries, _ = read(
+        tmp_path / "b", flat | {name: json.dumps(said) if name.endswith("json") else lines}
+    )
+    assert {one.path: one.split for one in entries if one.problem is None} == said
+
+
+def test_train_and_test_are_no_labels_in_a_table(tmp_path: Path) -> None:
+    rows = [f"images/{n}.jpg,{WORDS[n % 3]},{lab(n // 3)}" for n in range(12)]
+    with pytest.raises(GraftlineError, match="holds the names of splits") as error:
+        read(tmp_path, FLAT | {"t.csv": table("image,label,kind", rows)})
+    assert "`data.split_column: label`" in str(error.value)
+    entries, _ = read(tmp_path, {}, Columns(label="kind", split="label"))
+    assert set(classes(entries)) == {f"{c} {s}" for c in PETS for s in SPLITS} | {
+        f"cat {s}" for s in SPLITS
+    }
+
+
+def test_splits_in_a_file_of_words_are_obeyed_beside_labels(tmp_path: Path) -> None:
+    labels = "\n".join(f"images/{n}.jpg {lab(n)}" for n in range(12))
+    parts = "\n".join(f"images/{n}.jpg {WORDS[n // 4]}" for n in range(12))
+    entries, _ = read(tmp_path, FLAT | {"labels.txt": labels, "partition.txt": parts})
+    found = {one.path: (one.label, one.split) for one in entries if one.problem is None}
+    assert found == {f"images/{n}.jpg": (lab(n), SPLITS[n // 4]) for n in range(12)}
+
+
+def test_what_a_table_below_warns_of_is_said(tmp_path: Path) -> None:
+    """A file of splits that cannot be read beside it."""
+    labels = "\n".join(f"images/{n}.jpg {lab(n)}" for n in range(12))
+    _, source = read(tmp_path, FLAT | {"labels.txt": labels, "split.mat": "MATLAB"})
+    assert any("'split.mat' may state which split" in one for one in source.warnings)

@@ -318,3 +318,40 @@ def test_a_folder_in_a_zip_can_be_the_source(kind: str, s3_bucket: str, tmp_path
     files |= {f"set/other/{n}.png": picture(900 + n) for n in range(2)}
     source = stored(kind, tmp_path / "x", files, s3_bucket)
     assert taken(f"{source}/set/data", tmp_path / "out", split=True) == data.meant
+
+
+def test_another_archive_of_the_same_files_holds_nothing_new(tmp_path: Path) -> None:
+    data = in_classes(PLAIN)
+    source = as_zip(tmp_path / "x", data.files)
+    arguments = {"source": source, "store": str(tmp_path / "store"), "near_duplicates": "off"}
+    first = run(snapshot_folder=tmp_path / "a", **arguments)
+    again = data.files | {"cat/new.png": picture(1234)}
+    with zipfile.ZipFile(source, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(again, reverse=True):
+            archive.writestr(name, again[name])
+    second = run(snapshot_folder=tmp_path / "b", **arguments)
+    assert (first.fetched, second.fetched, second.reused) == (12, 1, 12)
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_table_in_a_tar_is_refused_with_the_way_out(kind: str, tmp_path: Path) -> None:
+    data = in_classes(PLAIN)
+    files = {f"images/{k[:3]}{k[4:]}": v for k, v in data.files.items()}
+    rows = [f"images/{k[:3]}{k[4:]},{k[:3]}" for k in data.files]
+    files["labels.csv"] = "\n".join(["image,label", *rows]).encode()
+    if kind == "tar":
+        with pytest.raises(GraftlineError, match="one label 'images'") as error:
+            taken(as_tar(tmp_path / "x", files, "tar"), tmp_path / "out", split=False)
+        assert "pack it as ZIP" in str(error.value.fix)
+    else:
+        assert taken(as_zip(tmp_path / "x", files), tmp_path / "out", split=False) == data.meant
+
+
+def test_an_archive_of_each_class_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    """As ImageNet's training images are published."""
+    for k, label in enumerate(PLAIN):
+        files = {f"{label}_{n}.jpg": picture(100 * k + n, "JPEG") for n in range(4)}
+        as_tar(tmp_path / label, files, "tar")
+    with pytest.raises(GraftlineError, match="No usable image") as error:
+        taken(str(tmp_path), tmp_path.parent / "out", split=False)
+    assert "unpack it into a folder of its name" in str(error.value.fix)

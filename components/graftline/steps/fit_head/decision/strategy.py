@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from graftline.models.names import BLOCKS
 from graftline.records.decision import Decision, Forecast, Pilot
 from graftline.stats.posterior_gain import Expected, Validation
 from graftline.stats.wording import significant
@@ -15,7 +16,7 @@ from graftline.steps.fit_head.decision.forecast import (
     Gain,
     calibration,
 )
-from graftline.steps.fit_head.decision.guide import place
+from graftline.steps.fit_head.decision.guide import Place, place
 from graftline.steps.fit_head.decision.worth import PilotPlan, worth_of_pilot, worth_of_training
 
 CONFIDENCE = 0.6  # of the forecast's intervals: outside it the odds are four to one or better
@@ -68,20 +69,20 @@ def decide(
     placed = place(figures, settings)
     calibrated = calibrated or calibration()
     gain = calibrated.gain(figures, CONFIDENCE)
-    reasons = [*placed.reasons, *_clusters(figures), _forecast_in_words(gain, cost)]
+    reasons = [*placed.reasons, *_clusters(figures)]
     shown = Validation(calibrated.apart_on(figures), max(1, validation_images))
-    line = _line(calibrated, figures, gain, shown, epochs)
-    guided = _choose(gain, cost, settings, line, shown)
+    if of_all_blocks := backbone.endswith(BLOCKS):
+        guided = _on_all_blocks(placed, cost, settings)
+    else:
+        reasons.append(_forecast_in_words(gain, cost))
+        line = _line(calibrated, figures, gain, shown, epochs)
+        guided = _choose(gain, cost, settings, line, shown)
     if strategy == "auto":
         choice, pilot = guided.strategy, guided.pilot
-        reasons.append(guided.why)
-        if choice != placed.cell.strategy:
-            reasons.append(f"The usual guide for data that is {placed.name} would say otherwise.")
+        reasons += [guided.why, *_against_the_guide(choice, placed)]
     else:
         choice, pilot = strategy, None
-        agrees = guided.strategy == strategy and guided.pilot is None
-        opinion = "agrees" if agrees else f"would have chosen {_named(guided)}: {guided.why}"
-        reasons.append(f"The run file asks for {strategy}; auto {opinion}".rstrip(".") + ".")
+        reasons.append(_opinion(strategy, guided))
     return Decision(
         strategy=strategy,
         choice=choice,
@@ -95,9 +96,37 @@ def decide(
         notes=notes,
         snapshot_id=snapshot_id,
         backbone=backbone,
-        forecast=_recorded(gain, cost),
+        forecast=None if of_all_blocks else _recorded(gain, cost),
         pilot=pilot,
     )
+
+
+def _opinion(strategy: str, guided: _Choice) -> str:
+    """What `auto` says of an order."""
+    agrees = guided.strategy == strategy and guided.pilot is None
+    opinion = "agrees" if agrees else f"would have chosen {_named(guided)}: {guided.why}"
+    return f"The run file asks for {strategy}; auto {opinion}".rstrip(".") + "."
+
+
+def _against_the_guide(choice: str, placed: Place) -> list[str]:
+    if choice == placed.cell.strategy:
+        return []
+    return [f"The usual guide for data that is {placed.name} would say otherwise."]
+
+
+def _on_all_blocks(placed: Place, cost: Cost | None, settings: AutoSettings) -> _Choice:
+    """With features of all blocks, for which no forecast was measured: as the guide says."""
+    if settings.min_gain <= 0:
+        return _Choice("fine_tune", "auto.min_gain asks for a training in any case.")
+    said = (
+        "The features are those of all blocks, for which there is no forecast of a training's "
+        f"gain. The usual guide decides; for data that is {placed.name} it says "
+        f"{placed.cell.strategy}"
+    )
+    too_much = _too_expensive(cost, settings) if placed.cell.strategy == "fine_tune" else None
+    if too_much is not None:
+        return _Choice("probe", f"{said}; but {too_much}")
+    return _Choice(placed.cell.strategy, f"{said}.")
 
 
 def _choose(

@@ -35,13 +35,14 @@ def mends(level: float, deviation: float = 1e-6) -> Calibration:
 def decided(data: dict[str, Any], forecast: Calibration, **options: Any) -> Decision:
     cost, validation = options.pop("cost", None), options.pop("validation_images", 10**6)
     strategy, epochs = options.pop("strategy", "auto"), options.pop("epochs", 10)
+    backbone = options.pop("backbone", "")
     return decide(
         strategy,
         data,
         AutoSettings(**options),
         notes=[],
         snapshot_id="",
-        backbone="",
+        backbone=backbone,
         validation_images=validation,
         epochs=epochs,
         cost=cost,
@@ -208,3 +209,25 @@ def test_a_choice_against_the_guide_is_said() -> None:
     against = decided(figures(100, 0.5), mends(0.5))
     assert said.format("small and different") in against.reasons[-1]
     assert "otherwise" not in " ".join(decided(figures(5000, 0.5), mends(0.5)).reasons)
+
+
+@pytest.mark.parametrize(
+    ("median", "options", "choice"),
+    [
+        (100, {}, "probe"),  # small: the guide's probe, whatever the forecast of other features
+        (2000, {}, "fine_tune"),
+        (2000, {"max_hours": 0.5}, "probe"),
+        (100, {"min_gain": 0}, "fine_tune"),
+    ],
+)
+def test_with_features_of_all_blocks_the_guide_decides_without_a_forecast(
+    median: float, options: dict[str, Any], choice: str
+) -> None:
+    cost = Cost(1.0, (0.5, 2.0), "a device", 1, None)
+    decision = decided(
+        figures(median, 0.5), mends(0.5), backbone="resnet18+blocks", cost=cost, **options
+    )
+    assert decision.choice == choice
+    assert decision.forecast is None and decision.pilot is None
+    assert "expected to change" not in " ".join(decision.reasons)
+    assert decided(figures(100, 0.5), mends(0.5), backbone="resnet18").choice == "fine_tune"
