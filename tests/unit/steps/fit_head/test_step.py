@@ -468,7 +468,7 @@ def fitted(
 def test_the_step_fits_a_probe_on_real_digits(
     fitted: Callable[..., tuple[FitHeadResult, Path]],
 ) -> None:
-    result, folder = fitted(strategy="auto", probe={"c_grid": None})
+    result, folder = fitted(strategy="auto", probe={"c_grid": None}, auto={"all_blocks": False})
     assert (result.strategy, result.fine_tune) == ("probe", False)
     assert result.cv_accuracy > 0.85
     classifier = load_classifier(folder / "classifier")
@@ -589,7 +589,7 @@ def test_a_head_that_cannot_learn_gives_way_to_the_probe(
 def test_a_class_of_one_image_is_met_and_said(
     fitted: Callable[..., tuple[FitHeadResult, Path]],
 ) -> None:
-    result, folder = fitted(counts={2: 1}, probe={"class_weight": "balanced"})
+    result, folder = fitted(strategy="probe", counts={2: 1}, probe={"class_weight": "balanced"})
     notes = " ".join(result.decision["notes"])
     assert "2 (1)" in notes
     logits = load_classifier(folder / "classifier").logits_of_features(
