@@ -128,7 +128,9 @@ def test_files_that_are_no_images_in_spite_of_their_names(
 
 def test_single_file_that_is_no_source(graftline, images) -> None:
     folder = images(a=1)
-    says(graftline(PROBLEM, source(folder / "a" / "0.png")), "single file", ".csv or a .tar")
+    says(
+        graftline(PROBLEM, source(folder / "a" / "0.png")), "single file", ".csv, a .tar or a .zip"
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def wait(
     path: Path,
     seconds: float,
     *,
-    meanwhile: Callable[[], None],
+    meanwhile: Iterable[Callable[[], None]],
     still_good: Callable[[], bool],
 ) -> socket.socket | None:
     """Wait at an address for a command.
@@ -115,7 +115,7 @@ def wait(
     Args:
         path: The address.
         seconds: How long.
-        meanwhile: Is done at once; a command that comes in its time waits for it.
+        meanwhile: What is done one after the other until a command comes.
         still_good: Says whether this process still fits what it would be used for.
 
     Returns:
@@ -129,8 +129,7 @@ def wait(
         beside.rename(path)  # in the place of one that died there
         mine = path.lstat().st_ino
         try:
-            meanwhile()
-            return _accepted(listener, time.monotonic() + seconds, still_good)
+            return _accepted(listener, time.monotonic() + seconds, iter(meanwhile), still_good)
         finally:
             with contextlib.suppress(OSError):
                 if path.lstat().st_ino == mine:
@@ -152,13 +151,21 @@ def end_others(folder: Path) -> None:
 
 
 def _accepted(
-    listener: socket.socket, deadline: float, still_good: Callable[[], bool]
+    listener: socket.socket,
+    deadline: float,
+    meanwhile: Iterator[Callable[[], None]],
+    still_good: Callable[[], bool],
 ) -> socket.socket | None:
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
         while (left := deadline - time.monotonic()) > 0:
-            if not selector.select(left):
-                return None
+            if not selector.select(0):
+                work = next(meanwhile, None)
+                if work is not None:
+                    work()
+                    continue
+                if not selector.select(left):
+                    return None
             connection, _ = listener.accept()
             with contextlib.suppress(OSError):
                 connection.settimeout(ANSWER_SECONDS)

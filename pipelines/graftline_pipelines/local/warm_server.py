@@ -20,6 +20,8 @@ import tempfile
 import threading
 import traceback
 import weakref
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +120,10 @@ class Server:
                 for descriptor in request[1:]:
                     os.close(descriptor)
 
-    def do_the_rest(self) -> None:
-        """What the next command's forks would do, while nobody waits."""
+    def the_rest(self) -> Iterator[Callable[[], None]]:
+        """What the next command's forks would do, piece by piece."""
         for name in (*REST, *(f"{QUERIES}{uri}" for uri in self._databases)):
-            with contextlib.suppress(Exception):
-                make_ready(name)
+            yield partial(_try_to_make_ready, name)
 
     def end_children(self) -> None:
         """What a command that is gone left running: it saves what it has, and ends."""
@@ -155,8 +156,13 @@ def main(descriptor: int, address: Path | None, seconds: float) -> None:
         if address is None:
             return
         connection = warm_place.wait(
-            address, seconds, meanwhile=server.do_the_rest, still_good=server.still_good
+            address, seconds, meanwhile=server.the_rest(), still_good=server.still_good
         )
+
+
+def _try_to_make_ready(name: str) -> None:
+    with contextlib.suppress(Exception):
+        make_ready(name)
 
 
 def _file_of(uri: str) -> tuple[int, int] | None:
