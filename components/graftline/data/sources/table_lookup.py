@@ -52,10 +52,13 @@ def found_by_name(
             finder.list_all()
     index = NameIndex((one for one in finder.listed if finder.may_be_meant(one)), inside, name)
     several: dict[str, list[str]] = {}
+    where_it_says = set(found)  # an image that is there under its own path is meant by no other
     for one in missing:
         if one in found or ("://" in one and not one.startswith(inside)):
             continue
         there = index.find(one)
+        if len(there) == 1 and there[0] in where_it_says:
+            continue
         if len(there) == 1:
             found[one] = finder.listed[there[0]]
             finder.actual[one] = there[0]
