@@ -546,7 +546,7 @@ def test_another_training_takes_the_frozen_blocks_outputs_from_the_store(
         return lower(self, x)
 
     _spoil(tmp_path / "probe")
-    same = {"learning_rate": 3e-3, "precision": "fp32", **options}
+    same = {"learning_rate": 1e-2, "precision": "fp32", **options}
     fitted("first", checkpoint_key="first", **same)
     monkeypatch.setattr(Split, "lower", counted)
     found = fitted("second", checkpoint_key="second", **same)
