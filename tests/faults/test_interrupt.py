@@ -5,12 +5,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 COMMAND = [sys.executable, "-c", "from graftline_pipelines.cli.main import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def sigint_is_heard() -> Iterator[None]:
+    """A shell's background job ignores it, and so would the command that is started here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def started(runs: Path, process: subprocess.Popen[str]) -> Path:

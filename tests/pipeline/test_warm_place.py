@@ -203,6 +203,7 @@ def test_ctrl_c_reaches_the_step_and_leaves_the_process(
     address: Callable[[], Path], capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAFTLINE_WARM_MINUTES", "1")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
     with warm_process() as server:
         assert server is not None and server.apart
 
@@ -222,6 +223,7 @@ def test_ctrl_c_reaches_the_step_and_leaves_the_process(
         assert not below(server.pid)
         assert lines_of(server, "print(text)", capsys) == ["told"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("minutes", [0, 1])
