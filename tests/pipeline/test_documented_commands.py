@@ -159,7 +159,8 @@ def test_the_readmes_local_commands_run_as_they_are_written(
         (run,) = sorted((tmp_path / ".graftline" / "runs").glob("flowers-*"))[:1] or [None]
         line = line.replace("RUN.yaml", "flowers.yaml").replace("FOLDER", "flowers -o new.yaml")
         if run is not None:
-            line = line.replace("<run>", run.name).replace("MODEL.onnx", str(run / "model.onnx"))
+            line = line.replace("<run>", run.name)
+            line = re.sub(r"\bMODEL(\.onnx)?\b", str(run / "model.onnx"), line)
         for name, stands_for in {
             "compare A B": "compare previous latest",
             # Not `latest`: that is a check by then, which trained nothing.
