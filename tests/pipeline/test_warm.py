@@ -9,24 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from tests.pipeline.components import component
 
 from graftline.steps.reuse import code_digest
 from graftline_pipelines.local.tasks import local_tasks
 from graftline_pipelines.local.warm import REUSABLE, WarmServer, component_of, has_computed
-
-
-def component(body: str) -> list[str]:
-    """The command of a lightweight component, as KFP's local runner makes it."""
-    source = "from kfp import dsl\n\ndef work(text: str):\n" + "".join(
-        f"    {line}\n" for line in body.splitlines()
-    )
-    inputs = {
-        "inputs": {"parameterValues": {"text": "told"}},
-        "outputs": {"outputFile": "out/result.json"},
-    }
-    script = 'printf "%s" "$0" > "$program_path/ephemeral_component.py"\npython3 -m kfp "$@"\n'
-    arguments = ["--executor_input", json.dumps(inputs), "--function_to_execute", "work"]
-    return ["sh", "-ec", script, source, *arguments]
 
 
 @pytest.fixture(autouse=True)

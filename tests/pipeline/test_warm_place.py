@@ -1,6 +1,5 @@
 """A warm process that waits for the next run: found where it fits, and nowhere else."""
 
-import json
 import os
 import signal
 import socket
@@ -16,24 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.pipeline.components import component
 
 from graftline_pipelines.local import warm_place
 from graftline_pipelines.local.warm import WarmServer, warm_process
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
-
-
-def component(body: str) -> list[str]:
-    """The command of a lightweight component, as KFP's local runner makes it."""
-    lines = "".join(f"    {line}\n" for line in body.splitlines())
-    source = f"from kfp import dsl\n\ndef work(text: str):\n{lines}"
-    inputs = {
-        "inputs": {"parameterValues": {"text": "told"}},
-        "outputs": {"outputFile": "out/result.json"},
-    }
-    script = 'printf "%s" "$0" > "$program_path/ephemeral_component.py"\npython3 -m kfp "$@"\n'
-    arguments = ["--executor_input", json.dumps(inputs), "--function_to_execute", "work"]
-    return ["sh", "-ec", script, source, *arguments]
 
 
 @pytest.fixture

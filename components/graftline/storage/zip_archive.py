@@ -19,6 +19,7 @@ from typing_extensions import override
 from graftline.errors import StoreError, StoreNotFound
 from graftline.files import write_atomic
 from graftline.storage.base import ObjectInfo, Store
+from graftline.storage.ranged_file import RangedFile
 
 ZIP = ".zip"
 LARGEST_MEMBER = 2**30  # what a table may come to; images are limited where they are read
@@ -62,7 +63,7 @@ class ZipStore(Store):
             return self._found
 
     def _directory(self) -> dict[str, zipfile.ZipInfo]:
-        ranges = _Ranges(self.archive, self.name)
+        ranges = RangedFile(self.archive, self.name)
         self._size = ranges.length
         stream = io.BufferedReader(ranges, _AHEAD)
         try:
@@ -215,35 +216,3 @@ def _key(info: zipfile.ZipInfo) -> str:
     if info.flag_bits & _UTF8 or name.isascii():
         return name
     return name.encode("cp437").decode("utf-8", "surrogateescape")
-
-
-class _Ranges(io.RawIOBase):
-    """An object of a store as a file: what is read of it is asked for."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        super().__init__()
-        self.store, self.key, self.length, self.place = store, key, store.size(key), 0
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.place, io.SEEK_END: self.length}[whence]
-        if start + offset < 0:
-            raise ValueError("a place before the beginning of the archive")
-        self.place = start + offset
-        return self.place
-
-    @override
-    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
-        count = max(0, min(len(buffer), self.length - self.place))
-        if count:
-            buffer[:count] = self.store.read_range(self.key, self.place, count)
-        self.place += count
-        return count

@@ -34,7 +34,7 @@ class Starter:
         text: The YAML.
         found: What was found, in sentences.
         problem: Why a run would stop; None where it would not.
-        empty: Whether there is nothing at all, which no key of the run file could mend.
+        empty: Whether there is nothing at all, which no key of the run file could correct.
     """
 
     name: str

@@ -5,7 +5,6 @@ in the schema's metadata. Each file is read like an archive, a batch of rows at 
 """
 
 import dataclasses
-import io
 import posixpath
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from graftline.data.sources.table_rows import (
 from graftline.data.sources.tar import split_by_name
 from graftline.errors import ConfigurationError, DataError, StoreError
 from graftline.storage.base import Store
+from graftline.storage.ranged_file import RangedFile
 
 BATCH_ROWS = 32
 
@@ -228,46 +228,10 @@ def _schema(store: Store, name: str) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(pa.PythonFile(_Ranged(store, name), mode="r"))
+        return pq.read_schema(pa.PythonFile(RangedFile(store, name), mode="r"))
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise DataError(
             f"{store.uri}/{name} is not a readable Parquet file",
             why=clip(str(error).partition("\n")[0]),
             fix="Write it again, or correct `data.source`.",
         ) from error
-
-
-class _Ranged(io.RawIOBase):
-    """An object in a store as a file that can be read from any position."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        super().__init__()
-        self.store, self.key = store, key
-        self.length = store.size(key)
-        self.position = 0
-
-    @override
-    def readable(self) -> bool:
-        return True
-
-    @override
-    def seekable(self) -> bool:
-        return True
-
-    @override
-    def tell(self) -> int:
-        return self.position
-
-    @override
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.length}[whence]
-        self.position = start + offset
-        return self.position
-
-    @override
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self.length - self.position)
-        count = left if size is None or size < 0 else min(size, left)
-        data = self.store.read_range(self.key, self.position, count) if count else b""
-        self.position += len(data)
-        return data
