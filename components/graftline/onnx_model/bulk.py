@@ -129,20 +129,21 @@ def _decoded(
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[str, Future[Decoded | str]]] = deque()
-        source = iter(images)
-        try:
-            while True:
-                room = 1 if _pixels(waiting) > AHEAD_PIXELS else threads * AHEAD - len(waiting)
-                for name, read in islice(source, max(0, room)):
-                    waiting.append((name, pool.submit(one, read)))
-                if not waiting:
-                    return
-                name, future = waiting.popleft()
-                yield name, future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    # Nobody waits for a read that hangs, on a mount that is gone, when a command is stopped.
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    waiting: deque[tuple[str, Future[Decoded | str]]] = deque()
+    source = iter(images)
+    try:
+        while True:
+            room = 1 if _pixels(waiting) > AHEAD_PIXELS else threads * AHEAD - len(waiting)
+            for name, read in islice(source, max(0, room)):
+                waiting.append((name, pool.submit(one, read)))
+            if not waiting:
+                return
+            name, future = waiting.popleft()
+            yield name, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _pixels(waiting: Iterable[tuple[str, "Future[Decoded | str]"]]) -> int:

@@ -34,7 +34,12 @@ from graftline_pipelines.cli.commands import (
 )
 from graftline_pipelines.cli.panels import arrange
 from graftline_pipelines.cli.plain_help import PlainGroup
-from graftline_pipelines.cli.stopping import STOPPED, listen_to_sigterm, say_stopped
+from graftline_pipelines.cli.stopping import (
+    STOPPED,
+    leave_threads,
+    listen_to_sigterm,
+    say_stopped,
+)
 
 IN_WORDS = {  # what pydantic says of an option's value
     r"Input should be a valid (?:integer|number), unable to parse .*": "it has to be a number",
@@ -112,6 +117,7 @@ def main() -> None:
         sys.exit(1)
     if code == STOPPED:
         code = say_stopped()
+        leave_threads(code)
     gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -1,5 +1,6 @@
 """What stops a command from outside, and what it says then: Ctrl-C, and SIGTERM alike."""
 
+import os
 import signal
 import sys
 import threading
@@ -28,3 +29,15 @@ def say_stopped() -> int:
         again = "Run it again, without --fresh, to continue."
     print(f"\nStopped. What was computed is kept. {again}", file=sys.stderr)
     return 128 + signal.SIGTERM if _terminated.is_set() else STOPPED
+
+
+def leave_threads(code: int) -> None:
+    """End the process at once if a thread is still at work, such as a read of a mount that hangs.
+
+    Python would wait for it: nothing that it does is needed any more.
+    """
+    here = threading.main_thread()
+    if any(one is not here and not one.daemon for one in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
