@@ -199,7 +199,8 @@ def evaluate(
         confidence: Of the intervals.
 
     Raises:
-        ConfigurationError: A key of ``data`` that does not exist, or a source that does not.
+        ConfigurationError: A key of ``data`` that does not exist.
+        StoreNotFound: There is no such source.
         DataError: No image has a label that the model knows.
     """
     refuse_absent(os.fspath(source), "Give the folder, table or prefix of the labelled images.")
@@ -220,14 +221,17 @@ def evaluate(
         if answer.error is None:
             answers.append((answer, label))
         else:
-            reason = answer.error.partition(":")[0]
+            reason = answer.error.partition(": ")[0]
             left_out[reason] = left_out.get(reason, 0) + 1
     if not answers:
+        from graftline.data.sources.table_rows import some
+
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
         raise DataError(
             f"No image in {os.fspath(source)} can be measured.",
             why=reasons or None,
-            fix=f"The model knows {', '.join(opened.classes[:10])}.",
+            fix=f"Give images in folders of classes that the model knows, {some(opened.classes)}, "
+            "or a table with such labels.",
         )
     return _measured(opened.classes, answers, left_out, confidence)
 
@@ -336,6 +340,11 @@ def _pixels(image: Any, number: int) -> Any:
 
     if hasattr(image, "convert"):
         return np.asarray(image.convert("RGB"))
+    if not hasattr(image, "__array__"):
+        raise DataError(
+            f"Image {number} is of the type {type(image).__name__}.",
+            fix="Give a path, the bytes of a file, a uint8 array or a Pillow image.",
+        )
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise DataError(

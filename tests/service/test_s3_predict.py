@@ -75,7 +75,9 @@ def test_table_and_command(bucket: str, model: Path) -> None:
         app, ["predict", str(model), f"{bucket}/list.csv", "-o", out, "--json"]
     )
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["images"] == 3
+    said = json.loads(done.stdout)
+    # Kinds of reasons: the address of the one that is missing is in its row.
+    assert said["images"] == 3 and said["reasons"] == {"file not found": 1}
     assert [bool(row["error"]) for row in read(out)] == [False, False, True]
 
 
@@ -90,6 +92,6 @@ def test_a_bucket_that_is_not_there(bucket: str, model: Path, tmp_path: Path) ->
         ("s3://no-such-bucket-anywhere/x", str(tmp_path / "a.csv")),
         (f"{bucket}/new", "s3://no-such-bucket-anywhere/a.csv"),
     ):
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match=r"^s3://no-such-bucket-anywhere: there is no such"):
             run(model=model, sources=[source], output=output)
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,13 @@ from itertools import islice
 import numpy as np
 
 from graftline import machine
-from graftline.errors import DataError, StoreAccessDenied, StoreError, StoreUnreachable
+from graftline.errors import (
+    DataError,
+    StoreAccessDenied,
+    StoreError,
+    StoreNotFound,
+    StoreUnreachable,
+)
 from graftline.images.decode import Decoded, decode_image
 from graftline.onnx_model.predict import OnnxClassifier, Prediction, doubt_of
 
@@ -124,6 +130,8 @@ def _decoded(
             return decode_image(data, value_range=value_range)
         except (StoreUnreachable, StoreAccessDenied):
             raise  # the same for all that follow
+        except StoreNotFound as error:
+            return f"file not found: {error.what}"
         except (DataError, StoreError) as error:
             return f"{error.what.rstrip('.')}{f': {error.why}' if error.why else ''}"
         except OSError as error:

@@ -98,6 +98,7 @@ def main() -> None:
     ensure_home()
     listen_to_sigterm()
     try:
+        _refuse_empty(sys.argv[1:])
         code = app(prog_name="graftline", standalone_mode=False)
     except TyperException as error:
         _show_usage(error)
@@ -139,6 +140,17 @@ def _show_usage(error: TyperException) -> None:
     if text.endswith("is not readable."):
         fix = "Give this user permission, or choose another path."
     _show(ConfigurationError(f"{text}{end}", fix=fix))
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable of the shell, in quotes: as a path it would be the working folder."""
+    if any(not word.strip() for word in words):
+        place = next(number for number, word in enumerate(words, 1) if not word.strip())
+        raise ConfigurationError(
+            f"Argument {place} of graftline is empty.",
+            why="It may be a variable of the shell that is not set.",
+            fix=f"`{_named_in(words)} --help` shows what it takes.",
+        )
 
 
 def _named_in(words: list[str]) -> str:

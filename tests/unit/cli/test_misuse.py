@@ -100,6 +100,8 @@ def test_a_run_file_alone_shows_its_schedule(
     ("words", "said"),
     [
         (("predict", "{tmp}", "latest"), "is a folder, not a model"),
+        (("predict", "latest", ""), "Argument 3 of graftline is empty"),  # "$UNSET"
+        (("verify", "latest", "--images", " "), "Argument 4 of graftline is empty"),
         (("verify", "{tmp}", "--images", "{tmp}"), "is a folder, not a model"),
         (("init", "{tmp}/run.yaml"), "is a run file by its name"),
         (("init", "{tmp}", "--name", "Big Cats"), "'Big Cats' cannot be the name of a run file"),

@@ -10,6 +10,7 @@ from graftline.errors import ConfigurationError, TrackingError
 from graftline.onnx_model.bulk import Answer, predict_many
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.progress import Progress, message
+from graftline.stats.wording import counted
 from graftline.steps.predict.config import PredictConfig
 from graftline.steps.predict.inputs import find_images
 from graftline.steps.predict.output import check_output, open_table
@@ -58,7 +59,7 @@ def run(
     check_output(output)
     classifier = OnnxClassifier(model)
     found = find_images(sources, config.image_column)
-    message("%s images to classify", f"{len(found.items):,}")
+    message("%s to classify", counted(len(found.items), "image"))
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     unlike = 0
@@ -71,7 +72,7 @@ def run(
             counts.update(answer.top[0][0] for answer in answers if answer.top)
             reasons.update(_kind(answer) for answer in answers if answer.error)
             unlike += sum(answer.known is False for answer in answers)
-    message("%s rows in %s", f"{len(found.items):,}", output)
+    message("%s in %s", counted(len(found.items), "row"), output)
     return PredictResult(
         output=output,
         images=len(found.items),
@@ -85,7 +86,7 @@ def run(
 
 def _kind(answer: Answer) -> str:
     """The reason without what differs from image to image."""
-    return str(answer.error).partition(":")[0][:120]
+    return str(answer.error).partition(": ")[0][:120]
 
 
 def run_registered(
