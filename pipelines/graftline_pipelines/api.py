@@ -109,6 +109,8 @@ def run(
 ) -> Run:
     """Run the training graph on this machine, as ``graftline run`` does.
 
+    Runs of several threads wait for each other.
+
     Args:
         run_file: A YAML file, or its content as a dictionary.
         overrides: ``path.to.key=value``, as ``--set`` takes them.
@@ -129,8 +131,9 @@ def run(
     from graftline_pipelines.preflight.examine import require
 
     settings = raced(_settings(run_file, overrides), lambda _: None)
-    console = Console(quiet=not progress)
-    require(local.with_absolute_paths(settings), console)
+    with local.OneAtATime():  # what is said meanwhile, too
+        console = Console(quiet=not progress)
+        require(local.with_absolute_paths(settings), console)
 
     def build(resolved: RunSettings, run_id: str) -> Callable[[], Any]:
         pipeline: Callable[[], Any] = training_pipeline(resolved, run_id, on_cluster=False)

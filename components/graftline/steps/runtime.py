@@ -235,7 +235,9 @@ def system_error(error: Exception) -> GraftlineError | None:
         why = f"{type(error).__name__}: {str(error).strip()[:300]}".rstrip(": ")
         return _out_of_memory(why, no_thread=no_thread)
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return os_error(error, str(error.filename or "a file"), "write")
+        denied = error.errno in (errno.EACCES, errno.EPERM)  # which of the two nothing says
+        action = "read or write" if denied else "write"
+        return os_error(error, str(error.filename or "a file"), action)
     return None
 
 

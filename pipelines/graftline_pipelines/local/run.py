@@ -4,10 +4,11 @@ import errno
 import logging
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ContextDecorator, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,7 @@ from graftline_pipelines.local.progress import (
     unfinished_step,
 )
 from graftline_pipelines.local.runs import State, write_end, write_start
+from graftline_pipelines.local.shared_output import KfpOutput
 from graftline_pipelines.local.tasks import KILLED, STOPPED, local_tasks
 from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
@@ -48,6 +50,21 @@ class StepFailed(GraftlineError):  # noqa: N818 -- a step has failed; this is it
         super().__init__(what, why=why, fix=fix)
         self.step = step
         self.log = log
+
+
+class OneAtATime(ContextDecorator):
+    """Lets the runs of a process's threads wait for each other.
+
+    KFP's local runner is a process's only one: it replaces ``print`` and reads the environment.
+    """
+
+    _lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,7 @@ def with_absolute_paths(settings: RunSettings) -> RunSettings:
     )
 
 
+@OneAtATime()
 def run(
     settings: RunSettings,
     build: Callable[[RunSettings, str], Callable[[], Any]],
@@ -276,7 +294,7 @@ def _quiet_kfp(run_dir: Path) -> Iterator[None]:
     try:
         with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with redirect_stdout(stream):
+            with redirect_stdout(KfpOutput(stream)):
                 yield
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):

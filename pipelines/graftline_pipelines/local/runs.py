@@ -165,10 +165,16 @@ def write_end(run_dir: Path, state: State) -> None:
 
 def list_runs(runs_dir: Path) -> list[RunRecord]:
     """The runs of a folder, the newest first."""
-    folders = [path.parent for path in runs_dir.glob("*/steps") if path.is_dir()]
-    found = [read_run(folder) for folder in folders]
+    found = [read_run(folder) for folder in _folders(runs_dir)]
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(found, key=lambda run: (run.started or oldest, run.run_id), reverse=True)
+
+
+def _folders(runs_dir: Path) -> list[Path]:
+    with os_errors(str(runs_dir), "read"):  # a pattern finds nothing where it may not look
+        if runs_dir.is_dir():
+            next(runs_dir.iterdir(), None)
+    return [path.parent for path in runs_dir.glob("*/steps") if path.is_dir()]
 
 
 def find_run(
@@ -191,10 +197,7 @@ def find_run(
     folder = Path(name)
     if (folder / "steps").is_dir():
         return _having(read_run(folder.absolute()), need)
-    if runs_dir.is_dir():
-        with os_errors(str(runs_dir), "read"):  # a pattern finds nothing where it may not look
-            next(runs_dir.iterdir(), None)
-    ids = sorted(path.parent.name for path in runs_dir.glob("*/steps") if path.is_dir())
+    ids = sorted(folder.name for folder in _folders(runs_dir))
     if not ids:
         raise ConfigurationError(
             f"There are no runs in {runs_dir}.",
