@@ -195,11 +195,11 @@ def _fixed_padding() -> Iterator[None]:
     def as_number(size: int | torch.Tensor, *rest: int) -> int:
         return computed(int(size), *rest)
 
-    padding.get_same_padding = as_number  # type: ignore[assignment]
+    padding.get_same_padding = as_number
     try:
         yield
     finally:
-        padding.get_same_padding = computed  # type: ignore[assignment]
+        padding.get_same_padding = computed
 
 
 @contextmanager
