@@ -7,10 +7,9 @@ is left for networks that it cannot take apart. A graph is used only if it answe
 at other batch sizes than the example's.
 """
 
-import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,11 +18,11 @@ import onnx_ir
 import onnxruntime
 import onnxscript.optimizer
 import torch
-from timm.layers import padding
 from torch import nn
 
 from graftline.classifier.bundle import Classifier
 from graftline.errors import ConfigurationError, ParityError
+from graftline.inference.tracing import computes_shapes, trace
 from graftline.onnx_model.predict import EMBEDDING, PROBABILITIES
 from graftline.steps.export_onnx.preprocessing_graph import OUTPUT as PIXELS
 
@@ -84,7 +83,7 @@ def export_network(classifier: Classifier, opset: int) -> onnx.ModelProto:
 def _by_either(network: nn.Module, example: torch.Tensor, opset: int) -> onnx.ModelProto:
     """The traced graph, if it is right and computes no shapes; else the symbolic one, if it is."""
     traced = _traced(network, example, opset)
-    if traced is not None and not _computes_shapes(traced):
+    if traced is not None and not computes_shapes(traced):
         return traced
     try:
         return _taken_apart(network, example, opset)
@@ -100,20 +99,16 @@ def _traced(network: nn.Module, example: torch.Tensor, opset: int) -> onnx.Model
     weights = sum(each.nbytes for each in network.parameters())
     if opset not in TRACED_OPSETS or weights > MOST_BYTES:
         return None
-    sink = io.BytesIO()
     try:
-        with torch.no_grad(), _fixed_padding():
-            torch.onnx.export(
-                network,
-                (example,),
-                sink,  # type: ignore[arg-type]  # a stream is taken too
-                dynamo=False,
-                opset_version=opset,
-                input_names=[PIXELS],
-                output_names=[PROBABILITIES, EMBEDDING],
-                dynamic_axes={name: {0: "N"} for name in (PIXELS, PROBABILITIES, EMBEDDING)},
-            )
-        model = onnx_ir.from_proto(onnx.load_from_string(sink.getvalue()))
+        found = trace(
+            network,
+            example,
+            source=PIXELS,
+            outputs=(PROBABILITIES, EMBEDDING),
+            opset=opset,
+            dynamic=True,
+        )
+        model = onnx_ir.from_proto(found)
         onnxscript.optimizer.optimize_ir(model)
         traced = onnx_ir.to_proto(model)
         _check(traced, network, example.shape[-1])
@@ -141,10 +136,6 @@ def _taken_apart(network: nn.Module, example: torch.Tensor, opset: int) -> onnx.
     return model
 
 
-def _computes_shapes(model: onnx.ModelProto) -> bool:
-    return any(node.op_type == "Shape" for node in model.graph.node)
-
-
 def _check(model: onnx.ModelProto, network: nn.Module, size: int) -> None:
     """Let ONNX Runtime and PyTorch answer batches of other sizes.
 
@@ -161,7 +152,7 @@ def _check(model: onnx.ModelProto, network: nn.Module, size: int) -> None:
     draw = torch.Generator().manual_seed(0)
     for count in OTHER_BATCHES:
         pixels = torch.randn(count, 3, size, size, generator=draw)
-        with torch.inference_mode():
+        with torch.no_grad():
             expected = [each.numpy() for each in network(pixels)]
         found = session.run([PROBABILITIES, EMBEDDING], {PIXELS: pixels.numpy()})
         for one, other in zip(found, expected, strict=True):
@@ -182,24 +173,6 @@ def _without_origins(model: onnx.ModelProto) -> onnx.ModelProto:
     del model.graph.metadata_props[:]
     del model.metadata_props[:]
     return model
-
-
-@contextmanager
-def _fixed_padding() -> Iterator[None]:
-    """With timm's "same" padding as the number that it comes to at this image size.
-
-    Traced as it is, each padded convolution computes its padding anew for every batch: 20% slower.
-    """
-    computed: Callable[..., int] = padding.get_same_padding
-
-    def as_number(size: int | torch.Tensor, *rest: int) -> int:
-        return computed(int(size), *rest)
-
-    padding.get_same_padding = as_number
-    try:
-        yield
-    finally:
-        padding.get_same_padding = computed
 
 
 @contextmanager
