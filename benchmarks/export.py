@@ -184,7 +184,7 @@ def accuracy(console: Console) -> dict[str, float]:
         code = "from graftline_pipelines.cli.main import main; main()"
         command = [sys.executable, "-c", code, "run", "run.yaml"]
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        (record,) = folder.rglob("export_onnx.json")
+        record = next((folder / ".graftline/runs").rglob("export_onnx.json"))
         result = json.loads(record.read_text())
     table = Table(title="digits, tf_efficientnet_lite0", title_justify="left")
     for column in ("", "MB", "accuracy", "lost", "same label", "speedup at 32", "refused"):
