@@ -22,6 +22,7 @@ from graftline_pipelines.cli.options import (
     RunsDir,
     connect,
     graph_name,
+    waiting,
 )
 
 # The first names a server; in a pod, which has the second, it is the cluster's own.
@@ -52,8 +53,8 @@ def submit(
 
     graph, given = graph_name(pipeline), _parameters(parameters or ())
     settings = settled(load(run_file, overrides or ()))
-    _check_prediction(graph, settings, given)
     console = Screen(stderr=as_json)
+    _check_prediction(graph, settings, given, console)
     server = connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
     done = submission.submit(
@@ -100,11 +101,22 @@ def submit_predict(
     )
 
 
-def _check_prediction(graph: str, settings: Any, given: dict[str, Any]) -> None:
+def _check_prediction(graph: str, settings: Any, given: dict[str, Any], console: Any) -> None:
     """What a pod would find out after minutes, before a server is asked for anything."""
-    from graftline_pipelines.cluster.package import SubmissionError, prediction_problems
+    if graph != "predict":
+        return
+    from rich.markup import escape
 
-    problems = prediction_problems(settings, given) if graph == "predict" else []
+    from graftline_pipelines.cluster.package import SubmissionError, prediction_problems
+    from graftline_pipelines.preflight.prediction import ask_prediction
+
+    problems = prediction_problems(settings, given)
+    notes: list[str] = []
+    if not problems:
+        with waiting("Asking for the model and the images"):
+            problems, notes = ask_prediction(settings, given)
+    for note in notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
     if problems:
         raise SubmissionError(problems)
 
@@ -130,8 +142,8 @@ def trigger(
 
     graph = graph_name(pipeline)
     settings = settled(load(run_file, overrides or ()))
-    _check_prediction(graph, settings, {})
     console = Screen(stderr=as_json)
+    _check_prediction(graph, settings, {}, console)
     server = connect(host, settings.cluster.namespace, console)
     active_runs = [] if even_if_running else submission.active_runs(settings, graph, server)
     if active_runs:
