@@ -17,7 +17,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from graftline.errors import ConfigurationError, GraftlineError
+from graftline.errors import ConfigurationError, GraftlineError, StoreNotFound
 from graftline.steps.runtime import RUN_DIR_VARIABLE
 from graftline.storage.uri import absolute
 from graftline_pipelines.local.index import write_index
@@ -29,7 +29,7 @@ from graftline_pipelines.local.progress import (
     steps_of,
     unfinished_step,
 )
-from graftline_pipelines.local.runs import State, write_end, write_start
+from graftline_pipelines.local.runs import RUN_FILE, State, write_end, write_start
 from graftline_pipelines.local.shared_output import KfpOutput
 from graftline_pipelines.local.tasks import KILLED, STOPPED, local_tasks
 from graftline_pipelines.local.warm import WarmServer, warm_process
@@ -209,7 +209,8 @@ def _end(
         console.print(f"\nStopping {step} ..." if step else "\nStopping ...")
         if warm is not None:
             warm.end_steps()
-    _note_end(run_dir, "stopped" if stopped else "failed")
+    if not _was_removed(run_dir):
+        _note_end(run_dir, "stopped" if stopped else "failed")
     why = "stopped" if stopped else "the run failed"
     asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]
     problem = _end_in_mlflow(settings, asked, warm)
@@ -320,7 +321,11 @@ def _environment(run_dir: Path, scratch: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> StepFailed:
+def _was_removed(run_dir: Path) -> bool:
+    return not (run_dir / RUN_FILE).exists()
+
+
+def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> GraftlineError:
     """Why a run failed: the step's own words, else how its process ended.
 
     Args:
@@ -328,6 +333,11 @@ def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> StepF
         error: What KFP said.
         codes: Exit codes of the steps that failed; empty where the runner tells none.
     """
+    if _was_removed(run_dir):
+        return StoreNotFound(
+            f"The run's folder {run_dir} was removed while it ran.",
+            fix="Run again: what the finished steps computed is in the store.",
+        )
     failure = failure_of(run_dir)
     if failure is not None:
         log = run_dir / "logs" / f"{failure['step']}.log"
