@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import TyperException
 
 from graftline import __version__
-from graftline.errors import ConfigurationError, GraftlineError
+from graftline.errors import ConfigurationError, GraftlineError, UnknownBackbone
 from graftline.machine import ensure_home
 from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
@@ -41,6 +41,7 @@ from graftline_pipelines.cli.stopping import (
     say_stopped,
 )
 
+MISTAKES = (ConfigurationError, UnknownBackbone)  # of the user's: exit code 2
 IN_WORDS = {  # what pydantic says of an option's value
     r"Input should be a valid (?:integer|number), unable to parse .*": "it has to be a number",
     r"Input should be greater than or equal to": "it has to be at least",
@@ -107,7 +108,7 @@ def main() -> None:
         sys.exit(1)
     except GraftlineError as error:
         _show(error)
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        sys.exit(2 if isinstance(error, MISTAKES) else 1)
     except Exception as error:
         from graftline.steps.runtime import system_error
 
