@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,15 +74,33 @@ def test_a_typo_is_answered_with_what_was_meant(
     assert code == 2 and "Did you mean 'history'" in err
 
 
-def test_ctrl_c_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "interrupted", "said"),
+    [
+        (("runs", "--local"), "local.runs.list_runs", "Stopped.\n"),
+        (("run", "x.yaml"), "runfile.load.load", "Run the same command again to continue.\n"),
+        (("run", "x.yaml", "--fresh"), "runfile.load.load", "Run it again, without --fresh, to"),
+        (("follow", "x"), "cluster.runs.monitor.follow", ""),  # has said that the run goes on
+    ],
+)
+def test_ctrl_c_says_how_to_go_on_where_something_is_kept(
+    words: tuple[str, ...],
+    interrupted: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graftline_pipelines.local.runs.list_runs", interrupted)
-    code, _, err = call(monkeypatch, capsys, "runs", "--local")
-    assert code == 130 and "Run the same command again" in err
+    run = SimpleNamespace(run_id="x-1", display_name="x")
+    server = SimpleNamespace(find_run=lambda _: run, link=lambda _: "http://kfp/x-1")
+    monkeypatch.setattr("graftline_pipelines.cli.commands.cluster.connect", lambda *_, **__: server)
+    monkeypatch.setattr(f"graftline_pipelines.{interrupted}", interrupt)
+    code, out, err = call(monkeypatch, capsys, *words)
+    assert code == 130 and said in err
+    if words[0] == "follow":
+        assert "the run goes on" in out and err == ""
 
 
 def test_a_run_file_alone_shows_its_schedule(

@@ -24,6 +24,7 @@ from graftline_pipelines.cli.options import (
     graph_name,
     waiting,
 )
+from graftline_pipelines.cli.stopping import STOPPED, told
 
 # The first names a server; in a pod, which has the second, it is the cluster's own.
 SERVER_VARIABLES = ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST")
@@ -254,7 +255,8 @@ def logs(
     try:
         ended = follower.follow()
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        told()  # somebody has read enough; the run goes on
+        raise typer.Exit(STOPPED) from None
     if ended.state in ENDED:
         print(f"{ended.display_name} has ended: {shown_state(ended)}.", file=sys.stderr)
 
@@ -317,7 +319,8 @@ def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:
             f"`graftline stop {run_id}` ends it.",
             highlight=False,
         )
-        raise typer.Exit(130) from None
+        told()
+        raise typer.Exit(STOPPED) from None
     return str(monitor.shown_state(ended))
 
 
