@@ -1,5 +1,6 @@
 """The command ``graftline``."""
 
+import errno
 import gc
 import re
 import sys
@@ -42,6 +43,7 @@ from graftline_pipelines.cli.stopping import (
 )
 
 MISTAKES = (ConfigurationError, UnknownBackbone)  # of the user's: exit code 2
+LONGEST_NAME = 100  # that is shown whole where it is too long
 IN_WORDS = {  # what pydantic says of an option's value
     r"Input should be a valid (?:integer|number), unable to parse .*": "it has to be a number",
     r"Input should be greater than or equal to": "it has to be at least",
@@ -112,11 +114,11 @@ def main() -> None:
     except Exception as error:
         from graftline.steps.runtime import system_error
 
-        refused = system_error(error)
+        refused = system_error(error) or _of_a_name(error)
         if refused is None:
             raise
         _show(refused)
-        sys.exit(1)
+        sys.exit(2 if isinstance(refused, MISTAKES) else 1)
     if code == STOPPED:
         code = say_stopped()
         leave_threads(code)
@@ -141,6 +143,23 @@ def _show_usage(error: TyperException) -> None:
     if text.endswith("is not readable."):
         fix = "Give this user permission, or choose another path."
     _show(ConfigurationError(f"{text}{end}", fix=fix))
+
+
+def _of_a_name(error: Exception) -> GraftlineError | None:
+    """The user's error for a path that no file can have, wherever it was met; None for others."""
+    fixes = {
+        errno.ENAMETOOLONG: "Give a shorter name.",
+        errno.EISDIR: "Name a file in it.",
+        errno.EEXIST: "It is a file, where a folder is wanted: choose another path.",
+        errno.ENOTDIR: "A part of it is a file, where a folder is wanted: choose another path.",
+        errno.ELOOP: "Links there lead in a circle: choose another path.",
+    }
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in fixes:
+        return None
+    name = str(error.filename2 or error.filename)  # the second is where a file was to be moved
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    why = f"{error.strerror}."
+    return ConfigurationError(f"{shown} cannot be used.", why=why, fix=fixes[error.errno])
 
 
 def _refuse_empty(words: list[str]) -> None:

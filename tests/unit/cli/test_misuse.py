@@ -146,3 +146,33 @@ def test_swapped_arguments_and_wrong_values_are_named(
     given = (word.replace("{tmp}", str(tmp_path)) for word in words)
     code, _, err = call(monkeypatch, capsys, *given)
     assert code == 2 and said in err and "What to do: " in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("init", "{long}"), "File name too long."),
+        (("open", "{long}"), "File name too long."),
+        (("gc", "--store", "{long}"), "File name too long."),
+        (("predict", "{long}", "x.png"), "File name too long."),
+        (("check", "run.yaml", "--set", "data.source={long}"), "File name too long."),
+        (("history", "x", "--tracking", "sqlite:///{long}"), "File name too long."),
+        (
+            ("compile", "run.yaml", "-o", "folder"),
+            "Error: folder cannot be used.\nWhy: Is a directory.",
+        ),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_a_mistake(
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("name: a\ndata: {source: x}\nstore: s\n")
+    Path("folder").mkdir()
+    code, _, err = call(monkeypatch, capsys, *(word.replace("{long}", "x" * 300) for word in words))
+    assert code in (1, 2) and err.startswith("Error: ")
+    assert said in err and "What to do: " in err and "x" * 256 not in err.splitlines()[0]
