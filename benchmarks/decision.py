@@ -10,14 +10,17 @@ public git repositories that benchmarks/deciding/photographs.py names. Measuring
 their defaults on each set and size, with tf_efficientnet_lite0 at 64 pixels: one training takes a
 minute of a core for 320 images (``--jobs``). Rows that the table has are not measured again; the
 order is such that the two halves stay balanced, and each row is kept at once. ``--pictures FOLDER``
-keeps the pictures; sets whose pictures are there need no packages. The forecast of `auto` is fitted
-on one half of the sets, fixed before anything was measured in benchmarks/deciding/sets.py; the
-figures are those of the other half:
+keeps the pictures; sets whose pictures are there need no packages. ``--blocks`` measures only the
+features of all blocks, in the rows that the table has: nothing is trained. The forecast of `auto`
+is fitted on one half of the sets, fixed before anything was measured in
+benchmarks/deciding/sets.py; the figures are those of the other half:
 
-    regret             accuracy on test images of the best of probe, probe on the features of all
-                       blocks, and fine-tuning (as Graftline delivers it: the probe where no gain is
-                       expected after validation) less that of what `auto` chose, in points; raw:
-                       against the trained network itself
+    regret             accuracy on test images of the best of probe, probes on the features of all
+                       blocks and the last (as `auto` adds them), and fine-tuning (as Graftline
+                       delivers it: the probe where no gain is expected after validation) less that
+                       of what `auto` chose, in points; raw: against the trained network itself. Up
+                       to 80 images are drawn three times from the same pictures, with other seeds,
+                       and both are means over the draws
     compute_fraction   images that `auto` trains on (each as often as it passes the network, in
                        pilots too; a third where they only go forward, for the features of all
                        blocks) of those of always fine-tuning; the probe is fitted either way
@@ -62,7 +65,7 @@ from graftline.steps.fit_head.decision.strategy import decide
 FORWARD = 1 / 3  # of a pass of training, which goes back through the network as well
 MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"
-FROZEN = ("probe", "all_blocks", "all_blocks_alone")  # strategies that train nothing
+FROZEN = ("probe", "all_blocks")  # what `auto` chooses from that trains nothing
 Planned = tuple[str, int, int]  # a set, a size and a draw
 FIRST = (320, 80, 640, 20, 1800)  # sizes, in the order in which they are measured
 
@@ -182,6 +185,11 @@ class Drawn:
     def regret_with_head(self) -> float:
         """The same where `strategy: head` counts too."""
         return self._behind(*FROZEN, "fine_tune", "head")
+
+    @property
+    def regret_with_blocks_alone(self) -> float:
+        """The same where `backbone: NAME+blocks` counts too: all blocks alone."""
+        return self._behind(*FROZEN, "fine_tune", "all_blocks_alone")
 
     def _behind(self, *strategies: str) -> float:
         return max(self.mean(name) for name in strategies) - self.chosen
@@ -442,6 +450,7 @@ def more_figures(judged: list[Drawn]) -> dict[str, float]:
     measured = [draw for one in on for draw in one.draws]
     inside = [one.inside for one in measured]
     with_head = [one.regret_with_head for one in on]
+    with_alone = [one.regret_with_blocks_alone for one in on]
     raw = [one.raw_regret for one in on]
     return {
         "datasets": len({one.first.row["set"] for one in judged}),
@@ -455,6 +464,8 @@ def more_figures(judged: list[Drawn]) -> dict[str, float]:
         "raw_mean_regret_points": round(statistics.mean(raw), 3),
         "raw_worst_regret_points": round(max(raw), 3),
         "mean_regret_with_head_points": round(statistics.mean(with_head), 3),
+        "mean_regret_with_blocks_alone_points": round(statistics.mean(with_alone), 3),
+        "worst_regret_with_blocks_alone_points": round(max(with_alone), 3),
     }
 
 
