@@ -38,8 +38,9 @@ from rich.table import Table
 from graftline.classifier.bundle import Classifier
 from graftline.models.backbone import build
 from graftline.onnx_model.predict import ModelMetadata, OnnxClassifier
-from graftline.steps.export_onnx.graph import compose_graph, export_network, save_model
+from graftline.steps.export_onnx.graph import compose_graph, save_model
 from graftline.steps.export_onnx.low_precision import SPARED
+from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.export_onnx.quantise import to_fp16, to_int8
 
 BACKBONES = ("tf_efficientnet_lite0", "resnet50")
@@ -183,7 +184,7 @@ def accuracy(console: Console) -> dict[str, float]:
         code = "from graftline_pipelines.cli.main import main; main()"
         command = [sys.executable, "-c", code, "run", "run.yaml"]
         subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        (record,) = folder.rglob("export_onnx.json")
+        record = next((folder / ".graftline/runs").rglob("export_onnx.json"))
         result = json.loads(record.read_text())
     table = Table(title="digits, tf_efficientnet_lite0", title_justify="left")
     for column in ("", "MB", "accuracy", "lost", "same label", "speedup at 32", "refused"):

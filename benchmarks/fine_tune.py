@@ -7,8 +7,9 @@
 Sections:
     quality    test accuracy on data unlike ImageNet (scikit-learn's digits, glyphs of this
                machine's fonts, Debian's openclipart-png), each with one split and the same
-               pretrained weights: the fitted probe, Graftline, fastai's `fine_tune` and the plain
-               script of PyTorch's tutorial, all with the same number of epochs.
+               pretrained weights: the fitted probe, Graftline's `strategy: fine_tune`, what its
+               `strategy: auto` delivers, fastai's `fine_tune` and the plain script of PyTorch's
+               tutorial, all with the same number of epochs.
     speed      images a second of training: Graftline with the upper third unfrozen, beside a plain
                torchvision script (ImageFolder, eager fp32, full backward) and beside the same
                training on ready batches. A run is ten epochs, the first of which decodes.

@@ -36,6 +36,8 @@ def replacing(path: Path) -> Iterator[Path]:
     leaves half a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():  # `.` has no name to put anything beside
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         yield temporary
@@ -111,6 +113,8 @@ def os_error(error: OSError, name: str, action: str) -> StoreError:
             why=why,
             fix="A file and a folder have the same name there: rename one, or choose another path.",
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return StoreError(what, why=why, fix="Give a shorter name.")
     return StoreError(what, why=why, fix="Check the disk: this error is unexpected.")
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from graftline.errors import StoreReadOnly
 from graftline.files import write_atomic
 
 CPU_ENGINES = ("onnxruntime", "openvino", "torch")  # libraries that run a network on a CPU
@@ -66,13 +67,29 @@ def ensure_home() -> None:
     try:
         Path("~").expanduser()
     except RuntimeError:
-        os.environ["HOME"] = str(_temporary_home())
+        try:
+            os.environ["HOME"] = str(_temporary_home())
+        except StoreReadOnly:  # what only reads needs none
+            os.environ["HOME"] = "/"
 
 
 def _temporary_home() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"graftline-{os.getuid()}"
+    try:
+        parent = tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise no_temporary_folder(error) from error
+    folder = Path(parent) / f"graftline-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+def no_temporary_folder(error: FileNotFoundError) -> StoreReadOnly:
+    """The error for a machine on which nothing can be written for a while."""
+    return StoreReadOnly(
+        "There is no folder for temporary files.",
+        why=f"{error.strerror}.",
+        fix="Set TMPDIR to a folder that this user can write to.",
+    )
 
 
 @lru_cache

@@ -109,6 +109,8 @@ def run(
 ) -> Run:
     """Run the training graph on this machine, as ``graftline run`` does.
 
+    Runs of several threads wait for each other.
+
     Args:
         run_file: A YAML file, or its content as a dictionary.
         overrides: ``path.to.key=value``, as ``--set`` takes them.
@@ -129,8 +131,9 @@ def run(
     from graftline_pipelines.preflight.examine import require
 
     settings = raced(_settings(run_file, overrides), lambda _: None)
-    console = Console(quiet=not progress)
-    require(local.with_absolute_paths(settings), console)
+    with local.OneAtATime():  # what is said meanwhile, too
+        console = Console(quiet=not progress)
+        require(local.with_absolute_paths(settings), console)
 
     def build(resolved: RunSettings, run_id: str) -> Callable[[], Any]:
         pipeline: Callable[[], Any] = training_pipeline(resolved, run_id, on_cluster=False)
@@ -199,7 +202,8 @@ def evaluate(
         confidence: Of the intervals.
 
     Raises:
-        ConfigurationError: A key of ``data`` that does not exist, or a source that does not.
+        ConfigurationError: A key of ``data`` that does not exist.
+        StoreNotFound: There is no such source.
         DataError: No image has a label that the model knows.
     """
     refuse_absent(os.fspath(source), "Give the folder, table or prefix of the labelled images.")
@@ -220,14 +224,17 @@ def evaluate(
         if answer.error is None:
             answers.append((answer, label))
         else:
-            reason = answer.error.partition(":")[0]
+            reason = answer.error.partition(": ")[0]
             left_out[reason] = left_out.get(reason, 0) + 1
     if not answers:
+        from graftline.data.sources.table_rows import some
+
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in left_out.items())
         raise DataError(
             f"No image in {os.fspath(source)} can be measured.",
             why=reasons or None,
-            fix=f"The model knows {', '.join(opened.classes[:10])}.",
+            fix=f"Give images in folders of classes that the model knows, {some(opened.classes)}, "
+            "or a table with such labels.",
         )
     return _measured(opened.classes, answers, left_out, confidence)
 
@@ -336,6 +343,11 @@ def _pixels(image: Any, number: int) -> Any:
 
     if hasattr(image, "convert"):
         return np.asarray(image.convert("RGB"))
+    if not hasattr(image, "__array__"):
+        raise DataError(
+            f"Image {number} is of the type {type(image).__name__}.",
+            fix="Give a path, the bytes of a file, a uint8 array or a Pillow image.",
+        )
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise DataError(

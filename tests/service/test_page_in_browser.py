@@ -233,6 +233,10 @@ def test_nothing_sticks_out_of_the_window(tab: Tab, page: Path, width: int) -> N
         "[...document.querySelectorAll('section')].every("
         f"(s) => s.getBoundingClientRect().right <= {width})"
     )
+    # Sentences name classes, and a folder's name may be a word of 255 letters.
+    sentences = "document.querySelectorAll('p, li, figcaption')"
+    tab.js(f"{sentences}.forEach((e) => e.append('y'.repeat(255)))")
+    assert tab.js("document.documentElement.scrollWidth") <= width
 
 
 def test_a_dropped_picture_is_answered_on_the_page(

@@ -18,6 +18,8 @@ from graftline.onnx_model.predict import OnnxClassifier
 from graftline.steps.predict.config import PredictConfig
 from graftline.steps.predict.step import run
 from graftline_pipelines.cli.main import app
+from graftline_pipelines.preflight.prediction import ask_prediction
+from graftline_pipelines.runfile.load import load_values
 
 
 def png(number: int) -> bytes:
@@ -75,7 +77,9 @@ def test_table_and_command(bucket: str, model: Path) -> None:
         app, ["predict", str(model), f"{bucket}/list.csv", "-o", out, "--json"]
     )
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["images"] == 3
+    said = json.loads(done.stdout)
+    # Kinds of reasons: the address of the one that is missing is in its row.
+    assert said["images"] == 3 and said["reasons"] == {"file not found": 1}
     assert [bool(row["error"]) for row in read(out)] == [False, False, True]
 
 
@@ -90,6 +94,38 @@ def test_a_bucket_that_is_not_there(bucket: str, model: Path, tmp_path: Path) ->
         ("s3://no-such-bucket-anywhere/x", str(tmp_path / "a.csv")),
         (f"{bucket}/new", "s3://no-such-bucket-anywhere/a.csv"),
     ):
-        with pytest.raises(StoreError):
+        with pytest.raises(StoreError, match=r"^s3://no-such-bucket-anywhere: there is no such"):
             run(model=model, sources=[source], output=output)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_said_before_a_pod_is_started(
+    bucket: str, mlflow_sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load_values(
+        {
+            "name": "birds",
+            "data": {"source": f"{bucket}/new"},
+            "store": f"{bucket}/store",
+            "tracking": {"uri": mlflow_sqlite},
+        }
+    )
+
+    def ask(source: str, output: str) -> list[str]:
+        problems, notes = ask_prediction(settings, {"source": source, "output": output})
+        assert problems[0].startswith("tracking.registered_model: MLflow has no registered model")
+        return [*problems[1:], *notes]
+
+    assert ask(f"{bucket}/new", f"{bucket}/a.csv") == []  # nothing has to be there yet
+    said = ask(f"{bucket}/none", "s3://no-such-bucket-anywhere/a.csv")
+    assert said[0] == f"predict.source: There are no images in {bucket}/none. Correct the prefix."
+    assert said[1].startswith("predict.output: s3://no-such-bucket-anywhere: there is no such")
+    assert ask(f"{bucket}/list.csv", f"{bucket}/a.csv") == []
+    boto3.client("s3").put_object(
+        Bucket=bucket.removeprefix("s3://"), Key="other.csv", Body=b"file\nnew/cat/00.png\n"
+    )
+    assert "has no column 'image'" in ask(f"{bucket}/other.csv", f"{bucket}/a.csv")[0]
+    # What the cluster sees and this machine does not is no mistake.
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://minio.invalid:9000")
+    (note,) = ask(f"{bucket}/none", f"{bucket}/a.csv")
+    assert "not checked from here" in note and "http://minio.invalid:9000 is not known here" in note

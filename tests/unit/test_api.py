@@ -67,8 +67,11 @@ def test_mistakes_are_errors_or_answers_with_a_reason(model: Any, tmp_path: Path
     for wrong in (np.zeros((3, 4)), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(DataError, match="array of"):
             model.predict(wrong)
-    with pytest.raises(DataError, match="Image 0"):
-        model.predict(7)
+    for odd in (7, None, [[1, 2]]):
+        with pytest.raises(DataError, match="Image 0 is of the type"):
+            model.predict(odd)
+    with pytest.raises(ConfigurationError, match="is empty"):
+        model.predict("")  # as a path, all images below the working folder
     with pytest.raises(ConfigurationError, match="top is 0"):
         model.predict(b"no picture", top=0)
     with pytest.raises(ConfigurationError):

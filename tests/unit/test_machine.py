@@ -1,5 +1,6 @@
 """What this machine is, and what is remembered of it."""
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from graftline import machine
+from graftline.errors import StoreReadOnly
+from graftline.steps.runtime import system_error
 
 
 def test_cores_obey_affinity_and_the_containers_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +142,34 @@ def test_a_user_whom_nobody_knows_gets_a_home(monkeypatch, tmp_path):
     assert machine.cache_folder().is_dir()
     assert Path.home() == tmp_path / f"graftline-{os.getuid()}"
     assert Path.home().stat().st_mode & 0o077 == 0
+
+
+def test_where_nothing_can_be_written_what_only_reads_still_works(monkeypatch, tmp_path):
+    """A read-only container without a home and without a folder for temporary files."""
+    import os
+    import pwd
+    import tempfile
+
+    def unknown(uid):
+        raise KeyError(uid)
+
+    def nowhere():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    monkeypatch.setenv("HOME", "x")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    machine.ensure_home()
+    assert os.environ["HOME"] == "/"
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    with pytest.raises(StoreReadOnly, match="no folder for temporary files") as refused:
+        machine.cache_folder()
+    assert "Set TMPDIR" in str(refused.value)
+    with pytest.raises(FileNotFoundError) as raised:
+        tempfile.TemporaryDirectory()
+    assert str(system_error(raised.value)) == str(refused.value)
 
 
 @pytest.mark.parametrize(

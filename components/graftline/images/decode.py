@@ -5,6 +5,7 @@ Needs numpy and Pillow only.
 
 import dataclasses
 import io
+import re
 import struct
 from typing import Any, Literal
 
@@ -117,22 +118,30 @@ def decode_image(
 def _decoded(
     data: bytes, max_pixels: int, shortest: int | None, value_range: ValueRange | None
 ) -> Decoded:
-    image = _opened(data)
+    image = _opened(data, max_pixels)
     width, height = image.size
     pixels = width * height
     if pixels > max_pixels:
         raise DataError(
-            f"the image has {width} x {height} pixels, more than the {max_pixels:,} allowed"
+            f"the image has {width:,} x {height:,} pixels, more than the {max_pixels:,} allowed"
         )
     try:
         if shortest is not None:
             image.draft(None, (shortest, shortest))  # JPEG only; others ignore it
         return _loaded(image, data, value_range)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError("the image is too large to be decoded safely", why=str(error)) from error
+        raise _too_large(error, max_pixels) from error
     except _FAULTS as error:
         _check_memory(error, pixels)
         raise _broken(error) from error
+
+
+def _too_large(error: Exception, most: int) -> DataError:
+    size = re.search(r"\d+", str(error))  # Pillow's "Image size (400000000 pixels) exceeds ..."
+    had = f"{int(size[0]):,} pixels, " if size else ""
+    return DataError(
+        "the image is too large to be decoded safely", why=f"{had}more than the {most:,} allowed"
+    )
 
 
 def _check_memory(error: Exception, pixels: int) -> None:
@@ -148,13 +157,13 @@ def _check_memory(error: Exception, pixels: int) -> None:
         raise MemoryError(f"decoding an image of {pixels:,} pixels") from error
 
 
-def _opened(data: bytes) -> Image.Image:
+def _opened(data: bytes, max_pixels: int) -> Image.Image:
     if not data:
         raise DataError("the file is empty")
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError("the image is too large to be decoded safely", why=str(error)) from error
+        raise _too_large(error, max_pixels) from error
     except UnidentifiedImageError as error:
         raise _unidentified(data) from error
     except _FAULTS as error:

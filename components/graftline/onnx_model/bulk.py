@@ -9,7 +9,13 @@ from itertools import islice
 import numpy as np
 
 from graftline import machine
-from graftline.errors import DataError, StoreAccessDenied, StoreError, StoreUnreachable
+from graftline.errors import (
+    DataError,
+    StoreAccessDenied,
+    StoreError,
+    StoreNotFound,
+    StoreUnreachable,
+)
 from graftline.images.decode import Decoded, decode_image
 from graftline.onnx_model.predict import OnnxClassifier, Prediction, doubt_of
 
@@ -124,25 +130,28 @@ def _decoded(
             return decode_image(data, value_range=value_range)
         except (StoreUnreachable, StoreAccessDenied):
             raise  # the same for all that follow
+        except StoreNotFound as error:
+            return f"file not found: {error.what}"
         except (DataError, StoreError) as error:
             return f"{error.what.rstrip('.')}{f': {error.why}' if error.why else ''}"
         except OSError as error:
             return f"cannot be read: {error.strerror or error}"
 
-    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-        waiting: deque[tuple[str, Future[Decoded | str]]] = deque()
-        source = iter(images)
-        try:
-            while True:
-                room = 1 if _pixels(waiting) > AHEAD_PIXELS else threads * AHEAD - len(waiting)
-                for name, read in islice(source, max(0, room)):
-                    waiting.append((name, pool.submit(one, read)))
-                if not waiting:
-                    return
-                name, future = waiting.popleft()
-                yield name, future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    # Nobody waits for a read that hangs, on a mount that is gone, when a command is stopped.
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    waiting: deque[tuple[str, Future[Decoded | str]]] = deque()
+    source = iter(images)
+    try:
+        while True:
+            room = 1 if _pixels(waiting) > AHEAD_PIXELS else threads * AHEAD - len(waiting)
+            for name, read in islice(source, max(0, room)):
+                waiting.append((name, pool.submit(one, read)))
+            if not waiting:
+                return
+            name, future = waiting.popleft()
+            yield name, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _pixels(waiting: Iterable[tuple[str, "Future[Decoded | str]"]]) -> int:

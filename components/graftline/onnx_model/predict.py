@@ -349,15 +349,15 @@ def doubt_of(decoded: Decoded, value_range: ValueRange | None) -> str | None:
         if decoded.kind is None:
             return None
         return (
-            f"It stores {decoded.kind} values; the model was trained on images of 8 bits. It is "
-            "read from 0 to 65,535, or by its own range"
+            f"it stores {decoded.kind} values, and the model was trained on images of 8 bits: it "
+            "is read from 0 to 65,535, or by its own range"
         )
     range_text = f"{value_range[0]:g} to {value_range[1]:g}"
     if decoded.values is None:
-        return f"It has 8 bits; the model's images have more, with values from {range_text}"
+        return f"it has 8 bits; the model's images have more, with values from {range_text}"
     if decoded.values.high <= value_range[0] or decoded.values.low >= value_range[1]:
         found = f"{decoded.values.lowest:g} to {decoded.values.highest:g}"
-        return f"Its values, {found}, lie outside of what the model reads, {range_text}"
+        return f"its values, {found}, lie outside of what the model reads, {range_text}"
     return None
 
 

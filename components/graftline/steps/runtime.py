@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from graftline.errors import GraftlineError, OutOfMemory
 from graftline.files import os_error, write_atomic
-from graftline.machine import ensure_home, is_out_of_memory
+from graftline.machine import ensure_home, is_out_of_memory, no_temporary_folder
 from graftline.progress import listening
 from graftline.records.run_records import State, write_record
 from graftline.redaction import guard_process, redacted
@@ -234,8 +234,12 @@ def system_error(error: Exception) -> GraftlineError | None:
     if no_thread or is_out_of_memory(error):
         why = f"{type(error).__name__}: {str(error).strip()[:300]}".rstrip(": ")
         return _out_of_memory(why, no_thread=no_thread)
+    if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):
+        return no_temporary_folder(error)
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-        return os_error(error, str(error.filename or "a file"), "write")
+        denied = error.errno in (errno.EACCES, errno.EPERM)  # which of the two nothing says
+        action = "read or write" if denied else "write"
+        return os_error(error, str(error.filename or "a file"), action)
     return None
 
 

@@ -90,8 +90,9 @@ OURS = (boto.ClientError, boto.BotoCoreError, ResponseParserError, *CONNECTION, 
 
 def no_bucket(uri: str, endpoint: str) -> NoSuchBucket:
     """The error for a bucket that is not there."""
+    bucket = "/".join(uri.split("/", 3)[:3])  # of an object that may mean nothing to the user
     return NoSuchBucket(
-        f"{uri}: there is no such bucket at {endpoint}",
+        f"{bucket}: there is no such bucket at {endpoint}",
         fix="Create the bucket, or correct its name. For another S3 server set "
         "AWS_ENDPOINT_URL_S3.",
     )

@@ -55,6 +55,8 @@ def connect(uri: str) -> "MlflowClient":
 
     for name in ("mlflow", "alembic"):  # notes on making tables, and their like
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It prints the traceback of what it raises, and this is told in our words.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     with mlflow_errors(uri, "its database" if "://" in uri else uri):
         if not uri.startswith("sqlite:"):
             return MlflowClient(tracking_uri=uri, registry_uri=uri)

@@ -55,4 +55,6 @@ def _page(uri: str, experiment_id: str, run_id: str) -> str:
     if parts.scheme not in ("http", "https"):
         return ""
     server = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-    return f"{server.geturl().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    # MLflow's pages are those of language models where nothing asks for the others.
+    kind = "?workflowType=machine_learning"
+    return f"{server.geturl().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}{kind}"

@@ -1,5 +1,6 @@
 """The command ``graftline``."""
 
+import errno
 import gc
 import re
 import sys
@@ -9,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from graftline import __version__
-from graftline.errors import ConfigurationError, GraftlineError
+from graftline.errors import ConfigurationError, GraftlineError, UnknownBackbone
 from graftline.machine import ensure_home
 from graftline.redaction import guard_process
 from graftline_pipelines.cli.commands import (
@@ -34,8 +35,15 @@ from graftline_pipelines.cli.commands import (
 )
 from graftline_pipelines.cli.panels import arrange
 from graftline_pipelines.cli.plain_help import PlainGroup
-from graftline_pipelines.cli.stopping import STOPPED, listen_to_sigterm, say_stopped
+from graftline_pipelines.cli.stopping import (
+    STOPPED,
+    leave_threads,
+    listen_to_sigterm,
+    say_stopped,
+)
 
+MISTAKES = (ConfigurationError, UnknownBackbone)  # of the user's: exit code 2
+LONGEST_NAME = 100  # that is shown whole where it is too long
 IN_WORDS = {  # what pydantic says of an option's value
     r"Input should be a valid (?:integer|number), unable to parse .*": "it has to be a number",
     r"Input should be greater than or equal to": "it has to be at least",
@@ -93,6 +101,7 @@ def main() -> None:
     ensure_home()
     listen_to_sigterm()
     try:
+        _refuse_empty(sys.argv[1:])
         code = app(prog_name="graftline", standalone_mode=False)
     except TyperException as error:
         _show_usage(error)
@@ -101,17 +110,18 @@ def main() -> None:
         sys.exit(1)
     except GraftlineError as error:
         _show(error)
-        sys.exit(2 if isinstance(error, ConfigurationError) else 1)
+        sys.exit(2 if isinstance(error, MISTAKES) else 1)
     except Exception as error:
         from graftline.steps.runtime import system_error
 
-        refused = system_error(error)
+        refused = system_error(error) or _of_a_name(error)
         if refused is None:
             raise
         _show(refused)
-        sys.exit(1)
+        sys.exit(2 if isinstance(refused, MISTAKES) else 1)
     if code == STOPPED:
         code = say_stopped()
+        leave_threads(code)
     gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -133,6 +143,34 @@ def _show_usage(error: TyperException) -> None:
     if text.endswith("is not readable."):
         fix = "Give this user permission, or choose another path."
     _show(ConfigurationError(f"{text}{end}", fix=fix))
+
+
+def _of_a_name(error: Exception) -> GraftlineError | None:
+    """The user's error for a path that no file can have, wherever it was met; None for others."""
+    fixes = {
+        errno.ENAMETOOLONG: "Give a shorter name.",
+        errno.EISDIR: "Name a file in it.",
+        errno.EEXIST: "It is a file, where a folder is wanted: choose another path.",
+        errno.ENOTDIR: "A part of it is a file, where a folder is wanted: choose another path.",
+        errno.ELOOP: "Links there lead in a circle: choose another path.",
+    }
+    if not isinstance(error, OSError) or error.filename is None or error.errno not in fixes:
+        return None
+    name = str(error.filename2 or error.filename)  # the second is where a file was to be moved
+    shown = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    why = f"{error.strerror}."
+    return ConfigurationError(f"{shown} cannot be used.", why=why, fix=fixes[error.errno])
+
+
+def _refuse_empty(words: list[str]) -> None:
+    """An unset variable of the shell, in quotes: as a path it would be the working folder."""
+    if any(not word.strip() for word in words):
+        place = next(number for number, word in enumerate(words, 1) if not word.strip())
+        raise ConfigurationError(
+            f"Argument {place} of graftline is empty.",
+            why="It may be a variable of the shell that is not set.",
+            fix=f"`{_named_in(words)} --help` shows what it takes.",
+        )
 
 
 def _named_in(words: list[str]) -> str:

@@ -4,10 +4,11 @@ import errno
 import logging
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
+from contextlib import ContextDecorator, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.markup import escape
 
-from graftline.errors import ConfigurationError, GraftlineError
+from graftline.errors import ConfigurationError, GraftlineError, StoreNotFound
 from graftline.steps.runtime import RUN_DIR_VARIABLE
 from graftline.storage.uri import absolute
 from graftline_pipelines.local.index import write_index
@@ -28,7 +29,8 @@ from graftline_pipelines.local.progress import (
     steps_of,
     unfinished_step,
 )
-from graftline_pipelines.local.runs import State, write_end, write_start
+from graftline_pipelines.local.runs import RUN_FILE, State, write_end, write_start
+from graftline_pipelines.local.shared_output import KfpOutput
 from graftline_pipelines.local.tasks import KILLED, STOPPED, local_tasks
 from graftline_pipelines.local.warm import WarmServer, warm_process
 from graftline_pipelines.runfile.settings import RunSettings, new_run_id
@@ -48,6 +50,21 @@ class StepFailed(GraftlineError):  # noqa: N818 -- a step has failed; this is it
         super().__init__(what, why=why, fix=fix)
         self.step = step
         self.log = log
+
+
+class OneAtATime(ContextDecorator):
+    """Lets the runs of a process's threads wait for each other.
+
+    KFP's local runner is a process's only one: it replaces ``print`` and reads the environment.
+    """
+
+    _lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
 
 @dataclass(frozen=True)
@@ -79,6 +96,7 @@ def with_absolute_paths(settings: RunSettings) -> RunSettings:
     )
 
 
+@OneAtATime()
 def run(
     settings: RunSettings,
     build: Callable[[RunSettings, str], Callable[[], Any]],
@@ -191,7 +209,8 @@ def _end(
         console.print(f"\nStopping {step} ..." if step else "\nStopping ...")
         if warm is not None:
             warm.end_steps()
-    _note_end(run_dir, "stopped" if stopped else "failed")
+    if not _was_removed(run_dir):
+        _note_end(run_dir, "stopped" if stopped else "failed")
     why = "stopped" if stopped else "the run failed"
     asked = [run_dir.name, "KILLED" if stopped else "FAILED", why]
     problem = _end_in_mlflow(settings, asked, warm)
@@ -276,7 +295,7 @@ def _quiet_kfp(run_dir: Path) -> Iterator[None]:
     try:
         with path.open("a", encoding="utf-8") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with redirect_stdout(stream):
+            with redirect_stdout(KfpOutput(stream)):
                 yield
     except OSError as error:
         if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -302,7 +321,11 @@ def _environment(run_dir: Path, scratch: str) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> StepFailed:
+def _was_removed(run_dir: Path) -> bool:
+    return not (run_dir / RUN_FILE).exists()
+
+
+def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> GraftlineError:
     """Why a run failed: the step's own words, else how its process ended.
 
     Args:
@@ -310,6 +333,11 @@ def _step_error(run_dir: Path, error: Exception, codes: dict[str, int]) -> StepF
         error: What KFP said.
         codes: Exit codes of the steps that failed; empty where the runner tells none.
     """
+    if _was_removed(run_dir):
+        return StoreNotFound(
+            f"The run's folder {run_dir} was removed while it ran.",
+            fix="Run again: what the finished steps computed is in the store.",
+        )
     failure = failure_of(run_dir)
     if failure is not None:
         log = run_dir / "logs" / f"{failure['step']}.log"

@@ -27,6 +27,7 @@ RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
 State = Literal["running", "done", "failed", "stopped"]
 NEWEST = "latest"
+NOTHING_TO_TRAIN = "nothing to train"
 BEFORE = "previous"  # the one before the newest
 
 
@@ -98,7 +99,7 @@ class RunRecord:
             return self.state
         promoted = self.result("promote")
         if not promoted:
-            return "nothing to train" if self.result("watch") else "done"
+            return NOTHING_TO_TRAIN if self.result("watch") else "done"
         version = f"version {promoted.get('version')}"
         return f"promoted, {version}" if promoted.get("alias") else f"not promoted ({version})"
 
@@ -165,10 +166,16 @@ def write_end(run_dir: Path, state: State) -> None:
 
 def list_runs(runs_dir: Path) -> list[RunRecord]:
     """The runs of a folder, the newest first."""
-    folders = [path.parent for path in runs_dir.glob("*/steps") if path.is_dir()]
-    found = [read_run(folder) for folder in folders]
+    found = [read_run(folder) for folder in _folders(runs_dir)]
     oldest = datetime.min.replace(tzinfo=UTC)
     return sorted(found, key=lambda run: (run.started or oldest, run.run_id), reverse=True)
+
+
+def _folders(runs_dir: Path) -> list[Path]:
+    with os_errors(str(runs_dir), "read"):  # a pattern finds nothing where it may not look
+        if runs_dir.is_dir():
+            next(runs_dir.iterdir(), None)
+    return [path.parent for path in runs_dir.glob("*/steps") if path.is_dir()]
 
 
 def find_run(
@@ -191,10 +198,7 @@ def find_run(
     folder = Path(name)
     if (folder / "steps").is_dir():
         return _having(read_run(folder.absolute()), need)
-    if runs_dir.is_dir():
-        with os_errors(str(runs_dir), "read"):  # a pattern finds nothing where it may not look
-            next(runs_dir.iterdir(), None)
-    ids = sorted(path.parent.name for path in runs_dir.glob("*/steps") if path.is_dir())
+    ids = sorted(folder.name for folder in _folders(runs_dir))
     if not ids:
         raise ConfigurationError(
             f"There are no runs in {runs_dir}.",
@@ -260,15 +264,8 @@ def _newest(
     every = list_runs(runs_dir)
     found = [run for run in every if need is None or need.has(run)]
     if len(found) > position:
-        first = every[position]
-        if need is not None and found[position].run_id != first.run_id:
-            chosen = found[position].run_id
-            say(
-                f"Runs without {need.what} are passed over: this is {chosen}."
-                if need.has(first)
-                else f"{first.run_id} is newer and has no {need.what} ({first.outcome()}): this is "
-                f"{chosen}."
-            )
+        if need is not None:
+            _say_passed_over(every, found, position, need, say)
         return found[position]
     if need is not None and not found:
         raise ConfigurationError(
@@ -281,6 +278,25 @@ def _newest(
         f"There is only one run{with_it} in {runs_dir}, and so none before it.",
         fix="`graftline run` makes another.",
     )
+
+
+def _say_passed_over(
+    every: list[RunRecord],
+    found: list[RunRecord],
+    position: int,
+    need: Need,
+    say: Callable[[str], None],
+) -> None:
+    """Say that the chosen run is not the newest; nights that had nothing to train are no news."""
+    tried = [run for run in every if run in found or run.outcome() != NOTHING_TO_TRAIN]
+    first, chosen = tried[position], found[position].run_id
+    if first.run_id == chosen:
+        return
+    if need.has(first):
+        say(f"Runs without {need.what} are passed over: this is {chosen}.")
+        return
+    why = f"{first.run_id} is newer and has no {need.what} ({first.outcome()})"
+    say(f"{why}: this is {chosen}.")
 
 
 def _having(run: RunRecord, need: Need | None) -> RunRecord:

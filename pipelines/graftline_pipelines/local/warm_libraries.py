@@ -91,13 +91,14 @@ def _open(uri: str, *, ask: bool) -> None:
         client = connect(uri)
         experiments = client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
-        client.search_runs([each.experiment_id for each in experiments], max_results=1)
+        runs = client.search_runs([each.experiment_id for each in experiments], max_results=1)
         questions: tuple[Callable[[], object], ...] = (
             lambda: client.get_experiment_by_name("-"),
-            lambda: client.get_run("0" * 32),
+            lambda: client.get_run(runs[0].info.run_id if runs else "0" * 32),
             lambda: client.get_registered_model("-"),
             lambda: client.get_model_version("-", "1"),
             lambda: client.search_model_versions("name = '-'", max_results=1),
+            lambda: client.search_model_versions("name = '-' and tags.`-` = '-'", max_results=1),
         )
         for question in questions if ask else ():
             with contextlib.suppress(MlflowException):  # there is no such thing

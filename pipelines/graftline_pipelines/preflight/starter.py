@@ -107,8 +107,13 @@ def _look(settings: RunSettings) -> tuple[list[str], GraftlineError | None]:
 
 
 def _is_empty(settings: RunSettings) -> bool:
+    from graftline.data.sources.base import TABLES
     from graftline.storage import open_store
+    from graftline.storage.uri import local_path
 
+    path = local_path(settings.data.source)
+    if path is not None and path.suffix.lower() in TABLES and path.is_file():
+        return path.stat().st_size == 0
     with suppress(GraftlineError, OSError):  # what is wrong with it has been said
         return not any(True for _ in open_store(settings.data.source).list())
     return False
@@ -150,7 +155,9 @@ def _lines(
     yield f"  source: {_scalar(source)}"
     yield "  # layout: split/class    # what each level of folders is, if it is read wrongly"
     yield "  # exclude: [docs]         # folders and files to leave out"
-    yield "  # group_column: patient   # of a table: images that must share a split"
+    yield "  # image_column: path      # of a table: its columns, if they are called otherwise"
+    yield "  # label_column: category"
+    yield "  # group_column: patient   # images that must share a split"
     yield "# Image shards, features and checkpoints: a folder, or s3://bucket/prefix."
     yield f"store: {_scalar(store)}"
     yield "tracking:"

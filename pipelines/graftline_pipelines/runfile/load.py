@@ -5,6 +5,7 @@ import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -222,14 +223,13 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]
             what = "is not of the form path.to.key=value."
             problems.append(Problem(f"--set {override}", None, what, "Example: --set seed=1"))
             continue
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            problems.append(
-                Problem(f"--set {key}", None, f"{text!r} is not a YAML value.", "Quote it.")
-            )
-            continue
         *parents, last = key.split(".")
+        try:
+            value = _override_value(text, (*parents, last))
+        except yaml.YAMLError:
+            what = f"{text!r} is not a YAML value."
+            problems.append(Problem(f"--set {key}", None, what, "Check brackets and quotes."))
+            continue
         section = values
         for parent in parents:
             if not isinstance(section.get(parent), dict):
@@ -237,6 +237,25 @@ def _override(values: dict[str, Any], overrides: Sequence[str]) -> list[Problem]
             section = section[parent]
         section[last] = value
     return problems
+
+
+def _override_value(text: str, location: KeyPath) -> Any:
+    """An option's value: what takes a text takes it as it was typed, for the shell eats quotes.
+
+    Raises:
+        YAMLError: It is neither.
+    """
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(str(location[-1])) if model is not None else None
+    takes_text = field is not None and _plain(field.annotation) is str
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        if takes_text:  # such as @nightly
+            return text
+        raise
+    odd = isinstance(value, (bool, int, float, date))  # 3, on, 2026-01-02
+    return text if takes_text and odd else value
 
 
 ANY_OF = "it has to be "

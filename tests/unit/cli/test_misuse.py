@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,15 +74,33 @@ def test_a_typo_is_answered_with_what_was_meant(
     assert code == 2 and "Did you mean 'history'" in err
 
 
-def test_ctrl_c_says_how_to_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("words", "interrupted", "said"),
+    [
+        (("runs", "--local"), "local.runs.list_runs", "Stopped.\n"),
+        (("run", "x.yaml"), "runfile.load.load", "Run the same command again to continue.\n"),
+        (("run", "x.yaml", "--fresh"), "runfile.load.load", "Run it again, without --fresh, to"),
+        (("follow", "x"), "cluster.runs.monitor.follow", ""),  # has said that the run goes on
+    ],
+)
+def test_ctrl_c_says_how_to_go_on_where_something_is_kept(
+    words: tuple[str, ...],
+    interrupted: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupted(*_: object, **__: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("graftline_pipelines.local.runs.list_runs", interrupted)
-    code, _, err = call(monkeypatch, capsys, "runs", "--local")
-    assert code == 130 and "Run the same command again" in err
+    run = SimpleNamespace(run_id="x-1", display_name="x")
+    server = SimpleNamespace(find_run=lambda _: run, link=lambda _: "http://kfp/x-1")
+    monkeypatch.setattr("graftline_pipelines.cli.commands.cluster.connect", lambda *_, **__: server)
+    monkeypatch.setattr(f"graftline_pipelines.{interrupted}", interrupt)
+    code, out, err = call(monkeypatch, capsys, *words)
+    assert code == 130 and said in err
+    if words[0] == "follow":
+        assert "the run goes on" in out and err == ""
 
 
 def test_a_run_file_alone_shows_its_schedule(
@@ -100,8 +119,13 @@ def test_a_run_file_alone_shows_its_schedule(
     ("words", "said"),
     [
         (("predict", "{tmp}", "latest"), "is a folder, not a model"),
+        (("predict", "latest", ""), "Argument 3 of graftline is empty"),  # "$UNSET"
+        (("verify", "latest", "--images", " "), "Argument 4 of graftline is empty"),
         (("verify", "{tmp}", "--images", "{tmp}"), "is a folder, not a model"),
         (("init", "{tmp}/run.yaml"), "is a run file by its name"),
+        (("init", "{tmp}/nothing"), "nothing does not exist"),
+        (("backbones", "nosuchnet"), "No backbone is called 'nosuchnet'"),
+        (("mirror-weights", "resnet51", "--store", "s"), "No backbone is called 'resnet51'"),
         (("init", "{tmp}", "--name", "Big Cats"), "'Big Cats' cannot be the name of a run file"),
         (("predict", "nothing", "x.png"), "no such file, and no runs in .graftline/runs"),
         (("try", "nothing"), "give `latest` or the name of a run"),
@@ -122,3 +146,33 @@ def test_swapped_arguments_and_wrong_values_are_named(
     given = (word.replace("{tmp}", str(tmp_path)) for word in words)
     code, _, err = call(monkeypatch, capsys, *given)
     assert code == 2 and said in err and "What to do: " in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("init", "{long}"), "File name too long."),
+        (("open", "{long}"), "File name too long."),
+        (("gc", "--store", "{long}"), "File name too long."),
+        (("predict", "{long}", "x.png"), "File name too long."),
+        (("check", "run.yaml", "--set", "data.source={long}"), "File name too long."),
+        (("history", "x", "--tracking", "sqlite:///{long}"), "File name too long."),
+        (
+            ("compile", "run.yaml", "-o", "folder"),
+            "Error: folder cannot be used.\nWhy: Is a directory.",
+        ),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_a_mistake(
+    words: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run.yaml").write_text("name: a\ndata: {source: x}\nstore: s\n")
+    Path("folder").mkdir()
+    code, _, err = call(monkeypatch, capsys, *(word.replace("{long}", "x" * 300) for word in words))
+    assert code in (1, 2) and err.startswith("Error: ")
+    assert said in err and "What to do: " in err and "x" * 256 not in err.splitlines()[0]

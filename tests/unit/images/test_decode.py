@@ -128,6 +128,7 @@ def test_too_many_pixels_are_refused_before_they_are_unpacked() -> None:
     with pytest.raises(DataError) as refused:
         decode(b"\x89PNG\r\n\x1a\n" + chunk)
     assert "too large" in refused.value.what
+    assert refused.value.why == "3,600,000,000 pixels, more than the 89,478,485 allowed"
     with pytest.raises(DataError, match="40 x 30 pixels, more than the 1,199"):
         decode(encoded(np.zeros((30, 40, 3), np.uint8), "PNG"), max_pixels=1_199)
 

@@ -113,3 +113,34 @@ def test_nothing_is_overwritten_and_nothing_is_written_without_images(
         done = CliRunner().invoke(app, ["init", source, *options])
         assert isinstance(done.exception, (ConfigurationError, StoreError)), done.output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "run.yaml"]
+
+
+def test_a_table_of_other_columns_gets_a_file_to_name_them_in(tmp_path: Path) -> None:
+    folders(tmp_path / "photos", a=12, b=12)
+    rows = [f"photos/{label}/{number}.png,{label}" for label in "ab" for number in range(12)]
+    (tmp_path / "list.csv").write_text("\n".join(["file,kind", *rows]))
+    made = starter(str(tmp_path / "list.csv"))
+    assert isinstance(made.problem, ConfigurationError) and not made.empty
+    assert "no columns 'image' and 'label'" in str(made.problem)
+    text = made.text.replace("# image_column: path", "image_column: file")
+    (tmp_path / "run.yaml").write_text(
+        text.replace("# label_column: category", "label_column: kind")
+    )
+    data = load(tmp_path / "run.yaml").data
+    assert (data.image_column, data.label_column) == ("file", "kind")
+    (tmp_path / "empty.csv").touch()
+    assert starter(str(tmp_path / "empty.csv")).empty  # nothing that a key could correct
+
+
+def test_a_table_whose_files_are_not_there_is_told_about_its_paths(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("image,label\ngone/0.png,a\n")
+    problem = starter(str(tmp_path / "list.csv")).problem
+    assert problem is not None and "the only file was rejected: file not found (1)" in str(problem)
+    assert (problem.fix or "").startswith("Correct the paths in the table")
+
+
+def test_names_keep_to_their_line_and_one_is_singular(tmp_path: Path) -> None:
+    folders(tmp_path / "x" / "rose\nred", inside=6)
+    folders(tmp_path / "x" / "daisy", inside=6)
+    text = "\n".join(starter(str(tmp_path / "x")).found)
+    assert "inside below it means nothing" in text and "rose red/  class" in text

@@ -267,3 +267,17 @@ def test_a_limit_in_money_needs_a_price(tmp_path: Path) -> None:
     assert line == 3 and "pools.gpu.hourly_price" in said and "auto.max_hours" in said
     assert load(write(tmp_path, start + GPU_POOL % ", hourly_price: 2.5")).auto.max_cost == 5
     assert "'default'" in problems(write(tmp_path, start))["auto.max_cost"][1]
+
+
+def test_an_option_for_a_text_is_taken_as_it_was_typed(tmp_path: Path) -> None:
+    """A shell has eaten the quotes by then; `null` is still the absence of a value."""
+    path = write(tmp_path, "name: a\ndata: {source: x, group_column: patient}\n")
+    given = ["predict.version=7", "images.tag=1.10", "tracking.experiment=@nightly"]
+    settings = load(path, [*given, "name=on", "data.group_column=null", "data.label_column='2'"])
+    assert settings.predict.version == "7" and settings.images.tag == "1.10"
+    assert settings.experiment == "@nightly"  # no YAML
+    assert (settings.name, settings.data.group_column) == ("on", None)
+    assert settings.data.label_column == "2"
+    found = problems(path, ("data.exclude=[x", "seed=on"))
+    assert "is not a YAML value. Check brackets" in found["--set data.exclude"][1]
+    assert "has to be a whole number" in found["--set seed"][1]

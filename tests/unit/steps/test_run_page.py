@@ -58,7 +58,10 @@ def test_an_mlflow_that_is_away_and_a_placeholder_stop_no_page(tmp_path: Path) -
 )
 def test_a_link_holds_no_credentials(uri: str) -> None:
     link = run_description._page(uri, "3", "abc")
-    assert link == "https://mlflow.example.org/a/#/experiments/3/runs/abc"
+    assert (
+        link
+        == "https://mlflow.example.org/a/#/experiments/3/runs/abc?workflowType=machine_learning"
+    )
 
 
 def test_a_link_is_an_address_of_a_page() -> None:

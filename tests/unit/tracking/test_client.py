@@ -115,3 +115,23 @@ def test_a_scheme_that_mlflow_does_not_know_is_said_at_once(uri: str) -> None:
 @pytest.mark.parametrize("uri", ["postgresql+psycopg2://db:5432/mlflow", "databricks://profile"])
 def test_schemes_of_mlflow_pass(uri: str) -> None:
     assert absolute_uri(uri) == uri
+
+
+def test_a_database_that_fails_prints_no_traceback(mlflow_sqlite, capfd):
+    """MLflow logs what it raises, to the terminal; the error is told once, in our words."""
+    import logging
+
+    from mlflow.exceptions import MlflowException
+
+    client = connect(mlflow_sqlite)
+    shown = logging.StreamHandler()  # by now a test may have turned MLflow's own off
+    log = logging.getLogger("mlflow.store.db.utils")
+    log.addHandler(shown)
+    try:
+        with sqlite3.connect(mlflow_sqlite.removeprefix("sqlite:///")) as database:
+            database.execute("DROP TABLE experiments")
+        with pytest.raises(MlflowException):
+            client.create_experiment("x")
+    finally:
+        log.removeHandler(shown)
+    assert "Traceback" not in capfd.readouterr().err

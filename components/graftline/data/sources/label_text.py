@@ -41,6 +41,11 @@ def controls(text: str) -> bool:
     return any(one < " " and one not in "\t\r\n" for one in text)
 
 
+def on_one_line(text: str) -> str:
+    """The text with a blank for each character that would break the line, or steer a terminal."""
+    return "".join(one if one.isprintable() else " " for one in text)
+
+
 def clip(text: str, limit: int = CLIP) -> str:
     """The text, or its beginning with an ellipsis where it is too long to be printed."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

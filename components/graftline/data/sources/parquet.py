@@ -24,6 +24,7 @@ from graftline.data.sources.table_checks import used
 from graftline.data.sources.table_rows import (
     cell_text,
     class_names,
+    columns_named,
     holds_bytes,
     label_name,
     near_names,
@@ -134,7 +135,7 @@ class ParquetSource(Source):
             missing, near = [columns.split] if others else [], others
         if missing:
             raise ConfigurationError(
-                f"The table {self.store.uri}/{name} has no column {', '.join(map(repr, missing))}",
+                f"The table {self.store.uri}/{name} has no {columns_named(missing)}",
                 why=f"its columns are {', '.join(clip(n) for n in schema.names[:20])}",
                 fix="Name the columns in the run file: data.image_column, data.label_column, "
                 "data.split_column, data.group_column, data.attributes."

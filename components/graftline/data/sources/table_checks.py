@@ -4,7 +4,7 @@ from graftline.data.sources.base import Columns
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.layouts.layout import quoted
 from graftline.data.sources.split_names import only_splits
-from graftline.data.sources.table_rows import Row, near_names, some
+from graftline.data.sources.table_rows import Row, columns_named, near_names, some
 from graftline.data.sources.table_splits import (
     cell,
     flag_splits,
@@ -37,9 +37,11 @@ def check_header(header: list[str], uri: str, columns: Columns) -> None:
         lines = [f"data.{wanted[c]}: {quoted(clip(n[0]))}" for c, n in near.items() if n]
         meant = f" Is it meant: {'; '.join(lines)}?" if lines else ""
         raise ConfigurationError(
-            f"The table {uri} has no column {', '.join(map(repr, missing))}",
-            why=f"its first line names {some(header) or 'nothing'}",
-            fix="Correct the first line, or name the columns in the run file: "
+            f"The table {uri} has no {columns_named(missing)}",
+            why=f"its first line names {some(header)}" if any(header) else "it is empty",
+            fix="Write a first line with the names of the columns, and a line for each image."
+            if not any(header)
+            else "Correct the first line, or name the columns in the run file: "
             "data.image_column, data.label_column, data.split_column, data.group_column, "
             f"data.attributes.{meant}",
         )

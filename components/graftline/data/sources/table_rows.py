@@ -176,6 +176,16 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(repr(clip(name)) for name in names[:SHOWN]) + more
 
 
+def columns_named(names: Sequence[str]) -> str:
+    """``column 'image'``, or ``columns 'image' and 'label'``."""
+    shown = [repr(clip(name)) for name in names]
+    return (
+        f"column {shown[0]}"
+        if len(shown) == 1
+        else f"columns {', '.join(shown[:-1])} and {shown[-1]}"
+    )
+
+
 def _json_rows(text: str) -> tuple[list[str], list[Row]]:
     header: dict[str, None] = {}
     rows = []

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from graftline.data.snapshot import Snapshot
 from graftline.errors import DataError
 from graftline.features.matrix import Features
+from graftline.stats.wording import counted
 from graftline.steps.fit_head.config import HeadSettings, ProbeSettings
 from graftline.steps.fit_head.decision.learning_curve import learning_curve
 from graftline.steps.fit_head.head_candidate import head_candidate
@@ -73,7 +74,7 @@ def check(snapshot: Snapshot, features: Features, backbone: str) -> None:
     if len(in_train) < 2:
         named = ", ".join(snapshot.classes[i] for i in in_train) or "none"
         raise DataError(
-            f"the training split holds {len(in_train)} class(es): {named}",
+            f"the training split holds {counted(len(in_train), 'class', 'classes')}: {named}",
             why="a classifier needs at least two classes",
             fix="add labelled images of another class, or correct the label column",
         )

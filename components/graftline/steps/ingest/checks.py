@@ -8,7 +8,9 @@ from graftline.data.snapshot import MANIFEST, SPLITS
 from graftline.data.sources.base import Entry, Source
 from graftline.data.sources.label_text import clip
 from graftline.data.sources.layouts.layout import NO_CLASS, exclude_line
+from graftline.data.sources.table_images import NOT_FOUND
 from graftline.errors import ConfigurationError, DataError
+from graftline.stats.wording import counted
 from graftline.steps.ingest.incomplete import carved, missing_splits, refuse_missing
 from graftline.steps.ingest.selection import Selection
 from graftline.steps.ingest.source_index import Memory, memory_key
@@ -122,9 +124,10 @@ def check_near_duplicates(selection: Selection, near: str) -> list[str]:
             "data.near_duplicates: off"
         )
     if alike.contradictions:
+        found = counted(len(alike.contradictions), "pair shows", "pairs show")
         warnings.append(
-            f"Contradicting labels: {len(alike.contradictions):,} pairs show the same picture "
-            f"under two labels: {_examples(selection, alike.contradictions)}. Correct the labels, "
+            f"Contradicting labels: {found} the same picture under two labels: "
+            f"{_examples(selection, alike.contradictions)}. Correct the labels, "
             "or set data.near_duplicates: strict to reject them"
         )
     if alike.not_evaluated:
@@ -176,7 +179,8 @@ def _examples(selection: Selection, pairs: Sequence[tuple[str, str]]) -> str:
     for one, other in pairs[:SHOWN_PAIRS]:
         labels = selection.chosen[one].label != selection.chosen[other].label
         shown.append(f"{name(one, labels)} and {name(other, labels)}")
-    more = f" and {len(pairs) - SHOWN_PAIRS:,} more pairs" if len(pairs) > SHOWN_PAIRS else ""
+    hidden = len(pairs) - SHOWN_PAIRS
+    more = f" and {counted(hidden, 'more pair')}" if hidden > 0 else ""
     return "; ".join(shown) + more
 
 
@@ -238,11 +242,12 @@ def _check_counts(
     if not counts:
         raise DataError(
             f"No usable image in {source.uri}",
-            why=f"all {sum(aside.values()):,} files were rejected: {_listed(aside)}"
+            why=f"{_all_files(sum(aside.values()))} rejected: {_listed(aside)}"
             + (f"; for instance {clip(examples[0], 300)}" if examples else "")
             + understood,
             fix=_one_class_given(source, aside)
             or _no_texts(aside)
+            or _no_files(source, aside)
             or (
                 "Write the label of each image beside it in the archive (001.jpg, 001.cls), or "
                 "pack one folder for each class. If each archive is a class, unpack it into a "
@@ -254,7 +259,7 @@ def _check_counts(
         )
     if len(counts) == 1:
         raise DataError(
-            f"All {sum(counts.values()):,} images in {source.uri} have the one label "
+            f"{_all_images(sum(counts.values()), source.uri)} the one label "
             f"{clip(next(iter(counts)))!r}",
             why="a classifier needs at least two classes" + also,
             fix=_ONE_LABEL.get(source.format, _ONE_LABEL["table"]),
@@ -267,6 +272,14 @@ def _check_counts(
             fix="Add images to these classes, merge them with others, or leave them out "
             + (f"(`{exclude_line(few)}`)." if source.format == "folders" else "of the table."),
         )
+
+
+def _all_files(count: int) -> str:
+    return "the only file was" if count == 1 else f"all {count:,} files were"
+
+
+def _all_images(count: int, uri: str) -> str:
+    return f"The only image in {uri} has" if count == 1 else f"All {count:,} images in {uri} have"
 
 
 _ONE_LABEL = {
@@ -282,6 +295,16 @@ def _no_texts(aside: Mapping[str, int]) -> str:
     """What to do where a table's cells hold lists or objects."""
     odd = [reason for reason in aside if reason.endswith(", not a text")]
     return f"Write one text or number there in each row: {clip(odd[0])}." if odd else ""
+
+
+def _no_files(source: Source, aside: Mapping[str, int]) -> str:
+    """What to do where a table names files that are not there."""
+    if source.format != "table" or set(aside) != {NOT_FOUND}:
+        return ""
+    return (
+        "Correct the paths in the table: they begin at its folder, or are absolute, or s3:// URIs. "
+        "`data.image_column` names the column that holds them."
+    )
 
 
 def _one_class_given(source: Source, aside: Mapping[str, int]) -> str:
@@ -374,18 +397,18 @@ def _check_splits(
     ]
     if selection.across:
         warnings.append(
-            f"{selection.across:,} images look like one in another split, since the table, the "
-            "groups or earlier runs put them there: the test may flatter the model"
+            f"{counted(selection.across, 'image looks', 'images look')} like one in another split, "
+            "since the table, the groups or earlier runs say so: the test may flatter the model"
         )
     if selection.scattered:
         warnings.append(
-            f"{selection.scattered:,} groups have images in more than one split, since the source "
-            "puts them there: the test may flatter the model"
+            f"{counted(selection.scattered, 'group has', 'groups have')} images in more than one "
+            "split, since the source says so: the test may flatter the model"
         )
     if selection.moved:
         warnings.append(
-            f"{selection.moved:,} images are in another split than before, since the table says "
-            "so: earlier models may have been trained on what is now test"
+            f"{counted(selection.moved, 'image is', 'images are')} in another split than before, "
+            "since the table says so: earlier models may have been trained on what is now test"
         )
     return warnings
 

@@ -59,6 +59,10 @@ def find_images(inputs: Sequence[str], image_column: str = "image") -> Found:
     """
     found = Found()
     for given in inputs:
+        if not given.strip():  # as a path it would be the working folder
+            raise ConfigurationError(
+                "The name of an image is empty.", fix="Give a file, a folder, a pattern or a table."
+            )
         path = local_path(given)
         if given.lower().endswith((*ARCHIVES, ZIP)):
             raise ConfigurationError(
@@ -135,7 +139,7 @@ def _table(given: str, column: str) -> Iterator[Item]:
             f"The table {given} has no column {column!r}",
             why=f"its columns are {', '.join(map(repr, header))}",
             fix=(f"Did you mean {near[0]!r}? " if near else "")
-            + "Name the column with --image-column.",
+            + "Name the column with --image-column, or with predict.image_column in a run file.",
         )
     finder = ImageFinder(store, whole=False)
     for row in rows:

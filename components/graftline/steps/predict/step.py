@@ -5,15 +5,20 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graftline.errors import ConfigurationError, TrackingError
 from graftline.onnx_model.bulk import Answer, predict_many
 from graftline.onnx_model.predict import OnnxClassifier
 from graftline.progress import Progress, message
+from graftline.stats.wording import counted
 from graftline.steps.predict.config import PredictConfig
 from graftline.steps.predict.inputs import find_images
 from graftline.steps.predict.output import check_output, open_table
 from graftline.steps.runtime import StepResult
+
+if TYPE_CHECKING:
+    from graftline.tracking.registry import RegisteredVersion, Registry
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,7 @@ def run(
     check_output(output)
     classifier = OnnxClassifier(model)
     found = find_images(sources, config.image_column)
-    message("%s images to classify", f"{len(found.items):,}")
+    message("%s to classify", counted(len(found.items), "image"))
     counts: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     unlike = 0
@@ -71,7 +76,7 @@ def run(
             counts.update(answer.top[0][0] for answer in answers if answer.top)
             reasons.update(_kind(answer) for answer in answers if answer.error)
             unlike += sum(answer.known is False for answer in answers)
-    message("%s rows in %s", f"{len(found.items):,}", output)
+    message("%s in %s", counted(len(found.items), "row"), output)
     return PredictResult(
         output=output,
         images=len(found.items),
@@ -85,7 +90,7 @@ def run(
 
 def _kind(answer: Answer) -> str:
     """The reason without what differs from image to image."""
-    return str(answer.error).partition(":")[0][:120]
+    return str(answer.error).partition(": ")[0][:120]
 
 
 def run_registered(
@@ -141,18 +146,29 @@ def fetch_registered(uri: str, name: str, version: str, folder: Path) -> Path:
     """
     from graftline.tracking import relocation
     from graftline.tracking.readiness import check_files
-    from graftline.tracking.registry import existing_registry, unknown_model
+    from graftline.tracking.registry import existing_registry
 
-    registry = existing_registry(uri)
-    found = registry.champion(name) if version == "champion" else registry.version(name, version)
-    if found is None:
-        if not registry.has(name):
-            raise unknown_model(name)
-        raise TrackingError(
-            f"The registered model {name!r} has no champion.",
-            fix="Train one that passes its gate, or name a version.",
-        )
+    found = registered_version(existing_registry(uri), name, version)
     message("%s version %s", name, found.version)
     if relocation.database_of(uri) is not None:  # MLflow's own words say nothing of the cause
         check_files(found)
     return found.download_onnx(folder)
+
+
+def registered_version(registry: "Registry", name: str, version: str) -> "RegisteredVersion":
+    """A version, or the champion.
+
+    Raises:
+        TrackingError: There is no such model or version.
+    """
+    from graftline.tracking.registry import unknown_model
+
+    found = registry.champion(name) if version == "champion" else registry.version(name, version)
+    if found is not None:
+        return found
+    if not registry.has(name):
+        raise unknown_model(name)
+    raise TrackingError(
+        f"The registered model {name!r} has no champion.",
+        fix="Train one that passes its gate, or name a version.",
+    )

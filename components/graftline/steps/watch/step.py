@@ -202,12 +202,17 @@ def _check_source(
         age_days=about["age_days"],
     )
     message(
-        "%d new, %d changed, %d relabelled, %d removed, %d the same",
-        len(changes.new),
-        len(changes.changed),
-        found.relabelled,
-        found.removed,
-        changes.unchanged,
+        "%s new, %s changed, %s relabelled, %s removed, %s the same",
+        *(
+            f"{count:,}"
+            for count in (
+                len(changes.new),
+                len(changes.changed),
+                found.relabelled,
+                found.removed,
+                changes.unchanged,
+            )
+        ),
     )
     when = settings.when.model_dump(exclude_unset=True)
     level = when.get("drift")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from graftline.stats.wording import counted
 from graftline.steps.watch.drift import Drift
 
 
@@ -66,7 +67,7 @@ def judge(when: Mapping[str, Any], found: Found) -> list[Rule]:
             Rule(
                 "new_images",
                 found.new >= limit,
-                f"{about}{found.new:,} new images; training starts from {limit:,}.",
+                f"{about}{counted(found.new, 'new image')}; training starts from {limit:,}.",
             )
         )
     share = when.get("new_fraction")
@@ -76,8 +77,8 @@ def judge(when: Mapping[str, Any], found: Found) -> list[Rule]:
             Rule(
                 "new_fraction",
                 found.new > 0 and actual >= share,
-                f"{about}{found.new:,} new images are {actual:.1%} of the champion's "
-                f"{found.known:,}; training starts from {share:.1%}.",
+                f"{about}{counted(found.new, 'new image is', 'new images are')} {actual:.1%} of "
+                f"the champion's {found.known:,}; training starts from {share:.1%}.",
             )
         )
     limit = when.get("labels_changed")
@@ -86,7 +87,8 @@ def judge(when: Mapping[str, Any], found: Found) -> list[Rule]:
             Rule(
                 "labels_changed",
                 found.relabelled >= limit,
-                f"{found.relabelled:,} images carry another label; training starts from {limit:,}.",
+                f"{counted(found.relabelled, 'image carries', 'images carry')} another label; "
+                f"training starts from {limit:,}.",
             )
         )
     if when.get("drift") is not None:

@@ -22,7 +22,9 @@ from graftline_pipelines.cli.options import (
     RunsDir,
     connect,
     graph_name,
+    waiting,
 )
+from graftline_pipelines.cli.stopping import STOPPED, told
 
 # The first names a server; in a pod, which has the second, it is the cluster's own.
 SERVER_VARIABLES = ("KF_PIPELINES_ENDPOINT", "KUBERNETES_SERVICE_HOST")
@@ -52,8 +54,8 @@ def submit(
 
     graph, given = graph_name(pipeline), _parameters(parameters or ())
     settings = settled(load(run_file, overrides or ()))
-    _check_prediction(graph, settings, given)
     console = Screen(stderr=as_json)
+    _check_prediction(graph, settings, given, console)
     server = connect(host, settings.cluster.namespace, console)
     questions = submission.Questions(registry, kube_context)
     done = submission.submit(
@@ -100,11 +102,22 @@ def submit_predict(
     )
 
 
-def _check_prediction(graph: str, settings: Any, given: dict[str, Any]) -> None:
+def _check_prediction(graph: str, settings: Any, given: dict[str, Any], console: Any) -> None:
     """What a pod would find out after minutes, before a server is asked for anything."""
-    from graftline_pipelines.cluster.package import SubmissionError, prediction_problems
+    if graph != "predict":
+        return
+    from rich.markup import escape
 
-    problems = prediction_problems(settings, given) if graph == "predict" else []
+    from graftline_pipelines.cluster.package import SubmissionError, prediction_problems
+    from graftline_pipelines.preflight.prediction import ask_prediction
+
+    problems = prediction_problems(settings, given)
+    notes: list[str] = []
+    if not problems:
+        with waiting("Asking for the model and the images"):
+            problems, notes = ask_prediction(settings, given)
+    for note in notes:
+        console.print(f"[yellow]Note:[/] {escape(note)}", highlight=False)
     if problems:
         raise SubmissionError(problems)
 
@@ -130,8 +143,8 @@ def trigger(
 
     graph = graph_name(pipeline)
     settings = settled(load(run_file, overrides or ()))
-    _check_prediction(graph, settings, {})
     console = Screen(stderr=as_json)
+    _check_prediction(graph, settings, {}, console)
     server = connect(host, settings.cluster.namespace, console)
     active_runs = [] if even_if_running else submission.active_runs(settings, graph, server)
     if active_runs:
@@ -242,7 +255,8 @@ def logs(
     try:
         ended = follower.follow()
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        told()  # somebody has read enough; the run goes on
+        raise typer.Exit(STOPPED) from None
     if ended.state in ENDED:
         print(f"{ended.display_name} has ended: {shown_state(ended)}.", file=sys.stderr)
 
@@ -305,7 +319,8 @@ def _follow(server: Any, run_id: str, console: Any, settings: Any) -> str:
             f"`graftline stop {run_id}` ends it.",
             highlight=False,
         )
-        raise typer.Exit(130) from None
+        told()
+        raise typer.Exit(STOPPED) from None
     return str(monitor.shown_state(ended))
 
 

@@ -28,7 +28,7 @@ def init(
     from rich.markup import escape
 
     from graftline.data.absent import refuse_absent
-    from graftline.errors import ConfigurationError
+    from graftline.errors import ConfigurationError, StoreNotFound
     from graftline.files import os_errors
     from graftline_pipelines.local.screen import Screen, show_error
     from graftline_pipelines.preflight.starter import name_of, starter
@@ -38,7 +38,10 @@ def init(
             f"{source} is a run file by its name, not a folder of images.",
             fix=f"`graftline check {source}` checks a run file; `graftline init` takes the images.",
         )
-    refuse_absent(source, "Give the folder of your images.")
+    try:
+        refuse_absent(source, "Give the folder of your images.")
+    except StoreNotFound as error:  # a mistake in what was typed
+        raise ConfigurationError(error.what, fix=error.fix) from None
     path = out or Path(f"{name or name_of(source)}.yaml")
     if path.exists():
         raise ConfigurationError(

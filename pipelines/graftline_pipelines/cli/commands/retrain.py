@@ -49,9 +49,10 @@ def register(app: typer.Typer) -> None:
 def _show(checked: dict[str, Any], console: Any) -> None:
     from graftline_pipelines.local import summary
 
-    said = "[green]Training was started.[/]" if checked.get("start") else "Nothing to train."
-    console.print(f"\n{said}")
-    for reason in checked.get("reasons", []):
+    reasons = checked.get("reasons", [])
+    said = "[green]Trained[/]" if checked.get("start") else "Nothing to train"
+    console.print(f"\n{said}{', because:' if reasons else '.'}")
+    for reason in reasons:
         console.print(f"  {reason}", highlight=False, markup=False)
     if checked.get("page"):
         page = f"  Page: {summary.short(checked['page'])}"

@@ -65,12 +65,15 @@ def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         sent.update(graph=graph, **more)
         raise Sent
 
+    ask = "graftline_pipelines.preflight.prediction.ask_prediction"
+    monkeypatch.setattr(ask, lambda *_: ([], ["not asked"]))  # tests/service asks real servers
     monkeypatch.setattr("graftline_pipelines.cluster.submit.submit", submit)
     monkeypatch.setattr("graftline_pipelines.cli.commands.cluster.connect", lambda *_, **__: None)
     (tmp_path / "run.yaml").write_text(RUN + "predict: {output: 's3://b/out.parquet'}")
     arguments = ["submit-predict", str(tmp_path / "run.yaml"), "--source", "s3://b/yes: no"]
     done = CliRunner().invoke(app, arguments)
     assert isinstance(done.exception, Sent), done.output
+    assert "Note: not asked" in done.output
     assert sent["graph"] == "predict" and sent["parameters"] == {"source": "s3://b/yes: no"}
 
 

@@ -202,7 +202,7 @@ def test_row_with_too_many_cells_is_not_guessed_at(table) -> None:
     [
         ("image,lable\na.png,cat\n", ConfigurationError, ["'label'", "'image', 'lable'"]),
         ("image,label,label\na.png,1,2\n", ConfigurationError, ["more than one", "'label'"]),
-        ("", ConfigurationError, ["'image', 'label'", "nothing"]),
+        ("", ConfigurationError, ["'image' and 'label'", "it is empty"]),
         ("image,label\n", DataError, ["no rows"]),
         ("image,label,split\na.png,x,trian\n", DataError, ["'trian'", "train, val and test"]),
         ('image,label\n"a.png,cat\nb.png,dog\n', DataError, ["line 3", "quotation"]),
@@ -223,7 +223,7 @@ def test_table_of_other_columns_among_class_folders_is_noted(tmp_path: Path) -> 
     store.write("labels.csv", b"filename,class\nimages/1.png,cat\n")
     source = open_source(store.uri)
     assert source.format == "folders"
-    assert "labels.csv has no column 'image', 'label'" in source.notes[0]
+    assert "labels.csv has no columns 'image' and 'label'" in source.notes[0]
     with pytest.raises(ConfigurationError, match=r"data\.image_column"):
         open_source(store.uri, "table").entries()
     # A configured column that is missing is no reason to read the folder in another way.

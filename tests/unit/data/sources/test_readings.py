@@ -315,7 +315,7 @@ def test_table_of_unknown_columns_is_not_passed_over(ingest, tmp_path: Path) -> 
     write(tmp_path / "x", "ward a", "ward b", each=12)
     told = [(f"{w}/{n}.png", n % 2) for w in ("ward a", "ward b") for n in range(12)]
     table(tmp_path / "x", lines(("file", "Diagnosis"), *told))
-    with pytest.raises(DataError, match=r"(?s)two ways.*no column 'image', 'label'"):
+    with pytest.raises(DataError, match=r"(?s)two ways.*no columns 'image' and 'label'"):
         ingest()
     result = ingest(image_column="file", label_column="Diagnosis")
     assert result.per_class == {"0": 12, "1": 12}

@@ -21,9 +21,9 @@ from graftline.steps.export_onnx import parity as proof
 from graftline.steps.export_onnx.graph import (
     compose_graph,
     content_digest,
-    export_network,
     save_model,
 )
+from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.export_onnx.preprocessing_graph import preprocessing_graph
 
 CLASSES = ["cat", "dog", "eel"]

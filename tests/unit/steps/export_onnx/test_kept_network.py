@@ -9,8 +9,8 @@ import torch
 
 from graftline.classifier.heads import MLPHead
 from graftline.steps.export_onnx import kept_network
-from graftline.steps.export_onnx.graph import export_network
 from graftline.steps.export_onnx.kept_network import network_of
+from graftline.steps.export_onnx.network_graph import export_network
 
 CLASSES = ["cat", "dog", "eel"]
 

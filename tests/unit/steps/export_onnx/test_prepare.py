@@ -11,8 +11,8 @@ import torch
 from graftline.classifier.bundle import load_classifier, save_classifier
 from graftline.models.backbone import build
 from graftline.steps.export_onnx import kept_network
-from graftline.steps.export_onnx.graph import export_network
 from graftline.steps.export_onnx.kept_network import network_of
+from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.export_onnx.prepare import prepare
 
 CLASSES = ["cat", "dog", "eel"]

@@ -24,7 +24,7 @@ from graftline.features.matrix import read_features, write_features
 from graftline.models.backbone import build
 from graftline.records.decision import read_decision
 from graftline.stats.intervals import wilson
-from graftline.steps.export_onnx.graph import export_network
+from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.probes import scaling as scaling_module

@@ -645,7 +645,7 @@ def test_what_cannot_be_learned_from(folder: Path, ingest, tmp_path: Path) -> No
         ingest(place)
     assert "`git lfs pull`" in str(caught.value.why)
     (place / "labels.csv").write_text("file,class\na/00.png,x\n")
-    with pytest.raises(DataError, match=r"labels\.csv has no column 'image', 'label'"):
+    with pytest.raises(DataError, match=r"labels\.csv has no columns 'image' and 'label'"):
         ingest(place)
 
 

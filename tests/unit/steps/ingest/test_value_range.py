@@ -252,8 +252,8 @@ def test_predict_says_where_an_image_is_not_of_the_models_kind() -> None:
 
     eight, wide = (scene(1) * 255).astype(np.uint8), (scene(1) * 4095).astype(np.uint16)
     assert doubt(eight, None) is None and doubt(wide, (0, 4095)) is None
-    assert "uint16 values; the model was trained on images of 8 bits" in str(doubt(wide, None))
-    assert "It has 8 bits" in str(doubt(eight, (0, 4095)))
+    assert "uint16 values, and the model was trained on images of 8 bits" in str(doubt(wide, None))
+    assert "it has 8 bits" in str(doubt(eight, (0, 4095)))
     assert "lie outside of what the model reads" in str(doubt(wide, (28_000, 31_000)))
 
 

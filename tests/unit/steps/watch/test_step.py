@@ -402,7 +402,7 @@ def test_a_table_with_a_changed_label_starts_training(setting: Setting, tmp_path
     table.write_text("\n".join(["image,label", *lines]))
     result = setting.look()
     assert result.start
-    assert result.reasons == ["1 images carry another label; training starts from 1."]
+    assert result.reasons == ["1 image carries another label; training starts from 1."]
 
 
 def test_images_that_did_not_win_are_not_trained_on_again(setting: Setting) -> None:

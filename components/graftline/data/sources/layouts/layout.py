@@ -11,10 +11,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from graftline.data.sources.label_text import clean_text, clip
+from graftline.data.sources.label_text import clean_text, clip, on_one_line
 from graftline.data.sources.layouts.folder_names import Counts, Folders, masks_below, system_folders
 from graftline.data.sources.split_names import splits_of
 from graftline.errors import ConfigurationError, DataError
+from graftline.stats.wording import counted
 
 ROLES = ("split", "group", "class", "*")
 SHOWN = 6
@@ -103,13 +104,12 @@ class Layout:
         for folder in below[:SHOWN]:
             out = self.left_out.get(folder)
             role = "not taken" if out else self._role_text(folder)
-            lines.append(
-                f"{'  ' * (level + 1)}{clip(folder[-1])}/  {role}, {_images(sums[folder])}"
-            )
+            name = on_one_line(clip(folder[-1]))
+            lines.append(f"{'  ' * (level + 1)}{name}/  {role}, {_images(sums[folder])}")
             if not out and level + 1 < len(self.pattern):
                 self._branch(folder, sums, lines)
         if len(below) > SHOWN:
-            lines.append(f"{'  ' * (level + 1)}and {len(below) - SHOWN:,} more folders")
+            lines.append(f"{'  ' * (level + 1)}and {counted(len(below) - SHOWN, 'more folder')}")
 
     def _role_text(self, folder: Folders) -> str:
         role = self.pattern[len(folder) - 1]
@@ -217,11 +217,13 @@ def _meaningless(counts: Counts, left_out: Mapping[Folders, str], level: int) ->
     )
     if not below:
         return ""
-    return f" ({some_names(below)} below it mean nothing{GROUP_HINT * (len(below) > 1)})"
+    if len(below) == 1:
+        return f" ({some_names(below)} below it means nothing)"
+    return f" ({some_names(below)} below it mean nothing{GROUP_HINT})"
 
 
 def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"
+    return counted(count, "image")
 
 
 def some_names(names: list[str]) -> str:

@@ -91,6 +91,8 @@ def place(figures: dict[str, Any], settings: AutoSettings) -> Place:
     large, similar = counts["median"] >= least, probe["accuracy"] >= like
     size: Size = "large" if large else "small"
     similarity: Similarity = "similar" if similar else "different"
+    likeness = "similar to" if similar else "different from"
+    images = "image" if counts["median"] == 1 else "images"
     low, high = probe["interval"]
     name = PROBE_NAMES[probe["family"]]
     if probe["family"] == "mean" and probe["scaling"] == "within":
@@ -99,9 +101,9 @@ def place(figures: dict[str, Any], settings: AutoSettings) -> Place:
         size,
         similarity,
         (
-            f"The data is {size}: the median class has {counts['median']:g} training images "
+            f"The data is {size}: the median class has {counts['median']:g} training {images} "
             f"({'at least' if large else 'under'} {least}), the rarest {counts['min']:,}.",
-            f"It is {similarity} to what the network knows: on its frozen features {name} "
+            f"It is {likeness} what the network knows: on its frozen features {name} "
             f"classifies {probe['accuracy']:.1%} of held-out training images correctly "
             f"(95% interval {low:.1%} to {high:.1%}), which "
             f"{'reaches' if similar else 'stays under'} {like:.0%}; guessing the largest class "
