@@ -46,6 +46,7 @@ def main() -> None:
     for given in json.loads(TABLE.read_text("utf-8"))["rows"]:
         pair = given["set"], given["size"]
         wanted = pair[0] in options.sets and (not options.sizes or pair[1] in options.sizes)
+        wanted = wanted and given["draw"] == 0
         if wanted and pair not in known:
             rows.append(measured(given, options.pictures))
             if options.out is not None:
@@ -70,7 +71,7 @@ def measured(given: Row, pictures: Path) -> Row:
         given: Its row in the table of decision.py.
         pictures: Folder with the sets' pictures.
     """
-    images, labels, split = read(cut(pictures / given["set"], given["size"]))
+    images, labels, split = read(cut(given["set"], pictures / given["set"], given["size"], 0).table)
     row = {key: given[key] for key in ("set", "half", "size")}
     row |= {"trained": given["accuracy"]["training"], "table": given["accuracy"]["probe"]}
     for kind, ending in KINDS.items():

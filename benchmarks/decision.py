@@ -10,14 +10,17 @@ public git repositories that benchmarks/deciding/photographs.py names. Measuring
 their defaults on each set and size, with tf_efficientnet_lite0 at 64 pixels: one training takes a
 minute of a core for 320 images (``--jobs``). Rows that the table has are not measured again; the
 order is such that the two halves stay balanced, and each row is kept at once. ``--pictures FOLDER``
-keeps the pictures; sets whose pictures are there need no packages. The forecast of `auto` is fitted
-on one half of the sets, fixed before anything was measured in benchmarks/deciding/sets.py; the
-figures are those of the other half:
+keeps the pictures; sets whose pictures are there need no packages. ``--blocks`` measures only the
+features of all blocks, in the rows that the table has: nothing is trained. The forecast of `auto`
+is fitted on one half of the sets, fixed before anything was measured in
+benchmarks/deciding/sets.py; the figures are those of the other half:
 
-    regret             accuracy on test images of the best of probe, probe on the features of all
-                       blocks, and fine-tuning (as Graftline delivers it: the probe where no gain is
-                       expected after validation) less that of what `auto` chose, in points; raw:
-                       against the trained network itself
+    regret             accuracy on test images of the best of probe, probes on the features of all
+                       blocks and the last (as `auto` adds them), and fine-tuning (as Graftline
+                       delivers it: the probe where no gain is expected after validation) less that
+                       of what `auto` chose, in points; raw: against the trained network itself. Up
+                       to 80 images are drawn three times from the same pictures, with other seeds,
+                       and both are means over the draws
     compute_fraction   images that `auto` trains on (each as often as it passes the network, in
                        pilots too; a third where they only go forward, for the features of all
                        blocks) of those of always fine-tuning; the probe is fitted either way
@@ -39,8 +42,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from deciding.measure import RECIPE, Measured, measure
-from deciding.sets import SETS, cut, write
+from deciding.measure import RECIPE, measure, measure_blocks
+from deciding.sets import SETS, Cut, cut, draws, write
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import Bounds, LinearConstraint, milp
@@ -48,7 +51,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from graftline.records.decision import Decision
 from graftline.stats.posterior_gain import Expected, posterior
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fit_head.block_candidate import takes_all_blocks
+from graftline.steps.fit_head.block_candidate import at_most_wrong, takes_all_blocks
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.forecast import (
     SCHEMA_VERSION,
@@ -62,6 +65,8 @@ from graftline.steps.fit_head.decision.strategy import decide
 FORWARD = 1 / 3  # of a pass of training, which goes back through the network as well
 MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET = 0.5, 2.0, 0.3
 JUDGED = "measure"
+FROZEN = ("probe", "all_blocks")  # what `auto` chooses from that trains nothing
+Planned = tuple[str, int, int]  # a set, a size and a draw
 FIRST = (320, 80, 640, 20, 1800)  # sizes, in the order in which they are measured
 
 console = Console(stderr=True)
@@ -115,25 +120,11 @@ class Judged:
         return {**measured, "fine_tune": measured["training" if self.keeps else "probe"]}
 
     @property
-    def regret(self) -> float:
-        """Points under the best strategy in hindsight."""
-        return self._behind("probe", "all_blocks", "fine_tune")
-
-    @property
-    def raw_regret(self) -> float:
-        """The same against the trained network in any case, which no strategy delivers."""
-        return self._behind("probe", "all_blocks", "training")
-
-    @property
-    def regret_with_head(self) -> float:
-        """The same where `strategy: head` counts too."""
-        return self._behind("probe", "all_blocks", "fine_tune", "head")
-
-    def _behind(self, *strategies: str) -> float:
-        accuracy = self.accuracy
-        probe = "all_blocks" if self.all_blocks else "probe"
-        chosen = accuracy["fine_tune" if self.fine_tunes else probe]
-        return 100 * float(max(accuracy.get(name, 0.0) for name in strategies) - chosen)
+    def chosen(self) -> str:
+        """The strategy whose accuracy it has."""
+        if self.fine_tunes:
+            return "fine_tune"
+        return "all_blocks" if self.all_blocks else "probe"
 
     @property
     def always(self) -> float:
@@ -159,6 +150,78 @@ class Judged:
         return pilot + (self.always if self.fine_tunes else 0.0)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What `auto` does with the draws of a data set at one size: regrets are those of the means."""
+
+    draws: tuple[Judged, ...]
+
+    @property
+    def first(self) -> Judged:
+        """Of the draws."""
+        return self.draws[0]
+
+    @property
+    def name(self) -> str:
+        """Set and size."""
+        return f"{self.first.row['set']} {self.first.row['size']}"
+
+    @property
+    def judges(self) -> bool:
+        """Whether it is of the half that nothing was fitted on."""
+        return bool(self.first.row["half"] == JUDGED)
+
+    @property
+    def regret(self) -> float:
+        """Points under the best strategy in hindsight."""
+        return self._behind(*FROZEN, "fine_tune")
+
+    @property
+    def raw_regret(self) -> float:
+        """The same against the trained network in any case, which no strategy delivers."""
+        return self._behind(*FROZEN, "training")
+
+    @property
+    def regret_with_head(self) -> float:
+        """The same where `strategy: head` counts too."""
+        return self._behind(*FROZEN, "fine_tune", "head")
+
+    @property
+    def regret_with_blocks_alone(self) -> float:
+        """The same where `backbone: NAME+blocks` counts too: all blocks alone."""
+        return self._behind(*FROZEN, "fine_tune", "all_blocks_alone")
+
+    def _behind(self, *strategies: str) -> float:
+        return max(self.mean(name) for name in strategies) - self.chosen
+
+    @property
+    def chosen(self) -> float:
+        """Percent that what is chosen in each draw gets right, on average."""
+        return 100 * statistics.mean(one.accuracy[one.chosen] for one in self.draws)
+
+    def mean(self, strategy: str) -> float:
+        """Percent that a strategy gets right on average over the draws; 0 where not measured."""
+        return 100 * statistics.mean(one.accuracy.get(strategy, 0.0) for one in self.draws)
+
+    @property
+    def spent(self) -> float:
+        """Images that pass the network, on average over the draws."""
+        return statistics.mean(one.spent for one in self.draws)
+
+    @property
+    def always(self) -> float:
+        """The same where fine-tuning is always done."""
+        return statistics.mean(one.always for one in self.draws)
+
+
+def drawn(judged: list[Judged]) -> list[Drawn]:
+    """The draws of a set and size together."""
+    found: dict[tuple[str, int], list[Judged]] = {}
+    for one in judged:
+        found.setdefault((one.row["set"], one.row["size"]), []).append(one)
+    return [Drawn(tuple(draws)) for draws in found.values()]
+
+
 def passes(row: dict[str, Any]) -> float:
     """Images that passed the network in the training; rows of earlier recipes do not say it."""
     if "training" in row:
@@ -168,9 +231,8 @@ def passes(row: dict[str, Any]) -> float:
 
 def tried(row: dict[str, Any]) -> dict[str, Any] | None:
     """What `auto` finds of the features of all blocks; None where the last leaves nothing."""
-    wrong = 1 - row["figures"]["probe"]["accuracy"]
     found: dict[str, Any] | None = row.get("all_blocks")
-    return found if wrong > AutoSettings().min_gain else None
+    return found if at_most_wrong(row["figures"]) > AutoSettings().min_gain else None
 
 
 def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
@@ -196,8 +258,8 @@ def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:
     return Judged(row, decision, after.fine_tune)
 
 
-def figures_of(judged: list[Judged]) -> dict[str, float]:
-    """The figures of some rows."""
+def figures_of(judged: list[Drawn]) -> dict[str, float]:
+    """The figures of some sets and sizes."""
     regrets = [one.regret for one in judged]
     return {
         "mean_regret_points": round(statistics.mean(regrets), 3),
@@ -209,36 +271,42 @@ def figures_of(judged: list[Judged]) -> dict[str, float]:
     }
 
 
-def show(judged: list[Judged]) -> None:
-    """A row for each data set and size, those that judge last."""
+def show(judged: list[Drawn]) -> None:
+    """A row for each data set and size, those that judge last; means over the draws."""
     table = Table(title="Accuracy on test images, and what auto does")
-    headings = ("data set", "half", "train", "probe", "blocks", "trained", "expected", "pilot")
+    headings = ("train", "draws", "probe", "blocks", "trained", "expected")
+    for heading in ("data set", "half"):
+        table.add_column(heading)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("data set", "half") else "right")
+        table.add_column(heading, justify="right")
     table.add_column("auto")
     table.add_column("regret", justify="right")
-    for one in sorted(judged, key=lambda j: (j.row["half"], j.row["set"], j.row["size"])):
-        row, forecast = one.row, one.decision.forecast
-        assert forecast is not None
-        shown = pilot_gain(row)
-        piloted = f"{100 * shown:+.1f}" if one.decision.pilot is not None and shown else ""
+    order = sorted(judged, key=lambda d: (d.judges, d.first.row["set"], d.first.row["size"]))
+    for one in order:
+        row, forecasts = one.first.row, [j.decision.forecast for j in one.draws]
+        gains = [forecast.gain for forecast in forecasts if forecast is not None]
         table.add_row(
             row["set"] + ("" if of_this_recipe(row) else " (earlier recipe)"),
             row["half"],
             f"{row['figures']['train_images']:,}",
-            f"{100 * row['accuracy']['probe']:.1f}",
-            f"{100 * row['accuracy']['all_blocks']:.1f}" if "all_blocks" in row else "",
-            f"{100 * row['accuracy']['training']:.1f}",
-            f"{100 * forecast.gain:+.1f}",
-            piloted,
-            "fine_tune" if one.fine_tunes else "all blocks" if one.all_blocks else "probe",
-            f"{one.regret:.1f}" if one.regret else "",
+            str(len(one.draws)),
+            *(f"{one.mean(name):.1f}" for name in ("probe", "all_blocks", "training")),
+            f"{100 * statistics.mean(gains):+.1f}",
+            ", ".join(sorted({j.chosen for j in one.draws})).replace("_", " "),
+            f"{one.regret:.1f}" if one.regret > 0 else "",
         )
     console.print(table)
 
 
 def measure_all(
-    root: Path, names: list[str], table: Path, pictures: Path, jobs: int, sizes: list[int] | None
+    root: Path,
+    names: list[str],
+    table: Path,
+    pictures: Path,
+    jobs: int,
+    sizes: list[int] | None,
+    *,
+    blocks: bool = False,
 ) -> None:
     """Measure what the table lacks; it is written after each row.
 
@@ -249,45 +317,70 @@ def measure_all(
         pictures: Folder for the sets' pictures.
         jobs: Rows that are measured side by side, each on a core of its own.
         sizes: Of these alone.
+        blocks: Measure the features of all blocks again in the rows that the table has, instead.
     """
     rows = json.loads(table.read_text("utf-8"))["rows"] if table.exists() else []
-    known = {(row["set"], row["size"]) for row in rows}
-    planned = [(name, size) for name in names for size in SETS[name].sizes]
-    planned = [(name, size) for name, size in planned if sizes is None or size in sizes]
-    planned = in_order([pair for pair in planned if pair not in known])
-    for name in sorted({name for name, _ in planned}):
+    known = {(row["set"], row["size"], row["draw"]): row for row in rows}
+    planned = [
+        (name, size, draw)
+        for name in names
+        for size in SETS[name].sizes
+        for draw in range(draws(size))
+        if sizes is None or size in sizes
+    ]
+    planned = in_order([one for one in planned if (one in known) == blocks])
+    for name in sorted({name for name, _, _ in planned}):
         write(name, root, pictures / name)
-    for row in measured_rows(planned, pictures, jobs):
-        console.print(f"{row.set} {row.size}: {row.accuracy}")
-        rows.append(row.to_dict())
-        rows.sort(key=lambda row: (row["half"], row["set"], row["size"]))
+    for row in measured_rows(planned, pictures, jobs, known):
+        console.print(f"{row['set']} {row['size']}, draw {row['draw']}: {row['accuracy']}")
+        known[row["set"], row["size"], row["draw"]] = row
+        rows = sorted(
+            known.values(), key=lambda row: (row["half"], row["set"], row["size"], row["draw"])
+        )
         content = {"schema_version": SCHEMA_VERSION, "rows": rows}
         table.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
-def measured_rows(planned: list[tuple[str, int]], pictures: Path, jobs: int) -> Iterator[Measured]:
+def measured_rows(
+    planned: list[Planned], pictures: Path, jobs: int, known: dict[Planned, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
     """Measure each row on one core, in this order or side by side."""
-    given = [(name, SETS[name].half, cut(pictures / name, size)) for name, size in planned]
+    given = [
+        (cut(name, pictures / name, size, draw), known.get((name, size, draw)))
+        for name, size, draw in planned
+    ]
     if jobs == 1:
         one_thread()
-        yield from (measure(*one) for one in given)
+        yield from (row_of(*one) for one in given)
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) as pool:
-        for task in as_completed([pool.submit(measure, *one) for one in given]):
+        for task in as_completed([pool.submit(row_of, *one) for one in given]):
             yield task.result()
 
 
-def in_order(planned: list[tuple[str, int]]) -> list[tuple[str, int]]:
+def row_of(one: Cut, known: dict[str, Any] | None) -> dict[str, Any]:
+    """A row measured, or what is known of it with the features of all blocks measured again."""
+    return measure(one).to_dict() if known is None else measure_blocks(one, known)
+
+
+def in_order(planned: list[Planned]) -> list[Planned]:
     """Size by size, and within a size the two halves in turn: every beginning is balanced."""
-    found = list[tuple[str, int]]()
-    for size in sorted({nearest(size) for _, size in planned}, key=FIRST.index):
+    found = list[Planned]()
+    for draw, size in sorted(
+        {(draw, nearest(size)) for _, size, draw in planned},
+        key=lambda pair: (pair[0], FIRST.index(pair[1])),
+    ):
         halves = [
-            [pair for pair in planned if SETS[pair[0]].half == half and nearest(pair[1]) == size]
+            [
+                one
+                for one in planned
+                if SETS[one[0]].half == half and nearest(one[1]) == size and one[2] == draw
+            ]
             for half in ("measure", "fit")
         ]
         for pairs in zip_longest(*halves):
-            found += [pair for pair in pairs if pair is not None]
+            found += [one for one in pairs if one is not None]
     return found
 
 
@@ -313,6 +406,9 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="keep the pictures there")
     parser.add_argument("--jobs", type=int, default=1, help="rows side by side, one core each")
     parser.add_argument("--sizes", nargs="+", type=int, help="measure these alone")
+    parser.add_argument(
+        "--blocks", action="store_true", help="measure all blocks' features again in known rows"
+    )
     parser.add_argument("--table", type=Path, default=TABLE, help="of measurements")
     parser.add_argument("--json", action="store_true", help="figures as the last line")
     arguments = parser.parse_args()
@@ -325,17 +421,21 @@ def main() -> None:
                 arguments.pictures or Path(folder),
                 arguments.jobs,
                 arguments.sizes,
+                blocks=arguments.blocks,
             )
     rows = json.loads(arguments.table.read_text("utf-8"))["rows"]
-    judged = [judge(row) for row in rows if row["set"] in arguments.sets]
+    judged = drawn([judge(row) for row in rows if row["set"] in arguments.sets])
     show(judged)
-    figures = figures_of([one for one in judged if one.row["half"] == JUDGED])
+    on = [one for one in judged if one.judges]
+    if not on:
+        return
+    figures = figures_of(on)
     targets = (MEAN_TARGET, WORST_TARGET, COMPUTE_TARGET)
     for (name, value), target in zip(figures.items(), targets, strict=True):
         console.print(f"{name}: {value:g} (target: at most {target:g})")
-    wrong = [f"{one.row['set']} {one.row['size']}" for one in judged if one.regret > MEAN_TARGET]
+    wrong = [one.name for one in judged if one.regret > MEAN_TARGET]
     console.print(f"wrong by more than {MEAN_TARGET} points: {', '.join(wrong) or 'none'}")
-    raw = [one.raw_regret for one in judged if one.row["half"] == JUDGED]
+    raw = [one.raw_regret for one in on]
     console.print(
         "against the trained network even where validation could not show it to be better: mean "
         f"{statistics.mean(raw):.2f}, worst {max(raw):.2f} points"
@@ -344,36 +444,38 @@ def main() -> None:
         print(json.dumps({**figures, **more_figures(judged)}))
 
 
-def more_figures(judged: list[Judged]) -> dict[str, float]:
+def more_figures(judged: list[Drawn]) -> dict[str, float]:
     """How much was judged, and regrets by other standards."""
-    on = [one for one in judged if one.row["half"] == JUDGED]
-    used = [one for one in on if one.keeps]
-    inside = [one.inside for one in on]
-    with_head = [one.regret_with_head for one in on if "head" in one.row["accuracy"]]
+    on = [one for one in judged if one.judges]
+    measured = [draw for one in on for draw in one.draws]
+    inside = [one.inside for one in measured]
+    with_head = [one.regret_with_head for one in on]
+    with_alone = [one.regret_with_blocks_alone for one in on]
     raw = [one.raw_regret for one in on]
     return {
-        "datasets": len({one.row["set"] for one in judged}),
-        "datasets_judged": len({one.row["set"] for one in on}),
+        "datasets": len({one.first.row["set"] for one in judged}),
+        "datasets_judged": len({one.first.row["set"] for one in on}),
         "rows_judged": len(on),
-        "rows_of_this_recipe": sum(of_this_recipe(one.row) for one in on),
-        "rows_where_fine_tuning_was_used": len(used),
+        "trainings_judged": len(measured),
+        "trainings_of_this_recipe": sum(of_this_recipe(one.row) for one in measured),
+        "trainings_that_were_used": sum(one.keeps for one in measured),
         "least_compute_fraction_in_hindsight": round(least_compute(on), 3),
         "forecasts_inside_interval": round(statistics.mean(inside), 3),
         "raw_mean_regret_points": round(statistics.mean(raw), 3),
         "raw_worst_regret_points": round(max(raw), 3),
-        "mean_regret_with_head_points": round(statistics.mean(with_head or [0.0]), 3),
+        "mean_regret_with_head_points": round(statistics.mean(with_head), 3),
+        "mean_regret_with_blocks_alone_points": round(statistics.mean(with_alone), 3),
+        "worst_regret_with_blocks_alone_points": round(max(with_alone), 3),
     }
 
 
-def least_compute(judged: list[Judged]) -> float:
+def least_compute(judged: list[Drawn]) -> float:
     """Share of the compute at which a choice in hindsight, without pilots, meets both regrets.
 
     What no decision can stay below on these data sets, however good its forecast.
     """
-    probes = ("probe", "all_blocks")
-    best = [max(one.accuracy.get(name, 0.0) for name in probes) for one in judged]
-    trained = [one.accuracy["fine_tune"] for one in judged]
-    gains = 100 * (np.array(trained) - np.array(best))
+    best = [max(one.mean(name) for name in FROZEN) for one in judged]
+    gains = np.array([one.mean("fine_tune") for one in judged]) - np.array(best)
     costs = np.array([one.always for one in judged])
     lost, missed = np.maximum(-gains, 0), np.maximum(gains, 0)
     allowed = MEAN_TARGET * len(judged) - missed.sum()

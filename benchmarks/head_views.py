@@ -60,7 +60,7 @@ def main() -> None:
 
 def measured(name: str, backbone: Backbone, options: argparse.Namespace) -> dict[str, float]:
     """Accuracy on test images of probe and head, without and with views."""
-    images, labels, split = read(cut(options.pictures / name, options.size))
+    images, labels, split = read(cut(name, options.pictures / name, options.size, 0).table)
     train = np.flatnonzero(split == "train")
     both = np.flatnonzero(split != "test")
     test = np.flatnonzero(split == "test")

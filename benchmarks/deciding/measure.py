@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from deciding.scores import h_score, log_me
+from deciding.sets import Cut
 from graftline.classifier.bundle import Classifier, load_classifier, read_held_out
 from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.features.matrix import read_features
 from graftline.images import decode
+from graftline.progress import message
 from graftline.records.decision import read_decision
 from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fine_tune.recipe import Settings
@@ -28,7 +30,7 @@ from graftline.steps.fine_tune.start_and_outcome import compare
 from graftline.steps.fine_tune.training import ALONE as ONE_PROCESS
 from graftline.steps.fine_tune.training import Order, read, train
 from graftline.steps.fit_head.block_candidate import Start, try_all_blocks
-from graftline.steps.fit_head.config import FitHeadConfig
+from graftline.steps.fit_head.config import AutoSettings, FitHeadConfig
 from graftline.steps.fit_head.fitted import Fitted, fit_layers, fit_probe
 from graftline.steps.fit_head.probe import measure as measured
 from graftline.steps.fit_head.step import run as fit_head
@@ -57,6 +59,7 @@ class Measured:
         set: The data set.
         half: ``fit`` or ``measure``.
         size: Training images it was cut to.
+        draw: Which draw of them; it is the seed of folds and training, too.
         recipe: Of the fine-tuning, see :data:`RECIPE`.
         figures: As ``fit_head`` measured them.
         validation_images: That the training is compared with the probe on.
@@ -67,13 +70,15 @@ class Measured:
         training: Its figures by epoch, and the comparison on validation images.
         seconds: Processor time of each step and training.
         scores: LogME and H-score of the features.
-        all_blocks: What ``fit_head`` finds of the features of all blocks; their accuracy on test
-            images is ``all_blocks`` among the others.
+        all_blocks: What ``fit_head`` finds of the features of all blocks. Among the accuracies
+            on test images are ``all_blocks``, of all blocks' classifier with the last one's, and
+            ``all_blocks_alone``.
     """
 
     set: str
     half: str
     size: int
+    draw: int
     recipe: dict[str, Any]
     figures: dict[str, Any]
     validation_images: int
@@ -103,38 +108,37 @@ class Clock:
         self.seconds[name] = round(time.process_time() - began, 2)
 
 
-def measure(name: str, half: str, table: Path) -> Measured:
-    """Run every strategy.
-
-    Args:
-        name: The data set.
-        half: Its half.
-        table: Its images, labels and splits.
-    """
+def measure(one: Cut) -> Measured:
+    """Run every strategy."""
     clock = Clock()
     with TemporaryDirectory(prefix="decision-row-") as folder:
         at = Path(folder)
-        figures = fitted(at, table, clock)
+        figures = fitted(at, one, clock)
         snapshot = read_snapshot(at / "snapshot")
         features = np.asarray(read_features(at / "features").matrix, dtype=np.float32)
         with clock("head"):
-            delivered = {"probe": load_classifier(at / "probe"), "head": _head(at, snapshot)}
+            delivered = {
+                "probe": load_classifier(at / "probe"),
+                "head": _head(at, snapshot, one.draw),
+            }
         accuracy = {
             strategy: _accuracy_on_features(classifier, features, snapshot)
             for strategy, classifier in delivered.items()
         }
         with clock("all_blocks"):
-            blocks, accuracy["all_blocks"] = all_blocks(at, snapshot)
+            blocks, found = all_blocks(at, snapshot, one.draw)
+            accuracy |= found
         with clock("training"):
-            training, network = _training(at)
+            training, network = _training(at, one.draw)
         accuracy["training"] = _accuracy_on_images(network, snapshot, at)
         used = "training" if training["used"] == "fine_tune" else "probe"
         accuracy["fine_tune"] = accuracy[used]
     rows, labels = snapshot.rows("train"), snapshot.labels()
     return Measured(
-        set=name,
-        half=half,
-        size=int(table.stem.split("-")[1]),
+        set=one.set,
+        half=one.half,
+        size=one.size,
+        draw=one.draw,
         recipe=RECIPE,
         figures=_kept(figures),
         validation_images=len(snapshot.rows("val")),
@@ -150,13 +154,31 @@ def measure(name: str, half: str, table: Path) -> Measured:
     )
 
 
-def fitted(at: Path, table: Path, clock: Clock) -> dict[str, Any]:
+def measure_blocks(one: Cut, row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table with the features of all blocks measured again; nothing is trained."""
+    with TemporaryDirectory(prefix="decision-row-") as folder:
+        at, clock = Path(folder), Clock()
+        figures = fitted(at, one, clock)
+        if figures["probe"] != row["figures"]["probe"]:
+            message("%s %s: the probe is another than it was", one.set, one.size)
+        snapshot = read_snapshot(at / "snapshot")
+        with clock("all_blocks"):
+            found, accuracy = all_blocks(at, snapshot, one.draw)
+    return {
+        **row,
+        "accuracy": row["accuracy"] | accuracy,
+        "seconds": row["seconds"] | {"all_blocks": clock.seconds["all_blocks"]},
+        "all_blocks": found,
+    }
+
+
+def fitted(at: Path, one: Cut, clock: Clock) -> dict[str, Any]:
     """Everything before a training, in folders of its names; the figures of fit_head."""
     store = str(at / "store")
     shared: dict[str, Any] = {"store": store, "backbone": BACKBONE, "image_size": IMAGE_SIZE}
     with clock("ingest"):
         ingest(
-            source=str(table),
+            source=str(one.table),
             store=store,
             snapshot_folder=at / "snapshot",
             near_duplicates="off",  # glyphs and digits are alike by nature
@@ -170,35 +192,43 @@ def fitted(at: Path, table: Path, clock: Clock) -> dict[str, Any]:
             classifier_folder=at / "probe",
             decision_file=at / "decision.json",
             strategy="fine_tune",
+            seed=one.draw,
             **shared,
         )
     figures: dict[str, Any] = found.decision["figures"]
     return figures
 
 
-def _head(at: Path, snapshot: Snapshot) -> Classifier:
+def _head(at: Path, snapshot: Snapshot, seed: int) -> Classifier:
     """What `strategy: head` delivers: the head, or the probe where validation finds it better."""
     held_out = read_held_out(at / "probe")
     assert held_out is not None
     probe, decision = load_classifier(at / "probe"), read_decision(at / "decision.json")
-    settings = FitHeadConfig(backbone=BACKBONE, image_size=IMAGE_SIZE, strategy="head")
+    settings = FitHeadConfig(backbone=BACKBONE, image_size=IMAGE_SIZE, strategy="head", seed=seed)
     features = read_features(at / "features")
     found, _ = fit_layers(snapshot, features, Fitted(probe, held_out), decision, settings)
     return found.classifier
 
 
-def all_blocks(at: Path, snapshot: Snapshot) -> tuple[Scored, float]:
-    """What `auto` finds of the features of all blocks, and their accuracy on test images."""
+def all_blocks(at: Path, snapshot: Snapshot, seed: int) -> tuple[Scored, dict[str, float]]:
+    """What `auto` finds of the features of all blocks, and accuracies on test images."""
     store = open_store(str(at / "store"))
-    settings = FitHeadConfig(backbone=BACKBONE, image_size=IMAGE_SIZE)
+    # Also where the last block's leave nothing to gain: whether they do is for the judge to say.
+    any_gain = AutoSettings(min_gain=-1)
+    settings = FitHeadConfig(backbone=BACKBONE, image_size=IMAGE_SIZE, seed=seed, auto=any_gain)
     features = read_features(at / "features")
     last = measured(snapshot, features.matrix, settings.probe, settings.seed)
     network = load_classifier(at / "probe").backbone
     found = try_all_blocks(snapshot, Start(network, features, last), settings, store)
     assert found is not None
     start = found.start
-    probe = fit_probe(snapshot, start.features, start.network, start.measured, settings.probe)
-    return found.found, _accuracy_on_images(probe.classifier, snapshot, at)
+    accuracy = {}
+    for name, partner in (("all_blocks", start.partner), ("all_blocks_alone", None)):
+        probe = fit_probe(
+            snapshot, start.features, start.network, start.measured, settings.probe, partner
+        )
+        accuracy[name] = _accuracy_on_images(probe.classifier, snapshot, at)
+    return found.found, accuracy
 
 
 def _kept(figures: dict[str, Any]) -> dict[str, Any]:
@@ -210,7 +240,7 @@ def _kept(figures: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _training(at: Path) -> tuple[Scored, Classifier]:
+def _training(at: Path, seed: int) -> tuple[Scored, Classifier]:
     """The training, and what came of it against the probe on validation images."""
     order = Order(
         snapshot_folder=str(at / "snapshot"),
@@ -218,7 +248,7 @@ def _training(at: Path) -> tuple[Scored, Classifier]:
         decision_file=str(at / "decision.json"),
         store=str(at / "store"),
         strategy="fine_tune",
-        settings={},
+        settings={"seed": seed},
         checkpoint_key=None,
     )
     start = read(order)

@@ -67,6 +67,7 @@ SIDE = 96
 QUALITY = 80  # of WebP
 STORED = 72  # pixels of the longer side: the network sees 64
 LARGEST = 25_000_000  # pixels; a few drawings are posters
+SMALL, DRAWS = 80, 3  # training images up to which a row is drawn several times
 TEST = 500  # images at most, so that a difference of two models is known to about a point
 CHARACTERS = "ABCDEFGHKMNPRSTXYZ2345789"
 SMALL_LETTERS = "abdefghmnqrt"
@@ -291,22 +292,49 @@ def validation_images(size: int) -> int:
     return max(20, size // 5)
 
 
-def cut(folder: Path, size: int) -> Path:
-    """A table with so many training images, a fifth of that to validate, the rest to test.
+@dataclass(frozen=True)
+class Cut:
+    """A data set cut to a size, once with these training images and once with others.
 
-    A smaller cut is part of a larger one, and all cuts of a set have the same test images.
+    Attributes:
+        set: The data set.
+        half: Its half.
+        size: Training images.
+        draw: Which draw of them.
+        table: Images, labels and splits.
+    """
+
+    set: str
+    half: str
+    size: int
+    draw: int
+    table: Path
+
+
+def draws(size: int) -> int:
+    """How often so few training images are drawn: one draw says little of what others would do."""
+    return DRAWS if size <= SMALL else 1
+
+
+def cut(name: str, folder: Path, size: int, draw: int) -> Cut:
+    """So many training images, a fifth of that to validate, the rest to test.
+
+    Of the first draw a smaller cut is part of a larger one. All cuts of a set have the same test
+    images.
     """
     with (folder / "all.csv").open(newline="") as file:
         rows = [(row["image"], row["label"]) for row in csv.DictReader(file)]
     random.Random(1).shuffle(rows)
     test = min(TEST, len(rows) // 3)
-    held = [(*row, "test") for row in rows[:test]]
-    train, val = _balanced(rows[test:], size), validation_images(size)
-    left = [row for row in rows[test:] if row not in set(train)]
+    held, others = [(*row, "test") for row in rows[:test]], rows[test:]
+    if draw:
+        random.Random(100 + draw).shuffle(others)
+    train, val = _balanced(others, size), validation_images(size)
+    left = [row for row in others if row not in set(train)]
     chosen = [(*row, "train") for row in train] + [(*row, "val") for row in left[:val]]
-    table = folder / f"cut-{size}.csv"
+    table = folder / f"cut-{size}-{draw}.csv"
     _save(table, [("image", "label", "split"), *chosen, *held])
-    return table
+    return Cut(name, SETS[name].half, size, draw, table)
 
 
 def _balanced(rows: list[tuple[str, str]], size: int) -> list[tuple[str, str]]:

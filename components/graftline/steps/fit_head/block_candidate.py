@@ -2,8 +2,9 @@
 
 Where the features of the last block know too little of the data, a training is one answer. Another
 costs one forward pass an image: a linear classifier on the features of all blocks (see
-:mod:`graftline.models.block_outputs`). So ``auto`` tries that one on the same folds, and takes it
-where it is expected to lead and no training is expected to come further.
+:mod:`graftline.models.block_outputs`), together with the one on those of the last (see
+:mod:`graftline.steps.fit_head.partner`). So ``auto`` tries these on the same folds, and takes them
+where they are expected to lead and no training is expected to come further.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from graftline.data.snapshot import Snapshot, read_images
 from graftline.features.matrix import Features
@@ -20,10 +22,13 @@ from graftline.models.backbone import Backbone, build
 from graftline.models.names import BLOCKS
 from graftline.progress import message
 from graftline.records.decision import Decision
-from graftline.stats.intervals import difference_interval
+from graftline.stats.intervals import difference_interval, wilson
 from graftline.steps.fit_head.config import AutoSettings, FitHeadConfig
+from graftline.steps.fit_head.partner import Partner, summed, weights_of
 from graftline.steps.fit_head.probe import Measured, measure
 from graftline.storage.base import Store
+
+Right = NDArray[np.bool_]
 
 # Of train and val: their features are computed on the step's own cores, and with 7,000 features an
 # image the search takes 0.4 GB for each 1,000 of them, where a step has 4 GiB by default.
@@ -35,11 +40,19 @@ GAINED, GAINED_DEVIATION = 0.06, 0.05
 
 @dataclass(frozen=True)
 class Start:
-    """What a classifier is fitted on: a network, its features, and what they are worth."""
+    """What a classifier is fitted on: a network, its features, and what they are worth.
+
+    Attributes:
+        network: The backbone.
+        features: Its features.
+        measured: What they are worth.
+        partner: The classifier on the last block's features alone that is added to it, if any.
+    """
 
     network: Backbone
     features: Features
     measured: Measured
+    partner: Partner | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +61,9 @@ class AllBlocks:
 
     Attributes:
         start: With the features of the images of train and val; other rows are zero.
-        found: For the decision record: accuracies of both probes on held-out training images, the
-            number of images, and the difference's interval.
+        found: For the decision record: accuracies on held-out training images of the two
+            classifiers together, of the one on all blocks and of the probe, the number of images,
+            the interval of the first one's lead over the probe, and the weights of the two.
     """
 
     start: Start
@@ -57,7 +71,7 @@ class AllBlocks:
 
 
 def expected_lead(found: Mapping[str, Any]) -> float:
-    """What the features of all blocks gain over those of the last, as a share of new images.
+    """What all blocks' and the last one's together gain over the last's, as a share of new images.
 
     Cross-validation on few images says little, so it is weighed against what they gained on the
     data sets that the forecast is fitted on: the mean of two normal distributions' product.
@@ -75,7 +89,7 @@ def expected_lead(found: Mapping[str, Any]) -> float:
 def takes_all_blocks(
     found: Mapping[str, Any], gain: float, settings: AutoSettings, *, trains: bool
 ) -> bool:
-    """Whether the classifier on all blocks is used, and nothing is trained.
+    """Whether the features of all blocks are used, and nothing is trained.
 
     Args:
         found: As of :class:`AllBlocks`.
@@ -93,9 +107,10 @@ def decision_on(blocks: AllBlocks, decision: Decision, settings: AutoSettings) -
     assert forecast is not None
     lead = expected_lead(found)
     said = (
-        "A linear classifier on the features of all blocks, which costs one pass an image, "
-        f"recognises {found['accuracy']:.1%} of {found['images']:,} held-out training images, on "
-        f"those of the last block {found['probe_accuracy']:.1%}"
+        "A linear classifier on the features of all blocks, together with the one on those of the "
+        f"last block, recognises {found['accuracy']:.1%} of {found['images']:,} held-out training "
+        f"images for one pass an image, the one on the last block alone "
+        f"{found['probe_accuracy']:.1%}"
     )
     if not takes_all_blocks(found, forecast.gain, settings, trains=decision.fine_tune):
         ending = "a training is expected to bring more" if lead > 0 else "it is not used"
@@ -107,7 +122,7 @@ def decision_on(blocks: AllBlocks, decision: Decision, settings: AutoSettings) -
         choice="probe",
         pilot=None,
         backbone=blocks.start.network.spec.name,
-        figures={**blocks.start.measured.figures, "all_blocks": found},
+        figures=_figures(blocks),
         notes=blocks.start.measured.notes,
         reasons=[*decision.reasons, f"{said}: it is used, and nothing is trained."],
         forecast=replace(
@@ -131,8 +146,7 @@ def try_all_blocks(
         store: Holds the images, and mirrored weights.
     """
     rows = np.sort(np.concatenate([snapshot.rows("train"), snapshot.rows("val")]))
-    wrong = 1 - float(last.measured.right.mean())
-    if wrong <= settings.auto.min_gain:
+    if at_most_wrong(last.measured.figures) <= settings.auto.min_gain:
         return None
     if last.network.spec.of_all_blocks or len(rows) > MOST_IMAGES:
         return None
@@ -140,8 +154,26 @@ def try_all_blocks(
     network = _with_all_blocks(last.network, settings, store)
     features = _extracted(snapshot, rows, network, last.features, store)
     measured = measure(snapshot, features.matrix, settings.probe, settings.seed)
-    start = Start(network, features, measured)
-    return AllBlocks(start, _compared(measured, last.measured))
+    scores = last.measured.scores, measured.scores
+    partner = Partner(
+        last.measured.best, last.network.spec.feature_dim, weights_of(*scores, measured.labels)
+    )
+    together = summed(scores, partner.weights).argmax(axis=1) == measured.labels
+    found = {
+        **_compared(together, last.measured.right),
+        "all_blocks_accuracy": round(float(measured.right.mean()), 6),
+        "partner": partner.to_dict(),
+    }
+    return AllBlocks(Start(network, features, measured, partner), found)
+
+
+def at_most_wrong(figures: Mapping[str, Any]) -> float:
+    """Share of new images that the probe gets wrong, at most: few images without error say little.
+
+    Args:
+        figures: As of :class:`graftline.steps.fit_head.probe.Measured`.
+    """
+    return 1 - float(figures["probe"]["interval"][0])
 
 
 def _with_all_blocks(network: Backbone, settings: FitHeadConfig, store: Store) -> Backbone:
@@ -182,14 +214,24 @@ def _extracted(
     )
 
 
-def _compared(blocks: Measured, last: Measured) -> dict[str, Any]:
-    """Both on the same folds of the same images."""
-    won = int((blocks.right & ~last.right).sum())
-    lost = int((~blocks.right & last.right).sum())
-    low, high = difference_interval(won, lost, len(last.right), CONFIDENCE)
+def _compared(together: Right, last: Right) -> dict[str, Any]:
+    """What was recognised, on the same folds of the same images."""
+    won, lost = int((together & ~last).sum()), int((~together & last).sum())
+    low, high = difference_interval(won, lost, len(last), CONFIDENCE)
     return {
-        "accuracy": round(float(blocks.right.mean()), 6),
-        "probe_accuracy": round(float(last.right.mean()), 6),
-        "images": len(last.right),
+        "accuracy": round(float(together.mean()), 6),
+        "probe_accuracy": round(float(last.mean()), 6),
+        "images": len(last),
         "difference_interval": [round(low, 6), round(high, 6)],
     }
+
+
+def _figures(blocks: AllBlocks) -> dict[str, Any]:
+    """Of the classifier on all blocks; the accuracy is that of what is used."""
+    figures, found = blocks.start.measured.figures, blocks.found
+    low, high = wilson(found["accuracy"], blocks.start.measured.units)
+    probe = figures["probe"] | {
+        "accuracy": found["accuracy"],
+        "interval": [round(low, 6), round(high, 6)],
+    }
+    return {**figures, "probe": probe, "all_blocks": found}

@@ -24,8 +24,8 @@ class AutoSettings(Section):
     max_hours: Annotated[float, Field(gt=0)] | None = None
     """Largest expected duration of a fine-tuning, in hours. Default: no limit."""
     all_blocks: bool = True
-    """Try a linear classifier on the features of all blocks, too: one more pass of up to 5,000
-    images through the network, on the CPUs of `fit_head`."""
+    """Try a linear classifier on the features of all blocks, too, together with that on the last
+    one's: one more pass of up to 5,000 images through the network, on the CPUs of `fit_head`."""
     pilot: bool = True
     """If the expected gain is in doubt, begin with a short fine-tuning, which decides whether the
     whole one follows: up to 2,000 training images its own first epochs, else one on a part."""

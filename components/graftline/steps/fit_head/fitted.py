@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from graftline.classifier.bundle import Classifier, HeldOut
 from graftline.data.snapshot import Snapshot
@@ -14,13 +15,13 @@ from graftline.progress import message
 from graftline.records.decision import Decision
 from graftline.steps.fit_head.config import FitHeadConfig, ProbeSettings
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
+from graftline.steps.fit_head.partner import Partner, layer_of_both
 from graftline.steps.fit_head.probe import Measured, Rows, group_numbers
 from graftline.steps.fit_head.probes.folding import fold
 from graftline.steps.fit_head.probes.folds import make_folds
-from graftline.steps.fit_head.probes.linear import LinearFit
 from graftline.steps.fit_head.probes.parallel import side_by_side
-from graftline.steps.fit_head.probes.scaling import Matrix, Standardisation
-from graftline.steps.fit_head.probes.search import fit_candidate
+from graftline.steps.fit_head.probes.scaling import Matrix
+from graftline.steps.fit_head.probes.search import Candidate, fit_candidate
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,35 @@ def fit_probe(
     network: Backbone,
     measured: Measured,
     settings: ProbeSettings,
+    partner: Partner | None = None,
 ) -> Fitted:
-    """The probe refitted on train and val; and val logits of the same fitted on train alone."""
+    """The probe refitted on train and val; and val logits of the same fitted on train alone.
+
+    Args:
+        snapshot: The data.
+        features: That it is fitted on.
+        network: That they come from.
+        measured: The best candidate.
+        settings: Of the probes.
+        partner: The classifier on the last block's features that is added; None for none.
+    """
     labels, classes = snapshot.labels(), len(snapshot.classes)
     train, val = snapshot.rows("train"), snapshot.rows("val")
 
-    def fit(rows: np.ndarray[Any, np.dtype[np.int64]]) -> tuple[LinearFit, Standardisation]:
-        x = np.ascontiguousarray(features.matrix[rows], dtype=np.float32)
-        return fit_candidate(x, labels[rows], classes, measured.best, balanced=settings.balanced)
+    def layer(x: Matrix, y: Rows, candidate: Candidate) -> nn.Linear:
+        return fold(*fit_candidate(x, y, classes, candidate, balanced=settings.balanced))
+
+    def fit(rows: Rows) -> nn.Linear:
+        x, y = np.ascontiguousarray(features.matrix[rows], dtype=np.float32), labels[rows]
+        found = layer(x, y, measured.best)
+        if partner is None:
+            return found
+        last = layer(np.ascontiguousarray(x[:, -partner.width :]), y, partner.candidate)
+        return layer_of_both(last, found, partner.weights)
 
     message("fitting the chosen probe on train, and on train and val together")
     both = np.sort(np.concatenate([train, val]))
-    train_only, final = (fold(*fitted) for fitted in side_by_side(fit, [train, both]))
+    train_only, final = side_by_side(fit, [train, both])
     classifier = Classifier(
         network,
         final,
@@ -57,7 +75,11 @@ def fit_probe(
         strategy="probe",
         snapshot_id=snapshot.id,
         backbone_fingerprint=features.fingerprint,
-        metadata={"probe": measured.best.to_dict(), "fitted_on": "train and val"},
+        metadata={
+            "probe": measured.best.to_dict(),
+            "fitted_on": "train and val",
+            **({} if partner is None else {"partner": partner.to_dict()}),
+        },
     )
     logits = _logits(classifier, train_only, features, val)
     state = {name: tensor.detach() for name, tensor in train_only.state_dict().items()}

@@ -19,6 +19,7 @@ from graftline.steps.fit_head.probes.scaling import Matrix
 from graftline.steps.fit_head.probes.search import Candidate, knn_accuracies, search
 from graftline.steps.fit_head.suspects import (
     Probabilities,
+    Scores,
     hardest_pairs,
     out_of_fold,
     probabilities,
@@ -36,13 +37,24 @@ class Measured:
         best: The candidate that is fitted in the end.
         figures: For the decision record.
         notes: For it, too.
-        right: Whether each of the images that were searched was recognised while held out.
+        scores: Of the best candidate for each of the images that were searched, fitted without
+            it, shape (N, classes).
+        labels: Of these images, shape (N,).
+        units: How many of them are independent: groups where there are any.
     """
 
     best: Candidate
     figures: dict[str, Any]
     notes: list[str]
-    right: NDArray[np.bool_]
+    scores: Scores
+    labels: Rows
+    units: int
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each of the images that were searched was recognised while held out."""
+        found: NDArray[np.bool_] = self.scores.argmax(axis=1) == self.labels
+        return found
 
 
 def check(snapshot: Snapshot, features: Features, backbone: str) -> None:
@@ -114,7 +126,6 @@ def measure(
         x, y, folds, classes, grid=settings.grid, balanced=balanced, divided=divided
     )
     scores = out_of_fold(divided, classes, candidates[0], balanced=balanced)
-    right = scores.argmax(axis=1) == y
     curve = learning_curve(
         x,
         y,
@@ -131,11 +142,12 @@ def measure(
     if head is not None:
         figures["head_candidate"] = head_candidate(divided, classes, scores, head, seed)
     logistic = next(candidate for candidate in candidates if candidate.family == "logistic")
+    said = scores
     if logistic is not candidates[0]:
-        scores = out_of_fold(divided, classes, logistic, balanced=balanced)
-    figures |= _doubtful(snapshot, rows, y, probabilities(scores))
+        said = out_of_fold(divided, classes, logistic, balanced=balanced)
+    figures |= _doubtful(snapshot, rows, y, probabilities(said))
     notes = [*folds.notes, *_notes(snapshot, labels, train, rows), curve["sentence"]]
-    return Measured(candidates[0], figures, notes, right)
+    return Measured(candidates[0], figures, notes, scores, y, folds.effective)
 
 
 def _doubtful(snapshot: Snapshot, rows: Rows, y: Rows, said: Probabilities) -> dict[str, Any]:

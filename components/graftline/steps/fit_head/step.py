@@ -104,7 +104,9 @@ def run(
     network = _network(settings, snapshot, features, store)
 
     start, decision = _decided(settings, snapshot, features, network, store)
-    fitted = fit_probe(snapshot, start.features, start.network, start.measured, settings.probe)
+    fitted = fit_probe(
+        snapshot, start.features, start.network, start.measured, settings.probe, start.partner
+    )
     decision.figures["probe"]["val_accuracy"] = round(accuracy(snapshot, fitted.held_out), 6)
     if settings.strategy == "head" or _head_leads(decision):
         fitted, decision = fit_layers(snapshot, start.features, fitted, decision, settings)
@@ -116,7 +118,7 @@ def run(
     return FitHeadResult(
         strategy=decision.choice,
         fine_tune=decision.fine_tune,
-        cv_accuracy=start.measured.best.accuracy,
+        cv_accuracy=decision.figures["probe"]["accuracy"],
         val_accuracy=accuracy(snapshot, fitted.held_out),
         knn_accuracy=start.measured.figures["knn"]["accuracy"],
         decision=decision.to_dict(),

@@ -14,18 +14,21 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from graftline.classifier.bundle import load_classifier, read_held_out
-from graftline.data.snapshot import read_images, read_snapshot
+from graftline.data.snapshot import Snapshot, read_images, read_snapshot
 from graftline.features.matrix import read_features
 from graftline.records.decision import read_decision
+from graftline.stats.intervals import wilson
 from graftline.steps.extract_features.step import run as extract_features
 from graftline.steps.fit_head import block_candidate
 from graftline.steps.fit_head.block_candidate import (
+    AllBlocks,
     Start,
     expected_lead,
     takes_all_blocks,
     try_all_blocks,
 )
 from graftline.steps.fit_head.config import AutoSettings, FitHeadConfig
+from graftline.steps.fit_head.fitted import fit_probe
 from graftline.steps.fit_head.probe import measure
 from graftline.steps.fit_head.step import FitHeadResult, run
 from graftline.steps.ingest.step import run as ingest
@@ -120,14 +123,40 @@ def test_what_is_measured_is_what_scikit_learn_measures(world: Path) -> None:
     assert not matrix[snapshot.rows("test")].any()
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500))
     theirs = cross_val_score(model, matrix[rows], snapshot.labels()[rows], cv=5).mean()
-    assert tried.found["accuracy"] == pytest.approx(theirs, abs=0.03)
+    assert tried.found["all_blocks_accuracy"] == pytest.approx(theirs, abs=0.03)
     assert tried.found["images"] == len(rows)
+    # Both classifiers' own, as they were measured, and their sum.
+    own, last = tried.start.measured, measured
+    assert tried.found["all_blocks_accuracy"] == pytest.approx(own.right.mean(), abs=1e-6)
+    assert tried.start.partner is not None
+    weights = tried.start.partner.weights
+    together = weights[0] * last.scores + weights[1] * own.scores
+    share = (together.argmax(axis=1) == snapshot.labels()[rows]).mean()
+    assert tried.found["accuracy"] == pytest.approx(share, abs=1e-6)
+    _check_folded(tried.start, snapshot, settings)
     assert tried.found["probe_accuracy"] == pytest.approx(measured.right.mean(), abs=1e-6)
     # The pooled features of the last block come last, as they are.
     width = features.dim
     np.testing.assert_allclose(
         matrix[rows][:, -width:], features.matrix[rows], rtol=1e-3, atol=1e-3
     )
+
+
+def _check_folded(start: Start, snapshot: Snapshot, settings: FitHeadConfig) -> None:
+    """What is delivered gives the weighted sum of the logits of two classifiers of their own."""
+    partner, matrix = start.partner, start.features.matrix
+    assert partner is not None
+    given = (snapshot, start.features, start.network, start.measured, settings.probe)
+    together, alone = fit_probe(*given, partner).classifier, fit_probe(*given).classifier
+    plain = dataclasses.replace(start.features, matrix=matrix[:, -partner.width :])
+    theirs = dataclasses.replace(start.measured, best=partner.candidate)
+    last = fit_probe(snapshot, plain, start.network, theirs, settings.probe).classifier
+    rows = snapshot.rows("train")
+    expected = partner.weights[0] * last.logits_of_features(plain.matrix[rows])
+    expected += partner.weights[1] * alone.logits_of_features(matrix[rows])
+    found = together.logits_of_features(matrix[rows])
+    assert np.abs(found - expected).max() < 1e-3 * np.abs(expected).max()
+    assert np.abs(found - alone.logits_of_features(matrix[rows])).max() > 0.1
 
 
 def test_they_are_not_tried_twice_nor_on_too_many_images(
@@ -189,14 +218,31 @@ def test_a_training_has_to_come_further(
     assert takes_all_blocks(given, gain, AutoSettings(min_gain=0.005), trains=trains) is taken
 
 
-def test_a_probe_without_errors_leaves_nothing_to_try(world: Path) -> None:
+def test_a_probe_without_errors_leaves_nothing_to_try(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     snapshot, features = read_snapshot(world / "snapshot"), read_features(world / "features")
     settings = FitHeadConfig(backbone=BACKBONE, image_size=SIZE)
     measured = measure(snapshot, features.matrix, settings.probe, 0)
-    faultless = dataclasses.replace(measured, right=np.ones_like(measured.right))
-    start = Start(block_candidate.build(BACKBONE, image_size=SIZE), features, faultless)
+
+    class Tried(Exception):
+        pass
+
+    def extracted(*_: Any) -> None:
+        raise Tried
+
+    monkeypatch.setattr(block_candidate, "_extracted", extracted)
     store = open_store(str(world / "store"))
-    assert try_all_blocks(snapshot, start, settings, store) is None
+    network = block_candidate.build(BACKBONE, image_size=SIZE)
+
+    def tried(images: int) -> AllBlocks | None:
+        probe = measured.figures["probe"] | {"interval": wilson(1.0, images)}
+        faultless = dataclasses.replace(measured, figures=measured.figures | {"probe": probe})
+        return try_all_blocks(snapshot, Start(network, features, faultless), settings, store)
+
+    assert tried(1000) is None  # at most 0.4% of new images are wrong
+    with pytest.raises(Tried):  # at most 2.7%
+        tried(140)
 
 
 def test_a_training_that_comes_further_is_begun_from_the_last_block(

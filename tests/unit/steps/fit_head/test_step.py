@@ -27,6 +27,7 @@ from graftline.stats.intervals import wilson
 from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
+from graftline.steps.fit_head.probes import scaling as scaling_module
 from graftline.steps.fit_head.probes.folding import fold
 from graftline.steps.fit_head.probes.folds import make_folds, subsample
 from graftline.steps.fit_head.probes.linear import Family, LinearFit, balanced_weights, fit_linear
@@ -211,6 +212,23 @@ def test_few_images_are_fitted_in_their_span_with_the_same_scores(how: Scaling) 
     assert scaling.rotation is not None
     assert scaling.rotation.shape == (200, 60)
     assert np.abs(scores[0] - scores[1]).max() < 5e-3
+
+
+def test_many_features_of_few_images_are_whitened_in_their_span(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = clusters(count=150, width=200)
+    whole = standardisation(x, Scaling.WITHIN, y).apply(x)
+    monkeypatch.setattr(scaling_module, "WIDEST", 120)
+    for count, tried in ((90, True), (110, False)):
+        folds = make_folds(y[:count], np.arange(count), tuple("abcd"), 3, 0)
+        found = search(x[:count], y[:count], folds, 4, grid=(0.01, 1.0), balanced=False)
+        assert any(one.scaling is Scaling.WITHIN for one in found) is tried
+    # More images are fitted in the end than were searched: with validation's.
+    by = standardisation(x, Scaling.WITHIN, y, in_span=True)
+    assert by.kept == 150
+    inside = by.apply(x)
+    assert np.abs(inside @ inside.T - whole @ whole.T).max() < 1e-3 * np.abs(whole @ whole.T).max()
 
 
 def test_a_warm_start_ends_where_a_cold_one_does() -> None:

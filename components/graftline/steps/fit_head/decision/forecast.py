@@ -277,7 +277,10 @@ def _guide_alone() -> Calibration:
 
 
 def read_rows(path: Path = TABLE) -> list[Row]:
-    """The measurements in a table that the benchmark wrote."""
+    """The measurements in a table that the benchmark wrote: the first draw of each.
+
+    Only few images were drawn several times; they would count for more than they know.
+    """
     if not path.exists():
         return []
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -294,6 +297,7 @@ def read_rows(path: Path = TABLE) -> list[Row]:
             row["test_images"],
         )
         for row in content["rows"]
+        if row.get("draw", 0) == 0
     ]
 
 

@@ -41,7 +41,7 @@ class Part:
         fit, self.rows = fold
         raw = features[fit]
         by = standardisation(raw, scaling, labels[fit], in_span=turn is None)
-        if turn is None and features.shape[1] <= WIDEST:
+        if turn is None and by.kept <= WIDEST:
             turn = principal(by.apply(raw))
         if turn is not None:
             by = turned(by, turn)

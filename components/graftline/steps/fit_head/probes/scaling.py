@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, eigh, qr, solve_triangular
 
 FLOOR = 0.01  # of the mean deviation: a nearly constant feature must not become loud
 SHRINKAGE = 0.1  # of the scatter within classes towards a sphere: few images, many directions
-WIDEST = 4096  # features; beyond, a matrix over all pairs of them costs more than it gives
+WIDEST = 4096  # directions; beyond, a matrix over all pairs of them costs more than it gives
 
 Matrix = NDArray[np.float32]
 
@@ -43,10 +43,20 @@ class Standardisation:
         centred /= self.scale.astype(np.float32)
         return centred if self.rotation is None else centred @ self.rotation.astype(np.float32)
 
+    @property
+    def kept(self) -> int:
+        """How many directions are left."""
+        return len(self.mean) if self.rotation is None else self.rotation.shape[1]
+
     def unfold(self, weight: NDArray[np.float64]) -> NDArray[np.float64]:
         """A layer's weights (classes, feature_dim) for raw features instead of standardised."""
         turned = weight if self.rotation is None else weight @ self.rotation.T
         return turned / self.scale
+
+
+def can_whiten(images: int, width: int) -> bool:
+    """Whether ``Scaling.WITHIN`` is worth its cost: not with many features of many images."""
+    return width <= WIDEST or images <= width // 2
 
 
 def standardisation(
@@ -86,22 +96,21 @@ def standardisation(
         shared = float(np.sqrt(variance.mean()))
         scale = np.full(width, shared if shared > 0 else 1.0)
     scaled = Standardisation(mean, scale)
-    if in_span:
+    # Some more images may be fitted than were searched: whitened are those in their span, too.
+    few = width if how is Scaling.WITHIN and width > WIDEST else width // 2
+    if in_span and count <= few:
         scaled = _in_span(features, scaled)
-    if how is not Scaling.WITHIN or labels is None or width > WIDEST:
+    if how is not Scaling.WITHIN or labels is None:
         return scaled
     return _whitened(features, labels, scaled, block)
 
 
 def _in_span(features: Matrix, scaled: Standardisation) -> Standardisation:
-    """With few images: add the turn into the directions in which they differ at all.
+    """Add the turn into the directions in which the images differ at all.
 
     The best weights lie in the span of the images, and a turn changes neither scores nor penalty:
     the fit is the same, in as many dimensions as there are images.
     """
-    count, width = features.shape
-    if count > width // 2:
-        return scaled
     span, _ = qr(scaled.apply(features).T.astype(np.float64), mode="economic", check_finite=False)
     return Standardisation(scaled.mean, scaled.scale, span)
 
@@ -116,7 +125,7 @@ def _whitened(
     one class differ anyway no longer drown those that tell classes apart.
     """
     width = features.shape[1]  # directions without any scatter count: they are shrunken towards too
-    kept = width if scaled.rotation is None else scaled.rotation.shape[1]
+    kept = scaled.kept
     classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     means = np.zeros((len(classes), kept))
     for start in range(0, len(labels), block):

@@ -20,10 +20,10 @@ from graftline.steps.fit_head.probes.linear import (
 )
 from graftline.steps.fit_head.probes.parallel import side_by_side
 from graftline.steps.fit_head.probes.scaling import (
-    WIDEST,
     Matrix,
     Scaling,
     Standardisation,
+    can_whiten,
     standardisation,
 )
 
@@ -138,7 +138,8 @@ def search(
         divided: The same rows, prepared by an earlier search or for later fits.
     """
     divided = divided or Divided(features, labels, folds)
-    scalings = [how for how in scalings if how is not Scaling.WITHIN or features.shape[1] <= WIDEST]
+    if not can_whiten(*features.shape):
+        scalings = [how for how in scalings if how is not Scaling.WITHIN]
     walks = [_Walk(divided, classes, f, how, balanced) for how in scalings for f in families]
     grid, screened = sorted(grid), list[Candidate]()
     with Progress("choosing the probe", len(walks), "paths") as bar:
@@ -195,7 +196,7 @@ def fit_candidate(
     features: Matrix, labels: Index, classes: int, candidate: Candidate, *, balanced: bool
 ) -> tuple[LinearFit, Standardisation]:
     """Fit the chosen candidate to convergence on these rows."""
-    scaling = standardisation(features, candidate.scaling, labels)
+    scaling = standardisation(features, candidate.scaling, labels, in_span=True)
     weights = balanced_weights(labels, classes) if balanced else None
     fit = fit_linear(
         scaling.apply(features),
