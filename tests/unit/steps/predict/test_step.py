@@ -112,6 +112,16 @@ def test_a_name_that_is_no_text_is_escaped_in_the_table(model: Path, tmp_path: P
     assert row["label"] == line["label"]
 
 
+def test_a_name_cannot_steer_the_terminal(model: Path, tmp_path: Path) -> None:
+    for name in ("a\nb.png", "\x1b[2Jc.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    (tmp_path / "\x1b[2Jd.png").write_bytes(b"")
+    done = CliRunner().invoke(app, ["predict", str(model), str(tmp_path)])
+    assert "\x1b" not in done.output and len(done.stdout.splitlines()) == 2
+    for name in ("a\\nb.png", "\\x1b[2Jc.png", "\\x1b[2Jd.png: the file is empty."):
+        assert f"{tmp_path}/{name}" in done.output
+
+
 def test_patterns_tables_and_files(photos: Path, tmp_path: Path) -> None:
     assert len(names(str(photos / "*" / "*.png"))) == 21
     assert len(names(str(photos / "**" / "*.png"))) == 41
