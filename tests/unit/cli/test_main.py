@@ -186,6 +186,7 @@ def test_weights_that_no_host_hands_out_are_said_before_anything_runs(
     done = graftline("run", "run.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "could not be downloaded" in done.stderr and "mirror-weights" in done.stderr
+    assert "Why: Connection refused." in done.stderr  # and not what libraries wrap around it
     assert "asks for 1,000 test images" in done.stderr
     assert not (tmp_path / ".graftline/runs").exists()
 
