@@ -51,7 +51,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from graftline.records.decision import Decision
 from graftline.stats.posterior_gain import Expected, posterior
 from graftline.steps.fine_tune.recipe import Settings
-from graftline.steps.fit_head.block_candidate import at_most_wrong, takes_all_blocks
+from graftline.steps.fit_head.block_candidate import expected_wrong, takes_all_blocks
 from graftline.steps.fit_head.config import AutoSettings
 from graftline.steps.fit_head.decision.forecast import (
     SCHEMA_VERSION,
@@ -232,7 +232,8 @@ def passes(row: dict[str, Any]) -> float:
 def tried(row: dict[str, Any]) -> dict[str, Any] | None:
     """What `auto` finds of the features of all blocks; None where the last leaves nothing."""
     found: dict[str, Any] | None = row.get("all_blocks")
-    return found if at_most_wrong(row["figures"]) > AutoSettings().min_gain else None
+    accuracy, images = row["figures"]["probe"]["accuracy"], row["figures"]["train_images"]
+    return found if expected_wrong(accuracy, images) > AutoSettings().min_gain else None
 
 
 def judge(row: dict[str, Any], calibrated: Calibration | None = None) -> Judged:

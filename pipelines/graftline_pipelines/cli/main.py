@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import io
 import re
 import sys
 from typing import Annotated, Any
@@ -97,6 +98,7 @@ arrange(app)
 def main() -> None:
     """Run the command: 0 done, 1 failed, 2 a user's mistake, 130 and 143 stopped."""
     gc.set_threshold(50_000)  # imports alone ran it thousands of times
+    _show_what_cannot_be_shown()
     guard_process()
     ensure_home()
     listen_to_sigterm()
@@ -124,6 +126,13 @@ def main() -> None:
         leave_threads(code)
     gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_what_cannot_be_shown() -> None:
+    """Escape what a terminal has no letters for, and names of files that are no text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _show_usage(error: TyperException) -> None:

@@ -1,6 +1,7 @@
 """The command: light to start, clear when something is wrong."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -185,5 +186,24 @@ def test_weights_that_no_host_hands_out_are_said_before_anything_runs(
     done = graftline("run", "run.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "could not be downloaded" in done.stderr and "mirror-weights" in done.stderr
+    assert "Why: Connection refused." in done.stderr  # and not what libraries wrap around it
     assert "asks for 1,000 test images" in done.stderr
     assert not (tmp_path / ".graftline/runs").exists()
+
+
+def test_a_terminal_of_other_letters_gets_what_it_can_show(tmp_path: Path) -> None:
+    for name in ("Käse", "猫"):
+        folder = tmp_path / "data" / name
+        folder.mkdir(parents=True)
+        for number in range(12):
+            (folder / f"{number}.png").write_bytes(b"\x89PNG")
+    code = "from graftline_pipelines.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "init", "data"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+    )
+    assert done.returncode == 0 and done.stderr == b""
+    assert "Käse/  class, 12 images".encode("latin-1") in done.stdout
+    assert b"\\u732b/  class, 12 images" in done.stdout

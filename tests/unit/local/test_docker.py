@@ -1,6 +1,7 @@
 """What a step's container sees: folders, network and variables. tests/containers runs it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -268,3 +269,23 @@ def test_each_image_has_a_digest_of_its_own(settings: Any) -> None:
     assert settings(images={"tag": "7"}).images.reference("gpu") == "graftline-gpu:7"
     with pytest.raises(ConfigurationError, match="gpu_tag"):
         settings(images={"tag": cpu}).images.reference("gpu")
+
+
+def test_a_container_is_removed_when_the_run_is_stopped() -> None:
+    """Ctrl-C comes while its output is waited for; nothing else would end it."""
+    ended: list[bool] = []
+
+    class Container:
+        def logs(self, *, stream: bool) -> Any:
+            assert stream
+            yield b"a line\n"
+            raise KeyboardInterrupt
+
+        def remove(self, *, force: bool) -> None:
+            ended.append(force)
+
+    container = Container()
+    client = SimpleNamespace(containers=SimpleNamespace(run=lambda *_, **__: container))
+    with pytest.raises(KeyboardInterrupt):
+        docker.run_to_the_end(client, "image", ["step"])
+    assert ended == [True]

@@ -202,9 +202,13 @@ def none_published(name: str) -> WeightsError:
 
 def _not_downloaded(source: str, name: str, error: Exception) -> WeightsError:
     reason = str(error).strip().splitlines()
+    why = f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}"
+    below = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(below, OSError) and below.strerror:  # the system's own words
+        why = f"{below.strerror}."
     return WeightsError(
         f"The pretrained weights of '{name}' could not be downloaded from {for_people(source)}.",
-        why=f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}",
+        why=why,
         fix="Set `weights:` to a file or an s3:// URI. Or, on a machine with internet access, "
         f"run `graftline mirror-weights {name} --store <your store>` once.",
     )

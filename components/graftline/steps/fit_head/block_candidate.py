@@ -146,7 +146,8 @@ def try_all_blocks(
         store: Holds the images, and mirrored weights.
     """
     rows = np.sort(np.concatenate([snapshot.rows("train"), snapshot.rows("val")]))
-    if at_most_wrong(last.measured.figures) <= settings.auto.min_gain:
+    right = float(last.measured.right.mean())
+    if expected_wrong(right, last.measured.units) <= settings.auto.min_gain:
         return None
     if last.network.spec.of_all_blocks or len(rows) > MOST_IMAGES:
         return None
@@ -167,13 +168,16 @@ def try_all_blocks(
     return AllBlocks(Start(network, features, measured, partner), found)
 
 
-def at_most_wrong(figures: Mapping[str, Any]) -> float:
-    """Share of new images that the probe gets wrong, at most: few images without error say little.
+def expected_wrong(accuracy: float, images: int) -> float:
+    """Share of new images that a probe gets wrong: the mean of the posterior of Jeffreys' prior.
+
+    That of no error among few images is not 0, so there may be something to gain yet.
 
     Args:
-        figures: As of :class:`graftline.steps.fit_head.probe.Measured`.
+        accuracy: On held-out images.
+        images: How many of them are independent.
     """
-    return 1 - float(figures["probe"]["interval"][0])
+    return ((1 - accuracy) * images + 0.5) / (images + 1)
 
 
 def _with_all_blocks(network: Backbone, settings: FitHeadConfig, store: Store) -> Backbone:

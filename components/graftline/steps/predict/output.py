@@ -125,9 +125,15 @@ class _Parquet:
         self._rows = []
 
 
+def _as_text(text: str | None) -> str | None:
+    """A name as UTF-8 has it; bytes of an old file system's name, which are no text, escaped."""
+    return None if text is None else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _row(answer: Answer, schema: pa.Schema, classes: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(schema.names)
-    row.update(image=answer.image, warning=answer.warning, error=answer.error)
+    texts = {"image": answer.image, "warning": answer.warning, "error": answer.error}
+    row.update({key: _as_text(text) for key, text in texts.items()})
     if answer.probabilities is None:
         return row
     for rank, (label, probability) in enumerate(answer.top, 1):

@@ -150,7 +150,7 @@ def _to_terminal(
 
         classifier = OnnxClassifier(model)
         found = find_images(images, image_column)
-    width = max(len(item.name) for item in found.items)
+    width = max(len(_shown(item.name)) for item in found.items)
     # On a terminal a line breaks between words; elsewhere it is whole, and printed faster.
     show = Screen(markup=False, highlight=False).print if sys.stdout.isatty() else print
     predictions: list[dict[str, Any]] = []
@@ -160,11 +160,11 @@ def _to_terminal(
         for answer in answers:
             if answer.error is not None:
                 colon = "" if answer.error.startswith("cannot be read") else ":"
-                said = f"{answer.image}{colon} {answer.error}."
+                said = f"{_shown(answer.image)}{colon} {answer.error}."
                 failed.append({"image": answer.image, "error": said})
                 continue
             if answer.warning is not None:
-                print(f"Warning: {answer.image}: {answer.warning}.", file=sys.stderr)
+                print(f"Warning: {_shown(answer.image)}: {answer.warning}.", file=sys.stderr)
             if as_json:
                 predictions.append(_plain(answer))
             else:
@@ -189,7 +189,12 @@ def _plain(answer: "Answer") -> dict[str, Any]:
 def _line(answer: "Answer", width: int) -> str:
     classes = ", ".join(f"{label} {probability:.4f}" for label, probability in answer.top)
     doubt = "  (unlike the training images)" if answer.known is False else ""
-    return f"{answer.image:<{width}}  {classes}{doubt}"
+    return f"{_shown(answer.image):<{width}}  {classes}{doubt}"
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line of a terminal, which its characters cannot steer."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode("ascii")
 
 
 @contextmanager

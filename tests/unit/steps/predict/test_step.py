@@ -96,6 +96,32 @@ def test_parquet_holds_the_same(
     assert sorted(os.listdir(tmp_path)) == ["a.csv", "a.parquet"]  # no half-written files
 
 
+def test_a_name_that_is_no_text_is_escaped_in_the_table(model: Path, tmp_path: Path) -> None:
+    """Names from before UTF-8, as old archives bring them; the terminal escapes them alike."""
+    picture = os.fsencode(tmp_path / "photos") + b"/K\xe4se.png"
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (20, 20)).save(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", picture)
+    source = str(tmp_path / "photos")
+    for out in ("a.csv", "a.parquet"):
+        run(model=model, sources=[source], output=str(tmp_path / out))
+    (row,) = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    with (tmp_path / "a.csv").open() as stream:
+        (line,) = csv.DictReader(stream)
+    assert row["image"] == line["image"] == f"{source}/K\\udce4se.png"
+    assert row["label"] == line["label"]
+
+
+def test_a_name_cannot_steer_the_terminal(model: Path, tmp_path: Path) -> None:
+    for name in ("a\nb.png", "\x1b[2Jc.png"):
+        Image.new("RGB", (20, 20)).save(tmp_path / name)
+    (tmp_path / "\x1b[2Jd.png").write_bytes(b"")
+    done = CliRunner().invoke(app, ["predict", str(model), str(tmp_path)])
+    assert "\x1b" not in done.output and len(done.stdout.splitlines()) == 2
+    for name in ("a\\nb.png", "\\x1b[2Jc.png", "\\x1b[2Jd.png: the file is empty."):
+        assert f"{tmp_path}/{name}" in done.output
+
+
 def test_patterns_tables_and_files(photos: Path, tmp_path: Path) -> None:
     assert len(names(str(photos / "*" / "*.png"))) == 21
     assert len(names(str(photos / "**" / "*.png"))) == 41
