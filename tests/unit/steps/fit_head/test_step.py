@@ -28,6 +28,7 @@ from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.fit_head.config import ProbeSettings
 from graftline.steps.fit_head.mlp import TrainedHead, train_mlp
 from graftline.steps.fit_head.probes import scaling as scaling_module
+from graftline.steps.fit_head.probes.divided import Divided
 from graftline.steps.fit_head.probes.folding import fold
 from graftline.steps.fit_head.probes.folds import make_folds, subsample
 from graftline.steps.fit_head.probes.linear import Family, LinearFit, balanced_weights, fit_linear
@@ -210,8 +211,24 @@ def test_few_images_are_fitted_in_their_span_with_the_same_scores(how: Scaling) 
         )
         scores.append(fit.decide(scaling.apply(x[60:])))
     assert scaling.rotation is not None
-    assert scaling.rotation.shape == (200, 60)
+    assert scaling.rotation.shape == (200, 59)  # about their mean
     assert np.abs(scores[0] - scores[1]).max() < 5e-3
+
+
+@pytest.mark.parametrize("how", list(Scaling))
+@pytest.mark.parametrize("count", [40, 400])
+def test_a_folds_directions_are_uncorrelated_and_spread_as_it_says(
+    how: Scaling, count: int
+) -> None:
+    x, y = clusters(count=count, width=100)
+    folds = make_folds(y, np.arange(count), tuple("abcd"), 2, 0)
+    for part in Divided(x, y, folds).parts(how):
+        covariance = np.cov(part.fit.cpu().numpy().T, bias=True)
+        assert part.spread is not None and len(part.spread) == min(count // 2 - 1, 100)
+        assert np.allclose(np.diag(covariance), part.spread, rtol=1e-3)
+        if count == 40:  # of many images, those of all folds together are taken
+            spread = np.sqrt(np.outer(part.spread, part.spread))
+            assert np.abs(covariance / spread - np.eye(len(spread))).max() < 1e-2
 
 
 def test_many_features_of_few_images_are_whitened_in_their_span(
@@ -226,7 +243,7 @@ def test_many_features_of_few_images_are_whitened_in_their_span(
         assert any(one.scaling is Scaling.WITHIN for one in found) is tried
     # More images are fitted in the end than were searched: with validation's.
     by = standardisation(x, Scaling.WITHIN, y, in_span=True)
-    assert by.kept == 150
+    assert by.kept == 149
     inside = by.apply(x)
     assert np.abs(inside @ inside.T - whole @ whole.T).max() < 1e-3 * np.abs(whole @ whole.T).max()
 

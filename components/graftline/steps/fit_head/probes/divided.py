@@ -41,12 +41,14 @@ class Part:
         fit, self.rows = fold
         raw = features[fit]
         by = standardisation(raw, scaling, labels[fit], in_span=turn is None)
-        if turn is None and by.kept <= WIDEST:
+        in_span = by.rotation is not None and scaling is not Scaling.WITHIN  # principal directions
+        if turn is None and not in_span and by.kept <= WIDEST:
             turn = principal(by.apply(raw))
         if turn is not None:
             by = turned(by, turn)
         inside = by.apply(raw)
-        self.spread = None if turn is None else inside.var(axis=0, dtype=np.float64)
+        uncorrelated = in_span or turn is not None
+        self.spread = inside.var(axis=0, dtype=np.float64) if uncorrelated else None
         self.fit, self.fit_labels = on_device(inside), labels[fit]
         self.held_out, self.held_out_labels = by.apply(features[self.rows]), labels[self.rows]
 

@@ -5,10 +5,11 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cholesky, eigh, qr, solve_triangular
+from scipy.linalg import cholesky, eigh, solve_triangular
 
 FLOOR = 0.01  # of the mean deviation: a nearly constant feature must not become loud
 SHRINKAGE = 0.1  # of the scatter within classes towards a sphere: few images, many directions
+ROUNDING, TINY = 1e-10, 1e-30  # of the images' scatter: what single precision makes of none
 WIDEST = 4096  # directions; beyond, a matrix over all pairs of them costs more than it gives
 
 Matrix = NDArray[np.float32]
@@ -106,12 +107,18 @@ def standardisation(
 
 
 def _in_span(features: Matrix, scaled: Standardisation) -> Standardisation:
-    """Add the turn into the directions in which the images differ at all.
+    """Add the turn into the principal directions in which the images differ at all.
 
     The best weights lie in the span of the images, and a turn changes neither scores nor penalty:
-    the fit is the same, in as many dimensions as there are images.
+    the fit is the same, in one dimension less than there are images.
     """
-    span, _ = qr(scaled.apply(features).T.astype(np.float64), mode="economic", check_finite=False)
+    inside = scaled.apply(features).astype(np.float64)
+    squares, turn = eigh(
+        inside @ inside.T, overwrite_a=True, check_finite=False, driver="evd"
+    )  # of products of images, which are far fewer than those of features
+    told = squares > max(ROUNDING * squares[-1], TINY)
+    told[-1] = True  # where all images are the same, too
+    span = inside.T @ (turn[:, told] / np.sqrt(np.maximum(squares[told], TINY)))
     return Standardisation(scaled.mean, scaled.scale, span)
 
 
