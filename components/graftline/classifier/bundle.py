@@ -47,6 +47,7 @@ from graftline.schema import write_json
 
 WEIGHTS_FILE = "weights.safetensors"
 HELD_OUT_FILE = "held_out.safetensors"
+FROZEN = ("probe", "head")  # strategies that leave the backbone as it was
 
 
 @dataclass(frozen=True)

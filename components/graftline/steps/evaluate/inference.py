@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from graftline.classifier.bundle import Classifier
+from graftline.classifier.bundle import FROZEN, Classifier
 from graftline.data.snapshot import Snapshot, read_images
 from graftline.features.matrix import Features
 from graftline.images.preprocessing import Preprocessing
 from graftline.inference.engine import forward_images
+from graftline.steps.stored_features import stored_features
 from graftline.storage.base import Store
 
 Floats32 = NDArray[np.float32]
@@ -61,14 +62,24 @@ class Inference:
         return Answers(rows, embedding, self.classifier.logits_of_features(embedding))
 
     def embedding(self, rows: Ints, description: str) -> Floats32:
-        """Pooled features of rows; read where they are stored, else computed."""
+        """Pooled features of rows, each once; read where they are stored, else computed."""
         if self.stored is not None:
             return np.asarray(self.stored[rows], dtype=np.float32)
-        order = self.snapshot.storage_order(rows)
+        found, filled = self._kept(rows)
+        order = self.snapshot.storage_order(rows[~filled])
         images = (data for _, data in read_images(self.snapshot, order, store=self.store))
-        computed = self.embed_images(images, len(rows), description)
-        place = {int(row): index for index, row in enumerate(order)}
-        return computed[[place[int(row)] for row in rows]]
+        computed = self.embed_images(images, len(order), description)
+        place = {int(row): index for index, row in enumerate(rows)}
+        found[[place[int(row)] for row in order]] = computed
+        return found
+
+    def _kept(self, rows: Ints) -> tuple[Floats32, NDArray[np.bool_]]:
+        """What the store has of a frozen network's features, and of which rows."""
+        dim = self.classifier.backbone.spec.feature_dim
+        if self.classifier.strategy in FROZEN:
+            fingerprint = self.classifier.backbone_fingerprint
+            return stored_features(self.snapshot, rows, fingerprint, dim, self.store)
+        return np.zeros((len(rows), dim), np.float32), np.zeros(len(rows), bool)
 
     def embed_images(
         self,

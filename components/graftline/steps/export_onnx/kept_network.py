@@ -23,7 +23,7 @@ import onnx
 from onnx import numpy_helper
 
 from graftline import machine
-from graftline.classifier.bundle import Classifier
+from graftline.classifier.bundle import FROZEN, Classifier
 from graftline.classifier.heads import describe_head
 from graftline.files import write_atomic
 from graftline.inference.onnx_cache import CACHE_BYTES
@@ -31,7 +31,6 @@ from graftline.onnx_model.predict import PROBABILITIES
 from graftline.steps.export_onnx.network_graph import export_network
 from graftline.steps.reuse import code_digest, library_versions
 
-FROZEN = ("probe", "head")  # strategies that leave the backbone as it was
 TEMPERATURE = "temperature"
 HEAD = "classifier.head."  # before the names of its tensors in an exported graph
 

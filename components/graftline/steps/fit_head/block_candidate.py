@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graftline.data.snapshot import Snapshot, read_images
+from graftline.data.snapshot import Snapshot
 from graftline.features.matrix import Features
-from graftline.inference.engine import forward_images
 from graftline.models.backbone import Backbone, build
 from graftline.models.names import BLOCKS
 from graftline.progress import message
@@ -25,7 +24,8 @@ from graftline.records.decision import Decision
 from graftline.stats.intervals import difference_interval, wilson
 from graftline.steps.fit_head.config import AutoSettings, FitHeadConfig
 from graftline.steps.fit_head.partner import Partner, summed, weights_of
-from graftline.steps.fit_head.probe import Measured, measure
+from graftline.steps.fit_head.probe import Measured, Rows, measure
+from graftline.steps.stored_features import features_of
 from graftline.storage.base import Store
 
 Right = NDArray[np.bool_]
@@ -195,26 +195,19 @@ def _with_all_blocks(network: Backbone, settings: FitHeadConfig, store: Store) -
 
 
 def _extracted(
-    snapshot: Snapshot, rows: Any, network: Backbone, features: Features, store: Store
+    snapshot: Snapshot, rows: Rows, network: Backbone, features: Features, store: Store
 ) -> Features:
-    order = snapshot.storage_order(rows)
-    computed = forward_images(
-        network,
-        network.spec.preprocessing,
-        (data for _, data in read_images(snapshot, order, store=store)),
-        total=len(order),
-        description="features of all blocks",
-    )
-    matrix = np.zeros((len(features.matrix), computed.shape[1]), np.float32)
-    matrix[order] = computed
+    found, computed = features_of(snapshot, rows, network, store, "features of all blocks")
+    matrix = np.zeros((len(features.matrix), found.shape[1]), np.float32)
+    matrix[rows] = found
     return replace(
         features,
         matrix=matrix,
         fingerprint=network.fingerprint(),
         precision="fp32",
         backbone=network.spec.name,
-        extracted=len(order),
-        reused=0,
+        extracted=computed,
+        reused=len(rows) - computed,
     )
 
 
