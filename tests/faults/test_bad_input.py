@@ -136,7 +136,10 @@ def test_single_file_that_is_no_source(graftline, images) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("picture,kind\na/0.png,a\n", ["columns 'image' and 'label'", "'picture', 'kind'", "image_column"]),
+        (
+            "picture,kind\na/0.png,a\n",
+            ["columns 'image' and 'label'", "'picture', 'kind'", "image_column"],
+        ),
         (b"image,label\na/0.png,K\xe4fer\n", ["not UTF-8", "line 2", "Save it as UTF-8"]),
         ("image,label\n", ["has no rows"]),
         ("image,label\na/0.png,a\na/9.png,b\n", ["one label 'a'", "file not found (1)"]),
