@@ -123,7 +123,8 @@ def main() -> None:
         sys.exit(2 if isinstance(refused, MISTAKES) else 1)
     if code == STOPPED:
         code = say_stopped()
-        leave_threads(code)
+        if sys._getframe(1).f_back is None:  # else another program calls, and goes on
+            leave_threads(code)
     gc.freeze()  # the process ends: nothing is looked through once more
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -4,10 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from graftline_pipelines.cli import main as module
+from graftline_pipelines.cli.stopping import STOPPED
 
 COMMAND = "from graftline_pipelines.cli.main import main; main()"
 
@@ -38,3 +44,24 @@ def test_one_ctrl_c_ends_a_command_whose_read_hangs(
         if writer is not None:
             os.close(writer)
     assert process.returncode == 130 and "Stopped." in said, said
+
+
+def test_a_program_that_calls_the_command_goes_on_with_its_own_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def ended(code: int) -> None:
+        raise AssertionError(f"the calling program was ended with {code}")
+
+    monkeypatch.setattr(os, "_exit", ended)
+    monkeypatch.setattr(module, "app", lambda **_: STOPPED)
+    monkeypatch.setattr(sys, "argv", ["graftline", "predict", "model", "image.png"])
+    going = threading.Event()
+    thread = threading.Thread(target=going.wait)
+    thread.start()
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            module.main()
+    finally:
+        going.set()
+        thread.join()
+    assert stopped.value.code == STOPPED
