@@ -107,3 +107,13 @@ def test_a_damaged_file_is_made_again(make_classifier, exports: Exports, cache: 
     assert content(network_of(classifier, 20)) == whole
     assert content(network_of(classifier, 20)) == whole
     assert exports == [classifier, classifier]
+
+
+def test_a_tensor_that_stands_for_another_one_too_is_nobodys_own(make_classifier) -> None:
+    """An exporter keeps one tensor for two that are equal; the next head must not change both."""
+    classifier = make_classifier("timm/test_resnet", CLASSES)
+    network = export_network(classifier, 20)
+    values = kept_network._values(classifier)
+    assert kept_network._holds(network, values)
+    network.graph.node.add(op_type="Identity", input=[f"{kept_network.HEAD}bias"], output=["more"])
+    assert not kept_network._holds(network, values) and not kept_network._put(network, values)
