@@ -64,7 +64,7 @@ def computes_shapes(model: "onnx.ModelProto") -> bool:
 def _fixed_padding() -> Iterator[None]:
     """With timm's "same" padding as the number that it comes to at this image size.
 
-    Traced as it is, each padded convolution computes its padding anew for every batch: 20% slower.
+    Traced unchanged, each padded convolution computes its padding for every batch: 20% slower.
     """
     from timm.layers import padding
 
